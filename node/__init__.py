@@ -1,0 +1,1 @@
+"""Everything one node is: algorithms, their drivers, and learning. Never imports ``orchestrator``."""

@@ -1,0 +1,35 @@
+"""The base of the algorithms' declared parameters."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from node.core.errors import ConfigError
+from node.core.topology import Topology
+
+
+class AlgorithmConfig(BaseModel):
+    """Parameters of one algorithm; each lives beside its algorithm.
+
+    ``needs_every_message`` says that a lost message would stop the algorithm for good.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    needs_every_message: ClassVar[bool] = False
+
+    def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+        """Refuse parameters that do not fit the network or the model.
+
+        Raises:
+            ConfigError: One line ``key=value: bound``, the key relative to the algorithm's section.
+        """
+
+
+def check_recipients(key: str, recipients: int, topology: Topology) -> None:
+    """Refuse more distinct recipients than some node has neighbors."""
+    fewest = min(topology.degree(node) for node in range(topology.num_nodes))
+    if recipients > fewest:
+        raise ConfigError(
+            f"{key}={recipients}: must be at most {fewest}, the smallest number of neighbors of a node"
+            f" (nodes={topology.num_nodes})"
+        )

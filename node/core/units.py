@@ -1,0 +1,33 @@
+"""The only unit conversions in the code.
+
+Files speak human units (``_ms``, ``_s``, ``_mbps`` = megabits a second), the core speaks nanoseconds (int)
+and bytes a nanosecond (float), metrics speak base units.
+"""
+
+NS_PER_S = 1_000_000_000
+NS_PER_MS = 1_000_000
+
+
+def ms_to_ns(milliseconds: float) -> int:
+    """Milliseconds to whole nanoseconds, rounded to nearest."""
+    return round(milliseconds * NS_PER_MS)
+
+
+def s_to_ns(seconds: float) -> int:
+    """Seconds to whole nanoseconds, rounded to nearest."""
+    return round(seconds * NS_PER_S)
+
+
+def ns_to_s(nanoseconds: int) -> float:
+    """Nanoseconds to seconds."""
+    return nanoseconds / NS_PER_S
+
+
+def mbps_to_bytes_per_ns(mbps: float) -> float:
+    """Megabits (10^6 bits) a second to bytes a nanosecond. 8 Mbit/s is 10^6 bytes a second."""
+    return mbps / 8_000.0
+
+
+def bytes_per_ns_to_mbps(rate: float) -> float:
+    """Inverse of :func:`mbps_to_bytes_per_ns`."""
+    return rate * 8_000.0

@@ -1,0 +1,1 @@
+"""The experimenter's side: experiment files, plans, runners, results and the command line."""

@@ -1,0 +1,1 @@
+"""One runner per runtime; each turns a plan into a run directory."""
