@@ -1,0 +1,157 @@
+"""What a network is, as values: link shapes, access profiles and the plan of a whole network.
+
+Figures stay in the units of the experiment file (``_mbps``, ``_ms``) in :class:`LinkShape`, which is what
+kernel shaping reads; :class:`NetworkPlan` holds what the simulator reads, with times in nanoseconds.
+
+What loss means: with the ``reliable`` transport each packet of :data:`PACKET_BYTES` is lost with the given
+probability and sent again until it arrives, so a message takes more bytes on the wire; the sender does not
+slow down as TCP's congestion control would. With ``datagram`` a message is lost as a whole when one of its
+packets is lost; it occupies the links all the same and the receiver never sees it.
+"""
+
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from node.core.errors import ConfigError
+from node.core.types import Float64Vector
+from node.core.units import NS_PER_MS
+
+PACKET_BYTES = 1_500
+"""The unit of loss: an Ethernet frame's payload."""
+
+NetworkModel = Literal["access", "pairwise"]
+Transport = Literal["reliable", "datagram"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkShape:
+    """One direction of a link.
+
+    Attributes:
+        bandwidth_mbps: 10^6 bits a second, >= 0; None is unlimited.
+        latency_ms: One way, >= 0.
+        jitter_ms: Standard deviation of the latency, >= 0.
+        loss_percent: Share of packets lost, in [0, 100).
+
+    Raises:
+        ConfigError: A value is out of its bounds.
+    """
+
+    bandwidth_mbps: float | None = None
+    latency_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss_percent: float = 0.0
+
+    def __post_init__(self) -> None:
+        bandwidth = self.bandwidth_mbps
+        if bandwidth is not None and not (isfinite(bandwidth) and bandwidth >= 0):
+            raise ConfigError(f"bandwidth_mbps={bandwidth}: must be a number >= 0, or left out for no limit")
+        for name, value in (("latency_ms", self.latency_ms), ("jitter_ms", self.jitter_ms)):
+            if not (isfinite(value) and value >= 0):
+                raise ConfigError(f"{name}={value}: must be a number >= 0")
+        if not 0 <= self.loss_percent < 100:
+            raise ConfigError(f"loss_percent={self.loss_percent}: must be at least 0 and below 100")
+
+
+@dataclass(frozen=True, slots=True)
+class AccessProfile:
+    """A node's own link in both directions, as shaped at the node.
+
+    Attributes:
+        up: From the node into the network.
+        down: From the network to the node.
+    """
+
+    up: LinkShape
+    down: LinkShape
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityChange:
+    """One capacity that changes while the experiment runs.
+
+    Attributes:
+        kind: Which capacity.
+        source: The node of an ``up`` capacity, or the sending node of a ``pair``; -1 for ``down``.
+        destination: The node of a ``down`` capacity, or the receiving node of a ``pair``; -1 for ``up``.
+        mbps: The new capacity, >= 0; 0 parks the transfers until the next change.
+    """
+
+    kind: Literal["up", "down", "pair"]
+    source: int
+    destination: int
+    mbps: float
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkPlan:
+    """A whole network. Arrays are read-only; matrices exist only where a preset needs them.
+
+    A transfer from s to d is limited by ``up_mbps[s]``, ``down_mbps[d]`` and, where given, ``pair_mbps[s,
+    d]``.
+
+    Attributes:
+        model: ``access`` or ``pairwise``: which capacities the preset speaks of.
+        up_mbps: Shape (num_nodes,), float64; inf is unlimited.
+        down_mbps: Shape (num_nodes,), float64; inf is unlimited.
+        pair_mbps: Shape (num_nodes, num_nodes), float64, [source, destination]; inf is unlimited. None: no
+            limits.
+        latency_ns: One-way latency, one number or shape (num_nodes, num_nodes), int64, [source, destination].
+        jitter_ns: Standard deviation of the latency, one number or a matrix like ``latency_ns``.
+        loss: Probability that a packet is lost, in [0, 1), one number or a float64 matrix.
+        sender: How many transfers a node may have under way; 1 is a serial sender.
+        transport: What happens to lost packets; see the module's text.
+        header_bytes: Added to every message's payload.
+        changes: (time_ns, change) in order of time.
+        stragglers: The nodes with a slowed access link.
+    """
+
+    model: NetworkModel
+    up_mbps: Float64Vector
+    down_mbps: Float64Vector
+    pair_mbps: npt.NDArray[np.float64] | None = None
+    latency_ns: int | npt.NDArray[np.int64] = 0
+    jitter_ns: int | npt.NDArray[np.int64] = 0
+    loss: float | npt.NDArray[np.float64] = 0.0
+    sender: int = 1
+    transport: Transport = "reliable"
+    header_bytes: int = 64
+    changes: tuple[tuple[int, CapacityChange], ...] = ()
+    stragglers: frozenset[int] = frozenset()
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes there are."""
+        return int(self.up_mbps.size)
+
+    def access(self, node: int) -> AccessProfile:
+        """The bandwidths of a node's own link; latency, jitter and loss belong to pairs."""
+        return AccessProfile(
+            up=LinkShape(_finite(self.up_mbps[node])), down=LinkShape(_finite(self.down_mbps[node]))
+        )
+
+    def pair(self, source: int, destination: int) -> LinkShape:
+        """The path from ``source`` to ``destination`` beyond their access links."""
+        return LinkShape(
+            bandwidth_mbps=None if self.pair_mbps is None else _finite(self.pair_mbps[source, destination]),
+            latency_ms=int(at(self.latency_ns, source, destination)) / NS_PER_MS,
+            jitter_ms=int(at(self.jitter_ns, source, destination)) / NS_PER_MS,
+            loss_percent=float(at(self.loss, source, destination)) * 100.0,
+        )
+
+
+def at(
+    value: float | npt.NDArray[np.float64] | npt.NDArray[np.int64], source: int, destination: int
+) -> float:
+    """The entry of a pair in a matrix, or the number that all pairs share."""
+    if isinstance(value, np.ndarray):
+        return value[source, destination].item()  # type: ignore[no-any-return]
+    return value
+
+
+def _finite(mbps: float) -> float | None:
+    return None if mbps == inf else float(mbps)

@@ -1,0 +1,557 @@
+"""Transfers in virtual time: fluid flows that share links max-min fairly, and the delays around them.
+
+:class:`FluidNetwork` holds the transfers under way. A transfer from s to d is limited by the uplink of s,
+the downlink of d and, where the plan has one, the capacity of the pair (s, d), which all transfers of this
+pair share. Rates are the max-min fair allocation: no transfer can be made faster without slowing one that
+is not faster. It models neither packets nor congestion control.
+
+How it stays fast: a start or an end changes rates only among transfers that are connected through shared
+links.
+
+- Where every transfer into a node is its sender's only one, which is always so with serial senders, these
+transfers
+  share one downlink and nothing else. Then the downlink is filled in one pass over a list sorted by the
+  senders' limits (:meth:`FluidNetwork._fill_star`). The cost does not depend on the number of nodes.
+- Otherwise the connected transfers are collected and filled progressively
+(:meth:`FluidNetwork._fill_component`). A link
+  that its transfers could not fill even at the best of times connects nothing and is left out. With many
+  parallel transfers per sender nearly all nodes can be connected, and the cost of a change grows with
+  their number.
+
+A completion event is pushed when a transfer starts or its end moves *earlier*. When the end moves later
+the old event stays, and :meth:`FluidNetwork.finish` pushes the next one when the old one comes up. So a
+delivery costs a little more than one event, whatever happens to its rate meanwhile.
+
+Everything ordered iterates over lists in an order that depends on the calls only.
+"""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heapreplace
+
+import numpy as np
+
+from node.core.links import PACKET_BYTES, NetworkPlan, at
+from node.core.rng import stream
+from node.core.units import mbps_to_bytes_per_ns
+
+UNLIMITED = 1e9
+"""Bytes a nanosecond that stand for no limit. A transfer without limits ends one nanosecond after its
+start."""
+
+NEVER = (1 << 63) - 1
+"""The end of a transfer whose rate is zero."""
+
+_BLOCK = 64
+"""Random numbers drawn at once."""
+
+
+class Flow:
+    """One transfer under way. Owned by the network: callers read it and hand it back.
+
+    Attributes:
+        source: The sending node.
+        destination: The receiving node.
+        size: Bytes on the wire.
+        remaining: Bytes not yet transmitted at ``updated_ns``.
+        rate: Bytes a nanosecond since ``updated_ns``.
+        updated_ns: When ``remaining`` and ``rate`` were last settled.
+        finish_ns: The end if nothing changes; :data:`NEVER` while the rate is zero.
+        scheduled_ns: The event that counts, never later than ``finish_ns``; :data:`NEVER` if there is none.
+        token: Whatever the caller wants to find again.
+        active: Whether it is still in the network.
+        sequence: 0, 1, 2, ... in order of start.
+        cap: The limit by uplink and pair, bytes a nanosecond.
+        pair: The limit by the pair alone.
+        mark: Which fill collected it last; for the network's own use.
+        fixed: Which fill settled it last; for the network's own use.
+    """
+
+    __slots__ = (
+        "active",
+        "cap",
+        "destination",
+        "finish_ns",
+        "fixed",
+        "mark",
+        "pair",
+        "rate",
+        "remaining",
+        "scheduled_ns",
+        "sequence",
+        "size",
+        "source",
+        "token",
+        "updated_ns",
+    )
+
+    def __init__(
+        self, source: int, destination: int, size: int, now_ns: int, token: object, sequence: int
+    ) -> None:
+        self.source = source
+        self.destination = destination
+        self.size = size
+        self.remaining: float = size
+        self.rate = 0.0
+        self.updated_ns = now_ns
+        self.finish_ns = NEVER
+        self.scheduled_ns = NEVER
+        self.token = token
+        self.active = True
+        self.sequence = sequence
+        self.cap = 0.0
+        self.pair = UNLIMITED
+        self.mark = 0
+        self.fixed = 0
+
+
+class FluidNetwork:
+    """All transfers under way and their max-min fair rates.
+
+    Args:
+        plan: Capacities at the start; its ``changes`` are applied by the caller through the ``set_`` methods.
+        schedule: Called with (finish_ns, flow): the caller calls :meth:`finish` with this flow at this time.
+    """
+
+    def __init__(self, plan: NetworkPlan, schedule: Callable[[int, Flow], None]) -> None:
+        count = plan.num_nodes
+        self._count = count
+        self._schedule = schedule
+        self._up = [_capacity(mbps) for mbps in plan.up_mbps.tolist()]
+        self._down = [_capacity(mbps) for mbps in plan.down_mbps.tolist()]
+        self._pair_mbps = plan.pair_mbps
+        # Capacities of pairs that were changed, by source * count + destination; they override the plan's.
+        self._pair_changed: dict[int, float] = {}
+        # Transfers of each pair, by source * count + destination, and only where pairs can limit.
+        self._by_pair: dict[int, list[Flow]] = {}
+        self._pairs_limit = plan.pair_mbps is not None
+        # Transfers by sender in order of start, and by receiver in order of (cap, start).
+        self._out: list[list[Flow]] = [[] for _ in range(count)]
+        self._in: list[list[Flow]] = [[] for _ in range(count)]
+        # How many transfers into a node come from a sender with more than one.
+        self._shared_in = [0] * count
+        self._sequence = 0
+        self._epoch = 0
+
+    def start(self, now_ns: int, source: int, destination: int, size: int, token: object) -> Flow:
+        """Begin a transfer.
+
+        Args:
+            now_ns: The time, not before that of any earlier call.
+            source: The sending node.
+            destination: The receiving node, another one.
+            size: Bytes on the wire, >= 1.
+            token: Kept on the flow.
+        """
+        flow = Flow(source, destination, size, now_ns, token, self._sequence)
+        self._sequence += 1
+        cap = self._up[source]
+        if self._pairs_limit:
+            pair = self._pair_capacity(source, destination)
+            flow.pair = pair
+            if pair < cap:
+                cap = pair
+            self._by_pair.setdefault(source * self._count + destination, []).append(flow)
+        flow.cap = cap
+        outgoing = self._out[source]
+        outgoing.append(flow)
+        incoming = self._in[destination]
+        if len(outgoing) > 1:
+            if len(outgoing) == 2:
+                self._shared_in[outgoing[0].destination] += 1
+            self._shared_in[destination] += 1
+            _insert(incoming, flow)
+            self._fill_component(self._links(flow), now_ns)
+        elif incoming:
+            _insert(incoming, flow)
+            if self._shared_in[destination]:
+                self._fill_component(self._links(flow), now_ns)
+            else:
+                self._fill_star(destination, now_ns)
+        else:
+            incoming.append(flow)
+            down = self._down[destination]
+            rate = cap if cap < down else down
+            if rate:
+                flow.rate = rate
+                finish = now_ns + _ceil(size / rate)
+                flow.finish_ns = flow.scheduled_ns = finish
+                self._schedule(finish, flow)
+        return flow
+
+    def finish(self, flow: Flow, now_ns: int) -> bool:
+        """Handle the event that was scheduled for ``flow`` at ``now_ns``.
+
+        Returns:
+            True when the transfer ended and was removed; False when the event is stale. If the end has
+            moved later, the next event was scheduled.
+        """
+        if not flow.active or flow.scheduled_ns != now_ns:
+            return False
+        finish = flow.finish_ns
+        if finish > now_ns:
+            flow.scheduled_ns = finish
+            if finish != NEVER:
+                self._schedule(finish, flow)
+            return False
+        flow.remaining = 0.0
+        flow.updated_ns = now_ns
+        self._remove(flow, now_ns)
+        return True
+
+    def abort(self, flow: Flow, now_ns: int) -> int:
+        """Remove a transfer before its end.
+
+        Returns:
+            Whole bytes transmitted so far, which were wasted.
+        """
+        assert flow.active, "the transfer has already ended"
+        sent = self.transmitted(flow, now_ns)
+        flow.remaining = float(flow.size - sent)
+        flow.updated_ns = now_ns
+        self._remove(flow, now_ns)
+        return sent
+
+    def set_up(self, node: int, mbps: float, now_ns: int) -> None:
+        """Change a node's uplink; inf is unlimited, 0 parks its transfers."""
+        capacity = _capacity(mbps)
+        self._up[node] = capacity
+        touched = [node]
+        for flow in self._out[node]:
+            flow.cap = min(capacity, flow.pair)
+            incoming = self._in[flow.destination]
+            incoming.remove(flow)
+            _insert(incoming, flow)
+            # The bound of a downlink depends on its senders' capacities, so it may start or cease to connect.
+            touched.append(self._count + flow.destination)
+        self._fill_component(touched, now_ns)
+
+    def set_down(self, node: int, mbps: float, now_ns: int) -> None:
+        """Change a node's downlink; inf is unlimited, 0 parks its transfers."""
+        self._down[node] = _capacity(mbps)
+        self._fill_component([self._count + node], now_ns)
+
+    def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
+        """Change the capacity that transfers from ``source`` to ``destination`` share."""
+        self._index_pairs()
+        key = source * self._count + destination
+        capacity = _capacity(mbps)
+        self._pair_changed[key] = capacity
+        members = self._by_pair.get(key, [])
+        if not members:
+            return
+        incoming = self._in[destination]
+        for flow in members:
+            flow.pair = capacity
+            flow.cap = min(self._up[source], capacity)
+            incoming.remove(flow)
+            _insert(incoming, flow)
+        self._fill_component(self._links(members[0]), now_ns)
+
+    def rates(self) -> dict[int, float]:
+        """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
+        return {flow.sequence: flow.rate for flow in self.active()}
+
+    def active(self) -> list[Flow]:
+        """The transfers under way, in order of start."""
+        return sorted((flow for flows in self._out for flow in flows), key=lambda flow: flow.sequence)
+
+    def transmitted(self, flow: Flow, now_ns: int) -> int:
+        """Whole bytes of ``flow`` that have left the sender by ``now_ns``, at most its size."""
+        left = flow.remaining
+        if flow.active:
+            left -= flow.rate * (now_ns - flow.updated_ns)
+        return flow.size if left <= 0 else int(flow.size - left)
+
+    def _remove(self, flow: Flow, now_ns: int) -> None:
+        flow.active = False
+        source, destination = flow.source, flow.destination
+        outgoing = self._out[source]
+        incoming = self._in[destination]
+        outgoing.remove(flow)
+        incoming.remove(flow)
+        flow.rate = 0.0
+        if self._pairs_limit:
+            key = source * self._count + destination
+            same = self._by_pair[key]
+            same.remove(flow)
+            if not same:
+                del self._by_pair[key]
+        if outgoing:
+            self._shared_in[destination] -= 1
+            if len(outgoing) == 1:
+                self._shared_in[outgoing[0].destination] -= 1
+            self._fill_component(self._links(flow), now_ns)
+        elif incoming:
+            if self._shared_in[destination]:
+                self._fill_component(self._links(flow), now_ns)
+            else:
+                self._fill_star(destination, now_ns)
+
+    def _fill_star(self, destination: int, now_ns: int) -> None:
+        """Share a downlink among transfers that share nothing else.
+
+        In order of their own limits, each takes its limit or an equal share of what is left, whichever is
+        less.
+        """
+        incoming = self._in[destination]
+        left = self._down[destination]
+        limited = left < UNLIMITED
+        waiting = len(incoming)
+        for flow in incoming:
+            rate = flow.cap
+            if limited:
+                share = left / waiting
+                if share < rate:
+                    rate = share
+                left -= rate
+                waiting -= 1
+            old = flow.rate
+            if rate != old:
+                # As in _settle, written out: this is the innermost loop of a simulation.
+                remaining = flow.remaining - old * (now_ns - flow.updated_ns)
+                if remaining < 0.0:
+                    remaining = 0.0
+                flow.remaining = remaining
+                flow.updated_ns = now_ns
+                flow.rate = rate
+                if rate:
+                    exact = remaining / rate
+                    whole = int(exact)
+                    finish = now_ns + (whole + 1 if whole < exact else whole)
+                    flow.finish_ns = finish
+                    if finish < flow.scheduled_ns:
+                        flow.scheduled_ns = finish
+                        self._schedule(finish, flow)
+                else:
+                    flow.finish_ns = NEVER
+
+    def _settle(self, flow: Flow, rate: float, now_ns: int) -> None:
+        """Book what was transmitted at the old rate, take the new one and move the end."""
+        if rate == flow.rate:
+            return
+        flow.remaining = max(0.0, flow.remaining - flow.rate * (now_ns - flow.updated_ns))
+        flow.updated_ns = now_ns
+        flow.rate = rate
+        if rate == 0.0:
+            flow.finish_ns = NEVER
+            return
+        finish = now_ns + _ceil(flow.remaining / rate)
+        flow.finish_ns = finish
+        if finish < flow.scheduled_ns:
+            flow.scheduled_ns = finish
+            self._schedule(finish, flow)
+
+    # Links are numbers: s for the uplink of s, n + d for the downlink of d, 2n + s * n + d for the pair
+    # (s, d).
+
+    def _links(self, flow: Flow) -> list[int]:
+        count = self._count
+        links = [flow.source, count + flow.destination]
+        if self._pairs_limit:
+            links.append(2 * count + flow.source * count + flow.destination)
+        return links
+
+    def _members(self, link: int) -> list[Flow]:
+        count = self._count
+        if link < count:
+            return self._out[link]
+        if link < 2 * count:
+            return self._in[link - count]
+        return self._by_pair.get(link - 2 * count, [])
+
+    def _binding(self, link: int, members: list[Flow]) -> float:
+        """A link's capacity, or -1 if its transfers cannot fill it and it need not be looked at.
+
+        Uplinks are judged by the pairs' limits alone and downlinks by the senders' and pairs' limits, so that
+        two links never excuse each other.
+        """
+        count = self._count
+        if link < count:
+            capacity = self._up[link]
+            bound = sum([flow.pair for flow in members])
+        elif link < 2 * count:
+            capacity = self._down[link - count]
+            bound = sum([flow.cap for flow in members])
+        else:
+            return members[0].pair if members[0].pair < UNLIMITED else -1.0
+        return -1.0 if capacity >= UNLIMITED or bound <= capacity else capacity
+
+    def _fill_component(self, touched: list[int], now_ns: int) -> None:
+        """Recompute every rate that a change of the ``touched`` links can reach, by progressive filling."""
+        self._epoch += 1
+        epoch = self._epoch
+        pending = list(touched)
+        seen = dict.fromkeys(pending)
+        # A touched link may have just ceased to bind, so its transfers count all the same.
+        certain = len(pending)
+        flows: list[Flow] = []
+        left: dict[int, float] = {}
+        waiting: dict[int, int] = {}
+        members_of: dict[int, list[Flow]] = {}
+        for position, link in enumerate(pending):  # grows while it is read
+            members = self._members(link)
+            if not members:
+                continue
+            capacity = self._binding(link, members)
+            if capacity >= 0.0:
+                left[link] = capacity
+                waiting[link] = len(members)
+                members_of[link] = members
+            elif position >= certain:
+                continue
+            for flow in members:
+                if flow.mark != epoch:
+                    flow.mark = epoch
+                    flows.append(flow)
+                    for other in self._links(flow):
+                        if other not in seen:
+                            seen[other] = None
+                            pending.append(other)
+        # The least share of all links is final. A link's share never falls while others are settled, so an
+        # outdated entry of the heap is too small, comes up early and is corrected then.
+        heap = [(capacity / waiting[link], link) for link, capacity in left.items()]
+        heapify(heap)
+        while heap:
+            share, link = heap[0]
+            if not waiting[link]:
+                heappop(heap)
+                continue
+            current = max(0.0, left[link]) / waiting[link]
+            if current > share:
+                heapreplace(heap, (current, link))
+                continue
+            heappop(heap)
+            for flow in members_of[link]:
+                if flow.fixed == epoch:
+                    continue
+                flow.fixed = epoch
+                for other in self._links(flow):
+                    if other in left:
+                        left[other] -= current
+                        waiting[other] -= 1
+                self._settle(flow, current, now_ns)
+        for flow in flows:
+            if flow.fixed != epoch:
+                self._settle(flow, min(flow.cap, UNLIMITED), now_ns)
+
+    def _pair_capacity(self, source: int, destination: int) -> float:
+        changed = self._pair_changed.get(source * self._count + destination)
+        if changed is not None:
+            return changed
+        if self._pair_mbps is None:
+            return UNLIMITED
+        return _capacity(float(self._pair_mbps[source, destination]))
+
+    def _index_pairs(self) -> None:
+        """Begin to keep transfers by pair, where the plan had no limits of pairs."""
+        if self._pairs_limit:
+            return
+        self._pairs_limit = True
+        for flow in self.active():
+            self._by_pair.setdefault(flow.source * self._count + flow.destination, []).append(flow)
+
+
+class DeliveryModel:
+    """What happens to a message besides its transfer: latency, jitter, header, loss.
+
+    Jitter adds a normal number of mean zero to the latency, and a delay below zero becomes zero. Each
+    message draws its own, so two messages of a pair may overtake each other. Draws come from one stream
+    per sender and purpose, and where jitter and loss are zero nothing is drawn.
+
+    Args:
+        plan: The network.
+        seed: The experiment's seed.
+    """
+
+    def __init__(self, plan: NetworkPlan, seed: int) -> None:
+        self._seed = seed
+        self._latency = plan.latency_ns
+        self._jitter = plan.jitter_ns
+        self._loss = plan.loss
+        self._datagram = plan.transport == "datagram"
+        self._header_bytes = plan.header_bytes
+        self._has_jitter = bool(np.any(plan.jitter_ns))
+        self._has_loss = bool(np.any(plan.loss))
+        self._normals: dict[int, tuple[np.random.Generator, list[float]]] = {}
+        self._uniforms: dict[int, tuple[np.random.Generator, list[float]]] = {}
+        self._retries: dict[int, np.random.Generator] = {}
+
+    def latency_ns(self, source: int, destination: int) -> int:
+        """The delay of one message after its last byte has left, >= 0. Draws the jitter."""
+        latency = self._latency if isinstance(self._latency, int) else int(self._latency[source, destination])
+        if not self._has_jitter:
+            return latency
+        jitter = at(self._jitter, source, destination)
+        return max(0, latency + round(jitter * self._normal(source))) if jitter else latency
+
+    def wire_bytes(self, size: int, source: int, destination: int) -> int:
+        """Bytes that a message of ``size`` payload bytes puts on the wire: header, payload and
+        retransmissions.
+
+        What exceeds ``size`` plus the header was retransmitted. With the reliable transport every packet
+        that is lost, first or repeated, is sent again, so the repetitions of k packets follow a negative
+        binomial law.
+        """
+        wire = size + self._header_bytes
+        if not self._has_loss or self._datagram:
+            return wire
+        loss = at(self._loss, source, destination)
+        if not loss:
+            return wire
+        generator = self._retries.get(source)
+        if generator is None:
+            generator = self._retries[source] = stream(self._seed, "network.retransmissions", source)
+        packets = -(-wire // PACKET_BYTES)
+        again = int(generator.negative_binomial(packets, 1.0 - loss))
+        # The packets of a message are alike but for the last, shorter one: count its mean size.
+        return wire + -(-again * wire // packets)
+
+    def is_lost(self, size: int, source: int, destination: int) -> bool:
+        """Whether a message of ``size`` payload bytes is lost as a whole; never with the reliable transport.
+
+        Such a message is transmitted like any other, but does not arrive.
+        """
+        if not self._has_loss or not self._datagram:
+            return False
+        loss = at(self._loss, source, destination)
+        if not loss:
+            return False
+        packets = -(-(size + self._header_bytes) // PACKET_BYTES)
+        return bool(self._uniform(source) >= (1.0 - loss) ** packets)
+
+    def _normal(self, node: int) -> float:
+        entry = self._normals.get(node)
+        if entry is None:
+            entry = self._normals[node] = (stream(self._seed, "network.jitter", node), [])
+        generator, block = entry
+        if not block:
+            block.extend(generator.standard_normal(_BLOCK).tolist())
+        return block.pop()
+
+    def _uniform(self, node: int) -> float:
+        entry = self._uniforms.get(node)
+        if entry is None:
+            entry = self._uniforms[node] = (stream(self._seed, "network.loss", node), [])
+        generator, block = entry
+        if not block:
+            block.extend(generator.random(_BLOCK).tolist())
+        return block.pop()
+
+
+def _capacity(mbps: float) -> float:
+    """Megabits a second to bytes a nanosecond, with :data:`UNLIMITED` for what is more or infinite."""
+    return min(mbps_to_bytes_per_ns(mbps), UNLIMITED)
+
+
+def _ceil(value: float) -> int:
+    whole = int(value)
+    return whole + 1 if whole < value else whole
+
+
+def _insert(incoming: list[Flow], flow: Flow) -> None:
+    """Insert behind the flows of the same or a smaller cap."""
+    cap = flow.cap
+    position = len(incoming)
+    while position and incoming[position - 1].cap > cap:
+        position -= 1
+    incoming.insert(position, flow)
