@@ -1,0 +1,390 @@
+"""The virtual-time driver: executes the effects of all nodes' algorithms and tells them what happened.
+
+Training is real but takes the declared time; links are fluid; nothing else takes time. The world has no wall
+clock, no files and no torch. Whoever drives it advances it from one instant to the next and looks at it in
+between, so that evaluation costs no virtual time.
+
+What happens to a message: queued in its sender's outbox, pulled from it when one of the uplink's transfers is
+free, transmitted at the rate that the network grants, in flight for the link's latency, delivered. A round
+ends with the local steps that it began with.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from node.core.algorithm import Algorithm
+from node.core.compute import ComputePlan, StepTimer
+from node.core.effects import (
+    Addressed,
+    Aggregated,
+    CancelQueued,
+    Effect,
+    Enqueue,
+    StartLocalSteps,
+    StartTimer,
+)
+from node.core.errors import RunnerError
+from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.links import CapacityChange, NetworkPlan
+from node.core.messages import Message
+from node.core.training import Trainer
+from node.core.types import NodeId, Vector
+from node.sim.event_queue import (
+    CAPACITY_CHANGE,
+    DELIVERY,
+    STEPS_DONE,
+    TIMER,
+    TRANSFER_ENDED,
+    EventQueue,
+)
+from node.sim.network import DeliveryModel, Flow, FluidNetwork
+from node.sim.trace import Fate, Trace
+
+Outgoing = tuple[int, NodeId, Message]
+"""A row of the trace (-1 without a trace), the addressee, the message."""
+
+
+@dataclass
+class Counters:
+    """What happened to messages and bytes so far, over all nodes.
+
+    ``payload``, ``metadata`` (headers) and ``control`` (headers of messages without values) count when a
+    message's last byte left its sender; ``retransmitted`` is what loss added on the wire; ``wasted`` counts the
+    transmitted part of aborted messages. The bytes of lost messages stay where they are and are also in ``lost``.
+    """
+
+    queued: int = 0
+    sent: int = 0
+    delivered: int = 0
+    aggregated: int = 0
+    cancelled: int = 0
+    aborted: int = 0
+    lost: int = 0
+    bytes: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("payload", "metadata", "control", "retransmitted", "wasted", "lost"), 0
+        )
+    )
+
+
+class SimulatedNode:
+    """One node's driver state.
+
+    State:
+        outbox: Messages queued and not yet started, in order.
+        transfers: Flows that the uplink carries now; at most the sender's limit.
+        params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
+        trained: The model of the last ``LocalStepsDone``; None before the first.
+        training: Local steps are outstanding.
+        finished: Asked for more local steps than the stop rule allows; it only listens and sends.
+    """
+
+    __slots__ = (
+        "algorithm",
+        "bytes_received",
+        "bytes_sent",
+        "finished",
+        "index",
+        "local_steps",
+        "outbox",
+        "params",
+        "rounds",
+        "timer",
+        "train_loss",
+        "trained",
+        "training",
+        "transfers",
+    )
+
+    def __init__(self, index: NodeId, algorithm: Algorithm, timer: StepTimer, params: Vector) -> None:
+        self.index = index
+        self.algorithm = algorithm
+        self.timer = timer
+        self.params = params
+        self.trained: Vector | None = None
+        self.outbox: deque[Outgoing] = deque()
+        self.transfers: list[Flow] = []
+        self.rounds = 0
+        self.local_steps = 0
+        self.train_loss = float("nan")
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.training = False
+        self.finished = False
+
+
+class World:
+    """All nodes of a simulated run, the network between them, and virtual time.
+
+    Args:
+        algorithms: One a node.
+        trainer: Does the local steps.
+        network: Links, sender policy and their changes over time.
+        compute: Declared step times.
+        seed: The experiment's seed.
+        max_rounds: A node stops training after so many rounds; None for no limit.
+        trace: Where to keep the life of every message; None to keep only counters.
+        after_steps: Called after each block of local steps; for progress displays.
+    """
+
+    def __init__(
+        self,
+        *,
+        algorithms: Sequence[Algorithm],
+        trainer: Trainer,
+        network: NetworkPlan,
+        compute: ComputePlan,
+        seed: int,
+        max_rounds: int | None = None,
+        trace: Trace | None = None,
+        after_steps: Callable[[], None] | None = None,
+    ) -> None:
+        initial = trainer.initial_params()
+        self.now_ns = 0
+        self.nodes = [
+            SimulatedNode(NodeId(i), algorithm, StepTimer(compute, i, seed), initial)
+            for i, algorithm in enumerate(algorithms)
+        ]
+        self.counters = Counters()
+        self.trace = trace
+        self.stop_requested = False
+        self.max_transfers = network.sender
+        self._trainer = trainer
+        self._max_rounds = max_rounds
+        self._after_steps = after_steps
+        self._header_bytes = network.header_bytes
+        self._queue = EventQueue()
+        self._network = FluidNetwork(network, self._schedule_transfer_end)
+        self._deliveries = DeliveryModel(network, seed)
+        self._pending = 0  # blocks of local steps, transfers, deliveries and timers outstanding
+        self._unfinished = len(self.nodes)
+        self._started = False
+        for time_ns, change in network.changes:
+            self._queue.push(time_ns, CAPACITY_CHANGE, 0, change)
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Every node has done all rounds that the stop rule allows."""
+        return self._unfinished == 0
+
+    def advance(self, until_ns: int) -> bool:
+        """Process all events up to and including an instant.
+
+        Args:
+            until_ns: Virtual time, not before the present.
+
+        Returns:
+            True when the instant was reached; False when the run ended before it, because every node finished
+            or because ``stop_requested`` was set.
+
+        Raises:
+            RunnerError: Every node waits for something that cannot come: a deadlock. The message says what each
+                waits for.
+        """
+        if not self._started:
+            self._started = True
+            for node in self.nodes:
+                self._execute(node, node.algorithm.handle(Started(node.params), 0))
+        queue = self._queue
+        nodes = self.nodes
+        while not self.stop_requested and self._unfinished:
+            entry = queue.pop_until(until_ns)
+            if entry is None:
+                if self._pending == 0:
+                    raise RunnerError(self._explain_deadlock())
+                self.now_ns = until_ns
+                return True
+            now_ns, event_class, index, _, payload = entry
+            self.now_ns = now_ns
+            if event_class == TRANSFER_ENDED:
+                if self._network.finish(payload, now_ns):
+                    self._transfer_ended(payload)
+            elif event_class == DELIVERY:
+                self._deliver(nodes[index], payload)
+            elif event_class == STEPS_DONE:
+                self._steps_done(nodes[index])
+            elif event_class == TIMER:
+                self._pending -= 1
+                node = nodes[index]
+                self._execute(node, node.algorithm.handle(TimerFired(payload), now_ns))
+            else:
+                self._change_capacity(payload)
+        return False
+
+    def _change_capacity(self, change: CapacityChange) -> None:
+        match change.kind:
+            case "up":
+                self._network.set_up(change.source, change.mbps, self.now_ns)
+            case "down":
+                self._network.set_down(change.destination, change.mbps, self.now_ns)
+            case "pair":
+                self._network.set_pair(change.source, change.destination, change.mbps, self.now_ns)
+
+    def _explain_deadlock(self) -> str:
+        waits = [
+            f"node {node.index} waits for {reason}"
+            for node in self.nodes
+            if (reason := node.algorithm.waiting_for()) is not None
+        ]
+        shown = "; ".join(waits[:4]) + (f"; and {len(waits) - 4} more" if len(waits) > 4 else "")
+        return f"deadlock at {self.now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"
+
+    # -- local steps -----------------------------------------------------------------------------------------
+
+    def _start_steps(self, node: SimulatedNode, params: Vector, count: int) -> None:
+        assert not node.training, "local steps are outstanding already"
+        node.params = params
+        if self._max_rounds is not None and node.rounds >= self._max_rounds:
+            if not node.finished:
+                node.finished = True
+                self._unfinished -= 1
+            return
+        node.training = True
+        self._pending += 1
+        self._trainer.begin(node.index, params, node.local_steps, count)
+        node.local_steps += count
+        self._queue.push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
+
+    def _steps_done(self, node: SimulatedNode) -> None:
+        result = self._trainer.finish(node.index)
+        node.training = False
+        self._pending -= 1
+        node.rounds += 1
+        node.train_loss = result.loss
+        node.trained = result.params
+        self._execute(node, node.algorithm.handle(LocalStepsDone(result.params), self.now_ns))
+        if self._after_steps is not None:
+            self._after_steps()
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    def _execute(self, node: SimulatedNode, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Enqueue(items=items):
+                    self._enqueue(node, items)
+                case StartLocalSteps(params=params, count=count):
+                    self._start_steps(node, params, count)
+                case Aggregated(deliveries=deliveries):
+                    self._aggregated(node, deliveries)
+                case CancelQueued(abort_in_flight=abort):
+                    self._cancel(node, abort)
+                case StartTimer(timer=timer, delay_ns=delay_ns):
+                    self._pending += 1
+                    self._queue.push(self.now_ns + delay_ns, TIMER, node.index, timer)
+                case _:
+                    assert_never(effect)
+        if node.outbox and len(node.transfers) < self.max_transfers:
+            self._pull(node)
+
+    def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
+        self.counters.queued += len(items)
+        if self.trace is None:
+            node.outbox.extend([(-1, receiver, message) for receiver, message in items])
+            return
+        row = self.trace.queued(self.now_ns, node.index, items)
+        node.outbox.extend([(row + i, item[0], item[1]) for i, item in enumerate(items)])
+
+    def _cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
+        self.counters.cancelled += len(node.outbox)
+        if self.trace is not None:
+            cancelled_ns, fate, now_ns = self.trace.cancelled_ns, self.trace.fate, self.now_ns
+            for row, _, _ in node.outbox:
+                cancelled_ns[row] = now_ns
+                fate[row] = Fate.CANCELLED
+        node.outbox.clear()
+        if abort_in_flight:
+            for flow in node.transfers:
+                self._abort(node, flow)
+            node.transfers.clear()
+
+    def _abort(self, node: SimulatedNode, flow: Flow) -> None:
+        wasted = self._network.abort(flow, self.now_ns)
+        self._pending -= 1
+        self.counters.aborted += 1
+        self.counters.bytes["wasted"] += wasted
+        node.bytes_sent += wasted
+        row = flow.token[0]
+        if self.trace is not None:
+            self.trace.cancelled_ns[row] = self.now_ns
+            self.trace.fate[row] = Fate.ABORTED
+
+    def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
+        self.counters.aggregated += len(deliveries)
+        trace = self.trace
+        if trace is None:
+            return
+        aggregated_ns, staleness, stamped, fate = trace.aggregated_ns, trace.staleness, trace.round, trace.fate
+        now_ns, rounds = self.now_ns, node.rounds
+        for row in deliveries:
+            aggregated_ns[row] = now_ns
+            staleness[row] = rounds - stamped[row]
+            fate[row] = Fate.AGGREGATED
+
+    # -- messages --------------------------------------------------------------------------------------------
+
+    def _pull(self, node: SimulatedNode) -> None:
+        """Start transfers from the head of the outbox while the uplink takes more."""
+        outbox, transfers, trace, now_ns = node.outbox, node.transfers, self.trace, self.now_ns
+        while outbox and len(transfers) < self.max_transfers:
+            outgoing = outbox.popleft()
+            row, receiver, message = outgoing
+            wire_bytes = self._deliveries.wire_bytes(message.values.nbytes, node.index, receiver)
+            if trace is not None:
+                trace.started_ns[row] = now_ns
+                trace.wire_bytes[row] = wire_bytes
+                trace.fate[row] = Fate.SENDING
+            self._pending += 1
+            transfers.append(self._network.start(now_ns, node.index, receiver, wire_bytes, outgoing))
+
+    def _schedule_transfer_end(self, finish_ns: int, flow: Flow) -> None:
+        self._queue.push(finish_ns, TRANSFER_ENDED, flow.source, flow)
+
+    def _transfer_ended(self, flow: Flow) -> None:
+        node = self.nodes[flow.source]
+        node.transfers.remove(flow)
+        row, receiver, message = flow.token
+        size, payload = flow.size, message.values.nbytes
+        counters, trace, now_ns = self.counters, self.trace, self.now_ns
+        header = self._header_bytes
+        by_class = counters.bytes
+        if payload:
+            by_class["payload"] += payload
+            by_class["metadata"] += header
+        else:
+            by_class["control"] += header
+        by_class["retransmitted"] += size - payload - header
+        node.bytes_sent += size
+        counters.sent += 1
+        if trace is not None:
+            trace.sent_ns[row] = now_ns
+        if self._deliveries.is_lost(payload, flow.source, receiver):
+            self._pending -= 1
+            counters.lost += 1
+            by_class["lost"] += size
+            if trace is not None:
+                trace.fate[row] = Fate.LOST
+        else:
+            if trace is not None:
+                trace.fate[row] = Fate.IN_FLIGHT
+            arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
+            self._queue.push(arrival_ns, DELIVERY, receiver, flow)
+        if node.outbox:
+            self._pull(node)
+
+    def _deliver(self, node: SimulatedNode, flow: Flow) -> None:
+        self._pending -= 1
+        self.counters.delivered += 1
+        node.bytes_received += flow.size
+        row, _, message = flow.token
+        if self.trace is not None:
+            self.trace.delivered_ns[row] = self.now_ns
+            self.trace.fate[row] = Fate.DELIVERED
+        source = NodeId(flow.source)
+        effects = node.algorithm.handle(MessageReceived(source, message, row), self.now_ns)
+        if effects:
+            self._execute(node, effects)

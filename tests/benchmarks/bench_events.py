@@ -1,0 +1,73 @@
+"""Deliveries a second of the simulator, without training: DivShare, Omega 0.1, J 10, 20 rounds.
+
+Prints the rate on one core at 100 and at 1,000 nodes, and how much a delivery costs more in the larger network.
+"""
+
+import gc
+import sys
+import time
+
+import numpy as np
+
+from node.algorithms.divshare import DivShare, DivShareConfig
+from node.core.algorithm import NodeContext
+from node.core.compute import ComputePlan
+from node.core.links import NetworkPlan
+from node.core.topology import full
+from node.core.training import NullTrainer
+from node.core.types import NodeId
+from node.core.units import ms_to_ns
+from node.sim.trace import Trace
+from node.sim.world import World
+
+TENSOR_SIZES = (1_000,)
+ROUNDS = 20
+STEP_MS = 20.0
+LOCAL_STEPS = 16
+
+
+def make_world(nodes: int, rounds: int, *, traced: bool, busy: float = 0.9) -> World:
+    """A network of equal links that is busy ``busy`` of the time, with a null trainer."""
+    topology = full(nodes)
+    config = DivShareConfig(omega=0.1, recipients=10)
+    contexts = [NodeContext(NodeId(i), topology, TENSOR_SIZES, LOCAL_STEPS, seed=1) for i in range(nodes)]
+    header = 64
+    round_bytes = 10 * (4 * sum(TENSOR_SIZES) + 10 * header)
+    mbps = round_bytes * 8 / (STEP_MS * LOCAL_STEPS * 1e3) / busy
+    capacity = np.full(nodes, mbps)
+    rng = np.random.default_rng(1)
+    step_ns = tuple(ms_to_ns(STEP_MS * f) for f in rng.uniform(0.95, 1.05, nodes))
+    return World(
+        algorithms=[DivShare(context, config) for context in contexts],
+        trainer=NullTrainer(TENSOR_SIZES),
+        network=NetworkPlan("access", capacity, capacity, latency_ns=ms_to_ns(1.0), header_bytes=header),
+        compute=ComputePlan(step_ns),
+        seed=1,
+        max_rounds=rounds,
+        trace=Trace() if traced else None,
+    )
+
+
+def deliveries_per_second(nodes: int, rounds: int, *, traced: bool) -> tuple[float, int]:
+    """Deliveries a wall-clock second, and their number."""
+    world = make_world(nodes, rounds, traced=traced)
+    gc.collect()
+    began = time.perf_counter()
+    world.advance(10**15)
+    wall = time.perf_counter() - began
+    return world.counters.delivered / wall, world.counters.delivered
+
+
+def main() -> None:
+    """Print the table."""
+    for traced in (True, False):
+        small, count_small = deliveries_per_second(100, ROUNDS * 4, traced=traced)
+        large, count_large = deliveries_per_second(1_000, ROUNDS, traced=traced)
+        label = "with messages.parquet columns" if traced else "counters only"
+        print(f"{label}: 100 nodes {small:,.0f}/s ({count_small:,}), 1,000 nodes {large:,.0f}/s ({count_large:,})")
+        print(f"  cost of a delivery, 1,000 nodes : 100 nodes = {small / large:.2f}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
