@@ -10,8 +10,8 @@ States: a node is always training. Two events matter:
   round's fragments, average what arrived, train on;
 - fragment received: keep it until the next average, in place of an older one of the same sender.
 
-Parameters (``algorithm.divshare``): ``omega`` (Omega, default 0.1), ``recipients`` (J), ``flush``, ``layout``,
-``rounding``, ``replacement``. H, the local steps in a round, is ``algorithm.local_steps``.
+Parameters (``algorithm.divshare``): ``omega`` (Omega, default 0.1), ``recipients`` (J), ``flush``,
+``layout``, ``rounding``, ``replacement``. H, the local steps in a round, is ``algorithm.local_steps``.
 
 Details matched: the fragments sent are of the model after training and before averaging; recipients are drawn
 without replacement, anew for every fragment; the C*J messages are shuffled; averaging is parameter-wise with
@@ -34,13 +34,13 @@ from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
-from node.core.effects import Addressed, Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
+from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.fragments import FragmentLayout, FragmentRounding, fragment_plan, num_fragments
 from node.core.inbox import Inbox, Replacement, average_fragments
 from node.core.messages import Message, MessageKind
-from node.core.sampling import sample_distinct
+from node.core.recipients import address
 from node.core.topology import Topology
 from node.core.types import Vector
 
@@ -118,7 +118,11 @@ class DivShare(Algorithm):
         if self._flush is not Flush.NONE:
             effects.append(CancelQueued(abort_in_flight=self._flush is Flush.ALL))
         ordered, pieces = self._plan.cut(params)
-        effects.append(Enqueue(self._address(pieces)))
+        fragments = [
+            Message(MessageKind.FRAGMENT, self._round, values, fragment)
+            for fragment, values in enumerate(pieces)
+        ]
+        effects.append(Enqueue(address(self._rng, self._neighbors, fragments, self._recipients)))
         self._round += 1
         received, deliveries = self._inbox.drain()
         if received:
@@ -126,19 +130,3 @@ class DivShare(Algorithm):
             effects.append(Aggregated(deliveries))
         effects.append(StartLocalSteps(params, self.context.local_steps))
         return effects
-
-    def _address(self, pieces: list[Vector]) -> list[Addressed]:
-        """Give every fragment J recipients and shuffle the C * J pairs (arXiv:2410.12918)."""
-        messages = [
-            Message(MessageKind.FRAGMENT, self._round, values, fragment)
-            for fragment, values in enumerate(pieces)
-        ]
-        if len(self._neighbors) == 0:
-            return []
-        drawn = sample_distinct(self._rng, len(self._neighbors), len(pieces), self._recipients)
-        recipients = self._neighbors[drawn].ravel().tolist()
-        each = self._recipients
-        return [
-            (recipients[pair], messages[pair // each])
-            for pair in self._rng.permutation(len(recipients)).tolist()
-        ]

@@ -26,7 +26,7 @@ class StartLocalSteps:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """Append messages to the outbox, in this order. The driver pulls from its head when the uplink is free."""
+    """Append messages to the outbox, in this order. The driver pulls the head when the uplink is free."""
 
     items: Sequence[Addressed]
 
@@ -40,6 +40,17 @@ class CancelQueued:
     """
 
     abort_in_flight: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceQueued:
+    """Put ``new`` in the place of every message in the outbox that *is* ``old``; addressees and order stay.
+
+    What is already being transmitted is left alone.
+    """
+
+    old: Message
+    new: Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +68,4 @@ class Aggregated:
     deliveries: Sequence[int]
 
 
-Effect: TypeAlias = StartLocalSteps | Enqueue | CancelQueued | StartTimer | Aggregated
+Effect: TypeAlias = StartLocalSteps | Enqueue | CancelQueued | ReplaceQueued | StartTimer | Aggregated

@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import TypeAlias
 
+from node.core.errors import ProtocolError
 from node.core.fragments import FragmentPlan
 from node.core.messages import Message, frozen
 from node.core.types import NodeId, Vector
+
+Received: TypeAlias = tuple[NodeId, Message, int]
+"""A sender, its message and the driver's number of the delivery."""
 
 
 class Replacement(Enum):
@@ -49,6 +54,57 @@ class Inbox:
         taken = sorted(self._messages.items())
         self._messages.clear()
         return [item[1][0] for item in taken], [item[1][1] for item in taken]
+
+    def take(self) -> list[Received]:
+        """Like :meth:`drain`, but tells the senders."""
+        taken = sorted(self._messages.items())
+        self._messages.clear()
+        return [(sender, message, delivery) for (sender, _), (message, delivery) in taken]
+
+
+class RoundInbox:
+    """For synchronous algorithms: one message for each (round, sender), kept until its round is averaged.
+
+    A peer that is ahead may deliver a later round's message early; it waits here.
+
+    State:
+        _rounds: round -> sender -> (message, delivery). A round is removed by :meth:`take`.
+    """
+
+    __slots__ = ("_ahead", "_rounds")
+
+    def __init__(self, ahead: int | None = None) -> None:
+        """``ahead``: how many rounds a peer can be ahead; None where the algorithm sets no bound."""
+        self._ahead = ahead
+        self._rounds: dict[int, dict[NodeId, tuple[Message, int]]] = {}
+
+    def keep(self, sender: NodeId, message: Message, delivery: int, current: int) -> None:
+        """Store a message.
+
+        Raises:
+            ProtocolError: Its round is over or too far ahead, or the sender already sent one for it.
+        """
+        ahead = message.round - current
+        if ahead < 0 or (self._ahead is not None and ahead > self._ahead):
+            raise ProtocolError(f"message of round {message.round} from node {sender} in round {current}")
+        of_round = self._rounds.setdefault(message.round, {})
+        if sender in of_round:
+            raise ProtocolError(f"second message of round {message.round} from node {sender}")
+        of_round[sender] = (message, delivery)
+
+    def missing(self, current: int, expected: Sequence[NodeId]) -> list[NodeId]:
+        """Which of the expected senders have not been heard in this round, in the order given."""
+        heard = self._rounds.get(current, {})
+        return [sender for sender in expected if sender not in heard]
+
+    def complete(self, current: int, expected: int) -> bool:
+        """Whether that many senders have been heard in this round. Fast: asked at every arrival."""
+        return len(self._rounds.get(current, ())) == expected
+
+    def take(self, current: int) -> list[Received]:
+        """Take a round out, in sender order."""
+        taken = sorted(self._rounds.pop(current, {}).items())
+        return [(sender, message, delivery) for sender, (message, delivery) in taken]
 
 
 def average_fragments(plan: FragmentPlan, ordered: Vector, received: Sequence[Message]) -> Vector:

@@ -1,0 +1,133 @@
+"""AD-PSGD by pings and pongs: the variant that DivShare's evaluation compares with.
+
+Paper: Biswas et al., WWW '25, arXiv:2410.12918 (the baseline called AD-PSGD there), after Lian et al., ICML
+2018, arXiv:1710.06952. Not bipartite, no locks, several exchanges a round, no atomic averages. AD-PSGD
+itself is ``adpsgd``.
+
+States: a node is always training. Three events matter:
+
+- local steps done: remember the trained model as the ``latest``; queue J // 2 pings that carry it, each to
+  a neighbor drawn uniformly with replacement; average the models that arrived since the last average; train
+  on;
+- ping received: keep its model, and queue a pong that carries the own ``latest``;
+- pong received: keep its model.
+
+Parameters (``algorithm.adpsgd_pingpong``): ``recipients`` (J; J // 2 pings and about as many pongs make
+about J models a round, the traffic of DivShare with the same J), ``replacement``, ``alias_bug``. H is
+``algorithm.local_steps``.
+
+Details matched: ``latest`` is the model after training and before averaging, and the initial model in the
+first round; one model for each sender is kept, whether ping or pong; x <- (x + sum) / (1 + count); the
+queue is first-in first-out and **never flushed**, so a slow node's queue and the age of what it delivers
+grow without bound.
+
+Departures: messages are snapshots. In the public code the pings and pongs of a round share one mutable
+record: queueing a pong turns the round's pings that still wait in the queue into plain models, which nobody
+answers. ``alias_bug: true`` reproduces that traffic, exactly so where the outbox is what the code's own
+queue is; the code's socket library takes messages out of that queue early. ``replacement`` compares rounds
+unless told otherwise (the code keeps the ``last_arrival``). ``recipients`` is bounded as for DivShare,
+although pings may repeat a neighbor.
+
+Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=adpsgd_pingpong``
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from node.algorithms.config import AlgorithmConfig, check_recipients
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.effects import Aggregated, Effect, Enqueue, ReplaceQueued, StartLocalSteps
+from node.core.errors import ProtocolError
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.inbox import Inbox, Replacement, average_models
+from node.core.messages import Message, MessageKind, frozen
+from node.core.topology import Topology
+from node.core.types import Vector
+
+
+class AdPsgdPingPongConfig(AlgorithmConfig):
+    """Parameters of the AD-PSGD variant of DivShare's evaluation."""
+
+    recipients: int = Field(6, ge=2, description="J: J // 2 pings are sent a round")
+    replacement: Replacement = Field(
+        Replacement.NEWEST_ROUND, description="which of two models of one sender stays in the inbox"
+    )
+    alias_bug: bool = Field(
+        False, description="let a pong turn the round's queued pings into models that nobody answers"
+    )
+
+    def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+        """See :meth:`AlgorithmConfig.check`."""
+        check_recipients("recipients", self.recipients, topology)
+
+
+class AdPsgdPingPong(Algorithm):
+    """Asynchronous exchange of whole models by pings and pongs (the baseline "AD-PSGD" of arXiv:2410.12918).
+
+    State:
+        _ping: The last round's ping, or what the alias bug made of it; None in the first round.
+        _pong: Carries ``latest``; what every ping is answered with until the next round ends.
+        _inbox: Models received since the last average, one for each sender.
+        _round: Rounds finished; stamped on outgoing models.
+    """
+
+    def __init__(self, context: NodeContext, config: AdPsgdPingPongConfig) -> None:
+        super().__init__(context)
+        self._num_pings = config.recipients // 2
+        self._alias_bug = config.alias_bug
+        self._inbox = Inbox(config.replacement)
+        self._neighbors = np.array(context.neighbors, dtype=np.int64)
+        self._rng = context.rng("recipients")
+        self._ping: Message | None = None
+        self._pong: Message | None = None
+        self._round = 0
+
+    def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
+        """See :meth:`Algorithm.handle`."""
+        match event:
+            case MessageReceived():
+                return self._on_message(event)
+            case Started(params=params):
+                self._pong = Message(MessageKind.PONG, 0, frozen(params))
+                return [StartLocalSteps(params, self.context.local_steps)]
+            case LocalStepsDone(params=params):
+                return self._share_and_average(params)
+            case TimerFired():
+                raise AssertionError("adpsgd_pingpong sets no timer")
+
+    def _on_message(self, event: MessageReceived) -> list[Effect]:
+        match event.message.kind:
+            case MessageKind.PING:
+                self._inbox.keep(event.sender, event.message, event.delivery)
+                assert self._pong is not None, "before Started"
+                effects: list[Effect] = []
+                if self._alias_bug and self._ping is not None:
+                    plain = Message(MessageKind.MODEL, self._ping.round, self._ping.values)
+                    effects.append(ReplaceQueued(self._ping, plain))
+                    self._ping = None
+                effects.append(Enqueue([(event.sender, self._pong)]))
+                return effects
+            case MessageKind.PONG | MessageKind.MODEL:
+                self._inbox.keep(event.sender, event.message, event.delivery)
+                return []
+            case kind:
+                raise ProtocolError(
+                    f"{kind.value} from node {event.sender}: not a message of adpsgd_pingpong"
+                )
+
+    def _share_and_average(self, params: Vector) -> list[Effect]:
+        self._ping = Message(MessageKind.PING, self._round, frozen(params))
+        self._pong = Message(MessageKind.PONG, self._round, params)
+        self._round += 1
+        effects: list[Effect] = []
+        if len(self._neighbors) > 0:
+            drawn = self._rng.integers(len(self._neighbors), size=self._num_pings)
+            effects.append(Enqueue([(peer, self._ping) for peer in self._neighbors[drawn].tolist()]))
+        received, deliveries = self._inbox.drain()
+        if received:
+            params = average_models(params, received)
+            effects.append(Aggregated(deliveries))
+        effects.append(StartLocalSteps(params, self.context.local_steps))
+        return effects

@@ -1,0 +1,171 @@
+"""Epidemic Learning: synchronous gossip with random peers in every round.
+
+Paper: de Vos et al., "Epidemic Learning: Boosting Decentralized Learning with Randomized Communication",
+NeurIPS 2023, arXiv:2310.01972. In every round each node sends its model to s random nodes.
+
+States: a node is training, or waiting to hear from everyone it expects in this round. Round t of node i:
+local steps lead from x_i to y_i; send y_i to this round's s peers; once all expected messages are here, x_i
+<- (y_i + sum of received) / (1 + number received), with equal weights whatever the graph.
+
+Parameters (``algorithm.epidemic``), H is ``algorithm.local_steps``:
+
+- ``recipients`` (s): models that each node sends a round.
+- ``graph``: ``local`` (default, EL-Local): each node draws s others uniformly without replacement, on its
+  own. ``oracle`` (EL-Oracle): one random s-regular undirected graph a round, so that everyone also receives
+  s.
+- ``announce``: how a node knows whom to expect under ``local``. ``notices`` (default, as in the public
+  code): the sender tells everyone it did not pick, by a message without values, n (n-1) messages a round.
+  ``seed``: all draws come from the shared seed, so every node knows them and no notices travel. An oracle
+  graph always comes from the seed.
+- ``redraw``: draw anew each round (default); false keeps the oracle's first graph, which is D-PSGD on that
+  graph.
+
+Details matched: one draw a round; plain averaging, not Metropolis-Hastings; a node that receives nothing
+keeps its model; every node can be picked, so the topology must be the full one.
+
+Departures: the graph is seeded by the pair (seed, round), where the public code uses seed * 100000 + round.
+Notices are queued before the models, so that nobody waits for a notice behind a model. The regular graphs
+are drawn by pairing stubs, which is close to uniform, and are connected for s >= 2. The variant with a
+receive time-out is not offered. A lost message would stop everyone; messages must be delivered reliably.
+
+Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=epidemic``
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from node.algorithms.config import AlgorithmConfig, check_recipients
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.effects import Addressed, Aggregated, Effect, Enqueue, StartLocalSteps
+from node.core.errors import ConfigError, ProtocolError
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.inbox import RoundInbox, average_models
+from node.core.messages import NO_VALUES, Message, MessageKind, frozen
+from node.core.recipients import address, regular_graph, shared_recipients
+from node.core.topology import Topology
+from node.core.types import NodeId, Vector
+
+
+class Graph(Enum):
+    """Who draws the peers."""
+
+    LOCAL = "local"
+    """Each node draws its recipients independently."""
+    ORACLE = "oracle"
+    """All share one random regular graph a round."""
+
+
+class Announce(Enum):
+    """How a node knows whom to expect."""
+
+    NOTICES = "notices"
+    """Senders tell those they did not pick."""
+    SEED = "seed"
+    """Everyone derives everyone's draws from the shared seed."""
+
+
+class EpidemicConfig(AlgorithmConfig):
+    """Parameters of Epidemic Learning."""
+
+    needs_every_message: ClassVar[bool] = True
+
+    recipients: int = Field(6, ge=1, description="s: nodes that the model is sent to, a round")
+    graph: Graph = Field(Graph.LOCAL, description="who draws the peers")
+    announce: Announce = Field(Announce.NOTICES, description="how a node knows whom to expect (graph: local)")
+    redraw: bool = Field(True, description="draw the oracle's graph anew each round")
+
+    def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+        """See :meth:`AlgorithmConfig.check`."""
+        nodes = topology.num_nodes
+        if any(topology.degree(node) != nodes - 1 for node in range(nodes)):
+            raise ConfigError("topology: must be full for epidemic, which may pick any node")
+        check_recipients("recipients", self.recipients, topology)
+        if self.graph is Graph.ORACLE and nodes * self.recipients % 2:
+            raise ConfigError(
+                f"recipients={self.recipients}: nodes x recipients must be even with graph: oracle"
+                f" (nodes={nodes})"
+            )
+        if self.graph is Graph.LOCAL and not self.redraw:
+            raise ConfigError("redraw=false: must be true with graph: local")
+
+
+class Epidemic(Algorithm):
+    """Synchronous averaging with random peers (arXiv:2310.01972).
+
+    State:
+        _trained: y_i once the round's local steps have ended; None while they run.
+        _expected: Whom to hear from in this round, in increasing order.
+        _inbox: Models and notices of this round and later ones.
+        _round: Rounds finished; stamped on outgoing messages.
+    """
+
+    def __init__(self, context: NodeContext, config: EpidemicConfig) -> None:
+        super().__init__(context)
+        self._config = config
+        self._neighbors = np.array(context.neighbors, dtype=np.int64)
+        self._rng = context.rng("recipients")
+        self._trained: Vector | None = None
+        self._expected: Sequence[NodeId] = ()
+        self._inbox = RoundInbox()
+        self._round = 0
+
+    def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
+        """See :meth:`Algorithm.handle`."""
+        match event:
+            case Started(params=params):
+                return [StartLocalSteps(params, self.context.local_steps)]
+            case LocalStepsDone(params=params):
+                self._trained = frozen(params)
+                sends = Enqueue(self._address(Message(MessageKind.MODEL, self._round, params)))
+                return [sends, *self._average_if_complete()]
+            case MessageReceived(sender=sender, message=message, delivery=delivery):
+                if message.kind not in (MessageKind.MODEL, MessageKind.NOTICE):
+                    raise ProtocolError(f"{message.kind.value} from node {sender}: not a message of epidemic")
+                self._inbox.keep(sender, message, delivery, self._round)
+                return self._average_if_complete()
+            case TimerFired():
+                raise AssertionError("Epidemic Learning sets no timer")
+
+    def waiting_for(self) -> str | None:
+        """See :meth:`Algorithm.waiting_for`."""
+        missing = self._inbox.missing(self._round, self._expected)
+        if self._trained is None or not missing:
+            return None
+        return f"messages of round {self._round} from nodes {', '.join(map(str, missing))}"
+
+    def _address(self, model: Message) -> list[Addressed]:
+        """This round's messages; sets whom to expect in return."""
+        config = self._config
+        if len(self._neighbors) == 0:
+            return []
+        node, num_nodes, seed = self.context.node, self.context.num_nodes, self.context.seed
+        if config.graph is Graph.ORACLE:
+            graph = self._round if config.redraw else 0
+            self._expected = regular_graph(num_nodes, config.recipients, seed, graph).neighbors(node)
+            return [(peer, model) for peer in self._expected]
+        if config.announce is Announce.SEED:
+            to, self._expected = shared_recipients(num_nodes, config.recipients, seed, self._round)[node]
+            return [(peer, model) for peer in to]
+        models = address(self._rng, self._neighbors, [model], config.recipients)
+        picked = {peer for peer, _ in models}
+        notice = Message(MessageKind.NOTICE, self._round, NO_VALUES)
+        self._expected = self.context.neighbors
+        return [*((peer, notice) for peer in self._expected if peer not in picked), *models]
+
+    def _average_if_complete(self) -> list[Effect]:
+        trained = self._trained
+        if trained is None or not self._inbox.complete(self._round, len(self._expected)):
+            return []
+        received = [item for item in self._inbox.take(self._round) if item[1].kind is MessageKind.MODEL]
+        self._trained = None
+        self._round += 1
+        effects: list[Effect] = []
+        if received:
+            effects.append(Aggregated([delivery for _, _, delivery in received]))
+        model = average_models(trained, [message for _, message, _ in received])
+        effects.append(StartLocalSteps(model, self.context.local_steps))
+        return effects

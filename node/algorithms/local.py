@@ -1,0 +1,40 @@
+"""Local training: no communication at all, the floor that every other algorithm has to beat.
+
+States: a node is always training. When local steps are done the next ones start from where they ended.
+
+Parameters (``algorithm.local``): none. H is ``algorithm.local_steps`` and changes nothing but how often the
+driver is told.
+
+Departures: none; there is no paper.
+
+Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=local``
+"""
+
+from collections.abc import Sequence
+
+from node.algorithms.config import AlgorithmConfig
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.effects import Effect, StartLocalSteps
+from node.core.errors import ProtocolError
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+
+
+class LocalConfig(AlgorithmConfig):
+    """Local training has no parameters."""
+
+
+class Local(Algorithm):
+    """Each node trains alone."""
+
+    def __init__(self, context: NodeContext, config: LocalConfig) -> None:
+        super().__init__(context)
+
+    def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
+        """See :meth:`Algorithm.handle`."""
+        match event:
+            case Started(params=params) | LocalStepsDone(params=params):
+                return [StartLocalSteps(params, self.context.local_steps)]
+            case MessageReceived(sender=sender):
+                raise ProtocolError(f"message from node {sender}: local training exchanges none")
+            case TimerFired():
+                raise AssertionError("local training sets no timer")
