@@ -38,9 +38,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from node.core.errors import ConfigError, RunnerError
+from node.core.messages import MessageKind, MessageState
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
-from node.sim.trace import KINDS, Fate
 from orchestrator.analysis import best_index, bytes_to_accuracy, quantiles, time_to_accuracy
 
 Metric: TypeAlias = Literal["accuracy", "rmse"]
@@ -52,11 +52,11 @@ JsonObject: TypeAlias = dict[str, Any]
 MIN_FREE_BYTES: Final = 16 * 1024 * 1024
 """A run does not start with less free space than this for its results."""
 
-MESSAGE_KINDS: Final = tuple(kind.value for kind in KINDS)
+MESSAGE_KINDS: Final = tuple(kind.value for kind in MessageKind)
 """Names of the codes in the column ``kind`` as the recorder gives it."""
 
-MESSAGE_FATES: Final = tuple(fate.name.lower() for fate in Fate)
-"""Names of the codes in the column ``fate`` as the recorder gives it."""
+MESSAGE_STATES: Final = tuple(state.name.lower() for state in MessageState)
+"""Names of the codes in the column ``state`` as the recorder gives it."""
 
 MESSAGE_COLUMNS: Final[Mapping[str, Any]] = {
     "id": pa.int64(),
@@ -74,7 +74,7 @@ MESSAGE_COLUMNS: Final[Mapping[str, Any]] = {
     "aggregated_ns": pa.int64(),
     "cancelled_ns": pa.int64(),
     "staleness": pa.int32(),
-    "fate": MESSAGE_FATES,
+    "state": MESSAGE_STATES,
 }
 """Columns of ``messages.parquet``: the type, or the names of the codes.
 
@@ -296,7 +296,7 @@ class RunWriter:
         Args:
             totals: The run's totals.
             messages: Columns of ``messages.parquet`` as integer arrays (see :data:`MESSAGE_COLUMNS`): codes
-                for ``kind`` and ``fate``, -1 for a time that never came. None: no such file.
+                for ``kind`` and ``state``, -1 for a time that never came. None: no such file.
             fidelity: What ``fidelity.json`` says; None: no such file.
             report: Whether to write ``report.html``.
 
