@@ -1,0 +1,45 @@
+"""Link shapes refuse impossible figures in one line, and a plan answers for its nodes and pairs."""
+
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from node.core.errors import ConfigError
+from node.core.links import LinkShape, NetworkPlan
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bandwidth_mbps": -1.0}, "bandwidth_mbps=-1.0: must be a number >= 0, or left out for no limit"),
+        ({"bandwidth_mbps": inf}, "bandwidth_mbps=inf: must be a number >= 0, or left out for no limit"),
+        ({"latency_ms": nan}, "latency_ms=nan: must be a number >= 0"),
+        ({"jitter_ms": -2.0}, "jitter_ms=-2.0: must be a number >= 0"),
+        ({"loss_percent": 140.0}, "loss_percent=140.0: must be at least 0 and below 100"),
+        ({"loss_percent": nan}, "loss_percent=nan: must be at least 0 and below 100"),
+    ],
+)
+def test_impossible_figures_are_refused(fields: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LinkShape(**fields)
+    assert str(caught.value) == message
+
+
+def test_a_plan_answers_for_nodes_and_pairs() -> None:
+    latency = np.array([[0, 2_500_000], [1_000_000, 0]])
+    plan = NetworkPlan(
+        model="access",
+        up_mbps=np.array([10.0, inf]),
+        down_mbps=np.array([20.0, 30.0]),
+        pair_mbps=np.array([[inf, 5.0], [inf, inf]]),
+        latency_ns=latency,
+        jitter_ns=500_000,
+        loss=0.02,
+    )
+    assert plan.num_nodes == 2
+    assert plan.access(0).up == LinkShape(10.0)
+    assert plan.access(1).up == LinkShape(None)
+    assert plan.access(1).down == LinkShape(30.0)
+    assert plan.pair(0, 1) == LinkShape(5.0, latency_ms=2.5, jitter_ms=0.5, loss_percent=2.0)
+    assert plan.pair(1, 0) == LinkShape(None, latency_ms=1.0, jitter_ms=0.5, loss_percent=2.0)
