@@ -1,0 +1,214 @@
+"""What is learned: the ``learning`` part of an experiment file. Declarations only; torch is not imported here."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from node.core.errors import ConfigError
+
+
+class _Declared(BaseModel):
+    """Frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- data sets ---------------------------------------------------------------------------------------------
+
+
+class DigitsConfig(_Declared):
+    """Handwritten digits that ship inside scikit-learn: 1,797 images of 1x8x8, 10 classes. Needs no download."""
+
+    kind: Literal["digits"] = "digits"
+    max_train_samples: int | None = Field(None, ge=1, description="Use a random subset of this size.")
+
+
+class Cifar10Config(_Declared):
+    """CIFAR-10: 50,000 training and 10,000 test images of 3x32x32, 10 classes."""
+
+    kind: Literal["cifar10"] = "cifar10"
+    max_train_samples: int | None = Field(None, ge=1, description="Use a random subset of this size.")
+
+
+class ImageFolderConfig(_Declared):
+    """Images of one size in ``train|test/<class>/``, in a directory or a tar file."""
+
+    kind: Literal["image_folder"] = "image_folder"
+    path: str = Field(min_length=1, description="Directory or .tar[.gz|.xz]; relative to the data root.")
+    max_train_samples: int | None = Field(None, ge=1, description="Use a random subset of this size.")
+
+
+class MovieLensConfig(_Declared):
+    """MovieLens ``ml-latest-small``: 100,836 ratings of 9,724 films by 610 users."""
+
+    kind: Literal["movielens"] = "movielens"
+
+
+class SyntheticConfig(_Declared):
+    """Gaussian clouds, one per class."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    samples: int = Field(2000, ge=1, description="Training samples.")
+    test_samples: int = Field(500, ge=1, description="Test samples.")
+    features: int = Field(20, ge=1, description="Numbers in a sample.")
+    classes: int = Field(10, ge=2, description="Number of classes.")
+    noise: float = Field(
+        1.0, ge=0, description="Standard deviation around a class's centre (centres have 1)."
+    )
+
+
+class SyntheticRatingsConfig(_Declared):
+    """Ratings made from hidden factors, rounded to halves in [0.5, 5]."""
+
+    kind: Literal["synthetic_ratings"] = "synthetic_ratings"
+    users: int = Field(60, ge=1, description="Number of users.")
+    items: int = Field(100, ge=2, description="Number of items.")
+    ratings_per_user: int = Field(20, ge=2, description="Ratings by each user, <= items.")
+    hidden_factors: int = Field(4, ge=1, description="Rank of the hidden model.")
+    noise: float = Field(0.25, ge=0, description="Standard deviation added to a rating.")
+
+
+DatasetConfig: TypeAlias = Annotated[
+    DigitsConfig
+    | Cifar10Config
+    | ImageFolderConfig
+    | MovieLensConfig
+    | SyntheticConfig
+    | SyntheticRatingsConfig,
+    Field(discriminator="kind"),
+]
+
+
+# --- models ------------------------------------------------------------------------------------------------
+
+
+class GNLeNetConfig(_Declared):
+    """The CIFAR-10 network of DivShare and decentralizepy; 89,834 parameters with 10 classes. Images of 3x32x32."""
+
+    kind: Literal["gn_lenet"] = "gn_lenet"
+
+
+class CNNConfig(_Declared):
+    """Two 3x3 convolutions with pooling and a linear layer; fits images of any size from 4x4."""
+
+    kind: Literal["cnn"] = "cnn"
+    channels: int = Field(
+        16, ge=1, le=1024, description="Channels of the first convolution; the second has twice as many."
+    )
+
+
+class LogisticRegressionConfig(_Declared):
+    """One linear layer; fits any classification data set."""
+
+    kind: Literal["logistic_regression"] = "logistic_regression"
+
+
+class MatrixFactorizationConfig(_Declared):
+    """Two embedding tables without biases; a rating is a dot product. 206,680 parameters on MovieLens."""
+
+    kind: Literal["matrix_factorization"] = "matrix_factorization"
+    factors: int = Field(20, ge=1, description="Numbers per user and per item.")
+
+
+ModelConfig: TypeAlias = Annotated[
+    GNLeNetConfig | CNNConfig | LogisticRegressionConfig | MatrixFactorizationConfig,
+    Field(discriminator="kind"),
+]
+
+
+# --- partitions --------------------------------------------------------------------------------------------
+
+
+class IIDConfig(_Declared):
+    """Samples shuffled and dealt in equal shares."""
+
+    kind: Literal["iid"] = "iid"
+
+
+class KShardsConfig(_Declared):
+    """``shards`` random segments of the label-sorted samples per node, as in decentralizepy."""
+
+    kind: Literal["k_shards"] = "k_shards"
+    shards: int = Field(5, ge=1, description="Segments per node; fewer means more skewed.")
+
+
+class DirichletConfig(_Declared):
+    """Each class is dealt in proportions drawn from Dirichlet(alpha)."""
+
+    kind: Literal["dirichlet"] = "dirichlet"
+    alpha: float = Field(gt=0, description="Concentration; smaller means more skewed.")
+
+
+class ByUserConfig(_Declared):
+    """Ratings only: users are dealt to nodes in contiguous ranges, and each node is tested on its own users."""
+
+    kind: Literal["by_user"] = "by_user"
+
+
+PartitionConfig: TypeAlias = Annotated[
+    IIDConfig | KShardsConfig | DirichletConfig | ByUserConfig,
+    Field(discriminator="kind"),
+]
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+
+class OptimizerConfig(_Declared):
+    """Stochastic gradient descent as in torch: ``v = momentum * v + g + weight_decay * x; x -= learning_rate * v``."""
+
+    learning_rate: float = Field(
+        0.05, ge=0, description="0 is allowed: nothing is learned, everything is sent."
+    )
+    momentum: float = Field(0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged.")
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class LearningConfig(_Declared):
+    """Data, model, split and local training."""
+
+    dataset: DatasetConfig = DigitsConfig()
+    model: ModelConfig = CNNConfig()
+    partition: PartitionConfig = IIDConfig()
+    batch_size: int = Field(
+        8, ge=1, description="Samples per local step; the last of an epoch may be smaller."
+    )
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16 runs the layers under autocast; parameters and exchange stay float32.",
+    )
+
+
+_RATINGS_KINDS = ("movielens", "synthetic_ratings")
+_IMAGE_SHAPES = {"digits": "1x8x8", "cifar10": "3x32x32"}
+
+
+def check_compatible(learning: LearningConfig) -> None:
+    """Refuse models and partitions that cannot fit the data set, as far as that is known without loading it.
+
+    Raises:
+        ConfigError: One line with the key, its value and what it needs.
+    """
+    dataset, model, partition = learning.dataset, learning.model, learning.partition
+    ratings = dataset.kind in _RATINGS_KINDS
+    data = f"learning.dataset.kind={dataset.kind}"
+    if ratings != (model.kind == "matrix_factorization"):
+        wanted = "matrix_factorization" if ratings else "a model for classification, not matrix_factorization"
+        raise ConfigError(f"learning.model.kind={model.kind}: {data} needs {wanted}")
+    if model.kind == "gn_lenet" and dataset.kind not in ("cifar10", "image_folder"):
+        given = _IMAGE_SHAPES.get(dataset.kind, "plain feature vectors")
+        raise ConfigError(f"learning.model.kind=gn_lenet: needs images of 3x32x32, but {data} has {given}")
+    if model.kind == "cnn" and dataset.kind == "synthetic":
+        raise ConfigError(f"learning.model.kind=cnn: needs images, but {data} has plain feature vectors")
+    if partition.kind == "by_user" and not ratings:
+        raise ConfigError(f"learning.partition.kind=by_user: needs ratings, but {data} has none")
+    if partition.kind in ("k_shards", "dirichlet") and ratings:
+        raise ConfigError(
+            f"learning.partition.kind={partition.kind}: needs class labels, but {data} has ratings"
+        )
+    if isinstance(dataset, SyntheticRatingsConfig) and dataset.ratings_per_user > dataset.items:
+        raise ConfigError(
+            f"learning.dataset.ratings_per_user={dataset.ratings_per_user}: "
+            f"must be at most learning.dataset.items={dataset.items}"
+        )
