@@ -12,11 +12,9 @@ links.
 transfers
   share one downlink and nothing else. Then the downlink is filled in one pass over a list sorted by the
   senders' limits (:meth:`FluidNetwork._fill_star`). The cost does not depend on the number of nodes.
-- Otherwise the connected transfers are collected and filled progressively
-(:meth:`FluidNetwork._fill_component`). A link
-  that its transfers could not fill even at the best of times connects nothing and is left out. With many
-  parallel transfers per sender nearly all nodes can be connected, and the cost of a change grows with
-  their number.
+- Otherwise a region around the change is filled progressively and grows until every transfer has a
+bottleneck again
+  (:meth:`FluidNetwork._fill_region`). It is usually far smaller than all transfers that are connected.
 
 A completion event is pushed when a transfer starts or its end moves *earlier*. When the end moves later
 the old event stays, and :meth:`FluidNetwork.finish` pushes the next one when the old one comes up. So a
@@ -44,6 +42,12 @@ NEVER = (1 << 63) - 1
 _BLOCK = 64
 """Random numbers drawn at once."""
 
+_TOLERANCE = 1e-12
+"""Relative difference below which two rates count as equal, and a link as full."""
+
+_UNKNOWN = -1
+_NO_LINK = -2
+
 
 class Flow:
     """One transfer under way. Owned by the network: callers read it and hand it back.
@@ -62,16 +66,17 @@ class Flow:
         sequence: 0, 1, 2, ... in order of start.
         cap: The limit by uplink and pair, bytes a nanosecond.
         pair: The limit by the pair alone.
-        mark: Which fill collected it last; for the network's own use.
-        fixed: Which fill settled it last; for the network's own use.
+        bottleneck: The link that holds it back, where a region fill found it; for the network's own use.
+        mark: The last region fill it belonged to; for the network's own use.
+        target: The rate that a region fill proposes; for the network's own use.
     """
 
     __slots__ = (
         "active",
+        "bottleneck",
         "cap",
         "destination",
         "finish_ns",
-        "fixed",
         "mark",
         "pair",
         "rate",
@@ -80,6 +85,7 @@ class Flow:
         "sequence",
         "size",
         "source",
+        "target",
         "token",
         "updated_ns",
     )
@@ -100,8 +106,9 @@ class Flow:
         self.sequence = sequence
         self.cap = 0.0
         self.pair = UNLIMITED
+        self.bottleneck = _UNKNOWN
         self.mark = 0
-        self.fixed = 0
+        self.target = 0.0
 
 
 class FluidNetwork:
@@ -160,11 +167,11 @@ class FluidNetwork:
                 self._shared_in[outgoing[0].destination] += 1
             self._shared_in[destination] += 1
             _insert(incoming, flow)
-            self._fill_component(self._links(flow), now_ns)
+            self._fill_region(self._links(flow), now_ns)
         elif incoming:
             _insert(incoming, flow)
             if self._shared_in[destination]:
-                self._fill_component(self._links(flow), now_ns)
+                self._fill_region(self._links(flow), now_ns)
             else:
                 self._fill_star(destination, now_ns)
         else:
@@ -215,20 +222,17 @@ class FluidNetwork:
         """Change a node's uplink; inf is unlimited, 0 parks its transfers."""
         capacity = _capacity(mbps)
         self._up[node] = capacity
-        touched = [node]
         for flow in self._out[node]:
             flow.cap = min(capacity, flow.pair)
             incoming = self._in[flow.destination]
             incoming.remove(flow)
             _insert(incoming, flow)
-            # The bound of a downlink depends on its senders' capacities, so it may start or cease to connect.
-            touched.append(self._count + flow.destination)
-        self._fill_component(touched, now_ns)
+        self._fill_region([node], now_ns)
 
     def set_down(self, node: int, mbps: float, now_ns: int) -> None:
         """Change a node's downlink; inf is unlimited, 0 parks its transfers."""
         self._down[node] = _capacity(mbps)
-        self._fill_component([self._count + node], now_ns)
+        self._fill_region([self._count + node], now_ns)
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
@@ -245,7 +249,7 @@ class FluidNetwork:
             flow.cap = min(self._up[source], capacity)
             incoming.remove(flow)
             _insert(incoming, flow)
-        self._fill_component(self._links(members[0]), now_ns)
+        self._fill_region(self._links(members[0]), now_ns)
 
     def rates(self) -> dict[int, float]:
         """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
@@ -280,10 +284,10 @@ class FluidNetwork:
             self._shared_in[destination] -= 1
             if len(outgoing) == 1:
                 self._shared_in[outgoing[0].destination] -= 1
-            self._fill_component(self._links(flow), now_ns)
+            self._fill_region(self._links(flow), now_ns)
         elif incoming:
             if self._shared_in[destination]:
-                self._fill_component(self._links(flow), now_ns)
+                self._fill_region(self._links(flow), now_ns)
             else:
                 self._fill_star(destination, now_ns)
 
@@ -298,6 +302,7 @@ class FluidNetwork:
         limited = left < UNLIMITED
         waiting = len(incoming)
         for flow in incoming:
+            flow.bottleneck = _UNKNOWN
             rate = flow.cap
             if limited:
                 share = left / waiting
@@ -359,54 +364,64 @@ class FluidNetwork:
             return self._in[link - count]
         return self._by_pair.get(link - 2 * count, [])
 
-    def _binding(self, link: int, members: list[Flow]) -> float:
-        """A link's capacity, or -1 if its transfers cannot fill it and it need not be looked at.
-
-        Uplinks are judged by the pairs' limits alone and downlinks by the senders' and pairs' limits, so that
-        two links never excuse each other.
-        """
+    def _capacity_of(self, link: int) -> float:
         count = self._count
         if link < count:
-            capacity = self._up[link]
-            bound = sum([flow.pair for flow in members])
-        elif link < 2 * count:
-            capacity = self._down[link - count]
-            bound = sum([flow.cap for flow in members])
-        else:
-            return members[0].pair if members[0].pair < UNLIMITED else -1.0
-        return -1.0 if capacity >= UNLIMITED or bound <= capacity else capacity
+            return self._up[link]
+        if link < 2 * count:
+            return self._down[link - count]
+        return self._by_pair[link - 2 * count][0].pair
 
-    def _fill_component(self, touched: list[int], now_ns: int) -> None:
-        """Recompute every rate that a change of the ``touched`` links can reach, by progressive filling."""
+    def _fill_region(self, touched: list[int], now_ns: int) -> None:
+        """Recompute the rates that a change of the ``touched`` links reaches, and no others.
+
+        An allocation is max-min fair exactly when each transfer has a bottleneck: a full link on which no
+        transfer is faster. So it is enough to fill a region of transfers anew, with the others' rates
+        taken off the capacities, and to look whether a bottleneck broke at the region's border. If so the
+        transfers concerned join it.
+        """
         self._epoch += 1
         epoch = self._epoch
-        pending = list(touched)
-        seen = dict.fromkeys(pending)
-        # A touched link may have just ceased to bind, so its transfers count all the same.
-        certain = len(pending)
-        flows: list[Flow] = []
-        left: dict[int, float] = {}
-        waiting: dict[int, int] = {}
-        members_of: dict[int, list[Flow]] = {}
-        for position, link in enumerate(pending):  # grows while it is read
-            members = self._members(link)
-            if not members:
-                continue
-            capacity = self._binding(link, members)
-            if capacity >= 0.0:
-                left[link] = capacity
-                waiting[link] = len(members)
-                members_of[link] = members
-            elif position >= certain:
-                continue
-            for flow in members:
+        region: list[Flow] = []
+        for link in touched:
+            for flow in self._members(link):
                 if flow.mark != epoch:
                     flow.mark = epoch
-                    flows.append(flow)
-                    for other in self._links(flow):
-                        if other not in seen:
-                            seen[other] = None
-                            pending.append(other)
+                    region.append(flow)
+        joining = region
+        while joining:
+            border = self._fill_against_others(region, epoch)
+            joining = self._broken(border, epoch)
+            for flow in joining:
+                flow.mark = epoch
+            region.extend(joining)
+        for flow in region:
+            self._settle(flow, flow.target, now_ns)
+
+    def _fill_against_others(self, region: list[Flow], epoch: int) -> list[int]:
+        """Set ``target`` and ``bottleneck`` of the region's transfers by progressive filling.
+
+        Returns:
+            The limited links that the region shares with other transfers.
+        """
+        left: dict[int, float] = {}
+        waiting: dict[int, int] = {}
+        for flow in region:
+            flow.target = -1.0
+            for link in self._links(flow):
+                if link in waiting:
+                    waiting[link] += 1
+                else:
+                    waiting[link] = 1
+                    capacity = self._capacity_of(link)
+                    if capacity < UNLIMITED:
+                        left[link] = capacity
+        border = []
+        for link in left:
+            members = self._members(link)
+            if len(members) != waiting[link]:
+                border.append(link)
+                left[link] -= sum([flow.rate for flow in members if flow.mark != epoch])
         # The least share of all links is final. A link's share never falls while others are settled, so an
         # outdated entry of the heap is too small, comes up early and is corrected then.
         heap = [(capacity / waiting[link], link) for link, capacity in left.items()]
@@ -421,18 +436,51 @@ class FluidNetwork:
                 heapreplace(heap, (current, link))
                 continue
             heappop(heap)
-            for flow in members_of[link]:
-                if flow.fixed == epoch:
+            for flow in self._members(link):
+                if flow.mark == epoch and flow.target < 0.0:
+                    flow.target = current
+                    flow.bottleneck = link
+                    for other in self._links(flow):
+                        if other in left:
+                            left[other] -= current
+                            waiting[other] -= 1
+        for flow in region:
+            if flow.target < 0.0:
+                flow.target = UNLIMITED
+                flow.bottleneck = _NO_LINK
+        return border
+
+    def _broken(self, border: list[int], epoch: int) -> list[Flow]:
+        """The transfers beside the region that must join it, for the region's targets would be unfair or
+        wasteful."""
+        joining: dict[int, Flow] = {}
+        for link in border:
+            members = self._members(link)
+            total = top = 0.0
+            lowest = UNLIMITED  # the slowest transfer of the region that this link holds back
+            for flow in members:
+                if flow.mark == epoch:
+                    rate = flow.target
+                    if flow.bottleneck == link and rate < lowest:
+                        lowest = rate
+                else:
+                    rate = flow.rate
+                total += rate
+                if rate > top:
+                    top = rate
+            full = total >= self._capacity_of(link) * (1.0 - _TOLERANCE)
+            for flow in members:
+                if flow.mark == epoch:
                     continue
-                flow.fixed = epoch
-                for other in self._links(flow):
-                    if other in left:
-                        left[other] -= current
-                        waiting[other] -= 1
-                self._settle(flow, current, now_ns)
-        for flow in flows:
-            if flow.fixed != epoch:
-                self._settle(flow, min(flow.cap, UNLIMITED), now_ns)
+                rate = flow.rate
+                if rate * (1.0 - _TOLERANCE) > lowest:
+                    joining[flow.sequence] = flow
+                elif flow.bottleneck == link or flow.bottleneck == _UNKNOWN:
+                    if full and rate >= top * (1.0 - _TOLERANCE):
+                        flow.bottleneck = link
+                    else:
+                        joining[flow.sequence] = flow
+        return list(joining.values())
 
     def _pair_capacity(self, source: int, destination: int) -> float:
         changed = self._pair_changed.get(source * self._count + destination)

@@ -187,18 +187,21 @@ def test_rates_equal_progressive_filling_after_every_step(
     assert not first.network.active()
 
 
-@pytest.mark.parametrize("parallel", [1, 3])
-def test_long_random_runs_agree(parallel: int) -> None:
+@pytest.mark.parametrize(("n", "parallel", "pairs"), [(12, 1, False), (12, 3, True), (30, 4, False)])
+@pytest.mark.parametrize("choices", [(60.0,), (10.0, 12.0, 60.0, 100.0)], ids=["equal", "mixed"])
+def test_long_random_runs_agree(n: int, parallel: int, pairs: bool, choices: tuple[float, ...]) -> None:
+    """More transfers than hypothesis tries, so that a change reaches only a part of them."""
     rng = np.random.default_rng(parallel)
-    n = 12
-    capacities = rng.choice([10.0, 12.0, 60.0, 100.0], size=(2, n)).tolist()
-    h = Harness(plan_of(n, *capacities))
-    for _ in range(300):
+    capacities = rng.choice(choices, size=(2, n)).tolist()
+    matrix = rng.choice([5.0, 30.0, inf], size=(n, n)).tolist() if pairs else None
+    h = Harness(plan_of(n, *capacities, matrix))
+    for _ in range(200):
         source, destination = map(int, rng.choice(n, 2, replace=False))
         if sum(flow.source == source for flow in h.flows) < parallel:
             h.flows.append(h.network.start(h.now, source, destination, int(rng.integers(1, 400_000)), None))
             h.check()
-        h.advance(h.now + int(rng.integers(0, 20_000_000)))
+        h.advance(h.now + int(rng.integers(0, 150_000_000 // (n * parallel))))
+    assert h.flows
     h.advance(h.now + 10**12)
     assert not h.flows
 
