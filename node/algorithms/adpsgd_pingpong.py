@@ -100,7 +100,7 @@ class AdPsgdPingPong(Algorithm):
     def _on_message(self, event: MessageReceived) -> list[Effect]:
         match event.message.kind:
             case MessageKind.PING:
-                self._inbox.keep(event.sender, event.message, event.delivery)
+                self._inbox.keep(event)
                 assert self._pong is not None, "before Started"
                 effects: list[Effect] = []
                 if self._alias_bug and self._ping is not None:
@@ -110,7 +110,7 @@ class AdPsgdPingPong(Algorithm):
                 effects.append(Enqueue([(event.sender, self._pong)]))
                 return effects
             case MessageKind.PONG | MessageKind.MODEL:
-                self._inbox.keep(event.sender, event.message, event.delivery)
+                self._inbox.keep(event)
                 return []
             case kind:
                 raise ProtocolError(
@@ -125,9 +125,9 @@ class AdPsgdPingPong(Algorithm):
         if len(self._neighbors) > 0:
             drawn = self._rng.integers(len(self._neighbors), size=self._num_pings)
             effects.append(Enqueue([(peer, self._ping) for peer in self._neighbors[drawn].tolist()]))
-        received, deliveries = self._inbox.drain()
+        received = self._inbox.drain()
         if received:
-            params = average_models(params, received)
-            effects.append(Aggregated(deliveries))
+            params = average_models(params, [item.message for item in received])
+            effects.append(Aggregated([item.delivery for item in received]))
         effects.append(StartLocalSteps(params, self.context.local_steps))
         return effects

@@ -104,7 +104,7 @@ class DivShare(Algorithm):
         """See :meth:`Algorithm.handle`."""
         match event:
             case MessageReceived():
-                self._inbox.keep(event.sender, event.message, event.delivery)
+                self._inbox.keep(event)
                 return ()
             case Started(params=params):
                 return [StartLocalSteps(params, self.context.local_steps)]
@@ -124,9 +124,9 @@ class DivShare(Algorithm):
         ]
         effects.append(Enqueue(address(self._rng, self._neighbors, fragments, self._recipients)))
         self._round += 1
-        received, deliveries = self._inbox.drain()
+        received = self._inbox.drain()
         if received:
-            params = average_fragments(self._plan, ordered, received)
-            effects.append(Aggregated(deliveries))
+            params = average_fragments(self._plan, ordered, [item.message for item in received])
+            effects.append(Aggregated([item.delivery for item in received]))
         effects.append(StartLocalSteps(params, self.context.local_steps))
         return effects

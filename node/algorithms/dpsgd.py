@@ -87,10 +87,10 @@ class DPsgd(Algorithm):
                 self._trained = frozen(params)
                 sends = [] if self._combine_first else self._send(params)
                 return [*sends, *self._combine_if_complete()]
-            case MessageReceived(sender=sender, message=message, delivery=delivery):
+            case MessageReceived(sender=sender):
                 if sender not in self._weights:
                     raise ProtocolError(f"model from node {sender}: not a neighbor")
-                self._inbox.keep(sender, message, delivery, self._round)
+                self._inbox.keep(event, self._round)
                 return self._combine_if_complete()
             case TimerFired():
                 raise AssertionError("D-PSGD sets no timer")
@@ -118,11 +118,11 @@ class DPsgd(Algorithm):
             return []
         assert model is not None
         received = self._inbox.take(self._round)
-        weights = [self._weights[sender] for sender, _, _ in received]
-        models = [message.values for _, message, _ in received]
+        weights = [self._weights[item.sender] for item in received]
+        models = [item.message.values for item in received]
         effects: list[Effect] = []
         if received:
-            effects.append(Aggregated([delivery for _, _, delivery in received]))
+            effects.append(Aggregated([item.delivery for item in received]))
         self._round += 1
         if not self._combine_first:
             return effects + self._begin(weighted_average(trained, weights, models) if received else trained)

@@ -122,10 +122,10 @@ class Epidemic(Algorithm):
                 self._trained = frozen(params)
                 sends = Enqueue(self._address(Message(MessageKind.MODEL, self._round, params)))
                 return [sends, *self._average_if_complete()]
-            case MessageReceived(sender=sender, message=message, delivery=delivery):
+            case MessageReceived(sender=sender, message=message):
                 if message.kind not in (MessageKind.MODEL, MessageKind.NOTICE):
                     raise ProtocolError(f"{message.kind.value} from node {sender}: not a message of epidemic")
-                self._inbox.keep(sender, message, delivery, self._round)
+                self._inbox.keep(event, self._round)
                 return self._average_if_complete()
             case TimerFired():
                 raise AssertionError("Epidemic Learning sets no timer")
@@ -160,12 +160,12 @@ class Epidemic(Algorithm):
         trained = self._trained
         if trained is None or not self._inbox.complete(self._round, len(self._expected)):
             return []
-        received = [item for item in self._inbox.take(self._round) if item[1].kind is MessageKind.MODEL]
+        received = [item for item in self._inbox.take(self._round) if item.message.kind is MessageKind.MODEL]
         self._trained = None
         self._round += 1
         effects: list[Effect] = []
         if received:
-            effects.append(Aggregated([delivery for _, _, delivery in received]))
-        model = average_models(trained, [message for _, message, _ in received])
+            effects.append(Aggregated([item.delivery for item in received]))
+        model = average_models(trained, [item.message for item in received])
         effects.append(StartLocalSteps(model, self.context.local_steps))
         return effects

@@ -131,10 +131,10 @@ class Swift(Algorithm):
     def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
         """See :meth:`Algorithm.handle`."""
         match event:
-            case MessageReceived(sender=sender, message=message, delivery=delivery):
+            case MessageReceived(sender=sender):
                 if sender not in self._weights:
                     raise ProtocolError(f"model from node {sender}: not a neighbor")
-                self._inbox.keep(sender, message, delivery)
+                self._inbox.keep(event)
                 return ()
             case Started(params=params):
                 if self._config.memory is Memory.MAILBOX:
@@ -181,9 +181,9 @@ class Swift(Algorithm):
 
     def _average(self, model: Vector) -> tuple[Vector, list[int]]:
         """The weighted average, and the deliveries that are new in it."""
-        fresh = self._inbox.take()
-        deliveries = [delivery for _, _, delivery in fresh]
-        models = {sender: message.values for sender, message, _ in fresh}
+        fresh = self._inbox.drain()
+        deliveries = [item.delivery for item in fresh]
+        models = {item.sender: item.message.values for item in fresh}
         if self._config.memory is Memory.MAILBOX:
             self._mailbox.update(models)
             models = self._mailbox

@@ -76,7 +76,7 @@ class SwiftDivShare(Algorithm):
         """See :meth:`Algorithm.handle`."""
         match event:
             case MessageReceived():
-                self._inbox.keep(event.sender, event.message, event.delivery)
+                self._inbox.keep(event)
                 return ()
             case Started(params=params):
                 return [StartLocalSteps(params, self.context.local_steps)]
@@ -89,9 +89,9 @@ class SwiftDivShare(Algorithm):
         model = Message(MessageKind.MODEL, self._round, frozen(params))
         effects: list[Effect] = [Enqueue(address(self._rng, self._neighbors, [model], self._recipients))]
         self._round += 1
-        received, deliveries = self._inbox.drain()
+        received = self._inbox.drain()
         if received:
-            params = average_models(params, received)
-            effects.append(Aggregated(deliveries))
+            params = average_models(params, [item.message for item in received])
+            effects.append(Aggregated([item.delivery for item in received]))
         effects.append(StartLocalSteps(params, self.context.local_steps))
         return effects

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TypeAlias
 
 from node.core.errors import ProtocolError
+from node.core.events import MessageReceived
 from node.core.fragments import FragmentPlan
 from node.core.messages import Message, frozen
 from node.core.types import NodeId, Vector
-
-Received: TypeAlias = tuple[NodeId, Message, int]
-"""A sender, its message and the driver's number of the delivery."""
 
 
 class Replacement(Enum):
@@ -26,40 +23,37 @@ class Inbox:
     """At most one message for each (sender, fragment).
 
     State:
-        _messages: (sender, fragment) -> (message, delivery). Emptied by :meth:`drain`.
+        _events: sender * 2^32 + fragment + 1 -> what arrived. One number is a cheaper key than a pair, and the
+            event is kept as it came: this is done for every delivery. Emptied by :meth:`drain`.
     """
 
-    __slots__ = ("_compare_rounds", "_messages")
+    __slots__ = ("_compare_rounds", "_events")
 
     def __init__(self, replacement: Replacement = Replacement.NEWEST_ROUND) -> None:
         self._compare_rounds = replacement is Replacement.NEWEST_ROUND
-        self._messages: dict[tuple[NodeId, int], tuple[Message, int]] = {}
+        self._events: dict[int, MessageReceived] = {}
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._events)
 
-    def keep(self, sender: NodeId, message: Message, delivery: int) -> None:
+    def keep(self, event: MessageReceived) -> None:
         """Store a message, in place of an earlier one of the same sender and fragment."""
-        key = (sender, message.fragment)
-        messages = self._messages
-        if self._compare_rounds and key in messages and messages[key][0].round > message.round:
+        message = event.message
+        key = (event.sender << 32) + message.fragment + 1
+        events = self._events
+        if self._compare_rounds and key in events and events[key].message.round > message.round:
             return
-        messages[key] = (message, delivery)
+        events[key] = event
 
-    def drain(self) -> tuple[list[Message], list[int]]:
-        """Take everything out: messages in order of sender and fragment, and their deliveries.
+    def drain(self) -> list[MessageReceived]:
+        """Take everything out, in order of sender and fragment.
 
         The order makes sums reproducible whatever the order of arrival.
         """
-        taken = sorted(self._messages.items())
-        self._messages.clear()
-        return [item[1][0] for item in taken], [item[1][1] for item in taken]
-
-    def take(self) -> list[Received]:
-        """Like :meth:`drain`, but tells the senders."""
-        taken = sorted(self._messages.items())
-        self._messages.clear()
-        return [(sender, message, delivery) for (sender, _), (message, delivery) in taken]
+        events = self._events
+        taken = [events[key] for key in sorted(events)]
+        events.clear()
+        return taken
 
 
 class RoundInbox:
@@ -68,7 +62,7 @@ class RoundInbox:
     A peer that is ahead may deliver a later round's message early; it waits here.
 
     State:
-        _rounds: round -> sender -> (message, delivery). A round is removed by :meth:`take`.
+        _rounds: round -> sender -> what arrived. A round is removed by :meth:`take`.
     """
 
     __slots__ = ("_ahead", "_rounds")
@@ -76,21 +70,22 @@ class RoundInbox:
     def __init__(self, ahead: int | None = None) -> None:
         """``ahead``: how many rounds a peer can be ahead; None where the algorithm sets no bound."""
         self._ahead = ahead
-        self._rounds: dict[int, dict[NodeId, tuple[Message, int]]] = {}
+        self._rounds: dict[int, dict[NodeId, MessageReceived]] = {}
 
-    def keep(self, sender: NodeId, message: Message, delivery: int, current: int) -> None:
+    def keep(self, event: MessageReceived, current: int) -> None:
         """Store a message.
 
         Raises:
             ProtocolError: Its round is over or too far ahead, or the sender already sent one for it.
         """
+        sender, message = event.sender, event.message
         ahead = message.round - current
         if ahead < 0 or (self._ahead is not None and ahead > self._ahead):
             raise ProtocolError(f"message of round {message.round} from node {sender} in round {current}")
         of_round = self._rounds.setdefault(message.round, {})
         if sender in of_round:
             raise ProtocolError(f"second message of round {message.round} from node {sender}")
-        of_round[sender] = (message, delivery)
+        of_round[sender] = event
 
     def missing(self, current: int, expected: Sequence[NodeId]) -> list[NodeId]:
         """Which of the expected senders have not been heard in this round, in the order given."""
@@ -101,10 +96,10 @@ class RoundInbox:
         """Whether that many senders have been heard in this round. Fast: asked at every arrival."""
         return len(self._rounds.get(current, ())) == expected
 
-    def take(self, current: int) -> list[Received]:
+    def take(self, current: int) -> list[MessageReceived]:
         """Take a round out, in sender order."""
-        taken = sorted(self._rounds.pop(current, {}).items())
-        return [(sender, message, delivery) for sender, (message, delivery) in taken]
+        events = self._rounds.pop(current, {})
+        return [events[sender] for sender in sorted(events)]
 
 
 def average_fragments(plan: FragmentPlan, ordered: Vector, received: Sequence[Message]) -> Vector:

@@ -6,7 +6,7 @@ recipients, and are never modified.
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 import numpy as np
 
@@ -36,6 +36,29 @@ class MessageKind(Enum):
     """The second half of a pairwise average: the answerer's model before averaging."""
     NOTICE = "notice"
     """A message without values: control traffic."""
+
+
+class MessageState(IntEnum):
+    """Where a message stands, or how it ended. Drivers keep it; algorithms never see it."""
+
+    QUEUED = 0
+    """Still in the sender's outbox."""
+    SENDING = 1
+    """Being transmitted."""
+    IN_FLIGHT = 2
+    """Sent, but not yet delivered."""
+    DELIVERED = 3
+    """Delivered; waits at the receiver."""
+    AGGREGATED = 4
+    """Delivered, and averaged into the receiver's model."""
+    REPLACED = 5
+    """Delivered, and replaced by a newer one before it was averaged."""
+    CANCELLED = 6
+    """Taken out of the outbox before it was sent."""
+    ABORTED = 7
+    """Given up while it was transmitted; the bytes sent of it are wasted."""
+    LOST = 8
+    """Sent, but the network dropped it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,30 +6,17 @@ cancelled. Times are virtual nanoseconds; -1 means never.
 
 from array import array
 from collections.abc import Sequence
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from node.core.effects import Addressed
-from node.core.messages import MessageKind
+from node.core.messages import MessageKind, MessageState
 
 NEVER = -1
 KINDS: tuple[MessageKind, ...] = tuple(MessageKind)
 _KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
-
-class Fate(IntEnum):
-    """Where a message stands, or how it ended."""
-
-    QUEUED = 0
-    SENDING = 1
-    IN_FLIGHT = 2
-    DELIVERED = 3
-    AGGREGATED = 4
-    CANCELLED = 5
-    ABORTED = 6
-    LOST = 7
 
 
 class Trace:
@@ -50,7 +37,7 @@ class Trace:
         self.aggregated_ns = array("q")
         self.cancelled_ns = array("q")
         self.staleness = array("i")
-        self.fate = array("b")
+        self.state = array("b")
 
     def __len__(self) -> int:
         return len(self.sender)
@@ -71,11 +58,26 @@ class Trace:
         for column in (self.started_ns, self.sent_ns, self.delivered_ns, self.aggregated_ns, self.cancelled_ns):
             column.extend(never)
         self.staleness.extend(never)
-        self.fate.extend([Fate.QUEUED] * count)
+        self.state.extend([MessageState.QUEUED] * count)
         return first
 
     def columns(self) -> dict[str, npt.NDArray[np.int64]]:
         """The table, as copies: name -> shape (rows,), int64. ``kind`` indexes :data:`KINDS`."""
         names = [name for name, value in vars(self).items() if isinstance(value, array)]
         table = {name: np.array(getattr(self, name), dtype=np.int64) for name in names}
+        table["state"] = _with_replaced(table)
         return {"id": np.arange(len(self), dtype=np.int64), **table}
+
+
+def _with_replaced(table: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Find the replaced messages: delivered, passed over by a later aggregation of their receiver.
+
+    An algorithm takes everything out of its inbox when it aggregates, so what it left behind had been replaced
+    by a newer message of the same sender. Messages without values are never aggregated and stay delivered.
+    """
+    state, receiver, delivered = table["state"].copy(), table["receiver"], table["delivered_ns"]
+    last_aggregation = np.full(receiver.max(initial=0) + 1, NEVER, dtype=np.int64)
+    np.maximum.at(last_aggregation, receiver, table["aggregated_ns"])
+    passed_over = (state == MessageState.DELIVERED) & (delivered <= last_aggregation[receiver])
+    state[passed_over & (table["payload_bytes"] > 0)] = MessageState.REPLACED
+    return state

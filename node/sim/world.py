@@ -9,10 +9,12 @@ free, transmitted at the rate that the network grants, in flight for the link's 
 ends with the local steps that it began with.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any, assert_never
 
 from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
@@ -28,45 +30,31 @@ from node.core.effects import (
 from node.core.errors import RunnerError
 from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import CapacityChange, NetworkPlan
-from node.core.messages import Message
+from node.core.messages import Message, MessageState
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
-from node.sim.event_queue import (
-    CAPACITY_CHANGE,
-    DELIVERY,
-    STEPS_DONE,
-    TIMER,
-    TRANSFER_ENDED,
-    EventQueue,
-)
+from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
 from node.sim.network import DeliveryModel, Flow, FluidNetwork
-from node.sim.trace import Fate, Trace
+from node.sim.trace import Trace
 
 Outgoing = tuple[int, NodeId, Message]
 """A row of the trace (-1 without a trace), the addressee, the message."""
 
+_SENDING, _IN_FLIGHT, _DELIVERED = map(int, (MessageState.SENDING, MessageState.IN_FLIGHT, MessageState.DELIVERED))
 
-@dataclass
+
+@dataclass(frozen=True)
 class Counters:
     """What happened to messages and bytes so far, over all nodes.
 
     ``payload``, ``metadata`` (headers) and ``control`` (headers of messages without values) count when a
     message's last byte left its sender; ``retransmitted`` is what loss added on the wire; ``wasted`` counts the
-    transmitted part of aborted messages. The bytes of lost messages stay where they are and are also in ``lost``.
+    transmitted part of aborted messages. Their sum is all that was sent. ``lost`` is the part of it that no
+    receiver saw because the message was lost.
     """
 
-    queued: int = 0
-    sent: int = 0
-    delivered: int = 0
-    aggregated: int = 0
-    cancelled: int = 0
-    aborted: int = 0
-    lost: int = 0
-    bytes: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("payload", "metadata", "control", "retransmitted", "wasted", "lost"), 0
-        )
-    )
+    messages: dict[str, int]
+    bytes: dict[str, int]
 
 
 class SimulatedNode:
@@ -77,20 +65,34 @@ class SimulatedNode:
         transfers: Flows that the uplink carries now; at most the sender's limit.
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
+        queued, sent, sent_control, delivered, aggregated, cancelled, aborted, lost: Messages so far.
+        bytes_sent, payload_sent, bytes_wasted, bytes_lost, bytes_received: Bytes so far. ``bytes_sent`` is all
+            that left the node, wasted or not; ``sent``, ``payload_sent`` count whole messages only.
         training: Local steps are outstanding.
         finished: Asked for more local steps than the stop rule allows; it only listens and sends.
     """
 
     __slots__ = (
+        "aborted",
+        "aggregated",
         "algorithm",
+        "bytes_lost",
         "bytes_received",
         "bytes_sent",
+        "bytes_wasted",
+        "cancelled",
+        "delivered",
         "finished",
         "index",
         "local_steps",
+        "lost",
         "outbox",
         "params",
+        "payload_sent",
+        "queued",
         "rounds",
+        "sent",
+        "sent_control",
         "timer",
         "train_loss",
         "trained",
@@ -109,10 +111,11 @@ class SimulatedNode:
         self.rounds = 0
         self.local_steps = 0
         self.train_loss = float("nan")
-        self.bytes_sent = 0
-        self.bytes_received = 0
         self.training = False
         self.finished = False
+        self.queued = self.sent = self.sent_control = self.delivered = self.aggregated = 0
+        self.cancelled = self.aborted = self.lost = 0
+        self.bytes_sent = self.payload_sent = self.bytes_wasted = self.bytes_lost = self.bytes_received = 0
 
 
 class World:
@@ -147,7 +150,6 @@ class World:
             SimulatedNode(NodeId(i), algorithm, StepTimer(compute, i, seed), initial)
             for i, algorithm in enumerate(algorithms)
         ]
-        self.counters = Counters()
         self.trace = trace
         self.stop_requested = False
         self.max_transfers = network.sender
@@ -155,14 +157,37 @@ class World:
         self._max_rounds = max_rounds
         self._after_steps = after_steps
         self._header_bytes = network.header_bytes
-        self._queue = EventQueue()
+        self._heap: list[Entry] = []
+        self._sequence = itertools.count()
         self._network = FluidNetwork(network, self._schedule_transfer_end)
         self._deliveries = DeliveryModel(network, seed)
         self._pending = 0  # blocks of local steps, transfers, deliveries and timers outstanding
         self._unfinished = len(self.nodes)
         self._started = False
         for time_ns, change in network.changes:
-            self._queue.push(time_ns, CAPACITY_CHANGE, 0, change)
+            self._push(time_ns, CAPACITY_CHANGE, 0, change)
+
+    @property
+    def counters(self) -> Counters:
+        """Messages and bytes so far, over all nodes."""
+
+        def total(name: str) -> int:
+            return sum(getattr(node, name) for node in self.nodes)
+
+        names = ("queued", "sent", "delivered", "aggregated", "cancelled", "aborted", "lost")
+        payload, wasted, control = total("payload_sent"), total("bytes_wasted"), total("sent_control")
+        headers = total("sent") * self._header_bytes
+        return Counters(
+            messages={name: total(name) for name in names},
+            bytes={
+                "payload": payload,
+                "metadata": headers - control * self._header_bytes,
+                "control": control * self._header_bytes,
+                "retransmitted": total("bytes_sent") - wasted - payload - headers,
+                "wasted": wasted,
+                "lost": total("bytes_lost"),
+            },
+        )
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -189,19 +214,17 @@ class World:
             self._started = True
             for node in self.nodes:
                 self._execute(node, node.algorithm.handle(Started(node.params), 0))
-        queue = self._queue
-        nodes = self.nodes
+        heap, nodes, transfer_is_over = self._heap, self.nodes, self._network.finish
         while not self.stop_requested and self._unfinished:
-            entry = queue.pop_until(until_ns)
-            if entry is None:
+            if not heap or heap[0][0] > until_ns:
                 if self._pending == 0:
                     raise RunnerError(self._explain_deadlock())
                 self.now_ns = until_ns
                 return True
-            now_ns, event_class, index, _, payload = entry
+            now_ns, event_class, index, _, payload = heappop(heap)
             self.now_ns = now_ns
             if event_class == TRANSFER_ENDED:
-                if self._network.finish(payload, now_ns):
+                if transfer_is_over(payload, now_ns):
                     self._transfer_ended(payload)
             elif event_class == DELIVERY:
                 self._deliver(nodes[index], payload)
@@ -214,6 +237,9 @@ class World:
             else:
                 self._change_capacity(payload)
         return False
+
+    def _push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
+        heappush(self._heap, (time_ns, event_class, node, next(self._sequence), payload))
 
     def _change_capacity(self, change: CapacityChange) -> None:
         match change.kind:
@@ -247,7 +273,7 @@ class World:
         self._pending += 1
         self._trainer.begin(node.index, params, node.local_steps, count)
         node.local_steps += count
-        self._queue.push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
+        self._push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
 
     def _steps_done(self, node: SimulatedNode) -> None:
         result = self._trainer.finish(node.index)
@@ -275,14 +301,14 @@ class World:
                     self._cancel(node, abort)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
                     self._pending += 1
-                    self._queue.push(self.now_ns + delay_ns, TIMER, node.index, timer)
+                    self._push(self.now_ns + delay_ns, TIMER, node.index, timer)
                 case _:
                     assert_never(effect)
         if node.outbox and len(node.transfers) < self.max_transfers:
             self._pull(node)
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
-        self.counters.queued += len(items)
+        node.queued += len(items)
         if self.trace is None:
             node.outbox.extend([(-1, receiver, message) for receiver, message in items])
             return
@@ -290,12 +316,12 @@ class World:
         node.outbox.extend([(row + i, item[0], item[1]) for i, item in enumerate(items)])
 
     def _cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
-        self.counters.cancelled += len(node.outbox)
+        node.cancelled += len(node.outbox)
         if self.trace is not None:
-            cancelled_ns, fate, now_ns = self.trace.cancelled_ns, self.trace.fate, self.now_ns
+            cancelled_ns, state, now_ns = self.trace.cancelled_ns, self.trace.state, self.now_ns
             for row, _, _ in node.outbox:
                 cancelled_ns[row] = now_ns
-                fate[row] = Fate.CANCELLED
+                state[row] = MessageState.CANCELLED
         node.outbox.clear()
         if abort_in_flight:
             for flow in node.transfers:
@@ -305,25 +331,25 @@ class World:
     def _abort(self, node: SimulatedNode, flow: Flow) -> None:
         wasted = self._network.abort(flow, self.now_ns)
         self._pending -= 1
-        self.counters.aborted += 1
-        self.counters.bytes["wasted"] += wasted
+        node.aborted += 1
+        node.bytes_wasted += wasted
         node.bytes_sent += wasted
         row = flow.token[0]
         if self.trace is not None:
             self.trace.cancelled_ns[row] = self.now_ns
-            self.trace.fate[row] = Fate.ABORTED
+            self.trace.state[row] = MessageState.ABORTED
 
     def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
-        self.counters.aggregated += len(deliveries)
+        node.aggregated += len(deliveries)
         trace = self.trace
         if trace is None:
             return
-        aggregated_ns, staleness, stamped, fate = trace.aggregated_ns, trace.staleness, trace.round, trace.fate
+        aggregated_ns, staleness, stamped, state = trace.aggregated_ns, trace.staleness, trace.round, trace.state
         now_ns, rounds = self.now_ns, node.rounds
         for row in deliveries:
             aggregated_ns[row] = now_ns
             staleness[row] = rounds - stamped[row]
-            fate[row] = Fate.AGGREGATED
+            state[row] = MessageState.AGGREGATED
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -337,53 +363,48 @@ class World:
             if trace is not None:
                 trace.started_ns[row] = now_ns
                 trace.wire_bytes[row] = wire_bytes
-                trace.fate[row] = Fate.SENDING
+                trace.state[row] = _SENDING
             self._pending += 1
             transfers.append(self._network.start(now_ns, node.index, receiver, wire_bytes, outgoing))
 
     def _schedule_transfer_end(self, finish_ns: int, flow: Flow) -> None:
-        self._queue.push(finish_ns, TRANSFER_ENDED, flow.source, flow)
+        heappush(self._heap, (finish_ns, TRANSFER_ENDED, flow.source, next(self._sequence), flow))
 
     def _transfer_ended(self, flow: Flow) -> None:
         node = self.nodes[flow.source]
         node.transfers.remove(flow)
         row, receiver, message = flow.token
         size, payload = flow.size, message.values.nbytes
-        counters, trace, now_ns = self.counters, self.trace, self.now_ns
-        header = self._header_bytes
-        by_class = counters.bytes
-        if payload:
-            by_class["payload"] += payload
-            by_class["metadata"] += header
-        else:
-            by_class["control"] += header
-        by_class["retransmitted"] += size - payload - header
+        trace, now_ns = self.trace, self.now_ns
+        node.sent += 1
         node.bytes_sent += size
-        counters.sent += 1
+        if payload:
+            node.payload_sent += payload
+        else:
+            node.sent_control += 1
         if trace is not None:
             trace.sent_ns[row] = now_ns
+            trace.state[row] = _IN_FLIGHT
         if self._deliveries.is_lost(payload, flow.source, receiver):
             self._pending -= 1
-            counters.lost += 1
-            by_class["lost"] += size
+            node.lost += 1
+            node.bytes_lost += size
             if trace is not None:
-                trace.fate[row] = Fate.LOST
+                trace.state[row] = MessageState.LOST
         else:
-            if trace is not None:
-                trace.fate[row] = Fate.IN_FLIGHT
             arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
-            self._queue.push(arrival_ns, DELIVERY, receiver, flow)
+            heappush(self._heap, (arrival_ns, DELIVERY, receiver, next(self._sequence), flow))
         if node.outbox:
             self._pull(node)
 
     def _deliver(self, node: SimulatedNode, flow: Flow) -> None:
         self._pending -= 1
-        self.counters.delivered += 1
+        node.delivered += 1
         node.bytes_received += flow.size
         row, _, message = flow.token
         if self.trace is not None:
             self.trace.delivered_ns[row] = self.now_ns
-            self.trace.fate[row] = Fate.DELIVERED
+            self.trace.state[row] = _DELIVERED
         source = NodeId(flow.source)
         effects = node.algorithm.handle(MessageReceived(source, message, row), self.now_ns)
         if effects:

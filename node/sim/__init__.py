@@ -1,0 +1,1 @@
+"""The virtual-time driver: event queue, fluid network, world and trace."""

@@ -1,0 +1,20 @@
+"""The order of events in virtual time.
+
+An entry of the heap is ``(time_ns, class, node, sequence, payload)``. Ties in time break by class, then by node, then by
+the order of scheduling, so that the order is total and the same in every run.
+"""
+
+from typing import Any, TypeAlias
+
+Entry: TypeAlias = tuple[int, int, int, int, Any]
+
+CAPACITY_CHANGE = 0
+"""A link's bandwidth changes."""
+TRANSFER_ENDED = 1
+"""The last byte of a message left its sender."""
+DELIVERY = 2
+"""The last byte of a message arrived. Before STEPS_DONE: what arrives at this instant is averaged at once."""
+TIMER = 3
+"""A timer of an algorithm ran out."""
+STEPS_DONE = 4
+"""A node's local steps ended."""
