@@ -194,7 +194,8 @@ def test_long_random_runs_agree(n: int, parallel: int, pairs: bool, choices: tup
     rng = np.random.default_rng(parallel)
     capacities = rng.choice(choices, size=(2, n)).tolist()
     matrix = rng.choice([5.0, 30.0, inf], size=(n, n)).tolist() if pairs else None
-    h = Harness(plan_of(n, *capacities, matrix))
+    up, down = capacities
+    h = Harness(plan_of(n, up, down, matrix))
     for _ in range(200):
         source, destination = map(int, rng.choice(n, 2, replace=False))
         if sum(flow.source == source for flow in h.flows) < parallel:

@@ -5,6 +5,7 @@ import pytest
 
 from node.core import topology as graphs
 from node.core.errors import ConfigError
+from node.core.types import NodeId
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -149,4 +150,4 @@ def test_components_and_coloring() -> None:
 
 def test_a_lopsided_adjacency_is_our_bug() -> None:
     with pytest.raises(AssertionError, match="undirected"):
-        graphs.Topology(((graphs.NodeId(1),), ()))
+        graphs.Topology(((NodeId(1),), ()))
