@@ -19,7 +19,7 @@ import yaml
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
@@ -86,6 +86,8 @@ _STYLE: Final[Any] = {
     "figure.constrained_layout.use": True,
 }
 _SIZE: Final = (6.2, 3.3)
+_PERCENT: Final = FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %")
+_THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def render_report(run: Run) -> str:
     """The report of a run as one self-contained HTML page."""
     sections = [
         _section(run, "Learning", _LEARNING),
-        _section(run, "Fast nodes and stragglers", _GROUPS),
+        _section(run, "Nodes", _NODES),
         _section(run, "Messages", _MESSAGES),
         _section(run, "Links", _LINKS),
         _section(run, "Data", _DATA),
@@ -282,12 +284,12 @@ def _accuracy_by_bytes(run: Run) -> Picture | None:
 
 def _loss_by_time(run: Run) -> Picture | None:
     name = "test RMSE" if run.metric == "rmse" else "test loss"
-    return _by_time(run, "loss", name, f"{name.removeprefix('test ').capitalize()} over time", "")
+    return _by_time(run, "loss", name, f"{_sentence(name.removeprefix('test '))} over time", "")
 
 
 def _loss_by_bytes(run: Run) -> Picture | None:
     name = "test RMSE" if run.metric == "rmse" else "test loss"
-    return _by_bytes(run, "loss", name, f"{name.removeprefix('test ').capitalize()} over bytes")
+    return _by_bytes(run, "loss", name, f"{_sentence(name.removeprefix('test '))} over bytes")
 
 
 def _train_loss(run: Run) -> Picture | None:
@@ -316,8 +318,15 @@ def _consensus(run: Run) -> Picture | None:
 # --- figures: groups ----------------------------------------------------------------------------------------
 
 
-def _headline_by_group(run: Run) -> Picture | None:
-    column = "accuracy" if run.metric == "accuracy" else "loss"
+def _accuracy_by_group(run: Run) -> Picture | None:
+    return _by_group(run, "accuracy", "test accuracy") if run.metric == "accuracy" else None
+
+
+def _loss_by_group(run: Run) -> Picture | None:
+    return _by_group(run, "loss", "test RMSE" if run.metric == "rmse" else "test loss")
+
+
+def _by_group(run: Run, column: str, label: str) -> Picture | None:
     fast, slow = run.curve[f"{column}_mean_fast"], run.curve[f"{column}_mean_stragglers"]
     if not np.isfinite(slow).any():
         return None
@@ -325,12 +334,12 @@ def _headline_by_group(run: Run) -> Picture | None:
     marker = _marker(run.times_s)
     axes.plot(run.times_s, fast, color=BLUE, label="fast nodes", marker=marker)
     axes.plot(run.times_s, slow, color=VERMILION, linestyle="--", label="stragglers", marker=marker)
-    name = _metric_name(run.metric)
-    _finish(axes, _time_axis(run), f"test {name}")
+    _finish(axes, _time_axis(run), label)
     if column == "accuracy":
         _percent(axes)
         axes.set_ylim(bottom=0.0)
-    return Picture(f"Who learns: {name} by group", _svg(figure), "Mean over the nodes of each group.")
+    title = f"{_sentence(label.removeprefix('test '))} of fast nodes and stragglers"
+    return Picture(title, _svg(figure), "Mean over the nodes of each group.")
 
 
 def _rounds_by_node(run: Run) -> Picture | None:
@@ -456,7 +465,7 @@ def _histogram_picture(
             linewidth=1.6,
             label=f"from {name}",
         )
-    _finish(axes, x_label, "share of the messages averaged in", from_zero=False)
+    _finish(axes, x_label, "share of these messages", from_zero=False)
     _percent(axes)
     if whole:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -497,13 +506,12 @@ def _partition(run: Run) -> Picture | None:
         np.arange(num_nodes + 1) - 0.5,
         np.arange(num_classes + 1) - 0.5,
         counts.T,
-        cmap="cividis_r",
+        cmap=matplotlib.colormaps["Blues"].with_extremes(under="white"),
         vmin=0,
         edgecolors="white" if few else "face",
         linewidth=0.6 if few else 0.0,
         rasterized=not few,
     )
-    image.cmap.set_under("white")
     image.set_clim(0.5, max(1.0, float(counts.max())))  # an empty cell is white, not merely pale
     axes.grid(False)
     axes.invert_yaxis()
@@ -543,8 +551,8 @@ _LEARNING: Final = (
     _train_loss,
     _consensus,
 )
-_GROUPS: Final = (_headline_by_group, _rounds_by_node)
-_MESSAGES: Final = (_fates, _bytes_by_class, _staleness, _age, _queue_length)
+_NODES: Final = (_accuracy_by_group, _loss_by_group, _rounds_by_node, _queue_length)
+_MESSAGES: Final = (_fates, _bytes_by_class, _staleness, _age)
 _LINKS: Final = (_uplinks, _downlinks)
 _DATA: Final = (_partition,)
 
@@ -709,7 +717,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _percent(axes: Axes) -> None:
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None, symbol=" %"))
+    axes.yaxis.set_major_formatter(_PERCENT)
 
 
 def _marker(x: Numbers) -> str | None:
@@ -749,7 +757,7 @@ def _bars_by_node(
     _finish(axes, label, "share of the nodes", from_zero=False)
     _percent(axes)
     if not whole:
-        axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=None, symbol=" %"))
+        axes.xaxis.set_major_formatter(_PERCENT)
 
 
 def _horizontal_bars(
@@ -763,6 +771,8 @@ def _horizontal_bars(
     axes.set_yticks(positions, labels)
     axes.invert_yaxis()
     axes.set_xlabel(x_label)
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.grid(False, axis="y")
     axes.set_xlim(0, max(values) * 1.42)  # room for the figures beside the bars
     axes.tick_params(axis="y", length=0)
@@ -791,7 +801,7 @@ def _groups(run: Run) -> dict[str, list[int]]:
     return {"fast nodes": fast, "stragglers": slow} if fast else {"stragglers": slow}
 
 
-_GROUP_ID: Final = re.compile(r'<g id="[^"]*">')
+_GROUP_ID: Final = re.compile(r'<g id="[^"]*"(/?)>')
 
 
 def _svg(figure: Figure) -> Markup:
@@ -800,7 +810,7 @@ def _svg(figure: Figure) -> Markup:
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = _GROUP_ID.sub("<g>", text[text.index("<svg") :])
+    text = _GROUP_ID.sub(r"<g\1>", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # The page sets the size; the viewBox keeps the shape.
     text = re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r"\1", text, count=1)

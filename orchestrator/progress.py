@@ -1,0 +1,351 @@
+"""How a run shows that it is alive: live on a terminal, as plain lines in a pipe, as JSON for machines.
+
+There is no clock and no thread here. How often something is shown follows from the ``wall_s`` of the
+snapshots that the runner hands over.
+"""
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from node.core.units import ns_to_s
+from orchestrator.results import Sample
+
+Style = Literal["auto", "live", "plain", "json", "quiet"]
+
+LIVE_EVERY_S: Final = 0.1
+PLAIN_EVERY_S: Final = 5.0
+JSON_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a run stands.
+
+    Attributes:
+        time_ns: Testbed time reached.
+        end_ns: When it ends; None if it ends by another rule, so that no ETA can be told.
+        wall_s: Wall-clock time since the run began.
+        rounds_min: Rounds of the slowest node.
+        rounds_max: Rounds of the fastest node.
+        delivered: Messages delivered so far.
+        bytes_sent: Bytes sent so far, all nodes.
+        sample: The last evaluation; None before the first.
+    """
+
+    time_ns: int
+    end_ns: int | None
+    wall_s: float
+    rounds_min: int
+    rounds_max: int
+    delivered: int
+    bytes_sent: int
+    sample: Sample | None
+
+    @property
+    def share(self) -> float | None:
+        """Share of the run that is done, in [0, 1]; None if the end is not known."""
+        if self.end_ns is None:
+            return None
+        return min(1.0, self.time_ns / self.end_ns) if self.end_ns > 0 else 1.0
+
+
+class _Display(Protocol):
+    def preparing(self, text: str) -> None: ...
+    def show(self, snapshot: Snapshot, pace: "Pace") -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Pace:
+    """Recent speed, from snapshots a few seconds apart, so that the ETA follows a run that slows down.
+
+    Attributes:
+        deliveries_per_s: Messages delivered a second of wall-clock time.
+        share_per_s: Share of the run done a second of wall-clock time.
+    """
+
+    deliveries_per_s: float = 0.0
+    share_per_s: float = 0.0
+    _last: Snapshot | None = None
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Take in a snapshot."""
+        last = self._last
+        if last is None:
+            self._last = snapshot
+            last_wall, last_delivered, last_share = 0.0, 0, 0.0
+        else:
+            last_wall, last_delivered, last_share = last.wall_s, last.delivered, last.share or 0.0
+        elapsed = snapshot.wall_s - last_wall
+        if elapsed <= 0 or (last is not None and elapsed < 1.0):
+            return
+        # Half old, half new: steady to look at, and wrong for only a few seconds after a change.
+        weight = 1.0 if last is None else 0.5
+        deliveries = (snapshot.delivered - last_delivered) / elapsed
+        share = ((snapshot.share or 0.0) - last_share) / elapsed
+        self.deliveries_per_s += weight * (deliveries - self.deliveries_per_s)
+        self.share_per_s += weight * (share - self.share_per_s)
+        self._last = snapshot
+
+    def eta_s(self, snapshot: Snapshot) -> float | None:
+        """Wall-clock seconds to the end; None if not known."""
+        if snapshot.share is None or self.share_per_s <= 0:
+            return None
+        return (1.0 - snapshot.share) / self.share_per_s
+
+
+class Progress:
+    """Shows a run. A context manager around it: leaving it shows the last snapshot and ends the display."""
+
+    def __init__(self, style: Style = "auto", stream: TextIO | None = None) -> None:
+        """Choose a display.
+
+        Args:
+            style: ``auto``: live on a terminal, plain lines elsewhere.
+            stream: Where to; None for standard output with ``json`` and standard error otherwise, so that
+                what a command prints stays apart.
+        """
+        self._display = _display(style, stream)
+        self._every_s = {
+            _LiveDisplay: LIVE_EVERY_S,
+            _PlainDisplay: PLAIN_EVERY_S,
+            _JsonDisplay: JSON_EVERY_S,
+        }.get(type(self._display), math.inf)
+        self._pace = Pace()
+        self._preparing: str | None = None  # what the last line said is being prepared
+        self._shown: Snapshot | None = None
+        self._last: Snapshot | None = None
+
+    def __enter__(self) -> "Progress":
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Show the last snapshot and end the display."""
+        if self._last is not None and self._last is not self._shown:
+            self._display.show(self._last, self._pace)
+        self._display.close()
+
+    def preparing(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Tell of slow work before the run, for example decoding a data set.
+
+        One line when it begins and one when it is complete; what comes between would flood a log.
+
+        Args:
+            what: What is being done.
+            done: How much of it is done.
+            total: How much there is; 0 if unknown.
+        """
+        if total and done >= total:
+            self._display.preparing(f"{what}: {done:,}")
+            self._preparing = None
+        elif what != self._preparing:
+            self._display.preparing(f"{what} ...")
+            self._preparing = what
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take in a snapshot; cheap, and shown only as often as the display should change."""
+        self._last = snapshot
+        self._pace.follow(snapshot)
+        shown = self._shown
+        if shown is not None and snapshot.wall_s - shown.wall_s < self._every_s:
+            return
+        self._shown = snapshot
+        self._display.show(snapshot, self._pace)
+
+
+def _display(style: Style, stream: TextIO | None) -> _Display:
+    if style == "quiet":
+        return _NoDisplay()
+    if style == "json":
+        return _JsonDisplay(stream or sys.stdout)
+    target = stream or sys.stderr
+    console = Console(file=target)
+    if style == "live" or (style == "auto" and console.is_terminal and not console.is_dumb_terminal):
+        return _LiveDisplay(console)
+    return _PlainDisplay(target)
+
+
+class _NoDisplay:
+    def preparing(self, text: str) -> None:
+        pass
+
+    def show(self, snapshot: Snapshot, pace: Pace) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _JsonDisplay:
+    """One JSON object a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def preparing(self, text: str) -> None:
+        self._write({"event": "preparing", "what": text})
+
+    def show(self, snapshot: Snapshot, pace: Pace) -> None:
+        figures = _figures(snapshot.sample)
+        self._write(
+            {
+                "event": "progress",
+                "time_s": ns_to_s(snapshot.time_ns),
+                "end_s": None if snapshot.end_ns is None else ns_to_s(snapshot.end_ns),
+                "wall_s": round(snapshot.wall_s, 3),
+                "eta_s": _rounded(pace.eta_s(snapshot)),
+                "rounds_min": snapshot.rounds_min,
+                "rounds_max": snapshot.rounds_max,
+                "delivered": snapshot.delivered,
+                "bytes_sent": snapshot.bytes_sent,
+                "evaluated_at_s": None if snapshot.sample is None else ns_to_s(snapshot.sample.time_ns),
+                **{f"{name}_{which}": value for name, row in figures.items() for which, value in row.items()},
+            }
+        )
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, value: dict[str, Any]) -> None:
+        safe = {
+            key: None if isinstance(item, float) and not math.isfinite(item) else item
+            for key, item in value.items()
+        }
+        self._stream.write(json.dumps(safe, allow_nan=False) + "\n")
+        self._stream.flush()
+
+
+class _PlainDisplay:
+    """One line of text every few seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def preparing(self, text: str) -> None:
+        self._write(text)
+
+    def show(self, snapshot: Snapshot, pace: Pace) -> None:
+        parts = [_position(snapshot)]
+        figures = _figures(snapshot.sample)
+        if figures:
+            parts.append(f"accuracy {figures['accuracy']['mean']:.4f}, loss {figures['loss']['mean']:.4f}")
+        parts.append(f"rounds {_rounds(snapshot)}")
+        parts.append(f"{snapshot.delivered:,} delivered, {_size(snapshot.bytes_sent)}")
+        eta = pace.eta_s(snapshot)
+        if eta is not None and snapshot.share != 1.0:
+            parts.append(f"{_clock(eta)} left")
+        self._write(" | ".join(parts))
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class _LiveDisplay:
+    """A bar over testbed time and a table of the last figures, redrawn in place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def preparing(self, text: str) -> None:
+        self._console.print(Text(text, style="dim"))
+
+    def show(self, snapshot: Snapshot, pace: Pace) -> None:
+        picture = _picture(snapshot, pace)
+        if self._live is None:
+            # No refresh thread: the runner's updates are what drives the display.
+            self._live = Live(picture, console=self._console, auto_refresh=False)
+            self._live.start(refresh=True)
+        else:
+            self._live.update(picture, refresh=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _picture(snapshot: Snapshot, pace: Pace) -> Group:
+    head = Table.grid(padding=(0, 2))
+    eta = pace.eta_s(snapshot)
+    left = "done" if snapshot.share == 1.0 else "" if eta is None else f"{_clock(eta)} left"
+    # A run without a known end has no bar to fill; a pulse would need a thread.
+    bar = Text("") if snapshot.share is None else ProgressBar(total=1.0, completed=snapshot.share, width=40)
+    head.add_row(Text(_position(snapshot), style="bold"), bar, Text(left, style="cyan"))
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for column in ("", "mean", "min", "max"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, row in _figures(snapshot.sample).items():
+        table.add_row(name, *(f"{row[which]:.4f}" for which in ("mean", "min", "max")))
+    table.add_row("rounds", "", f"{snapshot.rounds_min:,}", f"{snapshot.rounds_max:,}")
+    foot = Text(
+        f"  {snapshot.delivered:,} messages delivered ({pace.deliveries_per_s:,.0f}/s) · "
+        f"{_size(snapshot.bytes_sent)} sent · {_clock(snapshot.wall_s)} on the clock",
+        style="dim",
+    )
+    return Group(head, table, foot)
+
+
+def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:
+    """Mean, minimum and maximum of the last evaluation's figures by name; empty before the first."""
+    if sample is None or not sample.nodes:
+        return {}
+    columns = {
+        "accuracy": [node.accuracy for node in sample.nodes],
+        "loss": [node.loss for node in sample.nodes],
+    }
+    return {
+        name: {"mean": math.fsum(values) / len(values), "min": min(values), "max": max(values)}
+        if all(map(math.isfinite, values))
+        else dict.fromkeys(("mean", "min", "max"), math.nan)
+        for name, values in columns.items()
+    }
+
+
+def _position(snapshot: Snapshot) -> str:
+    reached = f"{ns_to_s(snapshot.time_ns):,.1f}"
+    if snapshot.end_ns is None or snapshot.share is None:
+        return f"{reached} s"
+    return f"{reached} of {ns_to_s(snapshot.end_ns):,.0f} s ({100 * snapshot.share:.0f} %)"
+
+
+def _rounds(snapshot: Snapshot) -> str:
+    low, high = snapshot.rounds_min, snapshot.rounds_max
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _size(amount: int) -> str:
+    for divisor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if amount >= divisor:
+            return f"{amount / divisor:.1f} {unit}"
+    return f"{amount} B"
+
+
+def _clock(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

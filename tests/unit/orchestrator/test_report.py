@@ -1,0 +1,155 @@
+"""The report: complete, self-contained, the same each time, for runs of every kind and state."""
+
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
+
+from node.core.errors import ConfigError
+from orchestrator.analysis import compare
+from orchestrator.report import (
+    format_bytes,
+    format_duration,
+    render_comparison,
+    render_report,
+    unique_labels,
+    write_comparison,
+    write_report,
+)
+from orchestrator.results import RunWriter, load_run
+
+TITLES = (
+    "Accuracy over time",
+    "Accuracy over bytes",
+    "Loss over time",
+    "Training loss",
+    "Consensus distance",
+    "Accuracy of fast nodes and stragglers",
+    "Rounds per node",
+    "Queue length over time",
+    "What became of the messages",
+    "Bytes by class",
+    "Staleness when averaged in",
+    "Age when averaged in",
+    "Uplink utilisation per node",
+    "Downlink utilisation per node",
+    "Who holds what",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The report of an ordinary run."""
+    return write_report(load_run(write_run(tmp_path_factory.mktemp("report")))).read_text()
+
+
+def test_a_report_has_every_figure_and_needs_no_network(page: str) -> None:
+    for title in TITLES:
+        assert f"<h3>{title}</h3>" in page
+    assert "fragmesh run experiment.yaml --seed 1" in page
+    assert "virtual time: exact by construction" in page
+    # Names of XML vocabularies are no addresses that a browser opens.
+    links = set(re.findall(r"""(?:href|src)=["']([^"']+)""", page)) | set(re.findall(r"url\(([^)]+)\)", page))
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert "@import" not in page
+
+
+def test_the_same_directory_gives_the_same_report(tmp_path: Path, page: str) -> None:
+    again = write_run(tmp_path)
+    run = load_run(again)
+    # The directory's name holds the time; everything else must agree.
+    pages = [re.sub(r"synthetic-\d{8}-\d{6}-[0-9a-f]{6}", "", text) for text in (page, render_report(run))]
+    assert pages[0] == pages[1]
+
+
+def test_an_identifier_that_repeats_means_the_same_everywhere(page: str) -> None:
+    meanings: dict[str, str] = {}
+    for element in re.findall(r'<(?:path|clipPath|g|use|image|pattern)\b[^>]*? id="[^"]+"[^>]*>', page):
+        name = re.search(r' id="([^"]+)"', element)
+        assert name is not None
+        assert meanings.setdefault(name[1], element) == element
+
+
+def test_ratings_are_told_as_rmse(tmp_path: Path) -> None:
+    page = render_report(load_run(write_run(tmp_path, metric="rmse")))
+    assert "RMSE over time" in page
+    assert "Accuracy over time" not in page
+    assert "Who holds what" not in page
+
+
+def test_many_nodes_become_histograms(tmp_path: Path) -> None:
+    page = render_report(load_run(write_run(tmp_path, nodes=200, slow=20, samples=3)))
+    assert "share of the nodes" in page
+
+
+def test_a_partial_run_has_a_report(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, facts(), EXPERIMENT, ENVIRONMENT)
+    writer.add(sample(0))
+    page = render_report(load_run(writer.path))
+    assert "was killed before it could end" in page
+    assert "Queue length over time" in page
+
+
+def test_a_failed_run_says_why_and_cannot_inject_markup(tmp_path: Path) -> None:
+    path = write_run(tmp_path, name="<b>x</b>", status="failed", error="<script>alert(1)</script>")
+    page = render_report(load_run(path))
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "<b>x" not in page
+
+
+def test_names_of_classes_cannot_inject_markup_through_a_figure(tmp_path: Path) -> None:
+    odd = replace(facts(), class_names=("<script>", *(f"$c_{index}" for index in range(9))))
+    writer = RunWriter.create(tmp_path, odd, EXPERIMENT, ENVIRONMENT)
+    writer.add(sample(0))
+    writer.finish(totals(), messages(), report=True)
+    assert "<script" not in (writer.path / "report.html").read_text()
+
+
+def test_a_million_messages_take_less_than_ten_seconds(tmp_path: Path) -> None:
+    path = write_run(tmp_path, nodes=60, slow=30, samples=41, num_messages=1_000_000)
+    began = time.perf_counter()
+    page = write_report(load_run(path))
+    assert time.perf_counter() - began < 10.0
+    assert page.stat().st_size < 3_000_000
+
+
+def test_a_comparison_shows_every_run(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path, name=name, speed=speed) for name, speed in (("slow", 0.02), ("fast", 0.08))]
+    runs = [load_run(path, messages=False) for path in paths]
+    comparison = compare(runs)
+    page = render_comparison(runs, comparison)
+    assert page == render_comparison(runs, comparison)
+    faster = comparison.runs[1].times_faster
+    assert faster is not None
+    assert faster > 1.0
+    assert f"{faster:.2f}×" in page
+    assert "Baseline: slow" in page
+    for name in ("out.html", "out.png", "out.svg"):
+        assert write_comparison(runs, comparison, tmp_path / name).stat().st_size > 1000
+    with pytest.raises(ConfigError, match=r"must end in \.html, \.png or \.svg"):
+        write_comparison(runs, comparison, tmp_path / "out.txt")
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path), messages=False) for _ in range(2)]
+    assert len(set(unique_labels(runs))) == 2
+
+
+def test_runs_that_were_never_evaluated_can_be_drawn(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path, samples=count), messages=False) for count in (0, 3)]
+    assert "–" in render_comparison(runs, compare(runs))
+
+
+def test_amounts_read_well() -> None:
+    assert [format_bytes(n) for n in (0, 999, 1500, 123_456_789, 2.5e9)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "123 MB",
+        "2.5 GB",
+    ]
+    assert [format_duration(s) for s in (41.23, 725, 11_520)] == ["41.2 s", "12 min 5 s", "3 h 12 min"]

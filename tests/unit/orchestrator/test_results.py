@@ -1,0 +1,332 @@
+"""Run directories: what is written, that it is always the same, and what survives a full disk or a kill."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import synthetic_runs
+import yaml
+from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
+
+from node.core.errors import ConfigError, RunnerError
+from node.core.messages import MessageState
+from orchestrator import results
+from orchestrator.results import (
+    CURVE_COLUMNS,
+    MESSAGE_COLUMNS,
+    RunWriter,
+    Sample,
+    load_run,
+    target_key,
+)
+
+
+def start(root: Path) -> RunWriter:
+    return RunWriter.create(root, facts(), EXPERIMENT, ENVIRONMENT)
+
+
+class TestWriting:
+    def test_the_directory_holds_every_file(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path)
+        assert sorted(child.name for child in path.iterdir()) == [
+            "curve.csv",
+            "environment.json",
+            "experiment.yaml",
+            "facts.json",
+            "fidelity.json",
+            "links.csv",
+            "messages.parquet",
+            "nodes.parquet",
+            "partition.csv",
+            "summary.json",
+        ]
+        assert path.name.startswith("synthetic-")
+        assert yaml.safe_load((path / "experiment.yaml").read_text()) == EXPERIMENT
+
+    def test_the_same_run_gives_the_same_bytes(self, tmp_path: Path) -> None:
+        first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+        for name in (
+            "curve.csv",
+            "nodes.parquet",
+            "messages.parquet",
+            "links.csv",
+            "partition.csv",
+            "facts.json",
+        ):
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+    def test_another_speed_gives_other_bytes(self, tmp_path: Path) -> None:
+        first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b", speed=0.06)
+        assert (first / "curve.csv").read_bytes() != (second / "curve.csv").read_bytes()
+
+    def test_two_runs_in_one_second_do_not_meet(self, tmp_path: Path) -> None:
+        assert len({start(tmp_path).path for _ in range(4)}) == 4
+
+    def test_a_name_cannot_leave_the_root(self, tmp_path: Path) -> None:
+        writer = RunWriter.create(tmp_path / "runs", facts(name="../../x y"), EXPERIMENT, ENVIRONMENT)
+        assert writer.path.parent == tmp_path / "runs"
+
+    def test_the_curve_is_exact(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path, samples=3)
+        with (path / "curve.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == list(CURVE_COLUMNS)
+        second = sample(1)
+        accuracy = [node.accuracy for node in second.nodes]
+        assert float(rows[1]["accuracy_mean"]) == float(np.mean(accuracy))
+        assert float(rows[1]["accuracy_mean_stragglers"]) == float(np.mean(accuracy[:2]))
+        assert float(rows[1]["accuracy_mean_fast"]) == float(np.mean(accuracy[2:]))
+        assert float(rows[1]["loss_max"]) == max(node.loss for node in second.nodes)
+        assert rows[0]["train_loss_mean"] == ""  # no round before the first
+        assert rows[1]["bytes_sent"] == str(second.bytes_sent)
+        assert rows[1]["time_s"] == "10.0"
+
+    def test_without_stragglers_there_are_no_groups(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path, slow=0)
+        run = load_run(path)
+        assert np.isnan(run.curve["accuracy_mean_fast"]).all()
+        assert np.isnan(run.curve["accuracy_mean_stragglers"]).all()
+
+    def test_a_diverged_loss_is_told_apart_from_none(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        one = sample(1)
+        bad = replace(one.nodes[0], loss=float("nan"))
+        writer.add(replace(one, nodes=(bad, *one.nodes[1:])))
+        writer.finish(totals(), messages(), report=False)
+        with (writer.path / "curve.csv").open() as file:
+            row = next(csv.DictReader(file))
+        assert row["loss_mean"] == "nan"
+        assert json.loads((writer.path / "summary.json").read_text())["final"]["loss"] is None
+
+    def test_the_messages_come_back_as_they_were_given(self, tmp_path: Path) -> None:
+        given = messages()
+        read = load_run(write_run(tmp_path)).messages
+        assert read is not None
+        for name in MESSAGE_COLUMNS:
+            assert np.array_equal(read[name], given[name]), name
+
+    def test_never_is_null_in_the_file(self, tmp_path: Path) -> None:
+        given = messages()
+        table = pq.read_table(write_run(tmp_path) / "messages.parquet")
+        never = int((given["aggregated_ns"] < 0).sum())
+        assert table.column("aggregated_ns").null_count == never
+        assert table.column("staleness").null_count == never
+        assert table.column("round").null_count == 0
+        assert set(table.column("state").to_pylist()) <= {state.name.lower() for state in MessageState}
+        assert set(table.column("kind").to_pylist()) == {"fragment"}
+
+    def test_a_run_without_messages_or_samples_still_ends(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        none = {name: values[:0] for name, values in messages().items()}
+        summary = writer.finish(totals(status="failed", error="out of luck"), none, report=True)
+        assert summary["final"] == {"accuracy": None, "loss": None}
+        run = load_run(writer.path)
+        assert run.status == "failed"
+        assert run.messages is not None
+        assert run.messages["id"].size == 0
+        assert (writer.path / "report.html").exists()
+
+
+class TestSummary:
+    def test_accuracy(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path)
+        summary = json.loads((path / "summary.json").read_text())
+        run = load_run(path)
+        assert summary["status"] == "done"
+        assert summary["final"]["accuracy"] == run.curve["accuracy_mean"][-1]
+        assert summary["best"]["accuracy"] == run.curve["accuracy_mean"].max()
+        assert list(summary["time_to_accuracy_s"]) == ["0.30", "0.50", "0.90"]
+        assert 0 < summary["time_to_accuracy_s"]["0.30"] < summary["time_to_accuracy_s"]["0.50"]
+        assert summary["time_to_accuracy_s"]["0.90"] is None
+        assert summary["bytes_sent"] == sum(summary["bytes"].values())
+        assert summary["cancelled_share"] == 0.25
+        assert summary["staleness"]["straggler_senders"]["p50"] > summary["staleness"]["fast_senders"]["p50"]
+        given = messages()
+        used = given["aggregated_ns"] >= 0
+        age = (given["aggregated_ns"] - given["queued_ns"])[used] / 1e9
+        assert summary["age_s"]["overall"]["max"] == pytest.approx(age.max())
+        assert summary["staleness"]["overall"]["count"] == int(used.sum())
+
+    def test_rmse(self, tmp_path: Path) -> None:
+        summary = json.loads((write_run(tmp_path, metric="rmse") / "summary.json").read_text())
+        assert summary["time_to_rmse_s"]["1.20"] is not None
+        assert "time_to_accuracy_s" not in summary
+        run = load_run(next(tmp_path.iterdir()))
+        assert summary["best"]["loss"] == run.curve["loss_mean"].min()
+        assert not run.higher_is_better
+        assert run.headline is run.curve["loss_mean"]
+
+    def test_target_keys(self) -> None:
+        assert [target_key(t) for t in (0.3, 0.125, 1.0)] == ["0.30", "0.125", "1.00"]
+
+
+class TestPlacesThatCannotBeWritten:
+    def test_a_file_in_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigError, match=r"out=.*file.*cannot be written"):
+            start(tmp_path / "file")
+
+    def test_a_place_that_allows_no_directories(self) -> None:
+        with pytest.raises(ConfigError, match="out=/proc/runs: cannot be written") as caught:
+            start(Path("/proc/runs"))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_directory_without_permission(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        with pytest.raises(ConfigError, match="Permission denied"):
+            start(tmp_path)
+
+    def test_a_disk_that_is_nearly_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(results.shutil, "disk_usage", lambda path: usage._replace(free=1024 * 1024))
+        with pytest.raises(ConfigError, match="1 MiB free"):
+            start(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestWritesThatFail:
+    def test_a_full_device(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        (writer.path / "curve.csv").unlink()
+        (writer.path / "curve.csv").symlink_to("/dev/full")
+        with pytest.raises(RunnerError, match=r"curve.csv: cannot be written: No space left"):
+            writer.add(sample(0))
+
+    def test_a_directory_that_was_removed(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        shutil.rmtree(writer.path)
+        with pytest.raises(RunnerError, match="No such file"):
+            writer.add(sample(0))
+        with pytest.raises(RunnerError, match="No such file"):
+            writer.finish(totals(), messages(), report=False)
+
+    def test_a_limit_in_the_middle_of_a_line_leaves_whole_lines(self, tmp_path: Path) -> None:
+        program = """
+import resource, sys
+from pathlib import Path
+from synthetic_runs import messages, sample, totals, facts, EXPERIMENT, ENVIRONMENT
+from node.core.errors import RunnerError
+from orchestrator.results import RunWriter
+writer = RunWriter.create(Path(sys.argv[1]), facts(), EXPERIMENT, ENVIRONMENT)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+added = 0
+try:
+    for index in range(100):
+        writer.add(sample(index))
+        added += 1
+except RunnerError as error:
+    print(added, error)
+try:
+    writer.finish(totals(), messages(), report=False)
+except RunnerError as error:
+    print(error)
+"""
+        here = str(Path(synthetic_runs.__file__).parent)
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"PYTHONPATH": here},
+        )
+        first, second = done.stdout.splitlines()
+        assert "curve.csv: cannot be written: File too large" in first
+        assert "nodes.parquet: cannot be written" in second
+        (path,) = tmp_path.iterdir()
+        assert (path / "curve.csv").read_bytes().endswith(b"\n")
+        run = load_run(path)
+        assert run.status == "partial"
+        assert run.times_s.size == int(first.split()[0]) > 0
+        assert not list(path.glob("*.tmp"))
+
+
+class TestReading:
+    def test_a_killed_run_is_partial(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        for index in range(3):
+            writer.add(sample(index))
+        with (writer.path / "curve.csv").open("a") as file:
+            file.write("30.0,0.5")  # killed in the middle of a line
+        run = load_run(writer.path)
+        assert run.status == "partial"
+        assert run.times_s.tolist() == [0.0, 10.0, 20.0]
+        assert run.facts.stragglers == {0, 1}
+        assert run.nodes is run.messages is run.summary is None
+
+    def test_a_curve_alone_is_enough(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path / "a")
+        (tmp_path / "kept").mkdir()
+        shutil.copy(path / "curve.csv", tmp_path / "kept" / "curve.csv")
+        run = load_run(tmp_path / "kept")
+        assert run.label == "kept"
+        assert run.status == "partial"
+        assert run.headline.size == 11
+
+    def test_facts_come_back(self, tmp_path: Path) -> None:
+        given, read = facts(), load_run(write_run(tmp_path)).facts
+        assert read.partition_counts is not None
+        assert given.partition_counts is not None
+        assert np.array_equal(read.partition_counts, given.partition_counts)
+        for name in (
+            "name",
+            "nodes",
+            "metric",
+            "stragglers",
+            "targets",
+            "class_names",
+            "details",
+            "command",
+            "end_s",
+        ):
+            assert getattr(read, name) == getattr(given, name), name
+
+    def test_no_run_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="no such run directory"):
+            load_run(tmp_path / "nothing")
+        path = write_run(tmp_path)
+        with pytest.raises(ConfigError, match=f"curve.csv is missing; runs inside it: {path.name}"):
+            load_run(tmp_path)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "curve.csv",
+            "facts.json",
+            "summary.json",
+            "partition.csv",
+            "links.csv",
+            "nodes.parquet",
+            "messages.parquet",
+        ],
+    )
+    @pytest.mark.parametrize("content", [b"\xff\xfe\x00broken\n,1\n", b"x\nnot,a,number\n"])
+    def test_a_damaged_file_is_named_in_one_line(self, tmp_path: Path, name: str, content: bytes) -> None:
+        path = write_run(tmp_path)
+        (path / name).write_bytes(content)
+        with pytest.raises(ConfigError, match=f"{name}: damaged") as caught:
+            load_run(path)
+        assert "\n" not in str(caught.value)
+
+    def test_a_damaged_line_of_the_curve_is_named(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path)
+        lines = (path / "curve.csv").read_text().splitlines(keepends=True)
+        lines[2] = "10.0,oops\n"
+        (path / "curve.csv").write_text("".join(lines))
+        with pytest.raises(ConfigError, match="line 3: 2 values instead of 18"):
+            load_run(path)
+
+
+def test_an_empty_sample_is_written(tmp_path: Path) -> None:
+    writer = start(tmp_path)
+    writer.add(Sample(0, (), 0, math.nan))
+    assert load_run(writer.path).times_s.tolist() == [0.0]
