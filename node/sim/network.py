@@ -24,6 +24,7 @@ Everything ordered iterates over lists in an order that depends on the calls onl
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heapreplace
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ class Flow:
     )
 
     def __init__(
-        self, source: int, destination: int, size: int, now_ns: int, token: object, sequence: int
+        self, source: int, destination: int, size: int, now_ns: int, token: Any, sequence: int
     ) -> None:
         self.source = source
         self.destination = destination
@@ -141,7 +142,7 @@ class FluidNetwork:
         self._sequence = 0
         self._epoch = 0
 
-    def start(self, now_ns: int, source: int, destination: int, size: int, token: object) -> Flow:
+    def start(self, now_ns: int, source: int, destination: int, size: int, token: Any) -> Flow:
         """Begin a transfer.
 
         Args:

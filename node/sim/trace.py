@@ -1,7 +1,10 @@
 """The life of every message, as columns that grow.
 
 One row a queued message: who, to whom, what, and when it was queued, started, sent, delivered, aggregated or
-cancelled. Times are virtual nanoseconds; -1 means never.
+cancelled. Times are virtual nanoseconds.
+
+What changes during a message's life lies together in one line of eight numbers, so that an event touches one
+cache line: with a thousand nodes the table is far larger than the cache, and this is done for every event.
 """
 
 from array import array
@@ -17,67 +20,103 @@ NEVER = -1
 KINDS: tuple[MessageKind, ...] = tuple(MessageKind)
 _KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
+WIDTH = 8
+"""Numbers in a line of :attr:`Trace.life`."""
+STARTED, WIRE_BYTES, SENT, LOST, DELIVERED, AGGREGATED, STALENESS, CANCELLED = range(WIDTH)
+"""Positions in a line: four times, the bytes on the wire, when it was lost, and the staleness in rounds."""
+
+_BLANK_LINE = array("q", [NEVER] * WIDTH)
 
 
 class Trace:
-    """Columns of the message table; a row's number is its delivery number."""
+    """The message table. A row's number is its delivery number.
+
+    Attributes:
+        life: :data:`WIDTH` numbers a row; :data:`NEVER` for what has not happened. The driver writes them.
+    """
 
     def __init__(self) -> None:
-        self.sender = array("i")
-        self.receiver = array("i")
-        self.kind = array("b")
-        self.round = array("i")
-        self.fragment = array("i")
-        self.payload_bytes = array("q")
-        self.wire_bytes = array("q")
-        self.queued_ns = array("q")
-        self.started_ns = array("q")
-        self.sent_ns = array("q")
-        self.delivered_ns = array("q")
-        self.aggregated_ns = array("q")
-        self.cancelled_ns = array("q")
-        self.staleness = array("i")
-        self.state = array("b")
+        self.life = array("q")
+        self._sender = array("i")
+        self._receiver = array("i")
+        self._kind = array("b")
+        self._round = array("i")
+        self._fragment = array("i")
+        self._payload_bytes = array("q")
+        self._queued_ns = array("q")
 
     def __len__(self) -> int:
-        return len(self.sender)
+        return len(self._sender)
 
     def queued(self, now_ns: int, sender: int, items: Sequence[Addressed]) -> int:
         """Open one row an item; returns the number of the first."""
-        first, count = len(self.sender), len(items)
+        first, count = len(self._sender), len(items)
         messages = [message for _, message in items]
-        never = [NEVER] * count
-        self.sender.extend([sender] * count)
-        self.receiver.extend([receiver for receiver, _ in items])
-        self.kind.extend([_KIND_INDEX[message.kind] for message in messages])
-        self.round.extend([message.round for message in messages])
-        self.fragment.extend([message.fragment for message in messages])
-        self.payload_bytes.extend([message.values.nbytes for message in messages])
-        self.wire_bytes.extend([0] * count)
-        self.queued_ns.extend([now_ns] * count)
-        for column in (self.started_ns, self.sent_ns, self.delivered_ns, self.aggregated_ns, self.cancelled_ns):
-            column.extend(never)
-        self.staleness.extend(never)
-        self.state.extend([MessageState.QUEUED] * count)
+        self.life.extend(_BLANK_LINE * count)
+        self._sender.extend(array("i", [sender]) * count)
+        self._receiver.extend([receiver for receiver, _ in items])
+        self._kind.extend([_KIND_INDEX[message.kind] for message in messages])
+        self._round.extend([message.round for message in messages])
+        self._fragment.extend([message.fragment for message in messages])
+        self._payload_bytes.extend([message.values.nbytes for message in messages])
+        self._queued_ns.extend(array("q", [now_ns]) * count)
         return first
 
+    def retyped(self, row: int, kind: MessageKind) -> None:
+        """A queued message was replaced by one of another kind."""
+        self._kind[row] = _KIND_INDEX[kind]
+
+    def aggregated(self, row: int, now_ns: int, rounds: int) -> None:
+        """A message entered its receiver's model, ``rounds`` being the receiver's round."""
+        base = row * WIDTH
+        self.life[base + AGGREGATED] = now_ns
+        self.life[base + STALENESS] = rounds - self._round[row]
+
     def columns(self) -> dict[str, npt.NDArray[np.int64]]:
-        """The table, as copies: name -> shape (rows,), int64. ``kind`` indexes :data:`KINDS`."""
-        names = [name for name, value in vars(self).items() if isinstance(value, array)]
-        table = {name: np.array(getattr(self, name), dtype=np.int64) for name in names}
-        table["state"] = _with_replaced(table)
-        return {"id": np.arange(len(self), dtype=np.int64), **table}
+        """The table, as copies: name -> shape (rows,), int64; -1 for never. ``kind`` indexes :data:`KINDS`."""
+        life = np.array(self.life, dtype=np.int64).reshape(-1, WIDTH)
+        receiver = np.array(self._receiver, dtype=np.int64)
+        payload_bytes = np.array(self._payload_bytes, dtype=np.int64)
+        return {
+            "id": np.arange(len(self), dtype=np.int64),
+            "sender": np.array(self._sender, dtype=np.int64),
+            "receiver": receiver,
+            "kind": np.array(self._kind, dtype=np.int64),
+            "round": np.array(self._round, dtype=np.int64),
+            "fragment": np.array(self._fragment, dtype=np.int64),
+            "payload_bytes": payload_bytes,
+            "wire_bytes": np.maximum(life[:, WIRE_BYTES], 0),
+            "queued_ns": np.array(self._queued_ns, dtype=np.int64),
+            "started_ns": life[:, STARTED],
+            "sent_ns": life[:, SENT],
+            "delivered_ns": life[:, DELIVERED],
+            "aggregated_ns": life[:, AGGREGATED],
+            "cancelled_ns": life[:, CANCELLED],
+            "staleness": life[:, STALENESS],
+            "state": _states(life, receiver, payload_bytes),
+        }
 
 
-def _with_replaced(table: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Find the replaced messages: delivered, passed over by a later aggregation of their receiver.
+def _states(
+    life: npt.NDArray[np.int64], receiver: npt.NDArray[np.int64], payload_bytes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """How far each message came, from what happened to it.
 
-    An algorithm takes everything out of its inbox when it aggregates, so what it left behind had been replaced
-    by a newer message of the same sender. Messages without values are never aggregated and stay delivered.
+    A message was replaced if it was delivered and passed over by a later aggregation of its receiver: an
+    algorithm takes everything out of its inbox when it aggregates. Messages without values are never
+    aggregated and stay delivered.
     """
-    state, receiver, delivered = table["state"].copy(), table["receiver"], table["delivered_ns"]
+    happened = life != NEVER
+    state = np.full(len(life), MessageState.QUEUED, dtype=np.int64)
+    state[happened[:, STARTED]] = MessageState.SENDING
+    state[happened[:, SENT]] = MessageState.IN_FLIGHT
+    state[happened[:, LOST]] = MessageState.LOST
+    state[happened[:, CANCELLED]] = MessageState.CANCELLED
+    state[happened[:, CANCELLED] & happened[:, STARTED]] = MessageState.ABORTED
+    state[happened[:, DELIVERED]] = MessageState.DELIVERED
     last_aggregation = np.full(receiver.max(initial=0) + 1, NEVER, dtype=np.int64)
-    np.maximum.at(last_aggregation, receiver, table["aggregated_ns"])
-    passed_over = (state == MessageState.DELIVERED) & (delivered <= last_aggregation[receiver])
-    state[passed_over & (table["payload_bytes"] > 0)] = MessageState.REPLACED
+    np.maximum.at(last_aggregation, receiver, life[:, AGGREGATED])
+    passed_over = happened[:, DELIVERED] & (life[:, DELIVERED] <= last_aggregation[receiver])
+    state[passed_over & (payload_bytes > 0)] = MessageState.REPLACED
+    state[happened[:, AGGREGATED]] = MessageState.AGGREGATED
     return state

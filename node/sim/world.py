@@ -24,23 +24,22 @@ from node.core.effects import (
     CancelQueued,
     Effect,
     Enqueue,
+    ReplaceQueued,
     StartLocalSteps,
     StartTimer,
 )
 from node.core.errors import RunnerError
 from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import CapacityChange, NetworkPlan
-from node.core.messages import Message, MessageState
+from node.core.messages import Message
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
 from node.sim.network import DeliveryModel, Flow, FluidNetwork
-from node.sim.trace import Trace
+from node.sim.trace import CANCELLED, DELIVERED, LOST, SENT, STARTED, WIDTH, WIRE_BYTES, Trace
 
-Outgoing = tuple[int, NodeId, Message]
-"""A row of the trace (-1 without a trace), the addressee, the message."""
-
-_SENDING, _IN_FLIGHT, _DELIVERED = map(int, (MessageState.SENDING, MessageState.IN_FLIGHT, MessageState.DELIVERED))
+NO_ROW = -1
+"""The delivery number of every message when there is no trace."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,8 @@ class SimulatedNode:
 
     State:
         outbox: Messages queued and not yet started, in order.
+        rows: (first row, count) in the trace of the messages in the outbox, in order: one entry for what is left
+            of an ``Enqueue``.
         transfers: Flows that the uplink carries now; at most the sender's limit.
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
@@ -91,6 +92,7 @@ class SimulatedNode:
         "payload_sent",
         "queued",
         "rounds",
+        "rows",
         "sent",
         "sent_control",
         "timer",
@@ -106,7 +108,8 @@ class SimulatedNode:
         self.timer = timer
         self.params = params
         self.trained: Vector | None = None
-        self.outbox: deque[Outgoing] = deque()
+        self.outbox: deque[Addressed] = deque()
+        self.rows: deque[tuple[int, int]] = deque()
         self.transfers: list[Flow] = []
         self.rounds = 0
         self.local_steps = 0
@@ -299,6 +302,8 @@ class World:
                     self._aggregated(node, deliveries)
                 case CancelQueued(abort_in_flight=abort):
                     self._cancel(node, abort)
+                case ReplaceQueued(old=old, new=new):
+                    self._replace_queued(node, old, new)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
                     self._pending += 1
                     self._push(self.now_ns + delay_ns, TIMER, node.index, timer)
@@ -309,20 +314,19 @@ class World:
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
         node.queued += len(items)
-        if self.trace is None:
-            node.outbox.extend([(-1, receiver, message) for receiver, message in items])
-            return
-        row = self.trace.queued(self.now_ns, node.index, items)
-        node.outbox.extend([(row + i, item[0], item[1]) for i, item in enumerate(items)])
+        node.outbox.extend(items)
+        if self.trace is not None and items:
+            node.rows.append((self.trace.queued(self.now_ns, node.index, items), len(items)))
 
     def _cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
         node.cancelled += len(node.outbox)
-        if self.trace is not None:
-            cancelled_ns, state, now_ns = self.trace.cancelled_ns, self.trace.state, self.now_ns
-            for row, _, _ in node.outbox:
-                cancelled_ns[row] = now_ns
-                state[row] = MessageState.CANCELLED
         node.outbox.clear()
+        if self.trace is not None:
+            life, now_ns = self.trace.life, self.now_ns
+            for first, count in node.rows:
+                for row in range(first, first + count):
+                    life[row * WIDTH + CANCELLED] = now_ns
+            node.rows.clear()
         if abort_in_flight:
             for flow in node.transfers:
                 self._abort(node, flow)
@@ -334,22 +338,23 @@ class World:
         node.aborted += 1
         node.bytes_wasted += wasted
         node.bytes_sent += wasted
-        row = flow.token[0]
         if self.trace is not None:
-            self.trace.cancelled_ns[row] = self.now_ns
-            self.trace.state[row] = MessageState.ABORTED
+            self.trace.life[flow.token.delivery * WIDTH + CANCELLED] = self.now_ns
+
+    def _replace_queued(self, node: SimulatedNode, old: Message, new: Message) -> None:
+        rows = (first + i for first, count in node.rows for i in range(count))
+        for position, (receiver, message) in enumerate(node.outbox):
+            row = next(rows, NO_ROW)
+            if message is old:
+                node.outbox[position] = (receiver, new)
+                if self.trace is not None:
+                    self.trace.retyped(row, new.kind)
 
     def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
         node.aggregated += len(deliveries)
-        trace = self.trace
-        if trace is None:
-            return
-        aggregated_ns, staleness, stamped, state = trace.aggregated_ns, trace.staleness, trace.round, trace.state
-        now_ns, rounds = self.now_ns, node.rounds
-        for row in deliveries:
-            aggregated_ns[row] = now_ns
-            staleness[row] = rounds - stamped[row]
-            state[row] = MessageState.AGGREGATED
+        if self.trace is not None:
+            for row in deliveries:
+                self.trace.aggregated(row, self.now_ns, node.rounds)
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -357,15 +362,20 @@ class World:
         """Start transfers from the head of the outbox while the uplink takes more."""
         outbox, transfers, trace, now_ns = node.outbox, node.transfers, self.trace, self.now_ns
         while outbox and len(transfers) < self.max_transfers:
-            outgoing = outbox.popleft()
-            row, receiver, message = outgoing
+            receiver, message = outbox.popleft()
             wire_bytes = self._deliveries.wire_bytes(message.values.nbytes, node.index, receiver)
+            row = NO_ROW
             if trace is not None:
-                trace.started_ns[row] = now_ns
-                trace.wire_bytes[row] = wire_bytes
-                trace.state[row] = _SENDING
+                row, left = node.rows[0]
+                if left == 1:
+                    node.rows.popleft()
+                else:
+                    node.rows[0] = (row + 1, left - 1)
+                trace.life[row * WIDTH + STARTED] = now_ns
+                trace.life[row * WIDTH + WIRE_BYTES] = wire_bytes
             self._pending += 1
-            transfers.append(self._network.start(now_ns, node.index, receiver, wire_bytes, outgoing))
+            arrival = MessageReceived(node.index, message, row)
+            transfers.append(self._network.start(now_ns, node.index, receiver, wire_bytes, arrival))
 
     def _schedule_transfer_end(self, finish_ns: int, flow: Flow) -> None:
         heappush(self._heap, (finish_ns, TRANSFER_ENDED, flow.source, next(self._sequence), flow))
@@ -373,8 +383,8 @@ class World:
     def _transfer_ended(self, flow: Flow) -> None:
         node = self.nodes[flow.source]
         node.transfers.remove(flow)
-        row, receiver, message = flow.token
-        size, payload = flow.size, message.values.nbytes
+        arrival: MessageReceived = flow.token
+        size, payload, receiver = flow.size, arrival.message.values.nbytes, flow.destination
         trace, now_ns = self.trace, self.now_ns
         node.sent += 1
         node.bytes_sent += size
@@ -383,14 +393,13 @@ class World:
         else:
             node.sent_control += 1
         if trace is not None:
-            trace.sent_ns[row] = now_ns
-            trace.state[row] = _IN_FLIGHT
+            trace.life[arrival.delivery * WIDTH + SENT] = now_ns
         if self._deliveries.is_lost(payload, flow.source, receiver):
             self._pending -= 1
             node.lost += 1
             node.bytes_lost += size
             if trace is not None:
-                trace.state[row] = MessageState.LOST
+                trace.life[arrival.delivery * WIDTH + LOST] = now_ns
         else:
             arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
             heappush(self._heap, (arrival_ns, DELIVERY, receiver, next(self._sequence), flow))
@@ -401,11 +410,9 @@ class World:
         self._pending -= 1
         node.delivered += 1
         node.bytes_received += flow.size
-        row, _, message = flow.token
+        arrival: MessageReceived = flow.token
         if self.trace is not None:
-            self.trace.delivered_ns[row] = self.now_ns
-            self.trace.state[row] = _DELIVERED
-        source = NodeId(flow.source)
-        effects = node.algorithm.handle(MessageReceived(source, message, row), self.now_ns)
+            self.trace.life[arrival.delivery * WIDTH + DELIVERED] = self.now_ns
+        effects = node.algorithm.handle(arrival, self.now_ns)
         if effects:
             self._execute(node, effects)
