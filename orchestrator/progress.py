@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from node.core.units import ns_to_s
-from orchestrator.results import Sample
+from orchestrator.results import Sample, format_bytes
 
 Style = Literal["auto", "live", "plain", "json", "quiet"]
 
@@ -246,7 +246,7 @@ class _PlainDisplay:
         if figures:
             parts.append(f"accuracy {figures['accuracy']['mean']:.4f}, loss {figures['loss']['mean']:.4f}")
         parts.append(f"rounds {_rounds(snapshot)}")
-        parts.append(f"{snapshot.delivered:,} delivered, {_size(snapshot.bytes_sent)}")
+        parts.append(f"{snapshot.delivered:,} delivered, {format_bytes(snapshot.bytes_sent)}")
         eta = pace.eta_s(snapshot)
         if eta is not None and snapshot.share != 1.0:
             parts.append(f"{_clock(eta)} left")
@@ -300,7 +300,7 @@ def _picture(snapshot: Snapshot, pace: Pace) -> Group:
     table.add_row("rounds", "", f"{snapshot.rounds_min:,}", f"{snapshot.rounds_max:,}")
     foot = Text(
         f"  {snapshot.delivered:,} messages delivered ({pace.deliveries_per_s:,.0f}/s) · "
-        f"{_size(snapshot.bytes_sent)} sent · {_clock(snapshot.wall_s)} on the clock",
+        f"{format_bytes(snapshot.bytes_sent)} sent · {_clock(snapshot.wall_s)} on the clock",
         style="dim",
     )
     return Group(head, table, foot)
@@ -332,13 +332,6 @@ def _position(snapshot: Snapshot) -> str:
 def _rounds(snapshot: Snapshot) -> str:
     low, high = snapshot.rounds_min, snapshot.rounds_max
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _size(amount: int) -> str:
-    for divisor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if amount >= divisor:
-            return f"{amount / divisor:.1f} {unit}"
-    return f"{amount} B"
 
 
 def _clock(seconds: float) -> str:

@@ -18,13 +18,25 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
 from orchestrator.analysis import ComparedRun, Comparison, Numbers, histogram
-from orchestrator.results import MESSAGE_STATES, Run, age_s, staleness, write_file
+from orchestrator.results import (
+    MESSAGE_STATES,
+    Run,
+    age_s,
+    byte_unit,
+    format_bytes,
+    headline_text,
+    metric_name,
+    staleness,
+    unique_labels,
+    write_file,
+)
 
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
@@ -87,6 +99,10 @@ _STYLE: Final[Any] = {
 }
 _SIZE: Final = (6.2, 3.3)
 _PERCENT: Final = FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %")
+# Without the palest blues: one sample must not look like none.
+_SAMPLES_COLORS: Final = ListedColormap(
+    matplotlib.colormaps["Blues"](np.linspace(0.15, 1.0, 256)), name="samples"
+).with_extremes(under="white")
 _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
@@ -150,7 +166,7 @@ def render_report(run: Run) -> str:
         tiles=_tiles(run),
         facts=_facts(run),
         targets=_targets(run),
-        metric=_metric_name(run.metric),
+        metric=metric_name(run.metric),
         sections=[section for section in sections if section.pictures],
         fidelity=run.fidelity,
         environment=run.environment,
@@ -183,9 +199,11 @@ def _tiles(run: Run) -> list[Tile]:
     values, times = run.headline, run.times_s
     if values.size and not np.isnan(values).all():
         best = int(np.nanargmax(values) if run.higher_is_better else np.nanargmin(values))
-        name = _metric_name(run.metric)
-        tiles.append(Tile(f"final {name}", _headline(run.metric, values[-1]), "mean over nodes"))
-        tiles.append(Tile(f"best {name}", _headline(run.metric, values[best]), f"at {times[best]:,.1f} s"))
+        name = metric_name(run.metric)
+        tiles.append(Tile(f"final {name}", headline_text(run.metric, values[-1]), "mean over nodes"))
+        tiles.append(
+            Tile(f"best {name}", headline_text(run.metric, values[best]), f"at {times[best]:,.1f} s")
+        )
     sent = summary.get("bytes_sent", run.bytes_sent[-1] if run.bytes_sent.size else 0)
     tiles.append(Tile("bytes sent", format_bytes(sent), "all nodes, all classes"))
     reached = summary.get("time_s", times[-1] if times.size else 0.0)
@@ -230,7 +248,7 @@ def _targets(run: Run) -> list[tuple[str, str, str]]:
         amount = sent.get(key)
         rows.append(
             (
-                _headline(run.metric, float(key)),
+                headline_text(run.metric, float(key)),
                 "–" if time is None else f"{time:,.1f} s",
                 "–" if amount is None else format_bytes(amount),
             )
@@ -506,7 +524,7 @@ def _partition(run: Run) -> Picture | None:
         np.arange(num_nodes + 1) - 0.5,
         np.arange(num_classes + 1) - 0.5,
         counts.T,
-        cmap=matplotlib.colormaps["Blues"].with_extremes(under="white"),
+        cmap=_SAMPLES_COLORS,
         vmin=0,
         edgecolors="white" if few else "face",
         linewidth=0.6 if few else 0.0,
@@ -539,7 +557,9 @@ def _partition(run: Run) -> Picture | None:
     bar.set_label("training samples")
     bar.outline.set_visible(False)
     each = counts.sum(axis=1)
-    note = f"{int(each.min()):,} to {int(each.max()):,} training samples a node; white: none of that class."
+    least, most = int(each.min()), int(each.max())
+    amount = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    note = f"{amount} training samples a node; white: none of that class."
     return Picture("Who holds what", _svg(figure), note)
 
 
@@ -597,8 +617,8 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
     )
     metric = comparison.metric
     return _template("compare.html.j2").render(
-        metric=_metric_name(metric),
-        target=None if comparison.target is None else _headline(metric, comparison.target),
+        metric=metric_name(metric),
+        target=None if comparison.target is None else headline_text(metric, comparison.target),
         automatic=comparison.target_is_automatic,
         baseline=labels[0],
         common=comparison.common_time_s,
@@ -611,24 +631,15 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
     )
 
 
-def unique_labels(runs: Sequence[Run]) -> list[str]:
-    """A label a run: its name, with its directory's name where two share one."""
-    names = [run.label for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} ({run.path.name.removeprefix(name).strip('-') or index})"
-        for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1)
-    ]
-
-
 def _compared_cells(metric: str, row: ComparedRun) -> list[str]:
     def shown(value: float | None, text: Callable[[float], str]) -> str:
         return "–" if value is None else text(value)
 
     return [
-        shown(row.final, lambda v: _headline(metric, v)),
-        shown(row.best, lambda v: _headline(metric, v)),
+        shown(row.final, lambda v: headline_text(metric, v)),
+        shown(row.best, lambda v: headline_text(metric, v)),
         shown(row.best_gain_percent, lambda v: f"{v:+.1f} %"),
-        shown(row.at_common_time, lambda v: _headline(metric, v)),
+        shown(row.at_common_time, lambda v: headline_text(metric, v)),
         shown(row.time_to_target_s, lambda v: f"{v:,.1f} s"),
         shown(row.times_faster, lambda v: f"{v:.2f}×"),
         shown(row.bytes_to_target, format_bytes),
@@ -641,7 +652,7 @@ def _overlay_picture(
 ) -> Picture:
     figure, axes = _figure()
     _overlay(axes, runs, labels, comparison, by_bytes=by_bytes)
-    name = _metric_name(comparison.metric)
+    name = metric_name(comparison.metric)
     return Picture(f"{_sentence(name)} over {'bytes' if by_bytes else 'time'}", _svg(figure), "")
 
 
@@ -668,10 +679,10 @@ def _overlay(
         )
         axes.plot(x, run.headline, color=color, linestyle=dash, label=label, marker=_marker(x))
     if comparison.target is not None:
-        text = f"target {_headline(comparison.metric, comparison.target)}"
+        text = f"target {headline_text(comparison.metric, comparison.target)}"
         axes.axhline(comparison.target, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label=text)
     x_label = f"bytes sent by all nodes ({unit})" if by_bytes else _time_axis(runs[0])
-    _finish(axes, x_label, f"test {_metric_name(comparison.metric)}")
+    _finish(axes, x_label, f"test {metric_name(comparison.metric)}")
     if column == "accuracy":
         _percent(axes)
         axes.set_ylim(bottom=0.0)
@@ -702,12 +713,14 @@ def _finish(axes: Axes, x_label: str, y_label: str, *, from_zero: bool = True) -
 
 def _legend(axes: Axes) -> None:
     """One legend style everywhere: a row above the figure, where it hides nothing."""
-    handles, _ = axes.get_legend_handles_labels()
+    handles, labels = axes.get_legend_handles_labels()
     if handles:
+        # Characters that fit beside each other; long names of runs get a line each.
+        columns = max(1, 72 // (7 + max(map(len, labels))))
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0.0, 1.0),
-            ncols=min(len(handles), 3),
+            ncols=min(len(handles), columns, 4),
             borderaxespad=0.2,
             handlelength=1.8,
             columnspacing=1.4,
@@ -830,36 +843,13 @@ def _clock(run: Run) -> str:
     return "virtual time" if run.facts.runtime == "simulation" else "testbed time"
 
 
-def _metric_name(metric: str) -> str:
-    return "RMSE" if metric == "rmse" else metric
-
-
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _headline(metric: str, value: float) -> str:
-    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4f}"
 
 
 def _share(part: float, total: float) -> str:
     percent = 100 * part / total
     return f"{percent:.1f} %" if percent >= 0.05 or percent == 0 else "< 0.1 %"
-
-
-def byte_unit(largest: float) -> tuple[float, str]:
-    """The decimal unit in which an amount of bytes reads best: (bytes in it, its name)."""
-    for divisor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if largest >= divisor:
-            return divisor, unit
-    return 1.0, "B"
-
-
-def format_bytes(amount: float) -> str:
-    """Bytes in decimal units, three significant digits: ``1.23 GB``."""
-    divisor, unit = byte_unit(amount)
-    value = amount / divisor
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
 
 
 def format_duration(seconds: float) -> str:

@@ -922,3 +922,40 @@ def _codes(path: Path, name: str, column: Any, names: Sequence[str]) -> npt.NDAr
         raise ConfigError(f"{path}: damaged: column {name}: {_reason(error)}") from error
     codes: npt.NDArray[np.int8] = code_of[array.indices.to_numpy(zero_copy_only=False)]
     return codes
+
+
+# --- words and figures --------------------------------------------------------------------------------------
+
+
+def metric_name(metric: str) -> str:
+    """The headline figure as people write it."""
+    return "RMSE" if metric == "rmse" else metric
+
+
+def headline_text(metric: str, value: float) -> str:
+    """A headline figure: accuracy in percent, RMSE as it is."""
+    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4f}"
+
+
+def byte_unit(largest: float) -> tuple[float, str]:
+    """The decimal unit in which an amount of bytes reads best: (bytes in it, its name)."""
+    for divisor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if largest >= divisor:
+            return divisor, unit
+    return 1.0, "B"
+
+
+def format_bytes(amount: float) -> str:
+    """Bytes in decimal units, three significant digits: ``1.23 GB``."""
+    divisor, unit = byte_unit(amount)
+    value = amount / divisor
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
+
+
+def unique_labels(runs: Sequence[Run]) -> list[str]:
+    """A label a run: its name, with its directory's name where two share one."""
+    names = [run.label for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.path.name.removeprefix(name).strip('-') or index})"
+        for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1)
+    ]

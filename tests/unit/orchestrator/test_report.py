@@ -1,25 +1,27 @@
 """The report: complete, self-contained, the same each time, for runs of every kind and state."""
 
+import io
+import json
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 from node.core.errors import ConfigError
 from orchestrator.analysis import compare
+from orchestrator.compare import compare_runs
 from orchestrator.report import (
-    format_bytes,
     format_duration,
     render_comparison,
     render_report,
-    unique_labels,
     write_comparison,
     write_report,
 )
-from orchestrator.results import RunWriter, load_run
+from orchestrator.results import RunWriter, format_bytes, load_run, unique_labels
 
 TITLES = (
     "Accuracy over time",
@@ -132,6 +134,21 @@ def test_a_comparison_shows_every_run(tmp_path: Path) -> None:
         assert write_comparison(runs, comparison, tmp_path / name).stat().st_size > 1000
     with pytest.raises(ConfigError, match=r"must end in \.html, \.png or \.svg"):
         write_comparison(runs, comparison, tmp_path / "out.txt")
+
+
+def test_a_comparison_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [write_run(tmp_path, name=name, speed=speed) for name, speed in (("slow", 0.02), ("fast", 0.08))]
+    stream = io.StringIO()
+    console = Console(file=stream, width=140)
+    compare_runs(paths, target=0.5, figure=None, as_json=False, console=console)
+    assert "target: accuracy 50.0 %" in stream.getvalue()
+    assert "1.00x" in stream.getvalue()
+    compare_runs(paths, target=None, figure=tmp_path / "c.svg", as_json=True, console=console)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["baseline"] == "slow"
+    assert printed["runs"][1]["times_faster"] > 1
+    assert printed["runs"][1]["run"] == str(paths[1])
+    assert (tmp_path / "c.svg").exists()
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
