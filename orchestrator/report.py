@@ -403,10 +403,9 @@ def _queue_length(run: Run) -> Picture | None:
 
 
 def _fates(run: Run) -> Picture | None:
-    if run.messages is None or not run.messages["state"].size:
+    amounts = _amounts_by_state(run)
+    if not sum(amounts.values()):
         return None
-    counts = np.bincount(run.messages["state"], minlength=len(MESSAGE_STATES))
-    amounts = {name: int(counts[MESSAGE_STATES.index(name)]) for name in STATE_LOOK if name in MESSAGE_STATES}
     shown = {STATE_LOOK[name]: count for name, count in amounts.items() if count}
     total = sum(shown.values())
     figure = _horizontal_bars(
@@ -415,6 +414,23 @@ def _fates(run: Run) -> Picture | None:
         lambda count: f"{count:,.0f}  ({_share(count, total)})",
     )
     return Picture("What became of the messages", _svg(figure), f"{total:,} messages were queued.")
+
+
+def _amounts_by_state(run: Run) -> dict[str, int]:
+    """Messages by state, in the order of :data:`STATE_LOOK`; from the totals where no table was kept."""
+    if run.messages is not None:
+        counts = np.bincount(run.messages["state"], minlength=len(MESSAGE_STATES))
+        by_name = dict(zip(MESSAGE_STATES, counts.tolist(), strict=True))
+    else:
+        by_name = dict((run.summary or {}).get("messages", {}))
+        used = by_name.get("aggregated", 0) + by_name.get("replaced", 0)
+        by_name["delivered"] = max(0, by_name.get("delivered", 0) - used)  # the total counts all that arrived
+        ended = sum(by_name.get(name, 0) for name in ("delivered", "cancelled", "aborted", "lost")) + used
+        by_name["queued"] = max(
+            0, by_name.get("queued", 0) - ended
+        )  # the total counts all that were ever queued
+        by_name |= {"sending": 0, "in_flight": 0}
+    return {name: by_name.get(name, 0) for name in STATE_LOOK}
 
 
 def _bytes_by_class(run: Run) -> Picture | None:

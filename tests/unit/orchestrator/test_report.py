@@ -95,6 +95,16 @@ def test_a_partial_run_has_a_report(tmp_path: Path) -> None:
     assert "Queue length over time" in page
 
 
+def test_a_run_without_a_table_of_messages_shows_its_totals(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, facts(), EXPERIMENT, ENVIRONMENT)
+    writer.add(sample(0))
+    writer.finish(totals(), report=False)
+    page = render_report(load_run(writer.path))
+    assert "500 messages were queued." in page
+    assert "125  (25.0 %)" in page
+    assert "Staleness when averaged in" not in page
+
+
 def test_a_failed_run_says_why_and_cannot_inject_markup(tmp_path: Path) -> None:
     path = write_run(tmp_path, name="<b>x</b>", status="failed", error="<script>alert(1)</script>")
     page = render_report(load_run(path))
