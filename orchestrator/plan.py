@@ -4,8 +4,12 @@ A :class:`Plan` holds every decision that does not need the data set: the graph,
 and the algorithm of each node. All runtimes start from it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel
 
 from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
@@ -16,7 +20,7 @@ from node.core.links import NetworkPlan
 from node.core.rng import stream
 from node.core.topology import Topology
 from node.core.types import NodeId
-from node.core.units import ms_to_ns, s_to_ns
+from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
 from node.learning.config import check_compatible
 from orchestrator.config import ComputeConfig, ExperimentConfig
 from orchestrator.networks import build_network
@@ -72,6 +76,59 @@ class Plan:
             for node in range(self.config.nodes)
         ]
 
+    def sizes(self, num_params: int) -> dict[str, str]:
+        """What follows from the number of parameters: how long one whole model and a round take."""
+        model_bytes = 4 * num_params
+        slowest, fastest = float(self.network.up_mbps.min()), float(self.network.up_mbps.max())
+        rounds_s = [ns * self.config.algorithm.local_steps / NS_PER_S for ns in self.compute.step_ns]
+        rows = {"a round's compute": f"{_span(rounds_s)} s", "a whole model": f"{model_bytes:,} bytes"}
+        if np.isfinite(fastest):
+            rows["a whole model on an uplink"] = (
+                f"{_span([model_bytes * 8e-6 / fastest, model_bytes * 8e-6 / slowest])} s"
+            )
+        return rows
+
+    def describe(self) -> dict[str, str]:
+        """The plan in words: what -> how, in the order of a table."""
+        config, network = self.config, self.network
+        degrees = [self.topology.degree(node) for node in range(config.nodes)]
+        up = network.up_mbps
+        rows = {
+            "algorithm": _words(config.algorithm.kind, self.algorithm),
+            "local steps in a round": str(config.algorithm.local_steps),
+            "topology": f"{config.topology.kind}, degree {_span(degrees)}",
+            "model and data": f"{config.learning.model.kind} on {config.learning.dataset.kind},"
+            f" {_words(config.learning.partition.kind, config.learning.partition)}",
+            "optimizer": f"SGD, {_words('', config.learning.optimizer)}, batch {config.learning.batch_size},"
+            f" {config.learning.precision}",
+            "compute": f"{_span([ns / NS_PER_MS for ns in self.compute.step_ns])} ms a local step,"
+            f" jitter {config.compute.jitter_percent:g} %",
+            "network": f"{network.model}, {_words(config.network.preset.kind, config.network.preset)}",
+            "uplinks": "unlimited" if np.isinf(up).all() else f"{_span(up.tolist())} Mbit/s",
+            "sender": f"{'serial' if network.sender == 1 else f'{network.sender} parallel transfers'},"
+            f" {network.transport} transport",
+            "stragglers": ", ".join(str(node) for node in sorted(self.stragglers)) or "none",
+            "stop": " or ".join(
+                [f"{config.stop.time_s:g} s"] * (config.stop.time_s is not None)
+                + [f"{config.stop.rounds} rounds"] * (config.stop.rounds is not None)
+            ),
+            "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"
+            f" {config.evaluation.max_samples or 'all'} test samples",
+        }
+        return {name: text.replace(" ,", ",") for name, text in rows.items()}
+
+
+def _words(kind: str, section: BaseModel) -> str:
+    """A kind and its settings on one line."""
+    values = section.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+    settings = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    return f"{kind} ({settings})" if kind and settings else kind or settings
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
 
 def make_plan(config: ExperimentConfig, base_dir: Path) -> Plan:
     """Resolve an experiment.
@@ -88,8 +145,7 @@ def make_plan(config: ExperimentConfig, base_dir: Path) -> Plan:
     compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
     check_compatible(config.learning)
     algorithm = config.algorithm.selected
-    loses_messages = network.transport == "datagram" and bool((network.loss > 0) if isinstance(network.loss, float) else (network.loss > 0).any())
-    if algorithm.needs_every_message and loses_messages:
+    if algorithm.needs_every_message and network.transport == "datagram" and np.any(network.loss):
         raise ConfigError(
             f"network.transport=datagram: {config.algorithm.kind} stops for good when a message is lost;"
             " must be reliable, or without loss"

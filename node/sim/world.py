@@ -48,12 +48,13 @@ class Counters:
 
     ``payload``, ``metadata`` (headers) and ``control`` (headers of messages without values) count when a
     message's last byte left its sender; ``retransmitted`` is what loss added on the wire; ``wasted`` counts the
-    transmitted part of aborted messages. Their sum is all that was sent. ``lost`` is the part of it that no
-    receiver saw because the message was lost.
+    transmitted part of aborted messages. Their sum is all that was sent. ``bytes_lost`` is the part of it that
+    no receiver saw because the message was lost.
     """
 
     messages: dict[str, int]
     bytes: dict[str, int]
+    bytes_lost: int
 
 
 class SimulatedNode:
@@ -188,8 +189,8 @@ class World:
                 "control": control * self._header_bytes,
                 "retransmitted": total("bytes_sent") - wasted - payload - headers,
                 "wasted": wasted,
-                "lost": total("bytes_lost"),
             },
+            bytes_lost=total("bytes_lost"),
         )
 
     # -- time ------------------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""What a plan still needs before it can run: data, its partition, a trainer and the nodes' algorithms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from node.core.algorithm import Algorithm
+from node.core.errors import ConfigError
+from node.core.training import TrainerAndEvaluator
+from node.learning.build import build_trainer
+from node.learning.datasets import Dataset, load_dataset, resolve_data_root
+from node.learning.partition import Partition, class_counts, partition
+from orchestrator.plan import Plan
+from orchestrator.results import RunFacts
+
+ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
+RMSE_TARGETS = tuple(round(2.0 - 0.05 * step, 2) for step in range(24))
+
+Report = Callable[[str, int, int], None]
+"""Told of slow work: what, how much is done, how much there is."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with its data and its trainer. Whoever prepared it closes the trainer."""
+
+    dataset: Dataset
+    split: Partition
+    trainer: TrainerAndEvaluator
+    algorithms: list[Algorithm]
+    facts: RunFacts
+
+
+def prepare(
+    plan: Plan, *, data_root: Path | None, workers: int, command: str = "", report: Report | None = None
+) -> Prepared:
+    """Load the data, split it, and make the trainer and the nodes' algorithms.
+
+    Args:
+        plan: The experiment.
+        data_root: Folder with data sets; None for ``$FRAGMESH_DATA`` or none.
+        workers: Training processes; 0 trains in this process.
+        command: What to type to run the experiment again.
+        report: Told of slow work.
+
+    Raises:
+        ConfigError: Parts of the experiment do not fit together.
+        DataError: The data set cannot be had.
+    """
+    config, learning = plan.config, plan.config.learning
+    dataset = load_dataset(learning.dataset, resolve_data_root(data_root), config.seed, report)
+    is_ratings = dataset.kind == "ratings"
+    groups = dataset.train.inputs[:, 0] if is_ratings else dataset.train.targets
+    test_groups = dataset.test.inputs[:, 0] if is_ratings else None
+    try:
+        split = partition(learning.partition, groups, config.nodes, config.seed, test_groups)
+    except ConfigError as error:
+        raise ConfigError(f"learning.partition.{error}") from None
+    trainer = build_trainer(
+        learning,
+        dataset,
+        split,
+        seed=config.seed,
+        num_nodes=config.nodes,
+        workers=min(workers, config.nodes),
+        max_test_samples=config.evaluation.max_samples,
+    )
+    try:
+        algorithms = plan.algorithms(trainer.tensor_sizes)
+        facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
+    except BaseException:
+        trainer.close()
+        raise
+    return Prepared(dataset, split, trainer, algorithms, facts)
+
+
+def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, command: str) -> RunFacts:
+    config = plan.config
+    is_ratings = dataset.kind == "ratings"
+    targets = config.output.targets or (RMSE_TARGETS if is_ratings else ACCURACY_TARGETS)
+    counts = None
+    if not is_ratings:
+        counts = class_counts(split, np.asarray(dataset.train.targets), dataset.num_classes)
+    return RunFacts(
+        name=config.name,
+        algorithm=config.algorithm.kind,
+        runtime=config.runtime,
+        nodes=config.nodes,
+        seed=config.seed,
+        metric="rmse" if is_ratings else "accuracy",
+        stragglers=plan.stragglers,
+        targets=targets,
+        class_names=dataset.class_names or None,
+        partition_counts=counts,
+        num_params=num_params,
+        end_s=config.stop.time_s,
+        details=plan.describe(),
+        command=command,
+    )

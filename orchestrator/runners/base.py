@@ -1,0 +1,76 @@
+"""What all runners share: the options of a run, and how it ended."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+ProgressStyle = Literal["auto", "json", "quiet"]
+Status = Literal["done", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line adds to an experiment.
+
+    Attributes:
+        out: Folder in which the run's folder is made.
+        data_root: Where data sets lie; None for the environment's or the default.
+        workers: Training processes; 0 trains in the main process.
+        progress: How progress is shown.
+        command: What to type to run it again.
+    """
+
+    out: Path
+    data_root: Path | None
+    workers: int
+    progress: ProgressStyle
+    command: str
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        path: The run directory.
+        status: How.
+        summary: The content of summary.json.
+        error: Why it failed; None if it did not.
+    """
+
+    path: Path
+    status: Status
+    summary: dict[str, Any]
+    error: str | None
+
+
+@contextmanager
+def stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once.
+
+    Outside the main thread signals are left alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        request_stop()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handle) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
