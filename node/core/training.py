@@ -1,8 +1,8 @@
-"""What local training and evaluation look like from outside: protocols, results and two trainers without torch.
+"""Local training and evaluation as seen from outside: protocols, results, two trainers without torch.
 
-The simulator and the drivers train through :class:`Trainer` and test through :class:`Evaluator`; the real ones
-live in ``node.learning``. :class:`NullTrainer` and :class:`QuadraticTrainer` stand in for them in tests and
-benchmarks of everything else.
+The simulator and the drivers train through :class:`Trainer` and test through :class:`Evaluator`; the
+real ones live in ``node.learning``. :class:`NullTrainer` and :class:`QuadraticTrainer` stand in for
+them in tests and benchmarks of everything else.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,8 @@ class Evaluation:
     """How well one model does on a node's test samples."""
 
     accuracy: float
-    """Share of correct predictions, 0..1. Ratings: share that, clipped to [0.5, 5] and rounded to halves, hit."""
+    """Share of correct predictions, 0..1. Ratings: share that, clipped to [0.5, 5] and rounded to
+    halves, hit."""
     loss: float
     """Mean cross-entropy; for ratings the root of the mean squared error."""
     samples: int
@@ -72,7 +73,8 @@ class Evaluator(Protocol):
     """Tests models off the experiment's clock."""
 
     def submit(self, ticket: int, models: Mapping[NodeId, Vector]) -> None:
-        """Queue models for testing under a ticket number of the caller's choice. Copies; may block when full."""
+        """Queue models for testing under a ticket number of the caller's choice. Copies; may block when
+        full."""
 
     def collect(self, *, wait: bool) -> list[tuple[int, dict[NodeId, Evaluation]]]:
         """The finished tickets, in the order they were submitted; each is handed out once.

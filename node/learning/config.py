@@ -1,4 +1,5 @@
-"""What is learned: the ``learning`` part of an experiment file. Declarations only; torch is not imported here."""
+"""What is learned: the ``learning`` part of an experiment file. Declarations only; torch is not imported
+here."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,21 +14,22 @@ class _Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-# --- data sets ---------------------------------------------------------------------------------------------
+# --- data sets ------------------------------------------------------------
 
 
 class DigitsConfig(_Declared):
-    """Handwritten digits that ship inside scikit-learn: 1,797 images of 1x8x8, 10 classes. Needs no download."""
+    """Handwritten digits that ship inside scikit-learn: 1,797 images of 1x8x8, 10 classes. Needs no
+    download."""
 
     kind: Literal["digits"] = "digits"
-    max_train_samples: int | None = Field(None, ge=1, description="Use a random subset of this size.")
+    max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
 class Cifar10Config(_Declared):
     """CIFAR-10: 50,000 training and 10,000 test images of 3x32x32, 10 classes."""
 
     kind: Literal["cifar10"] = "cifar10"
-    max_train_samples: int | None = Field(None, ge=1, description="Use a random subset of this size.")
+    max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
 class ImageFolderConfig(_Declared):
@@ -35,7 +37,7 @@ class ImageFolderConfig(_Declared):
 
     kind: Literal["image_folder"] = "image_folder"
     path: str = Field(min_length=1, description="Directory or .tar[.gz|.xz]; relative to the data root.")
-    max_train_samples: int | None = Field(None, ge=1, description="Use a random subset of this size.")
+    max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
 class MovieLensConfig(_Declared):
@@ -48,12 +50,12 @@ class SyntheticConfig(_Declared):
     """Gaussian clouds, one per class."""
 
     kind: Literal["synthetic"] = "synthetic"
-    samples: int = Field(2000, ge=1, description="Training samples.")
-    test_samples: int = Field(500, ge=1, description="Test samples.")
-    features: int = Field(20, ge=1, description="Numbers in a sample.")
-    classes: int = Field(10, ge=2, description="Number of classes.")
+    samples: int = Field(default=2000, ge=1, description="Training samples.")
+    test_samples: int = Field(default=500, ge=1, description="Test samples.")
+    features: int = Field(default=20, ge=1, description="Numbers in a sample.")
+    classes: int = Field(default=10, ge=2, description="Number of classes.")
     noise: float = Field(
-        1.0, ge=0, description="Standard deviation around a class's centre (centres have 1)."
+        default=1.0, ge=0, description="Standard deviation around a class's centre (centres have 1)."
     )
 
 
@@ -61,11 +63,11 @@ class SyntheticRatingsConfig(_Declared):
     """Ratings made from hidden factors, rounded to halves in [0.5, 5]."""
 
     kind: Literal["synthetic_ratings"] = "synthetic_ratings"
-    users: int = Field(60, ge=1, description="Number of users.")
-    items: int = Field(100, ge=2, description="Number of items.")
-    ratings_per_user: int = Field(20, ge=2, description="Ratings by each user, <= items.")
-    hidden_factors: int = Field(4, ge=1, description="Rank of the hidden model.")
-    noise: float = Field(0.25, ge=0, description="Standard deviation added to a rating.")
+    users: int = Field(default=60, ge=1, description="Number of users.")
+    items: int = Field(default=100, ge=2, description="Number of items.")
+    ratings_per_user: int = Field(default=20, ge=2, description="Ratings by each user, <= items.")
+    hidden_factors: int = Field(default=4, ge=1, description="Rank of the hidden model.")
+    noise: float = Field(default=0.25, ge=0, description="Standard deviation added to a rating.")
 
 
 DatasetConfig: TypeAlias = Annotated[
@@ -79,11 +81,12 @@ DatasetConfig: TypeAlias = Annotated[
 ]
 
 
-# --- models ------------------------------------------------------------------------------------------------
+# --- models ------------------------------------------------------------
 
 
 class GNLeNetConfig(_Declared):
-    """The CIFAR-10 network of DivShare and decentralizepy; 89,834 parameters with 10 classes. Images of 3x32x32."""
+    """The CIFAR-10 network of DivShare and decentralizepy; 89,834 parameters with 10 classes. Images of
+    3x32x32."""
 
     kind: Literal["gn_lenet"] = "gn_lenet"
 
@@ -93,7 +96,10 @@ class CNNConfig(_Declared):
 
     kind: Literal["cnn"] = "cnn"
     channels: int = Field(
-        16, ge=1, le=1024, description="Channels of the first convolution; the second has twice as many."
+        default=16,
+        ge=1,
+        le=1024,
+        description="Channels of the first convolution; the second has twice as many.",
     )
 
 
@@ -107,7 +113,7 @@ class MatrixFactorizationConfig(_Declared):
     """Two embedding tables without biases; a rating is a dot product. 206,680 parameters on MovieLens."""
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
-    factors: int = Field(20, ge=1, description="Numbers per user and per item.")
+    factors: int = Field(default=20, ge=1, description="Numbers per user and per item.")
 
 
 ModelConfig: TypeAlias = Annotated[
@@ -116,7 +122,7 @@ ModelConfig: TypeAlias = Annotated[
 ]
 
 
-# --- partitions --------------------------------------------------------------------------------------------
+# --- partitions ------------------------------------------------------------
 
 
 class IIDConfig(_Declared):
@@ -129,7 +135,7 @@ class KShardsConfig(_Declared):
     """``shards`` random segments of the label-sorted samples per node, as in decentralizepy."""
 
     kind: Literal["k_shards"] = "k_shards"
-    shards: int = Field(5, ge=1, description="Segments per node; fewer means more skewed.")
+    shards: int = Field(default=5, ge=1, description="Segments per node; fewer means more skewed.")
 
 
 class DirichletConfig(_Declared):
@@ -140,7 +146,8 @@ class DirichletConfig(_Declared):
 
 
 class ByUserConfig(_Declared):
-    """Ratings only: users are dealt to nodes in contiguous ranges, and each node is tested on its own users."""
+    """Ratings only: users are dealt to nodes in contiguous ranges, and each node is tested on its own
+    users."""
 
     kind: Literal["by_user"] = "by_user"
 
@@ -151,17 +158,20 @@ PartitionConfig: TypeAlias = Annotated[
 ]
 
 
-# --- training ----------------------------------------------------------------------------------------------
+# --- training ------------------------------------------------------------
 
 
 class OptimizerConfig(_Declared):
-    """Stochastic gradient descent as in torch: ``v = momentum * v + g + weight_decay * x; x -= learning_rate * v``."""
+    """Stochastic gradient descent as in torch: ``v = momentum * v + g + weight_decay * x; x -=
+    learning_rate * v``."""
 
     learning_rate: float = Field(
-        0.05, ge=0, description="0 is allowed: nothing is learned, everything is sent."
+        default=0.05, ge=0, description="0 is allowed: nothing is learned, everything is sent."
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged.")
-    weight_decay: float = Field(0.0, ge=0)
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged."
+    )
+    weight_decay: float = Field(default=0.0, ge=0)
 
 
 class LearningConfig(_Declared):
@@ -171,11 +181,11 @@ class LearningConfig(_Declared):
     model: ModelConfig = CNNConfig()
     partition: PartitionConfig = IIDConfig()
     batch_size: int = Field(
-        8, ge=1, description="Samples per local step; the last of an epoch may be smaller."
+        default=8, ge=1, description="Samples per local step; the last of an epoch may be smaller."
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
+        default="float32",
         description="bfloat16 runs the layers under autocast; parameters and exchange stay float32.",
     )
 

@@ -1,8 +1,8 @@
 """Data sets as plain arrays: found, decoded once, cached, checked. torch is not needed to load them.
 
-Images stay uint8 and lie in memory as (N, H, W, C), so that a gathered batch is already channels-last for torch;
-``Samples.inputs`` shows them as (N, C, H, W). Decoded image folders are kept as ``.npy`` files under the cache
-directory and memory-mapped, so that worker processes share their pages.
+Images stay uint8 and lie in memory as (N, H, W, C), so that a gathered batch is already channels-last
+for torch; ``Samples.inputs`` shows them as (N, C, H, W). Decoded image folders are kept as ``.npy``
+files under the cache directory and memory-mapped, so that worker processes share their pages.
 
 Files are found under the data root (``--data``, else ``$FRAGMESH_DATA``) and under ``<cache>/data``, where
 downloads go. The cache directory is ``$FRAGMESH_CACHE``, else ``$XDG_CACHE_HOME/fragmesh``, else
@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from lzma import LZMAError
 from pathlib import Path
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, TypeAlias, assert_never, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,8 @@ class Samples:
     """Inputs and what should come out; row i of both belongs together. Not modified."""
 
     inputs: Inputs
-    """Images (N, C, H, W) uint8; features (N, F) float32; or (N, 2) int64 of user and item, counted from 0."""
+    """Images (N, C, H, W) uint8; features (N, F) float32; or (N, 2) int64 of user and item, counted
+    from 0."""
     targets: Targets
     """Labels (N,) int64, or ratings (N,) float32."""
 
@@ -164,7 +165,8 @@ def _subset(dataset: Dataset, max_train_samples: int | None, seed: int) -> Datas
     if max_train_samples is None or max_train_samples >= len(dataset.train):
         return dataset
     chosen = np.sort(stream(seed, "train-subset").permutation(len(dataset.train))[:max_train_samples])
-    pixels = np.asarray(dataset.train.inputs).transpose(0, 2, 3, 1)[chosen]
+    images = cast("npt.NDArray[np.uint8]", dataset.train.inputs)
+    pixels = images.transpose(0, 2, 3, 1)[chosen]  # copied in memory order, not in that of the view
     return replace(dataset, train=Samples(pixels.transpose(0, 3, 1, 2), dataset.train.targets[chosen]))
 
 
@@ -178,7 +180,7 @@ def _from_images(images: _Images, source: str) -> Dataset:
     )
 
 
-# --- made or shipped: nothing can be missing -----------------------------------------------------------------
+# --- made or shipped: nothing can be missing ------------------------------------------------------------
 
 
 def _load_digits(seed: int) -> Dataset:
@@ -249,7 +251,7 @@ def _split_ratings(
     )
 
 
-# --- CIFAR-10 ------------------------------------------------------------------------------------------------
+# --- CIFAR-10 ------------------------------------------------------------
 
 
 def _search_roots(data_root: Path | None) -> list[Path]:
@@ -326,7 +328,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-# --- image folders -------------------------------------------------------------------------------------------
+# --- image folders ------------------------------------------------------------
 
 
 def _load_image_folder(path: Path, report: Progress) -> Dataset:
@@ -389,9 +391,7 @@ def _decode(content: bytes, place: str) -> npt.NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.mode not in ("L", "RGB"):
-                image = image.convert("RGB")
-            pixels = np.array(image)
+            pixels = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{place}: is not a readable image ({_one_line(error)})") from error
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
@@ -405,14 +405,14 @@ def _stack(
     for class_name, file_name, pixels in entries:
         if pixels.shape != first:
             raise DataError(
-                f"{path}: {class_name}/{file_name} is {pixels.shape}, others are {first}; all must have one size"
+                f"{path}: {class_name}/{file_name} is {pixels.shape}, others are {first}; one size is needed"
             )
     position = {name: label for label, name in enumerate(names)}
     labels = np.array([position[entry[0]] for entry in entries], dtype=np.int64)
     return np.stack([entry[2] for entry in entries]), labels
 
 
-# --- MovieLens -----------------------------------------------------------------------------------------------
+# --- MovieLens ------------------------------------------------------------
 
 
 def _load_movielens(data_root: Path | None, seed: int, report: Progress) -> Dataset:
@@ -428,8 +428,9 @@ def _load_movielens(data_root: Path | None, seed: int, report: Progress) -> Data
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         looked = " and ".join(str(root) for root in roots)
         raise DataError(
-            f"learning.dataset.kind=movielens: found no ml-latest-small/ratings.csv under {looked}, and the download "
-            f"from {_MOVIELENS_URL} failed ({_one_line(error)}); put it into a folder and name that with FRAGMESH_DATA"
+            f"learning.dataset.kind=movielens: found no ml-latest-small/ratings.csv under {looked}, "
+            f"and the download from {_MOVIELENS_URL} failed ({_one_line(error)}); "
+            "put it into a folder and name that with FRAGMESH_DATA"
         ) from error
     return _read_movielens(target, seed)
 
@@ -467,7 +468,7 @@ def _read_movielens(path: Path, seed: int) -> Dataset:
     return _split_ratings(pairs, ratings.astype(np.float32), len(user_ids), len(item_ids), seed, source)
 
 
-# --- the cache of decoded arrays -----------------------------------------------------------------------------
+# --- the cache of decoded arrays ------------------------------------------------------------
 
 _ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
@@ -503,7 +504,7 @@ def _read_cache(folder: Path) -> _Images | None:
         ]
     except (OSError, EOFError, ValueError):
         return None
-    return _Images(*arrays, class_names=tuple(str(name) for name in names))
+    return _Images(arrays[0], arrays[1], arrays[2], arrays[3], tuple(str(name) for name in names))
 
 
 def _write_cache(folder: Path, images: _Images) -> bool:

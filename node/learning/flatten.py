@@ -1,9 +1,9 @@
 """A model whose parameters are views of one flat buffer.
 
 Layout of the flat vector: tensors in state-dict order, one after the other. A convolution's weight
-(out, in, height, width) is stored as (out, height, width, in), so that its view is channels-last, the layout in
-which the CPU kernels are fastest; every other tensor is stored in its natural order. All nodes use the same
-layout, so exchange and averaging need not know about it.
+(out, in, height, width) is stored as (out, height, width, in), so that its view is channels-last, the
+layout in which the CPU kernels are fastest; every other tensor is stored in its natural order. All
+nodes use the same layout, so exchange and averaging need not know about it.
 """
 
 import torch
@@ -44,7 +44,7 @@ class FlatModel:
     def views(self, flat: Tensor) -> list[Tensor]:
         """The parts of a flat tensor, shaped as the parameters they stand for."""
         views: list[Tensor] = []
-        for part, shape in zip(flat.split(self.tensor_sizes), self._shapes, strict=True):
+        for part, shape in zip(torch.split(flat, list(self.tensor_sizes)), self._shapes, strict=True):
             if len(shape) == 4:
                 out, depth, height, width = shape
                 views.append(part.view(out, height, width, depth).permute(0, 3, 1, 2))

@@ -20,8 +20,9 @@ from node.learning.datasets import Dataset
 class GNLeNet(nn.Module):
     """LeNet with group normalisation, 89,834 parameters with 10 classes.
 
-    Source: class ``LeNet`` of sacs-epfl/divshare and decentralizepy. There ReLU comes before the pooling; both only
-    pass on order, so swapping them gives the same outputs and gradients, bit for bit, on a quarter of the numbers.
+    Source: class ``LeNet`` of sacs-epfl/divshare and decentralizepy. There ReLU comes before the
+    pooling; both only pass on order, so swapping them gives the same outputs and gradients, bit for
+    bit, on a quarter of the numbers.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -106,7 +107,7 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int) -> nn.Module:
         raise ConfigError(
             f"learning.model.kind={config.kind}: cannot learn {dataset.kind} ({dataset.source})"
         )
-    with torch.random.fork_rng(devices=[]):  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config:
             case GNLeNetConfig():

@@ -75,8 +75,8 @@ def _k_shards(
     Unlike "sort, cut into equal shards, deal", a segment may straddle two labels, and a few samples are never
     used: 60 nodes and 5 shards of CIFAR-10 give every node 5 * (833 // 5) = 830 samples.
 
-    Source: sacs-epfl/decentralizepy, ``KShardDataPartitioner``. There the last node's quota also gets the rest of
-    the division (20 samples in the example); here all nodes have the same quota.
+    Source: sacs-epfl/decentralizepy, ``KShardDataPartitioner``. There the last node's quota also gets
+    the rest of the division (20 samples in the example); here all nodes have the same quota.
     """
     length = len(labels) // num_nodes // shards
     if length == 0:
@@ -110,8 +110,8 @@ def _dirichlet(
 ) -> tuple[IndexVector, ...]:
     """Deal each class in proportions drawn from Dirichlet(alpha, ..., alpha) over the nodes.
 
-    Every sample is dealt once. A node that draws nothing gets one sample of the node that has most, because a node
-    without samples cannot take a local step.
+    Every sample is dealt once. A node that draws nothing gets one sample of the node that has most,
+    because a node without samples cannot take a local step.
 
     Source: Hsu, Qi, Brown, arXiv:1909.06335, in the per-class form that most federated code uses.
     """
@@ -139,7 +139,8 @@ def _dirichlet(
 def _by_user(users: npt.NDArray[np.int64], test_users: npt.NDArray[np.int64], num_nodes: int) -> Partition:
     """Contiguous ranges of user ids; the first nodes get one user more when it does not divide.
 
-    Source: sacs-epfl/decentralizepy, ``MovieLens.py``: 610 users on 60 nodes give 11 users to nodes 0-9, else 10.
+    Source: sacs-epfl/decentralizepy, ``MovieLens.py``: 610 users on 60 nodes give 11 users to nodes
+    0-9, else 10.
     """
     ids = np.unique(users)
     if num_nodes > len(ids):

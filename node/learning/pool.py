@@ -1,17 +1,17 @@
 """Training and testing in worker processes, bit for bit as in one process.
 
-Shape: the models lie in one anonymous memory map that parent and workers share, a 64-byte aligned row per node,
-trained in place. Tasks and results are small records of fixed size on pipes; a pipe hands each record to exactly
-one reader, so workers fetch their own work while the parent simulates. Training and evaluation have a pipe each,
-and a worker looks into the training pipe before each batch of an evaluation. Nothing is pickled, and no file is
-made that could be left behind.
+Shape: the models lie in one anonymous memory map that parent and workers share, a 64-byte aligned row
+per node, trained in place. Tasks and results are small records of fixed size on pipes; a pipe hands
+each record to exactly one reader, so workers fetch their own work while the parent simulates. Training
+and evaluation have a pipe each, and a worker looks into the training pipe before each batch of an
+evaluation. Nothing is pickled, and no file is made that could be left behind.
 
-Workers are forked. They inherit the data set, the split and the model without a copy, start in milliseconds, and
-need no second import of torch. What makes fork safe here: a child computes on one torch thread only (so the
-parent's OpenMP threads, which do not survive a fork, are never waited for, as in torch's own DataLoader), and it
-imports nothing, logs nothing and leaves through ``os._exit``. Linux and other systems with ``fork`` only; elsewhere
-use ``workers=0``. A worker ends when its parent does: by the end of the pipes, and on Linux also by a signal of
-the kernel.
+Workers are forked. They inherit the data set, the split and the model without a copy, start in
+milliseconds, and need no second import of torch. What makes fork safe here: a child computes on one
+torch thread only (so the parent's OpenMP threads, which do not survive a fork, are never waited for, as
+in torch's own DataLoader), and it imports nothing, logs nothing and leaves through ``os._exit``. Linux
+and other systems with ``fork`` only; elsewhere use ``workers=0``. A worker ends when its parent does:
+by the end of the pipes, and on Linux also by a signal of the kernel.
 """
 
 import contextlib
@@ -111,8 +111,8 @@ class _Layout:
 class PoolTrainer:
     """Trains and tests in worker processes; see the protocols in node.core.training.
 
-    Make it with :meth:`start` in a thread that lives as long as the run (the kernel ties the workers' lives to that
-    thread), and close it, or use it as a context manager.
+    Make it with :meth:`start` in a thread that lives as long as the run (the kernel ties the workers'
+    lives to that thread), and close it, or use it as a context manager.
     """
 
     def __init__(self, learner: Learner, num_nodes: int, workers: int) -> None:
@@ -354,7 +354,7 @@ def _pipe() -> tuple[int, int]:
     return read, write
 
 
-# --- the worker process --------------------------------------------------------------------------------------
+# --- the worker process ------------------------------------------------------------
 
 
 class _ParentGone(Exception):
@@ -473,7 +473,8 @@ def _die_with(parent: int) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Ask glibc not to return freed memory: activations come and go every step, and page faults cost 5 to 30 %."""
+    """Ask glibc not to return freed memory: activations come and go every step, and page faults cost 5
+    to 30 %."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)

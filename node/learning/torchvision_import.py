@@ -1,9 +1,9 @@
 """Import torchvision even where its compiled operators do not fit the installed torch.
 
-The wheel of torchvision on the package index is built against CUDA torch. Beside a CPU-only torch its extension
-cannot load, and the import stops while registering shapes for operators that do not exist. Data sets and
-transforms do not need those operators, so the missing names are declared and the import is tried once more.
-Calling ``torchvision.ops`` still fails afterwards, with torch's own message.
+The wheel of torchvision on the package index is built against CUDA torch. Beside a CPU-only torch its
+extension cannot load, and the import stops while registering shapes for operators that do not exist.
+Data sets and transforms do not need those operators, so the missing names are declared and the import
+is tried once more. Calling ``torchvision.ops`` still fails afterwards, with torch's own message.
 """
 
 import importlib
@@ -45,7 +45,7 @@ def _declare_missing_operators() -> None:
 
     if _declared:
         return
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     _declared.append(library)

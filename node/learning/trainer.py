@@ -1,8 +1,9 @@
 """Local steps: the computation itself, and a trainer that does it in the calling process.
 
-A node's batches are a pure function of (seed, node, step), so any process can run any node's steps, and a run does
-not depend on how the steps were spread over processes. All computation is on one torch thread: results depend on
-the number of threads, and with many nodes it is better to run several nodes side by side.
+A node's batches are a pure function of (seed, node, step), so any process can run any node's steps, and
+a run does not depend on how the steps were spread over processes. All computation is on one torch
+thread: results depend on the number of threads, and with many nodes it is better to run several nodes
+side by side.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -150,7 +151,8 @@ class Learner:
         params.add_(step, alpha=-self._optimizer.learning_rate)
 
     def evaluate(self, node: NodeId, params: Tensor) -> Generator[None, None, Evaluation]:
-        """Test a model, yielding after every batch so that the caller may do something more urgent in between."""
+        """Test a model, yielding after every batch so that the caller may do something more urgent in
+        between."""
         score = Score(self._ratings)
         chosen = self._subsets[node % len(self._subsets)]
         for batch in evaluation_batches(chosen, self._test_shape):
@@ -167,7 +169,7 @@ class Learner:
 
 
 class InProcessTrainer:
-    """Trains and tests in the calling process, one node after the other; see the protocols in node.core.training.
+    """Trains and tests in the calling process; see the protocols in node.core.training.
 
     Steps run when they are waited for, and evaluations when they are submitted.
     """
