@@ -34,7 +34,6 @@ from orchestrator.results import (
     headline_text,
     metric_name,
     staleness,
-    unique_labels,
     write_file,
 )
 
@@ -230,7 +229,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]
     if facts.num_params:
         rows.append(("parameters", f"{facts.num_params:,}"))
-    rows += list(facts.details.items())
+    # The runner's own words win over ours where both tell the same thing.
+    rows = [row for row in rows if row[0] not in facts.details] + list(facts.details.items())
     if "train_steps" in summary:
         rows.append(("local steps", f"{summary['train_steps']:,}"))
     if summary.get("aggregated_per_round") is not None:
@@ -239,7 +239,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _targets(run: Run) -> list[tuple[str, str, str]]:
-    """Rows of target, time, bytes; what was never reached shows a dash."""
+    """Rows of target, time, bytes: those reached, and the first that was not, with dashes."""
     summary = run.summary or {}
     times: Mapping[str, float | None] = summary.get(f"time_to_{run.metric}_s", {})
     sent: Mapping[str, float | None] = summary.get(f"bytes_to_{run.metric}", {})
@@ -253,6 +253,8 @@ def _targets(run: Run) -> list[tuple[str, str, str]]:
                 "–" if amount is None else format_bytes(amount),
             )
         )
+        if time is None:
+            break
     return rows
 
 
@@ -632,19 +634,47 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
         _overlay_picture(runs, labels, comparison, by_bytes=True),
     )
     metric = comparison.metric
+    header, rows = comparison_table(comparison, labels)
     return _template("compare.html.j2").render(
         metric=metric_name(metric),
         target=None if comparison.target is None else headline_text(metric, comparison.target),
         automatic=comparison.target_is_automatic,
         baseline=labels[0],
-        common=comparison.common_time_s,
-        rows=[
-            (label, _look(index)[0], _compared_cells(metric, row))
-            for index, (label, row) in enumerate(zip(labels, comparison.runs, strict=True))
-        ],
+        header=header,
+        rows=[(_look(index)[0], row) for index, row in enumerate(rows)],
         runs=list(zip(labels, runs, strict=True)),
         pictures=pictures,
     )
+
+
+def unique_labels(runs: Sequence[Run]) -> list[str]:
+    """A label a run: its name, with its directory's name where two share one."""
+    names = [run.label for run in runs]
+    return [
+        name if names.count(name) == 1 else f"{name} ({run.path.name.removeprefix(name).strip('-') or index})"
+        for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1)
+    ]
+
+
+def comparison_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """A comparison as text: the header, and one row a run, whose first cell is its label."""
+    common = comparison.common_time_s
+    header = [
+        "run",
+        "final",
+        "best",
+        "best, gain",
+        "at the same time" if common is None else f"at {common:,.1f} s",
+        "time to target",
+        "times faster",
+        "bytes to target",
+        "times fewer bytes",
+    ]
+    rows = [
+        [label, *_compared_cells(comparison.metric, row)]
+        for label, row in zip(labels, comparison.runs, strict=True)
+    ]
+    return header, rows
 
 
 def _compared_cells(metric: str, row: ComparedRun) -> list[str]:

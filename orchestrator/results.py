@@ -950,12 +950,3 @@ def format_bytes(amount: float) -> str:
     divisor, unit = byte_unit(amount)
     value = amount / divisor
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
-
-
-def unique_labels(runs: Sequence[Run]) -> list[str]:
-    """A label a run: its name, with its directory's name where two share one."""
-    names = [run.label for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} ({run.path.name.removeprefix(name).strip('-') or index})"
-        for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1)
-    ]

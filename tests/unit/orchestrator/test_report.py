@@ -1,27 +1,25 @@
 """The report: complete, self-contained, the same each time, for runs of every kind and state."""
 
-import io
-import json
 import re
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 from node.core.errors import ConfigError
 from orchestrator.analysis import compare
-from orchestrator.compare import compare_runs
 from orchestrator.report import (
+    comparison_table,
     format_duration,
     render_comparison,
     render_report,
+    unique_labels,
     write_comparison,
     write_report,
 )
-from orchestrator.results import RunWriter, format_bytes, load_run, unique_labels
+from orchestrator.results import RunWriter, format_bytes, load_run
 
 TITLES = (
     "Accuracy over time",
@@ -146,19 +144,14 @@ def test_a_comparison_shows_every_run(tmp_path: Path) -> None:
         write_comparison(runs, comparison, tmp_path / "out.txt")
 
 
-def test_a_comparison_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparison_as_a_table(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name=name, speed=speed) for name, speed in (("slow", 0.02), ("fast", 0.08))]
-    stream = io.StringIO()
-    console = Console(file=stream, width=140)
-    compare_runs(paths, target=0.5, figure=None, as_json=False, console=console)
-    assert "target: accuracy 50.0 %" in stream.getvalue()
-    assert "1.00x" in stream.getvalue()
-    compare_runs(paths, target=None, figure=tmp_path / "c.svg", as_json=True, console=console)
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["baseline"] == "slow"
-    assert printed["runs"][1]["times_faster"] > 1
-    assert printed["runs"][1]["run"] == str(paths[1])
-    assert (tmp_path / "c.svg").exists()
+    runs = [load_run(path, messages=False) for path in paths]
+    header, rows = comparison_table(compare(runs, target=0.5), unique_labels(runs))
+    assert [row[0] for row in rows] == ["slow", "fast"]
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[0][header.index("times faster")] == "1.00×"
+    assert rows[1][header.index("best, gain")].startswith("+")
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
