@@ -165,7 +165,7 @@ class AdPsgd(Algorithm):
         """See :meth:`Algorithm.handle`."""
         match event:
             case Started(params=params):
-                self._model = params
+                self._model = frozen(params)
                 return [self._train()]
             case LocalStepsDone(params=params):
                 return self._apply(params, now_ns)
