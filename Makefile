@@ -1,0 +1,56 @@
+# `make run` and `make test` do all the set-up that they need; nothing has to be installed before but Python.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXPERIMENT ?= deploy/experiments/quickstart.yaml
+
+.PHONY: run test test-all check format bench clean help
+
+help:
+	@echo "make run      set up, run the quickstart experiment, say where its report is"
+	@echo "make test     set up, run the tests"
+	@echo "make check    formatting, lint, types, import rules"
+	@echo "make bench    the benchmark table (minutes; the science figures: make bench-science, an hour)"
+	@echo "make clean    remove the virtual environment and caches"
+
+# On Linux PyPI's torch is a CUDA build of several GB. The CPU build is named by its version, so that a machine
+# which cannot get it says so instead of taking the other one.
+ifeq ($(shell uname -s),Linux)
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX ?= --extra-index-url https://download.pytorch.org/whl/cpu
+else
+TORCH := torch==2.13.*
+endif
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --retries 1 --timeout 20 $(TORCH_INDEX) '$(TORCH)' 'torchvision==0.28.*'
+	$(PIP_INSTALL) --retries 3 -e '.[dev]'
+	touch $(READY)
+
+run: $(READY)
+	$(BIN)/fragmesh run $(EXPERIMENT)
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks
+
+bench-science: $(READY)
+	$(BIN)/python -m tests.benchmarks.bench_science
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
