@@ -376,7 +376,7 @@ def _image_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if file.suffix.lower() in _IMAGE_SUFFIXES:
                     yield file.relative_to(path).as_posix(), file.read_bytes()
             return
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r:*") as archive:  # "r|*" takes a truncated file for a short one
             for member in archive:
                 content = archive.extractfile(member) if member.isfile() else None
                 if content is not None and member.name.lower().endswith(_IMAGE_SUFFIXES):
