@@ -30,9 +30,10 @@ Parameters (``algorithm.adpsgd``), H is ``algorithm.local_steps``, 1 in the pape
   would stand still.
 - ``roles``: who initiates. ``bipartite`` (default, the paper's remedy against cycles of waiting): color 0
   of the topology's two-coloring initiates, color 1 answers; the graph must be bipartite. ``parity``: even
-  nodes initiate, odd nodes answer, and edges inside a set are not used. ``everyone``: all do both. With
-  ``blocking`` a node does not answer while it waits, so that a cycle of waits can form: the run comes to
-  rest and ``waiting_for`` says why.
+  nodes initiate, odd nodes answer, and edges inside a set are not used. ``everyone``: all do both; under
+  ``delta`` a node that answers while it waits can then be carried past both models. With ``blocking`` a
+  node does not answer while it waits, so that a cycle of waits can form: the run comes to rest and
+  ``waiting_for`` says why.
 
 Details matched: the gradient is taken at the model from which the local steps started and applied to the
 current one; the peer is uniform among the neighbors of the other role; the answerer replies with its model
