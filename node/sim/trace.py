@@ -66,11 +66,11 @@ class Trace:
         """A queued message was replaced by one of another kind."""
         self._kind[row] = _KIND_INDEX[kind]
 
-    def aggregated(self, row: int, now_ns: int, rounds: int) -> None:
-        """A message entered its receiver's model, ``rounds`` being the receiver's round."""
+    def aggregated(self, row: int, now_ns: int, current_round: int) -> None:
+        """A message entered its receiver's model in the receiver's ``current_round``, counted from 0."""
         base = row * WIDTH
         self.life[base + AGGREGATED] = now_ns
-        self.life[base + STALENESS] = rounds - self._round[row]
+        self.life[base + STALENESS] = current_round - self._round[row]
 
     def columns(self) -> dict[str, npt.NDArray[np.int64]]:
         """The table, as copies: name -> shape (rows,), int64; -1 for never. ``kind`` indexes :data:`KINDS`."""

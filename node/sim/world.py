@@ -354,8 +354,10 @@ class World:
     def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
         node.aggregated += len(deliveries)
         if self.trace is not None:
+            # The round being trained, or the one that has just ended.
+            current = node.rounds if node.training else node.rounds - 1
             for row in deliveries:
-                self.trace.aggregated(row, self.now_ns, node.rounds)
+                self.trace.aggregated(row, self.now_ns, current)
 
     # -- messages --------------------------------------------------------------------------------------------
 
