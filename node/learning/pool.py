@@ -46,8 +46,8 @@ _TRAINED, _TESTED, _FAILED = 0, 1, 2
 
 _ROW_ALIGNMENT_BYTES = 64
 _ERROR_TEXT_BYTES = 4096
-_EVALUATION_ROWS_BYTES = 256 * 2**20
-"""Room for models that wait for a test; pages are only used once touched."""
+_EVALUATION_ROWS_BYTES = 384 * 2**20
+"""Room for models that wait for a test: 1,000 of GN-LeNet. Pages are only used once touched."""
 _LIVENESS_CHECK_S = 0.2
 _PIPE_BYTES = 2**20
 _READ_BYTES = 1024 * _RESULT.size
