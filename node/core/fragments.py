@@ -102,7 +102,9 @@ def num_fragments(omega: float, rounding: FragmentRounding) -> int:
 
 
 @lru_cache(maxsize=16)
-def fragment_plan(tensor_sizes: tuple[int, ...], count: int, layout: FragmentLayout, seed: int) -> FragmentPlan:
+def fragment_plan(
+    tensor_sizes: tuple[int, ...], count: int, layout: FragmentLayout, seed: int
+) -> FragmentPlan:
     """The plan that all nodes share. Cached, so that a thousand nodes in one process hold it once.
 
     Args:

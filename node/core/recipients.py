@@ -1,10 +1,12 @@
 """Whom to send to: drawing the recipients of a round's messages."""
 
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from node.core.effects import Addressed
 from node.core.messages import Message
@@ -16,9 +18,45 @@ from node.core.types import IndexVector, NodeId
 Peers: TypeAlias = tuple[NodeId, ...]
 
 
+class Fanout(Sequence[Addressed]):
+    """Messages and their recipients in a shuffled order, in a few bytes a pair.
+
+    A simulation of a thousand nodes holds a hundred thousand such pairs that will be sent or cancelled; as tuples
+    they would crowd everything else out of the processor's cache.
+
+    Args:
+        messages: What is to be sent.
+        recipients: Message i goes to ``recipients[i]``, shape (len(messages), each).
+        order: A permutation of all pairs, shape (len(messages) * each,).
+    """
+
+    __slots__ = ("_each", "_messages", "_order", "_recipients")
+
+    def __init__(
+        self, messages: Sequence[Message], recipients: npt.NDArray[np.int64], order: IndexVector
+    ) -> None:
+        self._messages = messages
+        self._each = recipients.shape[1]
+        self._recipients = array("i", recipients.astype(np.intc).tobytes())
+        self._order = array("i", order.astype(np.intc).tobytes())
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Addressed: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Addressed]: ...
+    def __getitem__(self, index: int | slice) -> Addressed | list[Addressed]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        pair = self._order[index]
+        return NodeId(self._recipients[pair]), self._messages[pair // self._each]
+
+
 def address(
     rng: np.random.Generator, neighbors: IndexVector, messages: Sequence[Message], each: int
-) -> list[Addressed]:
+) -> Sequence[Addressed]:
     """Give every message its own sample of distinct recipients and shuffle all the pairs.
 
     Args:
@@ -31,10 +69,9 @@ def address(
         ``len(messages) * each`` addressed messages; none when there are no neighbors.
     """
     if len(neighbors) == 0:
-        return []
+        return ()
     drawn = sample_distinct(rng, len(neighbors), len(messages), each)
-    recipients = neighbors[drawn].ravel().tolist()
-    return [(recipients[pair], messages[pair // each]) for pair in rng.permutation(len(recipients)).tolist()]
+    return Fanout(messages, neighbors[drawn], rng.permutation(drawn.size))
 
 
 @lru_cache(maxsize=32)

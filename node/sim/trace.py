@@ -49,12 +49,12 @@ class Trace:
         return len(self._sender)
 
     def queued(self, now_ns: int, sender: int, items: Sequence[Addressed]) -> int:
-        """Open one row an item; returns the number of the first."""
+        """Open one row an item, of which there is at least one; returns the number of the first."""
         first, count = len(self._sender), len(items)
-        messages = [message for _, message in items]
+        receivers, messages = zip(*items, strict=True)
         self.life.extend(_BLANK_LINE * count)
         self._sender.extend(array("i", [sender]) * count)
-        self._receiver.extend([receiver for receiver, _ in items])
+        self._receiver.extend(receivers)
         self._kind.extend([_KIND_INDEX[message.kind] for message in messages])
         self._round.extend([message.round for message in messages])
         self._fragment.extend([message.fragment for message in messages])
@@ -62,9 +62,10 @@ class Trace:
         self._queued_ns.extend(array("q", [now_ns]) * count)
         return first
 
-    def retyped(self, row: int, kind: MessageKind) -> None:
-        """A queued message was replaced by one of another kind."""
-        self._kind[row] = _KIND_INDEX[kind]
+    def retyped(self, rows: Sequence[int], kind: MessageKind) -> None:
+        """Queued messages were replaced by ones of another kind."""
+        for row in rows:
+            self._kind[row] = _KIND_INDEX[kind]
 
     def aggregated(self, row: int, now_ns: int, current_round: int) -> None:
         """A message entered its receiver's model in the receiver's ``current_round``, counted from 0."""

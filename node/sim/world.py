@@ -10,7 +10,6 @@ ends with the local steps that it began with.
 """
 
 import itertools
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -31,15 +30,15 @@ from node.core.effects import (
 from node.core.errors import RunnerError
 from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import CapacityChange, NetworkPlan
-from node.core.messages import Message
+from node.core.outbox import Outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
 from node.sim.network import DeliveryModel, Flow, FluidNetwork
 from node.sim.trace import CANCELLED, DELIVERED, LOST, SENT, STARTED, WIDTH, WIRE_BYTES, Trace
 
-NO_ROW = -1
-"""The delivery number of every message when there is no trace."""
+NO_ROW = 0
+"""Without a trace, messages are numbered from here on: the numbers mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,7 @@ class SimulatedNode:
     """One node's driver state.
 
     State:
-        outbox: Messages queued and not yet started, in order.
-        rows: (first row, count) in the trace of the messages in the outbox, in order: one entry for what is left
-            of an ``Enqueue``.
+        outbox: Messages queued and not yet started, numbered by their rows in the trace.
         transfers: Flows that the uplink carries now; at most the sender's limit.
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
@@ -93,7 +90,6 @@ class SimulatedNode:
         "payload_sent",
         "queued",
         "rounds",
-        "rows",
         "sent",
         "sent_control",
         "timer",
@@ -109,8 +105,7 @@ class SimulatedNode:
         self.timer = timer
         self.params = params
         self.trained: Vector | None = None
-        self.outbox: deque[Addressed] = deque()
-        self.rows: deque[tuple[int, int]] = deque()
+        self.outbox = Outbox()
         self.transfers: list[Flow] = []
         self.rounds = 0
         self.local_steps = 0
@@ -261,7 +256,9 @@ class World:
             if (reason := node.algorithm.waiting_for()) is not None
         ]
         shown = "; ".join(waits[:4]) + (f"; and {len(waits) - 4} more" if len(waits) > 4 else "")
-        return f"deadlock at {self.now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"
+        return (
+            f"deadlock at {self.now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"
+        )
 
     # -- local steps -----------------------------------------------------------------------------------------
 
@@ -304,7 +301,9 @@ class World:
                 case CancelQueued(abort_in_flight=abort):
                     self._cancel(node, abort)
                 case ReplaceQueued(old=old, new=new):
-                    self._replace_queued(node, old, new)
+                    rows = node.outbox.replace(old, new)
+                    if self.trace is not None:
+                        self.trace.retyped(rows, new.kind)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
                     self._pending += 1
                     self._push(self.now_ns + delay_ns, TIMER, node.index, timer)
@@ -315,19 +314,18 @@ class World:
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
         node.queued += len(items)
-        node.outbox.extend(items)
-        if self.trace is not None and items:
-            node.rows.append((self.trace.queued(self.now_ns, node.index, items), len(items)))
+        if items:
+            row = NO_ROW if self.trace is None else self.trace.queued(self.now_ns, node.index, items)
+            node.outbox.append(items, row)
 
     def _cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
         node.cancelled += len(node.outbox)
-        node.outbox.clear()
         if self.trace is not None:
             life, now_ns = self.trace.life, self.now_ns
-            for first, count in node.rows:
-                for row in range(first, first + count):
+            for rows in node.outbox.numbers():
+                for row in rows:
                     life[row * WIDTH + CANCELLED] = now_ns
-            node.rows.clear()
+        node.outbox.clear()
         if abort_in_flight:
             for flow in node.transfers:
                 self._abort(node, flow)
@@ -341,15 +339,6 @@ class World:
         node.bytes_sent += wasted
         if self.trace is not None:
             self.trace.life[flow.token.delivery * WIDTH + CANCELLED] = self.now_ns
-
-    def _replace_queued(self, node: SimulatedNode, old: Message, new: Message) -> None:
-        rows = (first + i for first, count in node.rows for i in range(count))
-        for position, (receiver, message) in enumerate(node.outbox):
-            row = next(rows, NO_ROW)
-            if message is old:
-                node.outbox[position] = (receiver, new)
-                if self.trace is not None:
-                    self.trace.retyped(row, new.kind)
 
     def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
         node.aggregated += len(deliveries)
@@ -365,15 +354,9 @@ class World:
         """Start transfers from the head of the outbox while the uplink takes more."""
         outbox, transfers, trace, now_ns = node.outbox, node.transfers, self.trace, self.now_ns
         while outbox and len(transfers) < self.max_transfers:
-            receiver, message = outbox.popleft()
+            (receiver, message), row = outbox.pop()
             wire_bytes = self._deliveries.wire_bytes(message.values.nbytes, node.index, receiver)
-            row = NO_ROW
             if trace is not None:
-                row, left = node.rows[0]
-                if left == 1:
-                    node.rows.popleft()
-                else:
-                    node.rows[0] = (row + 1, left - 1)
                 trace.life[row * WIDTH + STARTED] = now_ns
                 trace.life[row * WIDTH + WIRE_BYTES] = wire_bytes
             self._pending += 1

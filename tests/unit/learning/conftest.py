@@ -1,6 +1,5 @@
 """Small data sets and configurations; torch on one thread so that the suite shares the machine."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from node.learning.config import (
     OptimizerConfig,
     SyntheticConfig,
 )
+from tests.realdata import DATA_ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +36,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.
 @pytest.fixture
 def data_root() -> Path:
     """Real data sets, where there are any."""
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
-    for root in (os.environ.get("FRAGMESH_DATA"), beside):
-        if root and Path(root).is_dir():
-            return Path(root)
+    if DATA_ROOT is not None and DATA_ROOT.is_dir():
+        return DATA_ROOT
     pytest.skip("no real data: set FRAGMESH_DATA")
 
 
