@@ -217,9 +217,7 @@ def compare(runs: Sequence[Measured], target: float | None = None) -> Comparison
                 bytes_ratio=_ratio(sent, base_bytes),
                 best_difference=difference,
                 best_gain_percent=gain,
-                at_common_time=None
-                if common is None
-                else float(np.interp(common, run.times_s, run.headline)),
+                at_common_time=None if common is None else float(np.interp(common, run.times_s, run.headline)),
             )
         )
     return Comparison(baseline.metric, goal, automatic, baseline.label, common, tuple(rows))
@@ -287,9 +285,7 @@ def histogram(
     Returns:
         None if all groups are empty.
     """
-    everything = np.concatenate(
-        [np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in groups.values())]
-    )
+    everything = np.concatenate([np.zeros(0), *(np.asarray(values, dtype=np.float64) for values in groups.values())])
     if everything.size == 0:
         return None
     low, high = float(everything.min()), float(np.quantile(everything, cover, method="higher"))

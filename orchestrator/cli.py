@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -45,7 +45,9 @@ def run(
     file: ExperimentFile,
     runtime: Annotated[str | None, typer.Option(help="Where the nodes run.")] = None,
     overrides: Overrides = None,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path("runs"),
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
+        "runs"
+    ),
     seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
     data_root: DataRoot = None,
     workers: Annotated[
@@ -107,9 +109,13 @@ def validate(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; the first is compared with the others.")],
-    target: Annotated[float | None, typer.Option(help="Accuracy (or RMSE) to reach; the best of the worst run if left out.")] = None,
-    figure: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also draw the runs (.png or .html).")] = None,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; the first is the baseline.")],
+    target: Annotated[
+        float | None, typer.Option(help="Accuracy (or RMSE) to reach. [default: what all runs reach]")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also draw the runs (.png or .html).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: time and bytes to a target, and the ratios between them."""
@@ -179,9 +185,7 @@ def doctor(data_root: DataRoot = None, as_json: AsJson = False) -> None:
     out.print(table)
 
 
-def _read_plan(
-    file: Path, overrides: list[str] | None, runtime: str | None = None, seed: int | None = None
-) -> "Any":
+def _read_plan(file: Path, overrides: list[str] | None, runtime: str | None = None, seed: int | None = None) -> "Any":
     from orchestrator.config import read_experiment
     from orchestrator.plan import make_plan
 

@@ -6,9 +6,11 @@ value and the bound.
 """
 
 import difflib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
@@ -21,11 +23,14 @@ from node.learning.config import LearningConfig
 from orchestrator.networks.config import NetworkConfig
 from orchestrator.topologies import FullTopology, TopologyConfig
 
+TIME_S_MAX: Final = 1e9
+"""Thirty years: times in nanoseconds stay within 64 bits."""
+
 
 class Section(BaseModel):
-    """A part of the experiment file: frozen, and without unknown keys."""
+    """A part of the experiment file: frozen, without unknown keys, with finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AlgorithmSectionBase(Section):
@@ -36,7 +41,7 @@ class AlgorithmSectionBase(Section):
     """
 
     kind: str = Field("divshare", description="which algorithm runs")
-    local_steps: int = Field(16, ge=1, description="H: local steps in a round")
+    local_steps: int = Field(16, ge=1, le=1_000_000, description="H: local steps in a round")
 
     @model_validator(mode="after")
     def _known(self) -> "AlgorithmSectionBase":
@@ -66,7 +71,7 @@ class ComputeStragglers(Section):
     """Nodes that compute slowly."""
 
     count: int = Field(0, ge=0, description="how many nodes are slow")
-    factor: float = Field(1.0, ge=1, description="how many times longer their steps take")
+    factor: float = Field(1.0, ge=1, le=1e6, description="how many times longer their steps take")
     placement: Literal["random", "lowest_ids", "same_as_network"] = Field(
         "random", description="which nodes are slow; same_as_network takes the network's stragglers"
     )
@@ -81,16 +86,18 @@ class ComputeStragglers(Section):
 class ComputeConfig(Section):
     """How long local steps take, in testbed time."""
 
-    step_time_ms: float = Field(20.0, gt=0, description="one local step on a nominal node")
+    step_time_ms: float = Field(
+        20.0, ge=1e-6, le=1e3 * TIME_S_MAX, description="one local step on a nominal node; at least 1 ns"
+    )
     jitter_percent: float = Field(0.0, ge=0, le=100, description="standard deviation of a round's duration")
-    stragglers: ComputeStragglers = Field(default_factory=ComputeStragglers)
+    stragglers: ComputeStragglers = ComputeStragglers()
     slowdown: dict[int, float] = Field(default_factory=dict, description="factor >= 1 of single nodes, by id")
 
 
 class EvaluationConfig(Section):
     """When and on what the nodes' models are tested. Evaluation takes no testbed time."""
 
-    interval_s: float = Field(2.0, gt=0, description="testbed time between evaluations")
+    interval_s: float = Field(2.0, ge=1e-3, le=TIME_S_MAX, description="testbed time between evaluations")
     max_samples: int | None = Field(None, ge=1, description="test samples used; all when absent")
     model: Literal["after_aggregation", "after_training"] = Field(
         "after_aggregation", description="which of a node's models is tested"
@@ -100,7 +107,7 @@ class EvaluationConfig(Section):
 class StopConfig(Section):
     """When the run ends: whichever comes first."""
 
-    time_s: float | None = Field(None, gt=0, description="testbed time")
+    time_s: float | None = Field(None, ge=1e-9, le=TIME_S_MAX, description="testbed time")
     rounds: int | None = Field(None, ge=1, description="rounds of each node")
 
     @model_validator(mode="after")
@@ -126,14 +133,14 @@ class ExperimentConfig(Section):
     seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in the run")
     runtime: Literal["simulation"] = Field("simulation", description="where the nodes run")
     nodes: int = Field(ge=1, le=100_000, description="number of nodes")
-    algorithm: AlgorithmSection = Field(default_factory=AlgorithmSection)
-    topology: TopologyConfig = Field(default_factory=FullTopology)
+    algorithm: AlgorithmSection = AlgorithmSection()
+    topology: TopologyConfig = FullTopology()
     learning: LearningConfig
-    compute: ComputeConfig = Field(default_factory=ComputeConfig)
+    compute: ComputeConfig = ComputeConfig()
     network: NetworkConfig
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig
-    output: OutputConfig = Field(default_factory=OutputConfig)
+    output: OutputConfig = OutputConfig()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -145,9 +152,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
                 key = key_node.value
                 if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"key given twice: {key}", key_node.start_mark
-                    )
+                    raise yaml.constructor.ConstructorError(None, None, f"key given twice: {key}", key_node.start_mark)
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -167,10 +172,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derives from SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {_yaml_problem(error)}") from None
+    content = _parse_yaml(text, place=str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(content).__name__}")
     for override in overrides:
@@ -181,11 +183,27 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 def parse_experiment(content: Mapping[str, Any], place: str) -> ExperimentConfig:
     """Check a mapping against the declared experiment; ``place`` begins the error message."""
     try:
-        return ExperimentConfig.model_validate(content)
+        config = ExperimentConfig.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=True)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(f"{place}: {_describe(problems[0])}{more}") from None
+    for key in _flags_for_numbers(content, ExperimentConfig, ""):
+        raise ConfigError(f"{place}: {key}: must be a number, is true or false")
+    return config
+
+
+def _parse_yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{place}: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{place}: is nested too deeply") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        # What PyYAML's constructors let through: a 13th month, a number of 5,000 digits, !!bool maybe.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{place}: holds a value that cannot be read: {reason}") from None
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -200,31 +218,53 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
     path = key.strip().split(".")
     if not separator or not all(path):
         raise ConfigError(f"--set {override}: must look like key.key=value")
-    try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - derives from SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {_yaml_problem(error)}") from None
-    place: Any = content
+    value = _parse_yaml(text, place=f"--set {override}")
+    place = content
     for name in path[:-1]:
-        if isinstance(place.get(name), dict):
-            place = place[name]
-        elif place.get(name) is None:
-            place = place.setdefault(name, {}) if name not in place else _replace_none(place, name)
-        else:
-            raise ConfigError(f"--set {override}: {name} is {place[name]!r} and has no keys")
-    place[path[-1]] = value
+        known = _spelling(place, name)
+        inner = place.get(known)
+        if inner is None:
+            inner = place[known] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {name} is {_shown(inner)} and has no keys")
+        place = inner
+    place[_spelling(place, path[-1])] = value
 
 
-def _replace_none(place: dict[str, Any], name: str) -> dict[str, Any]:
-    place[name] = {}
-    inner = place[name]
-    assert isinstance(inner, dict)
-    return inner
+def _spelling(place: Mapping[Any, Any], name: str) -> Any:
+    """The key as the file has it: YAML reads the node number 3 in ``slowdown`` as a number, not as text."""
+    return next((key for key in place if str(key) == name), name)
+
+
+_BOUNDS: Final = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+    "tuple_type": "must be a list",
+    "dict_type": "must hold keys and values",
+    "model_type": "must hold keys and values",
+    "model_attributes_type": "must hold keys and values",
+    "too_long": "must have at most {max_length} entries",
+}
+"""What pydantic's kinds of errors mean, in words that name the bound."""
 
 
 def _describe(problem: ErrorDetails) -> str:
     """One pydantic error as ``key=value: bound``."""
-    key = ".".join(str(part) for part in _without_union_tags(problem["loc"]))
+    key = _path(_without_union_tags(problem["loc"]))
     value, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
     match kind:
         case "extra_forbidden":
@@ -232,19 +272,74 @@ def _describe(problem: ErrorDetails) -> str:
         case "missing":
             return f"{key}: missing"
         case "union_tag_not_found":
-            return f"{key}.kind: missing: must be one of {_tags(context)}"
+            return f"{key}.kind: missing: must be one of {', '.join(_kinds(problem['loc']))}"
         case "union_tag_invalid":
-            return f"{key}.kind={context.get('tag')}: must be one of {_tags(context)}"
+            tag = value.get("kind") if isinstance(value, dict) else value
+            return f"{key}.kind={_shown(tag)}: must be one of {', '.join(_kinds(problem['loc']))}"
         case "value_error":
             message = str(context.get("error", problem["msg"]))
             return f"{key}.{message}" if "=" in message.split(":")[0] and key else f"{key}: {message}"
-    shown = repr(value) if isinstance(value, str) else str(value)
-    message = problem["msg"].replace("Input should be", "must be").replace("Value should", "must")
-    return f"{key}={shown[:80]}: {message[0].lower()}{message[1:]}"
+    if isinstance(value, float) and not isfinite(value):
+        return f"{key}={value}: must be a finite number"
+    if kind in _BOUNDS:
+        bound = _BOUNDS[kind].format(**{name: _number(item) for name, item in context.items()}).replace("'", "")
+    else:
+        bound = problem["msg"].replace("Input should", "must").replace("String should", "must")
+    hint = ""
+    if isinstance(value, str) and kind in ("float_parsing", "int_parsing") and value[:1].isdigit():
+        hint = ", without its unit, which is in the key"
+    return f"{key}={_shown(value)}: {bound}{hint}"
 
 
-def _tags(context: Mapping[str, Any]) -> str:
-    return str(context.get("expected_tags", "")).replace("'", "")
+def _shown(value: object) -> str:
+    """A value in at most one short line, however large it is."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return value if isinstance(value, str) and value.isidentifier() else _SHORT.repr(value)
+
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+def _number(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """Keys joined as in ``--set``, with places in a list as [0]; line breaks inside a key are shown as such."""
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part != "[key]":  # pydantic's mark of a mapping's key that is wrong itself
+            name = part if part.isprintable() else repr(part)
+            text += f".{name}" if text else name
+    return text
+
+
+def _flags_for_numbers(value: object, annotation: Any, key: str) -> Iterator[str]:
+    """Where a valid mapping says true or false for a number, which pydantic takes for 1 or 0."""
+    if isinstance(value, bool):
+        kinds = set(_leaves(annotation))
+        if kinds & {int, float} and bool not in kinds:
+            yield f"{key}={str(value).lower()}"
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flags_for_numbers(item, annotation, f"{key}[{index}]")
+    elif isinstance(value, dict):
+        fields = _fields(_union_member(annotation, value.get("kind", "")) or annotation) or {}
+        for name, item in value.items():
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _flags_for_numbers(item, fields.get(name, annotation), inner)
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    arguments = getattr(annotation, "__args__", ())
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _leaves(argument)
 
 
 def _without_union_tags(location: Iterable[str | int]) -> list[str | int]:
@@ -254,7 +349,8 @@ def _without_union_tags(location: Iterable[str | int]) -> list[str | int]:
     for part in location:
         fields = _fields(model)
         if fields is None:
-            parts.append(part)
+            is_key = getattr(model, "__origin__", None) is dict  # of a mapping by node number, not a place in a list
+            parts.append(str(part) if is_key else part)
             continue
         if part in fields:
             model = fields[part]
@@ -292,11 +388,21 @@ def _union_member(model: Any, tag: str | int) -> Any:
     return None
 
 
-def _nearest(location: Sequence[str | int]) -> str:
+def _annotation(location: Iterable[str | int]) -> Any:
+    """What is declared at a place."""
     model: Any = ExperimentConfig
-    for part in location[:-1]:
+    for part in location:
         fields = _fields(model) or {}
         model = fields.get(part, _union_member(model, part) or model)
+    return model
+
+
+def _kinds(location: Iterable[str | int]) -> list[str]:
+    return [member.model_fields["kind"].default for member in _members(_annotation(location))]
+
+
+def _nearest(location: Sequence[str | int]) -> str:
+    model = _annotation(location[:-1])
     known = [str(name) for name in (_fields(model) or {})]
     close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"

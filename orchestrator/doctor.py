@@ -226,17 +226,13 @@ def _data(data_root: Path | None) -> Iterator[Finding]:
     yield Finding("data: digits, synthetic", "built in", "ok")
     cifar = _first_existing(roots, ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10-imagefolder*"))
     yield _found("data: CIFAR-10", cifar, where)
-    yield _found(
-        "data: MovieLens", _first_existing(roots, ("ml-latest-small/ratings.csv", "ratings.csv")), where
-    )
+    yield _found("data: MovieLens", _first_existing(roots, ("ml-latest-small/ratings.csv", "ratings.csv")), where)
 
 
 def _found(name: str, path: Path | None, where: str) -> Finding:
     if path is not None:
         return Finding(name, str(path), "ok")
-    return Finding(
-        name, "not found", "warn", f"{where}; a run tries to download it. FRAGMESH_DATA names a folder"
-    )
+    return Finding(name, "not found", "warn", f"{where}; a run tries to download it. FRAGMESH_DATA names a folder")
 
 
 def _first_existing(roots: Sequence[Path], patterns: Sequence[str]) -> Path | None:
@@ -254,9 +250,7 @@ def _cache(path: Path) -> Finding:
         parent = parent.parent
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
         return Finding("cache", str(path), "ok", "" if path.exists() else "made when first needed")
-    return Finding(
-        "cache", str(path), "warn", f"{parent} cannot be written: data is decoded anew in each run"
-    )
+    return Finding("cache", str(path), "warn", f"{parent} cannot be written: data is decoded anew in each run")
 
 
 def _runtimes() -> Iterator[Finding]:

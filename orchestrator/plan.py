@@ -121,7 +121,8 @@ class Plan:
 def _words(kind: str, section: BaseModel) -> str:
     """A kind and its settings on one line."""
     values = section.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
-    settings = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in values.items()}
+    settings = ", ".join(f"{key} {value}" for key, value in shown.items())
     return f"{kind} ({settings})" if kind and settings else kind or settings
 
 
@@ -153,9 +154,7 @@ def make_plan(config: ExperimentConfig, base_dir: Path) -> Plan:
     return Plan(config=config, topology=topology, network=network, compute=compute)
 
 
-def _compute_plan(
-    config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]
-) -> ComputePlan:
+def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:
     slow = config.stragglers
     if slow.count > num_nodes:
         raise ConfigError(f"compute.stragglers.count={slow.count}: must be at most nodes={num_nodes}")

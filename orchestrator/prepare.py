@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from node.core.algorithm import Algorithm
-from node.core.errors import ConfigError
 from node.core.training import TrainerAndEvaluator
-from node.learning.build import build_trainer
+from node.learning.build import build_trainer, partition_dataset
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
-from node.learning.partition import Partition, class_counts, partition
+from node.learning.partition import Partition, class_counts
 from orchestrator.plan import Plan
 from orchestrator.results import RunFacts
 
@@ -51,13 +50,7 @@ def prepare(
     """
     config, learning = plan.config, plan.config.learning
     dataset = load_dataset(learning.dataset, resolve_data_root(data_root), config.seed, report)
-    is_ratings = dataset.kind == "ratings"
-    groups = dataset.train.inputs[:, 0] if is_ratings else dataset.train.targets
-    test_groups = dataset.test.inputs[:, 0] if is_ratings else None
-    try:
-        split = partition(learning.partition, groups, config.nodes, config.seed, test_groups)
-    except ConfigError as error:
-        raise ConfigError(f"learning.partition.{error}") from None
+    split = partition_dataset(learning, dataset, config.nodes, config.seed)
     trainer = build_trainer(
         learning,
         dataset,

@@ -224,8 +224,7 @@ class _JsonDisplay:
 
     def _write(self, value: dict[str, Any]) -> None:
         safe = {
-            key: None if isinstance(item, float) and not math.isfinite(item) else item
-            for key, item in value.items()
+            key: None if isinstance(item, float) and not math.isfinite(item) else item for key, item in value.items()
         }
         self._stream.write(json.dumps(safe, allow_nan=False) + "\n")
         self._stream.flush()

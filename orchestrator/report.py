@@ -200,9 +200,7 @@ def _tiles(run: Run) -> list[Tile]:
         best = int(np.nanargmax(values) if run.higher_is_better else np.nanargmin(values))
         name = metric_name(run.metric)
         tiles.append(Tile(f"final {name}", headline_text(run.metric, values[-1]), "mean over nodes"))
-        tiles.append(
-            Tile(f"best {name}", headline_text(run.metric, values[best]), f"at {times[best]:,.1f} s")
-        )
+        tiles.append(Tile(f"best {name}", headline_text(run.metric, values[best]), f"at {times[best]:,.1f} s"))
     sent = summary.get("bytes_sent", run.bytes_sent[-1] if run.bytes_sent.size else 0)
     tiles.append(Tile("bytes sent", format_bytes(sent), "all nodes, all classes"))
     reached = summary.get("time_s", times[-1] if times.size else 0.0)
@@ -272,9 +270,7 @@ def _by_bytes(run: Run, column: str, label: str, title: str) -> Picture | None:
     return _band(run, run.bytes_sent / divisor, f"bytes sent by all nodes ({unit})", column, label, title, "")
 
 
-def _band(
-    run: Run, x: Float64Vector, x_label: str, column: str, label: str, title: str, note: str
-) -> Picture | None:
+def _band(run: Run, x: Float64Vector, x_label: str, column: str, label: str, title: str, note: str) -> Picture | None:
     """Mean over nodes as a line, the range from the worst to the best node as a band."""
     mean, low, high = (run.curve[f"{column}_{which}"] for which in ("mean", "min", "max"))
     if not np.isfinite(mean).any():
@@ -330,9 +326,7 @@ def _consensus(run: Run) -> Picture | None:
     axes.plot(run.times_s, values, color=BLUE, label="all nodes", marker=_marker(run.times_s))
     _finish(axes, _time_axis(run), "consensus distance")
     axes.set_ylim(bottom=0.0)
-    return Picture(
-        "Consensus distance", _svg(figure), "How far the nodes' models are from their mean; 0 is agreement."
-    )
+    return Picture("Consensus distance", _svg(figure), "How far the nodes' models are from their mean; 0 is agreement.")
 
 
 # --- figures: groups ----------------------------------------------------------------------------------------
@@ -396,9 +390,7 @@ def _queue_length(run: Run) -> Picture | None:
         label = "messages queued, all nodes"
     _finish(axes, _time_axis(run), label)
     axes.set_ylim(bottom=0.0)
-    return Picture(
-        "Queue length over time", _svg(figure), "Messages waiting in the outbox at each evaluation."
-    )
+    return Picture("Queue length over time", _svg(figure), "Messages waiting in the outbox at each evaluation.")
 
 
 # --- figures: messages --------------------------------------------------------------------------------------
@@ -428,9 +420,7 @@ def _amounts_by_state(run: Run) -> dict[str, int]:
         used = by_name.get("aggregated", 0) + by_name.get("replaced", 0)
         by_name["delivered"] = max(0, by_name.get("delivered", 0) - used)  # the total counts all that arrived
         ended = sum(by_name.get(name, 0) for name in ("delivered", "cancelled", "aborted", "lost")) + used
-        by_name["queued"] = max(
-            0, by_name.get("queued", 0) - ended
-        )  # the total counts all that were ever queued
+        by_name["queued"] = max(0, by_name.get("queued", 0) - ended)  # the total counts all that were ever queued
         by_name |= {"sending": 0, "in_flight": 0}
     return {name: by_name.get(name, 0) for name in STATE_LOOK}
 
@@ -671,8 +661,7 @@ def comparison_table(comparison: Comparison, labels: Sequence[str]) -> tuple[lis
         "times fewer bytes",
     ]
     rows = [
-        [label, *_compared_cells(comparison.metric, row)]
-        for label, row in zip(labels, comparison.runs, strict=True)
+        [label, *_compared_cells(comparison.metric, row)] for label, row in zip(labels, comparison.runs, strict=True)
     ]
     return header, rows
 
@@ -693,9 +682,7 @@ def _compared_cells(metric: str, row: ComparedRun) -> list[str]:
     ]
 
 
-def _overlay_picture(
-    runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool
-) -> Picture:
+def _overlay_picture(runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool) -> Picture:
     figure, axes = _figure()
     _overlay(axes, runs, labels, comparison, by_bytes=by_bytes)
     name = metric_name(comparison.metric)
@@ -711,9 +698,7 @@ def _overlay_figure(runs: Sequence[Run], comparison: Comparison) -> Figure:
     return figure
 
 
-def _overlay(
-    axes: Axes, runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool
-) -> None:
+def _overlay(axes: Axes, runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool) -> None:
     column = "accuracy" if comparison.metric == "accuracy" else "loss"
     most = max((float(run.bytes_sent.max(initial=0)) for run in runs), default=0.0)
     divisor, unit = byte_unit(most)
@@ -819,9 +804,7 @@ def _bars_by_node(
         axes.xaxis.set_major_formatter(_PERCENT)
 
 
-def _horizontal_bars(
-    rows: Sequence[tuple[str, float, str]], x_label: str, text: Callable[[float], str]
-) -> Figure:
+def _horizontal_bars(rows: Sequence[tuple[str, float, str]], x_label: str, text: Callable[[float], str]) -> Figure:
     figure, axes = _figure()
     labels = [label for label, _, _ in rows]
     values = [value for _, value, _ in rows]

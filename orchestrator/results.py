@@ -311,9 +311,7 @@ class RunWriter:
         if messages is not None:
             _write_parquet(self.path / "messages.parquet", _messages_table(messages))
         if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
-            _write(
-                self.path / "links.csv", _links_csv(totals.uplink_utilization, totals.downlink_utilization)
-            )
+            _write(self.path / "links.csv", _links_csv(totals.uplink_utilization, totals.downlink_utilization))
         if fidelity is not None:
             _write(self.path / "fidelity.json", _json(fidelity))
         curve = {name: _float_column([row[name] for row in self._curve_rows]) for name in CURVE_COLUMNS}
@@ -558,8 +556,7 @@ def _partition_csv(facts: RunFacts) -> str:
 def _links_csv(uplink: Float64Vector, downlink: Float64Vector) -> str:
     lines = ["node,uplink_utilization,downlink_utilization"]
     lines += [
-        f"{node},{float(up)!r},{float(down)!r}"
-        for node, (up, down) in enumerate(zip(uplink, downlink, strict=True))
+        f"{node},{float(up)!r},{float(down)!r}" for node, (up, down) in enumerate(zip(uplink, downlink, strict=True))
     ]
     return "\n".join(lines) + "\n"
 
@@ -606,9 +603,7 @@ def summarize(
             for target in facts.targets
         },
         f"bytes_to_{suffix}": {
-            target_key(target): bytes_to_accuracy(
-                curve["bytes_sent"], values, target, higher_is_better=better
-            )
+            target_key(target): bytes_to_accuracy(curve["bytes_sent"], values, target, higher_is_better=better)
             for target in facts.targets
         },
         "bytes_sent": int(sum(totals.bytes.values())),
@@ -852,9 +847,7 @@ def _read_curve(path: Path) -> dict[str, Float64Vector]:
     lines = complete.split("\n")
     header = tuple(lines[0].split(","))
     if header != CURVE_COLUMNS:
-        raise ConfigError(
-            f"{path}: damaged: the first line does not name the columns {CURVE_COLUMNS[0]}, ..."
-        )
+        raise ConfigError(f"{path}: damaged: the first line does not name the columns {CURVE_COLUMNS[0]}, ...")
     rows = np.empty((len(lines) - 1, len(header)), dtype=np.float64)
     for number, line in enumerate(lines[1:]):
         cells = line.split(",")

@@ -111,9 +111,7 @@ class AdPsgdConfig(AlgorithmConfig):
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
         if self.form is Form.BLOCKING and self.exchange is Exchange.CONTINUOUS:
-            raise ConfigError(
-                "exchange=continuous: must be per_step with form: blocking, or no node ever trains"
-            )
+            raise ConfigError("exchange=continuous: must be per_step with form: blocking, or no node ever trains")
         if self.roles is Roles.BIPARTITE and _two_coloring(topology) is None:
             raise ConfigError(
                 "roles=bipartite: the topology must be bipartite and is not; use roles: parity, which ignores"
@@ -122,9 +120,7 @@ class AdPsgdConfig(AlgorithmConfig):
         if topology.num_nodes > 1:
             for node in range(topology.num_nodes):
                 if not _peers(topology, NodeId(node), self.roles):
-                    raise ConfigError(
-                        f"roles={self.roles.value}: leaves node {node} without a peer of the other role"
-                    )
+                    raise ConfigError(f"roles={self.roles.value}: leaves node {node} without a peer of the other role")
 
 
 class AdPsgd(Algorithm):

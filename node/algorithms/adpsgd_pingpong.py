@@ -113,9 +113,7 @@ class AdPsgdPingPong(Algorithm):
                 self._inbox.keep(event)
                 return []
             case kind:
-                raise ProtocolError(
-                    f"{kind.value} from node {event.sender}: not a message of adpsgd_pingpong"
-                )
+                raise ProtocolError(f"{kind.value} from node {event.sender}: not a message of adpsgd_pingpong")
 
     def _share_and_average(self, params: Vector) -> list[Effect]:
         self._ping = Message(MessageKind.PING, self._round, frozen(params))

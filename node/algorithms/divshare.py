@@ -119,8 +119,7 @@ class DivShare(Algorithm):
             effects.append(CancelQueued(abort_in_flight=self._flush is Flush.ALL))
         ordered, pieces = self._plan.cut(params)
         fragments = [
-            Message(MessageKind.FRAGMENT, self._round, values, fragment)
-            for fragment, values in enumerate(pieces)
+            Message(MessageKind.FRAGMENT, self._round, values, fragment) for fragment, values in enumerate(pieces)
         ]
         effects.append(Enqueue(address(self._rng, self._neighbors, fragments, self._recipients)))
         self._round += 1

@@ -86,8 +86,7 @@ class EpidemicConfig(AlgorithmConfig):
         check_recipients("recipients", self.recipients, topology)
         if self.graph is Graph.ORACLE and nodes * self.recipients % 2:
             raise ConfigError(
-                f"recipients={self.recipients}: nodes x recipients must be even with graph: oracle"
-                f" (nodes={nodes})"
+                f"recipients={self.recipients}: nodes x recipients must be even with graph: oracle (nodes={nodes})"
             )
         if self.graph is Graph.LOCAL and not self.redraw:
             raise ConfigError("redraw=false: must be true with graph: local")

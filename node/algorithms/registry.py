@@ -27,9 +27,7 @@ class Entry:
     summary: str
 
 
-def _entry(
-    config: type[ConfigT], algorithm: Callable[[NodeContext, ConfigT], Algorithm], summary: str
-) -> Entry:
+def _entry(config: type[ConfigT], algorithm: Callable[[NodeContext, ConfigT], Algorithm], summary: str) -> Entry:
     def make(context: NodeContext, given: AlgorithmConfig) -> Algorithm:
         assert isinstance(given, config)
         return algorithm(context, given)

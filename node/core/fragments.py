@@ -102,9 +102,7 @@ def num_fragments(omega: float, rounding: FragmentRounding) -> int:
 
 
 @lru_cache(maxsize=16)
-def fragment_plan(
-    tensor_sizes: tuple[int, ...], count: int, layout: FragmentLayout, seed: int
-) -> FragmentPlan:
+def fragment_plan(tensor_sizes: tuple[int, ...], count: int, layout: FragmentLayout, seed: int) -> FragmentPlan:
     """The plan that all nodes share. Cached, so that a thousand nodes in one process hold it once.
 
     Args:
@@ -121,9 +119,7 @@ def fragment_plan(
     """
     num_params = sum(tensor_sizes)
     if not 1 <= count <= num_params:
-        raise ConfigError(
-            f"number of fragments={count}: must be between 1 and the number of parameters, {num_params}"
-        )
+        raise ConfigError(f"number of fragments={count}: must be between 1 and the number of parameters, {num_params}")
     match layout:
         case FragmentLayout.RANDOM:
             fragments = _random_fragments(tensor_sizes, count, stream(seed, "fragment-plan"))
@@ -137,9 +133,7 @@ def fragment_plan(
     return FragmentPlan(order=order, bounds=tuple(int(b) for b in bounds))
 
 
-def _random_fragments(
-    tensor_sizes: tuple[int, ...], count: int, rng: np.random.Generator
-) -> list[IndexVector]:
+def _random_fragments(tensor_sizes: tuple[int, ...], count: int, rng: np.random.Generator) -> list[IndexVector]:
     pieces: list[list[IndexVector]] = [[] for _ in range(count)]
     offset = 0
     for size in tensor_sizes:

@@ -130,9 +130,7 @@ class NetworkPlan:
 
     def access(self, node: int) -> AccessProfile:
         """The bandwidths of a node's own link; latency, jitter and loss belong to pairs."""
-        return AccessProfile(
-            up=LinkShape(_finite(self.up_mbps[node])), down=LinkShape(_finite(self.down_mbps[node]))
-        )
+        return AccessProfile(up=LinkShape(_finite(self.up_mbps[node])), down=LinkShape(_finite(self.down_mbps[node])))
 
     def pair(self, source: int, destination: int) -> LinkShape:
         """The path from ``source`` to ``destination`` beyond their access links."""
@@ -144,9 +142,7 @@ class NetworkPlan:
         )
 
 
-def at(
-    value: float | npt.NDArray[np.float64] | npt.NDArray[np.int64], source: int, destination: int
-) -> float:
+def at(value: float | npt.NDArray[np.float64] | npt.NDArray[np.int64], source: int, destination: int) -> float:
     """The entry of a pair in a matrix, or the number that all pairs share."""
     if isinstance(value, np.ndarray):
         return value[source, destination].item()  # type: ignore[no-any-return]

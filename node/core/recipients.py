@@ -32,9 +32,7 @@ class Fanout(Sequence[Addressed]):
 
     __slots__ = ("_each", "_messages", "_order", "_recipients")
 
-    def __init__(
-        self, messages: Sequence[Message], recipients: npt.NDArray[np.int64], order: IndexVector
-    ) -> None:
+    def __init__(self, messages: Sequence[Message], recipients: npt.NDArray[np.int64], order: IndexVector) -> None:
         self._messages = messages
         self._each = recipients.shape[1]
         self._recipients = array("i", recipients.astype(np.intc).tobytes())

@@ -187,9 +187,7 @@ def exponential(num_nodes: int) -> Topology:
     """
     _require(num_nodes >= 2, f"num_nodes={num_nodes}: an exponential graph needs at least 2")
     hops = [1 << power for power in range((num_nodes - 1).bit_length())]
-    return from_edges(
-        num_nodes, ((node, (node + hop) % num_nodes) for node in range(num_nodes) for hop in hops)
-    )
+    return from_edges(num_nodes, ((node, (node + hop) % num_nodes) for node in range(num_nodes) for hop in hops))
 
 
 def torus(num_nodes: int, *, rows: int | None = None, columns: int | None = None) -> Topology:
@@ -256,14 +254,10 @@ def k_regular(num_nodes: int, *, degree: int, rng: np.random.Generator) -> Topol
                 graph = from_edges(num_nodes, edges)
                 if graph.is_connected():
                     return graph
-    raise ConfigError(
-        f"degree={degree}: no connected graph found in {MAX_ATTEMPTS} tries; choose a larger degree"
-    )
+    raise ConfigError(f"degree={degree}: no connected graph found in {MAX_ATTEMPTS} tries; choose a larger degree")
 
 
-def small_world(
-    num_nodes: int, *, degree: int, rewire_probability: float, rng: np.random.Generator
-) -> Topology:
+def small_world(num_nodes: int, *, degree: int, rewire_probability: float, rng: np.random.Generator) -> Topology:
     """A Watts-Strogatz graph: a ring of ``degree`` nearest neighbours with edges rewired at random.
 
     Each lattice edge (i, i+h) moves its far end, with the given probability, to a node drawn uniformly
@@ -276,9 +270,7 @@ def small_world(
     """
     _require(2 <= degree < num_nodes, f"degree={degree}: must be between 2 and num_nodes-1={num_nodes - 1}")
     _require(degree % 2 == 0, f"degree={degree}: must be even, half of it on each side of the ring")
-    _require(
-        0 <= rewire_probability <= 1, f"rewire_probability={rewire_probability}: must be between 0 and 1"
-    )
+    _require(0 <= rewire_probability <= 1, f"rewire_probability={rewire_probability}: must be between 0 and 1")
     for _ in range(MAX_ATTEMPTS):
         neighbors: list[set[int]] = [set() for _ in range(num_nodes)]
         for node in range(num_nodes):
@@ -348,9 +340,7 @@ def parse_edge_list(text: str, num_nodes: int, *, place: str) -> Topology:
             raise ConfigError(f"{place}:{number}: edge={shown}: must be two node numbers")
         a, b = map(int, words)
         if a >= num_nodes or b >= num_nodes:
-            raise ConfigError(
-                f"{place}:{number}: edge={shown}: both ends must be between 0 and {num_nodes - 1}"
-            )
+            raise ConfigError(f"{place}:{number}: edge={shown}: both ends must be between 0 and {num_nodes - 1}")
         if a == b:
             raise ConfigError(f"{place}:{number}: edge={shown}: must join two different nodes")
         edges.append((a, b))

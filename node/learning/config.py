@@ -54,9 +54,7 @@ class SyntheticConfig(_Declared):
     test_samples: int = Field(default=500, ge=1, description="Test samples.")
     features: int = Field(default=20, ge=1, description="Numbers in a sample.")
     classes: int = Field(default=10, ge=2, description="Number of classes.")
-    noise: float = Field(
-        default=1.0, ge=0, description="Standard deviation around a class's centre (centres have 1)."
-    )
+    noise: float = Field(default=1.0, ge=0, description="Standard deviation around a class's centre (centres have 1).")
 
 
 class SyntheticRatingsConfig(_Declared):
@@ -71,12 +69,7 @@ class SyntheticRatingsConfig(_Declared):
 
 
 DatasetConfig: TypeAlias = Annotated[
-    DigitsConfig
-    | Cifar10Config
-    | ImageFolderConfig
-    | MovieLensConfig
-    | SyntheticConfig
-    | SyntheticRatingsConfig,
+    DigitsConfig | Cifar10Config | ImageFolderConfig | MovieLensConfig | SyntheticConfig | SyntheticRatingsConfig,
     Field(discriminator="kind"),
 ]
 
@@ -168,9 +161,7 @@ class OptimizerConfig(_Declared):
     learning_rate: float = Field(
         default=0.05, ge=0, description="0 is allowed: nothing is learned, everything is sent."
     )
-    momentum: float = Field(
-        default=0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged."
-    )
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged.")
     weight_decay: float = Field(default=0.0, ge=0)
 
 
@@ -180,9 +171,7 @@ class LearningConfig(_Declared):
     dataset: DatasetConfig = DigitsConfig()
     model: ModelConfig = CNNConfig()
     partition: PartitionConfig = IIDConfig()
-    batch_size: int = Field(
-        default=8, ge=1, description="Samples per local step; the last of an epoch may be smaller."
-    )
+    batch_size: int = Field(default=8, ge=1, description="Samples per local step; the last of an epoch may be smaller.")
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
@@ -214,9 +203,7 @@ def check_compatible(learning: LearningConfig) -> None:
     if partition.kind == "by_user" and not ratings:
         raise ConfigError(f"learning.partition.kind=by_user: needs ratings, but {data} has none")
     if partition.kind in ("k_shards", "dirichlet") and ratings:
-        raise ConfigError(
-            f"learning.partition.kind={partition.kind}: needs class labels, but {data} has ratings"
-        )
+        raise ConfigError(f"learning.partition.kind={partition.kind}: needs class labels, but {data} has ratings")
     if isinstance(dataset, SyntheticRatingsConfig) and dataset.ratings_per_user > dataset.items:
         raise ConfigError(
             f"learning.dataset.ratings_per_user={dataset.ratings_per_user}: "

@@ -128,9 +128,7 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "fragmesh"
 
 
-def load_dataset(
-    config: DatasetConfig, data_root: Path | None, seed: int, progress: Progress | None = None
-) -> Dataset:
+def load_dataset(config: DatasetConfig, data_root: Path | None, seed: int, progress: Progress | None = None) -> Dataset:
     """Load a data set; the same config, files and seed give the same arrays.
 
     Args:
@@ -333,9 +331,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 def _load_image_folder(path: Path, report: Progress) -> Dataset:
     if not path.exists():
-        raise DataError(
-            f"{path}: no such image folder; expected a directory or .tar file with train|test/<class>/"
-        )
+        raise DataError(f"{path}: no such image folder; expected a directory or .tar file with train|test/<class>/")
     form = "tar" if path.is_file() else "directory"
     images = _cached("image_folder", path, lambda: _decode_image_folder(path, report))
     return _from_images(images, f"image folder {path.name} ({form})")
@@ -452,9 +448,7 @@ def _read_movielens(path: Path, seed: int) -> Dataset:
         with path.open(encoding="utf-8") as file:
             header = file.readline().strip()
             if header != "userId,movieId,rating,timestamp":
-                raise DataError(
-                    f"{path}: first line is {header[:60]!r}, expected userId,movieId,rating,timestamp"
-                )
+                raise DataError(f"{path}: first line is {header[:60]!r}, expected userId,movieId,rating,timestamp")
             table = np.loadtxt(file, delimiter=",", usecols=(0, 1, 2), dtype=np.float64, ndmin=2)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({_one_line(error)})") from error
@@ -498,10 +492,7 @@ def _read_cache(folder: Path) -> _Images | None:
     try:
         names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         # asarray drops the memmap class, whose indexing is slow, and keeps the shared pages.
-        arrays = [
-            np.asarray(np.load(folder / f"{array}.npy", mmap_mode="r", allow_pickle=False))
-            for array in _ARRAYS
-        ]
+        arrays = [np.asarray(np.load(folder / f"{array}.npy", mmap_mode="r", allow_pickle=False)) for array in _ARRAYS]
     except (OSError, EOFError, ValueError):
         return None
     return _Images(arrays[0], arrays[1], arrays[2], arrays[3], tuple(str(name) for name in names))

@@ -104,23 +104,17 @@ def build_model(config: ModelConfig, dataset: Dataset, seed: int) -> nn.Module:
     shape, classes = dataset.train.shape, dataset.num_classes
     ratings = dataset.kind == "ratings"
     if ratings != isinstance(config, MatrixFactorizationConfig):
-        raise ConfigError(
-            f"learning.model.kind={config.kind}: cannot learn {dataset.kind} ({dataset.source})"
-        )
+        raise ConfigError(f"learning.model.kind={config.kind}: cannot learn {dataset.kind} ({dataset.source})")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config:
             case GNLeNetConfig():
                 if shape != (3, 32, 32):
-                    raise ConfigError(
-                        f"learning.model.kind=gn_lenet: needs images of 3x32x32, got {_text(shape)}"
-                    )
+                    raise ConfigError(f"learning.model.kind=gn_lenet: needs images of 3x32x32, got {_text(shape)}")
                 return GNLeNet(classes)
             case CNNConfig(channels=channels):
                 if len(shape) != 3 or min(shape[1:]) < 4:
-                    raise ConfigError(
-                        f"learning.model.kind=cnn: needs images of at least 4x4, got {_text(shape)}"
-                    )
+                    raise ConfigError(f"learning.model.kind=cnn: needs images of at least 4x4, got {_text(shape)}")
                 return CNN(shape, channels, classes)
             case LogisticRegressionConfig():
                 return LogisticRegression(shape, classes)

@@ -67,9 +67,7 @@ def _iid(num_samples: int, num_nodes: int, seed: int) -> tuple[IndexVector, ...]
     return tuple(np.sort(part) for part in np.array_split(order, num_nodes))
 
 
-def _k_shards(
-    labels: npt.NDArray[np.int64], num_nodes: int, shards: int, seed: int
-) -> tuple[IndexVector, ...]:
+def _k_shards(labels: npt.NDArray[np.int64], num_nodes: int, shards: int, seed: int) -> tuple[IndexVector, ...]:
     """Random segments of what is left of the label-sorted list, node after node.
 
     Unlike "sort, cut into equal shards, deal", a segment may straddle two labels, and a few samples are never
@@ -105,9 +103,7 @@ def _cut(samples: IndexVector, start: int, length: int) -> tuple[IndexVector, In
     return np.concatenate([samples[start:], samples[:wrapped]]), samples[wrapped:start]
 
 
-def _dirichlet(
-    labels: npt.NDArray[np.int64], num_nodes: int, alpha: float, seed: int
-) -> tuple[IndexVector, ...]:
+def _dirichlet(labels: npt.NDArray[np.int64], num_nodes: int, alpha: float, seed: int) -> tuple[IndexVector, ...]:
     """Deal each class in proportions drawn from Dirichlet(alpha, ..., alpha) over the nodes.
 
     Every sample is dealt once. A node that draws nothing gets one sample of the node that has most,

@@ -108,9 +108,7 @@ class Learner:
         self._test_shape = dataset.test.shape
         self._subsets = test_subsets(partition, len(dataset.test), max_test_samples, seed)
 
-    def train(
-        self, node: NodeId, params: Tensor, velocity: Tensor | None, first_step: int, count: int
-    ) -> float:
+    def train(self, node: NodeId, params: Tensor, velocity: Tensor | None, first_step: int, count: int) -> float:
         """Take local steps in place.
 
         Args:

@@ -1,7 +1,7 @@
 """The order of events in virtual time.
 
-An entry of the heap is ``(time_ns, class, node, sequence, payload)``. Ties in time break by class, then by node, then by
-the order of scheduling, so that the order is total and the same in every run.
+An entry of the heap is ``(time_ns, class, node, sequence, payload)``. Ties in time break by class, then by node, then
+by the order of scheduling, so that the order is total and the same in every run.
 """
 
 from typing import Any, TypeAlias

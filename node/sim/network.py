@@ -92,9 +92,7 @@ class Flow:
         "updated_ns",
     )
 
-    def __init__(
-        self, source: int, destination: int, size: int, now_ns: int, token: Any, sequence: int
-    ) -> None:
+    def __init__(self, source: int, destination: int, size: int, now_ns: int, token: Any, sequence: int) -> None:
         self.source = source
         self.destination = destination
         self.size = size

@@ -256,9 +256,7 @@ class World:
             if (reason := node.algorithm.waiting_for()) is not None
         ]
         shown = "; ".join(waits[:4]) + (f"; and {len(waits) - 4} more" if len(waits) > 4 else "")
-        return (
-            f"deadlock at {self.now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"
-        )
+        return f"deadlock at {self.now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"
 
     # -- local steps -----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class UniformPreset(_Part):
@@ -16,17 +16,12 @@ class UniformPreset(_Part):
     bandwidth_mbps: float | None = Field(
         default=60.0,
         gt=0,
-        allow_inf_nan=False,
         description="up and down, 10^6 bits a second; null is unlimited",
     )
-    up_mbps: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="up, where it differs")
-    down_mbps: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="down, where it differs"
-    )
-    latency_ms: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="one way")
-    jitter_ms: float = Field(
-        default=0.0, ge=0, allow_inf_nan=False, description="standard deviation of the latency"
-    )
+    up_mbps: float | None = Field(default=None, gt=0, description="up, where it differs")
+    down_mbps: float | None = Field(default=None, gt=0, description="down, where it differs")
+    latency_ms: float = Field(default=1.0, ge=0, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
 
@@ -38,23 +33,16 @@ class StragglersPreset(_Part):
     """
 
     kind: Literal["stragglers"] = "stragglers"
-    bandwidth_mbps: float = Field(
-        default=60.0, gt=0, allow_inf_nan=False, description="of the other nodes, up and down"
-    )
+    bandwidth_mbps: float = Field(default=60.0, gt=0, description="of the other nodes, up and down")
     count: int = Field(ge=0, description="how many nodes are slow")
-    factor: float = Field(default=5.0, ge=1, allow_inf_nan=False, description="how many times slower")
-    jitter_mbps: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="spread of the stragglers' bandwidths"
-    )
+    factor: float = Field(default=5.0, ge=1, description="how many times slower")
+    jitter_mbps: float = Field(default=1.0, ge=0, description="spread of the stragglers' bandwidths")
     placement: Literal["random", "lowest_ids"] = Field(
         default="random",
-        description="which nodes are slow; lowest_ids is DivShare's public file, which ties them to the"
-        " first data",
+        description="which nodes are slow; lowest_ids is DivShare's public file, which ties them to the first data",
     )
-    latency_ms: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="one way")
-    jitter_ms: float = Field(
-        default=0.0, ge=0, allow_inf_nan=False, description="standard deviation of the latency"
-    )
+    latency_ms: float = Field(default=1.0, ge=0, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
     @model_validator(mode="after")
@@ -70,29 +58,19 @@ class RegionsPreset(_Part):
     """Nodes in regions, with a bandwidth per pair of regions."""
 
     kind: Literal["regions"] = "regions"
-    file: str | None = Field(
-        default=None, min_length=1, description="JSON file of regions; without it ten AWS regions"
-    )
+    file: str | None = Field(default=None, min_length=1, description="JSON file of regions; without it ten AWS regions")
     latency: Literal["constant", "rtt"] = Field(
         default="constant",
         description="constant is what DivShare's public file does; rtt takes half of the file's rtt_ms,"
         " which is unverified for the built-in regions",
     )
-    latency_ms: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="one way between regions, with latency: constant"
-    )
+    latency_ms: float = Field(default=1.0, ge=0, description="one way between regions, with latency: constant")
     intra_region_mbps: float | None = Field(
-        default=1000.0, gt=0, allow_inf_nan=False, description="between nodes of a region; null is unlimited"
+        default=1000.0, gt=0, description="between nodes of a region; null is unlimited"
     )
-    intra_region_latency_ms: float = Field(
-        default=0.5, ge=0, allow_inf_nan=False, description="one way within a region"
-    )
-    access_mbps: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="further limit of each node, up and down"
-    )
-    jitter_ms: float = Field(
-        default=0.0, ge=0, allow_inf_nan=False, description="standard deviation of the latency"
-    )
+    intra_region_latency_ms: float = Field(default=0.5, ge=0, description="one way within a region")
+    access_mbps: float | None = Field(default=None, gt=0, description="further limit of each node, up and down")
+    jitter_ms: float = Field(default=0.0, ge=0, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
 
@@ -120,13 +98,9 @@ class OverrideConfig(_Part):
 
     source: int = Field(ge=0, description="the sending node")
     destination: int = Field(ge=0, description="the receiving node")
-    bandwidth_mbps: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="limit of the pair, besides the access links"
-    )
-    latency_ms: float | None = Field(default=None, ge=0, allow_inf_nan=False, description="one way")
-    jitter_ms: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="standard deviation of the latency"
-    )
+    bandwidth_mbps: float | None = Field(default=None, gt=0, description="limit of the pair, besides the access links")
+    latency_ms: float | None = Field(default=None, ge=0, description="one way")
+    jitter_ms: float | None = Field(default=None, ge=0, description="standard deviation of the latency")
     loss_percent: float | None = Field(default=None, ge=0, lt=100, description="share of packets lost")
 
     @model_validator(mode="after")
@@ -147,17 +121,11 @@ class TraceConfig(_Part):
     """
 
     node: int | None = Field(default=None, ge=0, description="the node whose access link changes")
-    pair: tuple[int, int] | None = Field(
-        default=None, description="or [source, destination], whose own limit changes"
-    )
+    pair: tuple[int, int] | None = Field(default=None, description="or [source, destination], whose own limit changes")
     file: str = Field(min_length=1, description="path, relative to the experiment file")
-    direction: Literal["up", "down", "both"] = Field(
-        default="both", description="which side of the node's access link"
-    )
+    direction: Literal["up", "down", "both"] = Field(default="both", description="which side of the node's access link")
     repeat: bool = Field(default=False, description="start again after the last row")
-    repeat_until_s: float = Field(
-        default=3600.0, gt=0, allow_inf_nan=False, description="no repetition begins after this time"
-    )
+    repeat_until_s: float = Field(default=3600.0, gt=0, description="no repetition begins after this time")
 
     @model_validator(mode="after")
     def _names_one_place(self) -> "TraceConfig":
@@ -176,8 +144,7 @@ class NetworkConfig(_Part):
 
     model: Literal["access", "pairwise"] = Field(
         default="access",
-        description="access: a node's transfers share its up and down link; pairwise: each pair has its own"
-        " link",
+        description="access: a node's transfers share its up and down link; pairwise: each pair has its own link",
     )
     preset: PresetConfig = Field(default_factory=UniformPreset)
     sender: SenderConfig = Field(default_factory=SerialSender)

@@ -230,9 +230,7 @@ def _apply(draft: _Draft, override: OverrideConfig, num_nodes: int, place: str) 
         draft.loss[source, destination] = override.loss_percent / 100.0
 
 
-def _changes(
-    traces: tuple[TraceConfig, ...], num_nodes: int, base_dir: Path
-) -> tuple[tuple[int, CapacityChange], ...]:
+def _changes(traces: tuple[TraceConfig, ...], num_nodes: int, base_dir: Path) -> tuple[tuple[int, CapacityChange], ...]:
     changes: list[tuple[int, CapacityChange]] = []
     for index, trace in enumerate(traces):
         place = f"traces[{index}]"

@@ -145,9 +145,7 @@ class _Run:
     def _models(self) -> dict[NodeId, Vector]:
         if self._plan.config.evaluation.model == "after_aggregation":
             return {node.index: node.params for node in self._world.nodes}
-        return {
-            node.index: node.params if node.trained is None else node.trained for node in self._world.nodes
-        }
+        return {node.index: node.params if node.trained is None else node.trained for node in self._world.nodes}
 
     def _write_finished(self, *, wait: bool) -> None:
         for ticket, evaluations in self._trainer.collect(wait=wait):

@@ -65,9 +65,7 @@ def main() -> None:
         small, count_small = deliveries_per_second(100, ROUNDS * 4, traced=traced)
         large, count_large = deliveries_per_second(1_000, ROUNDS, traced=traced)
         label = "with messages.parquet columns" if traced else "counters only"
-        print(
-            f"{label}: 100 nodes {small:,.0f}/s ({count_small:,}), 1,000 nodes {large:,.0f}/s ({count_large:,})"
-        )
+        print(f"{label}: 100 nodes {small:,.0f}/s ({count_small:,}), 1,000 nodes {large:,.0f}/s ({count_large:,})")
         print(f"  cost of a delivery, 1,000 nodes : 100 nodes = {small / large:.2f}")
     sys.stdout.flush()
 

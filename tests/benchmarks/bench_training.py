@@ -149,9 +149,7 @@ def _bare_process(
         steps(LOCAL_STEPS)
 
 
-def bare_loop(
-    dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, processes: int = PROCESSES
-) -> Speed:
+def bare_loop(dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, processes: int = PROCESSES) -> Speed:
     """A hand-written loop: channels-last, one thread a process, flat gradients, nothing exchanged.
 
     Args:
@@ -190,9 +188,7 @@ def bare_loop(
     return stopwatch.speed(wall_s, trained * LOCAL_STEPS * rounds, trained * 2)
 
 
-def pool_loop(
-    dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, processes: int = PROCESSES
-) -> Speed:
+def pool_loop(dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, processes: int = PROCESSES) -> Speed:
     """The testbed's trainer, driven directly: a node's next steps begin when its last are done."""
     split = partition_dataset(LEARNING, dataset, models, seed=1)
     stopwatch = _Stopwatch()
@@ -217,9 +213,7 @@ def pool_loop(
     return stopwatch.speed(wall_s, models * LOCAL_STEPS * rounds, models * 2)
 
 
-def simulator_loop(
-    dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, processes: int = PROCESSES
-) -> Speed:
+def simulator_loop(dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, processes: int = PROCESSES) -> Speed:
     """A simulated run of DivShare with the trainer's worker processes; no evaluation."""
     split = partition_dataset(LEARNING, dataset, models, seed=1)
     stopwatch = _Stopwatch()
@@ -232,8 +226,7 @@ def simulator_loop(
             trainer.finish(NodeId(node))
         topology, config = full(models), DivShareConfig(omega=0.1, recipients=4)
         contexts = [
-            NodeContext(NodeId(node), topology, trainer.tensor_sizes, LOCAL_STEPS, seed=1)
-            for node in range(models)
+            NodeContext(NodeId(node), topology, trainer.tensor_sizes, LOCAL_STEPS, seed=1) for node in range(models)
         ]
         capacity = np.full(models, 60.0)
         world = World(
@@ -268,9 +261,7 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for name, arm in arms.items():
             speeds[name].append(arm(dataset, arguments.rounds))
-        print(
-            "training:", ", ".join(f"{name} {_text(runs[-1])}" for name, runs in speeds.items()), flush=True
-        )
+        print("training:", ", ".join(f"{name} {_text(runs[-1])}" for name, runs in speeds.items()), flush=True)
     for name in ("trainer", "simulation"):
         pairs = zip(speeds["bare loop"], speeds[name], strict=True)
         ratios = sorted(bare.steps_per_s / own.steps_per_s for bare, own in pairs)

@@ -95,9 +95,7 @@ def test_div_3_fragments_are_the_same_on_every_node_and_in_every_round() -> None
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40)
-def test_div_4_each_fragment_has_distinct_recipients(
-    nodes: int, omega: float, data: st.DataObject, seed: int
-) -> None:
+def test_div_4_each_fragment_has_distinct_recipients(nodes: int, omega: float, data: st.DataObject, seed: int) -> None:
     """After enqueueing: C*J entries, J distinct destinations for each fragment, never the node itself."""
     recipients = data.draw(st.integers(1, nodes - 1))
     run = Harness(divshare(nodes, omega=omega, recipients=recipients, seed=seed), zeros(8)).run(rounds=1)
@@ -115,9 +113,7 @@ def test_div_4_each_fragment_has_distinct_recipients(
 def test_div_5_every_message_is_somewhere(flush: str, transfer: int) -> None:
     """Enqueued = completed + aborted + flushed + still queued + in flight, for each node, at all times."""
     algorithms = divshare(5, omega=0.25, recipients=3, flush=flush)
-    run = Harness(
-        algorithms, zeros(8), transfer=lambda sender, _: transfer * (1 + sender), latency=lambda *_: 77
-    )
+    run = Harness(algorithms, zeros(8), transfer=lambda sender, _: transfer * (1 + sender), latency=lambda *_: 77)
     run.run(rounds=12, after_event=run.check_conservation)
     counters = [state.counters for state in run.nodes]
     assert sum(c.completed for c in counters) == len(run.delivered)
@@ -179,10 +175,7 @@ def test_div_8_the_mean_is_preserved_in_expectation_only() -> None:
     """The mixing matrix is doubly stochastic in expectation, not per realisation. Seeds 0..299."""
     models = random_models(8, 6, seed=1)
     changes = np.array(
-        [
-            mixed_once(divshare(8, (6,), omega=0.5, recipients=3, seed=seed), models).mean(axis=0)
-            for seed in range(300)
-        ]
+        [mixed_once(divshare(8, (6,), omega=0.5, recipients=3, seed=seed), models).mean(axis=0) for seed in range(300)]
     ) - np.mean(models, axis=0)
     error = changes.std(axis=0) / np.sqrt(len(changes))
     assert np.all(changes.std(axis=0) > 0.01)

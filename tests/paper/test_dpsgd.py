@@ -23,9 +23,7 @@ def test_dps_2_one_mixing_on_a_complete_graph_gives_the_mean(order: str) -> None
     np.testing.assert_allclose(run.models(), np.tile(np.mean(models, axis=0), (7, 1)), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "topology", [ring(6), star(6), from_edges(5, [(0, 1), (1, 2), (2, 3), (3, 1), (3, 4)])]
-)
+@pytest.mark.parametrize("topology", [ring(6), star(6), from_edges(5, [(0, 1), (1, 2), (2, 3), (3, 1), (3, 4)])])
 @pytest.mark.parametrize("order", ORDERS)
 def test_both_orders_are_their_formulas(topology: Topology, order: str) -> None:
     """x <- W y with y after local steps; or x_i <- sum_j w_ij x_j - eta g_i(x_i). W: Metropolis-Hastings."""
@@ -108,9 +106,7 @@ def test_waiting_for_names_the_missing_neighbors() -> None:
     assert [state.rounds for state in run.nodes] == [3, 2, 3, 2]
 
 
-@pytest.mark.parametrize(
-    ("sender", "round_"), [(2, 0), (1, 2), (1, -1)], ids=["stranger", "far ahead", "old"]
-)
+@pytest.mark.parametrize(("sender", "round_"), [(2, 0), (1, 2), (1, -1)], ids=["stranger", "far ahead", "old"])
 def test_messages_out_of_turn_are_refused(sender: int, round_: int) -> None:
     """Nobody but a neighbor, and nobody two rounds ahead, can have sent this."""
     algorithm = build("dpsgd", ring(5), (1,))[0]

@@ -29,9 +29,7 @@ def test_divshare_whole_and_unflushed_is_swift_divshare(seed: int) -> None:
         runs.append(run)
     first, second = runs
     np.testing.assert_array_equal(first.models(), second.models())
-    traffic = [
-        [(i.time, i.sender, i.receiver, i.message.round) for i in run.delivered] for run in (first, second)
-    ]
+    traffic = [[(i.time, i.sender, i.receiver, i.message.round) for i in run.delivered] for run in (first, second)]
     assert traffic[0] == traffic[1]
 
 

@@ -16,9 +16,7 @@ configs = st.one_of(
 
 @settings(max_examples=80, deadline=None)
 @given(configs, st.integers(1, 12), st.integers(0, 150), st.integers(1, 6), st.integers(0, 2**32))
-def test_every_split_is_sound(
-    config: PartitionConfig, num_nodes: int, extra: int, classes: int, seed: int
-) -> None:
+def test_every_split_is_sound(config: PartitionConfig, num_nodes: int, extra: int, classes: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(classes, size=num_nodes * 4 + extra)
     split = partition(config, labels, num_nodes, seed)
     used = np.concatenate(split.train_indices)

@@ -86,9 +86,7 @@ def test_torus() -> None:
     assert degrees(graphs.torus(60, columns=10)) == [4] * 60
     with pytest.raises(ConfigError, match="num_nodes=13: must be a product of two numbers"):
         graphs.torus(13)
-    with pytest.raises(
-        ConfigError, match="rows x columns=5 x 2: must both be >= 2 and multiply to num_nodes=12"
-    ):
+    with pytest.raises(ConfigError, match="rows x columns=5 x 2: must both be >= 2 and multiply to num_nodes=12"):
         graphs.torus(12, rows=5)
 
 

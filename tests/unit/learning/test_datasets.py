@@ -126,9 +126,7 @@ def refuse(*_: object, **__: object) -> None:
     raise OSError("no network\nhere")
 
 
-def test_missing_cifar10_says_what_was_looked_for_and_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_cifar10_says_what_was_looked_for_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "_read_official_cifar10", refuse)
     with pytest.raises(DataError, match=r"cifar10-imagefolder\*.*no network here.*FRAGMESH_DATA") as caught:
         load_dataset(Cifar10Config(), tmp_path, 1)
@@ -177,9 +175,7 @@ def test_ratings_are_split_70_to_30_per_user() -> None:
     assert np.bincount(dataset.test.inputs[:, 0].astype(np.int64)).tolist() == [6] * 7
 
 
-def test_the_data_root_is_the_argument_then_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_root_is_the_argument_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FRAGMESH_DATA", raising=False)
     assert resolve_data_root(None) is None
     monkeypatch.setenv("FRAGMESH_DATA", str(tmp_path))

@@ -71,9 +71,7 @@ def test_initial_values_follow_the_seed_and_leave_the_global_stream_alone() -> N
     torch.manual_seed(5)
     undisturbed = torch.rand(3)
     torch.manual_seed(5)
-    one, same, other = (
-        FlatModel(build_model(CNNConfig(), images(1, 8, 8), seed)).initial() for seed in (1, 1, 2)
-    )
+    one, same, other = (FlatModel(build_model(CNNConfig(), images(1, 8, 8), seed)).initial() for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), undisturbed)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

@@ -164,9 +164,7 @@ def test_batches_restart_with_a_new_shuffle_after_a_short_last_one() -> None:
     assert np.array_equal(np.sort(second), own)
     assert not np.array_equal(first, second)
     resumed = [
-        batch
-        for cut in pairwise((0, 50, 104, 150, 208))
-        for batch in batches.steps(NodeId(0), cut[0], cut[1] - cut[0])
+        batch for cut in pairwise((0, 50, 104, 150, 208)) for batch in batches.steps(NodeId(0), cut[0], cut[1] - cut[0])
     ]
     assert all(np.array_equal(a, b) for a, b in zip(epochs, resumed, strict=True))
 

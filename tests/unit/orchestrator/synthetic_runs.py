@@ -71,21 +71,15 @@ def messages(count: int = 500, *, nodes: int = 6, slow: int = 2) -> dict[str, np
     rng = np.random.default_rng(7)
     ids = np.arange(count, dtype=np.int64)
     sender = rng.integers(0, nodes, count)
-    state = rng.choice(
-        [s.value for s in MessageState], count, p=[0.01, 0.01, 0.01, 0.07, 0.55, 0.06, 0.25, 0.02, 0.02]
-    )
+    state = rng.choice([s.value for s in MessageState], count, p=[0.01, 0.01, 0.01, 0.07, 0.55, 0.06, 0.25, 0.02, 0.02])
     is_state = {s: state == s.value for s in MessageState}
     queued = np.sort(rng.integers(0, 100_000_000_000, count))
     wait = rng.exponential(np.where(sender < slow, 3e9, 3e8)).astype(np.int64)
     started = np.where(is_state[MessageState.CANCELLED] | is_state[MessageState.QUEUED], -1, queued + wait)
-    arrived = (
-        is_state[MessageState.DELIVERED] | is_state[MessageState.AGGREGATED] | is_state[MessageState.REPLACED]
-    )
+    arrived = is_state[MessageState.DELIVERED] | is_state[MessageState.AGGREGATED] | is_state[MessageState.REPLACED]
     sent = np.where(arrived | is_state[MessageState.IN_FLIGHT], started + 5_000_000, -1)
     delivered = np.where(arrived, sent + 1_000_000, -1)
-    aggregated = np.where(
-        is_state[MessageState.AGGREGATED], delivered + rng.integers(1, 5 * 10**8, count), -1
-    )
+    aggregated = np.where(is_state[MessageState.AGGREGATED], delivered + rng.integers(1, 5 * 10**8, count), -1)
     cancelled = np.where(
         is_state[MessageState.CANCELLED] | is_state[MessageState.ABORTED],
         np.maximum(started, queued) + wait,
@@ -156,9 +150,7 @@ def write_run(
     error: str | None = None,
 ) -> Path:
     """A whole run directory."""
-    writer = RunWriter.create(
-        root, facts(nodes=nodes, metric=metric, slow=slow, name=name), EXPERIMENT, ENVIRONMENT
-    )
+    writer = RunWriter.create(root, facts(nodes=nodes, metric=metric, slow=slow, name=name), EXPERIMENT, ENVIRONMENT)
     for index in range(samples):
         writer.add(sample(index, nodes=nodes, slow=slow, speed=speed))
     writer.finish(

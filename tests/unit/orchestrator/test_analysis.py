@@ -34,9 +34,7 @@ class Curve:
         return self.metric == "accuracy"
 
 
-def curve(
-    label: str, *values: float, step_s: float = 10.0, metric: str = "accuracy", rate: float = 100.0
-) -> Curve:
+def curve(label: str, *values: float, step_s: float = 10.0, metric: str = "accuracy", rate: float = 100.0) -> Curve:
     times = step_s * np.arange(len(values))
     return Curve(label, times, numbers(*values), rate * times, metric)
 

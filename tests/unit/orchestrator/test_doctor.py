@@ -68,9 +68,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 def test_a_bare_machine_can_simulate() -> None:
     found = by_name(examine(None, Described()))
     assert found["runtime simulation"].status == "ok"
-    assert {found[f"runtime {name}"].value for name in ("processes", "docker", "kubernetes")} == {
-        "not built yet"
-    }
+    assert {found[f"runtime {name}"].value for name in ("processes", "docker", "kubernetes")} == {"not built yet"}
     assert found["Docker client"].status == "missing"
     assert found["Docker daemon"].status == "missing"
     assert found["tc"].status == "missing"

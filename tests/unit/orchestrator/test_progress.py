@@ -10,9 +10,7 @@ from synthetic_runs import sample
 from orchestrator.progress import Pace, Progress, Snapshot
 
 
-def snapshot(
-    wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any
-) -> Snapshot:
+def snapshot(wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any) -> Snapshot:
     fields: dict[str, Any] = {
         "time_ns": round(share * 100_000_000_000),
         "end_ns": end_ns,

@@ -55,9 +55,7 @@ def test_a_disconnected_graph_is_refused_with_its_sizes(tmp_path: Path) -> None:
     (tmp_path / "g.txt").write_text("0 1\n1 2\n3 4\n")
     with pytest.raises(ConfigError) as caught:
         build({"kind": "edge_list", "file": "g.txt"}, tmp_path, nodes=6)
-    assert str(caught.value) == (
-        "topology.kind=edge_list: must be connected, has 3 components of sizes 3, 2, 1"
-    )
+    assert str(caught.value) == ("topology.kind=edge_list: must be connected, has 3 components of sizes 3, 2, 1")
 
 
 @pytest.mark.parametrize(
