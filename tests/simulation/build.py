@@ -1,0 +1,74 @@
+"""Small worlds for tests: any algorithm on any graph, with quadratic objectives."""
+
+import numpy as np
+
+from node.algorithms.registry import ALGORITHMS
+from node.core.algorithm import NodeContext
+from node.core.compute import ComputePlan
+from node.core.links import NetworkPlan
+from node.core.topology import Topology, complete_bipartite, full, ring
+from node.core.training import QuadraticTrainer
+from node.core.types import NodeId
+from node.core.units import ms_to_ns
+from node.sim.trace import Trace
+from node.sim.world import World
+
+NUM_PARAMS = 40
+EVERY_ALGORITHM: dict[str, dict[str, object]] = {
+    "divshare": {"omega": 0.25, "recipients": 2},
+    "swift_divshare": {"recipients": 2},
+    "adpsgd": {},
+    "adpsgd_pingpong": {"recipients": 2},
+    "swift": {},
+    "dpsgd": {},
+    "epidemic": {"recipients": 2},
+    "local": {},
+}
+"""Each algorithm with parameters that fit the graph of :func:`graph_for`."""
+
+
+def graph_for(kind: str, nodes: int) -> Topology:
+    """A graph that the algorithm accepts."""
+    if kind == "adpsgd":
+        return complete_bipartite(nodes)
+    return ring(nodes) if kind in ("swift", "dpsgd") else full(nodes)
+
+
+def network(nodes: int, mbps: float | list[float] = 1.0, **more: object) -> NetworkPlan:
+    """Equal or given access links, up and down alike."""
+    capacity = np.full(nodes, mbps, dtype=np.float64) if isinstance(mbps, float) else np.array(mbps)
+    return NetworkPlan("access", capacity, capacity, **{"header_bytes": 40, **more})  # type: ignore[arg-type]
+
+
+def world(
+    kind: str,
+    *,
+    nodes: int = 6,
+    network_plan: NetworkPlan | None = None,
+    step_ms: list[float] | None = None,
+    seed: int = 1,
+    max_rounds: int | None = None,
+    learning_rate: float = 0.1,
+    topology: Topology | None = None,
+    local_steps: int = 2,
+    jitter: float = 0.0,
+    **parameters: object,
+) -> World:
+    """A traced world; ``parameters`` go to the algorithm."""
+    topology = topology or graph_for(kind, nodes)
+    entry = ALGORITHMS[kind]
+    config = entry.config.model_validate({**EVERY_ALGORITHM[kind], **parameters})
+    targets = np.random.default_rng(seed).standard_normal((nodes, NUM_PARAMS)).astype(np.float32)
+    trainer = QuadraticTrainer(targets, learning_rate)
+    return World(
+        algorithms=[
+            entry.make(NodeContext(NodeId(i), topology, trainer.tensor_sizes, local_steps, seed), config)
+            for i in range(nodes)
+        ],
+        trainer=trainer,
+        network=network_plan or network(nodes),
+        compute=ComputePlan(tuple(ms_to_ns(ms) for ms in step_ms or [1.0] * nodes), jitter=jitter),
+        seed=seed,
+        max_rounds=max_rounds,
+        trace=Trace(),
+    )

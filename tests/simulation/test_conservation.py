@@ -1,0 +1,105 @@
+"""Nothing appears and nothing disappears: bytes and messages add up at every instant, for every algorithm."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.core.links import CapacityChange
+from node.core.messages import MessageState
+from node.sim.world import World
+from tests.simulation.build import EVERY_ALGORITHM, network, world
+
+LOSS_TOLERANT = [kind for kind in EVERY_ALGORITHM if kind not in ("dpsgd", "epidemic", "adpsgd")]
+INSTANTS_NS = np.linspace(0, 80e6, 23).astype(int).tolist()
+
+
+def check_bytes(w: World) -> None:
+    """GEN-5: bytes sent = received + in flight + dropped; messages likewise, per node and in total (DIV-5)."""
+    assert w.trace is not None
+    table, counters = w.trace.columns(), w.counters
+    state, wire = table["state"], table["wire_bytes"]
+    sent = sum(node.bytes_sent for node in w.nodes)
+    received = sum(node.bytes_received for node in w.nodes)
+    in_flight = int(wire[state == MessageState.IN_FLIGHT].sum())
+    assert sent == received + in_flight + counters.bytes["wasted"] + counters.bytes_lost
+    assert sum(counters.bytes.values()) == sent
+    for node in w.nodes:
+        own = state[table["sender"] == node.index]
+        fates = {fate: int((own == fate).sum()) for fate in MessageState}
+        assert node.queued == len(own) == sum(fates.values())
+        assert fates[MessageState.QUEUED] == len(node.outbox)
+        assert fates[MessageState.SENDING] == len(node.transfers) <= w.max_transfers
+        assert fates[MessageState.CANCELLED] == node.cancelled
+        assert fates[MessageState.ABORTED] == node.aborted
+        assert fates[MessageState.LOST] == node.lost
+    arrived = (MessageState.DELIVERED, MessageState.AGGREGATED, MessageState.REPLACED)
+    assert np.isin(state, arrived).sum() == counters.messages["delivered"]
+
+
+def step_through(w: World) -> None:
+    for instant in INSTANTS_NS:
+        w.advance(instant)
+        check_bytes(w)
+        for node in w.nodes:
+            node.algorithm.check_invariants()
+
+
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_gen_5_bytes_are_conserved(kind: str) -> None:
+    step_through(world(kind, step_ms=[1.0, 1.1, 1.3, 0.9, 2.5, 1.0]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(LOSS_TOLERANT),
+    mbps=st.lists(st.floats(0.05, 20), min_size=6, max_size=6),
+    transport=st.sampled_from(["reliable", "datagram"]),
+    loss=st.sampled_from([0.0, 0.02, 0.4]),
+    jitter_ns=st.sampled_from([0, 3_000_000]),
+    sender=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_gen_5_under_loss_jitter_and_changing_links(
+    kind: str, mbps: list[float], transport: str, loss: float, jitter_ns: int, sender: int, seed: int
+) -> None:
+    changes = (
+        (10_000_000, CapacityChange("up", 1, -1, 0.0)),
+        (25_000_000, CapacityChange("down", -1, 2, 0.01)),
+        (30_000_000, CapacityChange("up", 1, -1, 3.0)),
+        (40_000_000, CapacityChange("pair", 0, 3, 0.02)),
+    )
+    plan = network(
+        6,
+        mbps,
+        transport=transport,
+        loss=loss,
+        latency_ns=1_000_000,
+        jitter_ns=jitter_ns,
+        sender=sender,
+        changes=changes,
+    )
+    step_through(world(kind, network_plan=plan, seed=seed, jitter=0.1))
+
+
+@pytest.mark.parametrize("flush", ["queued_only", "all", "none"])
+@pytest.mark.parametrize("sender", [1, 3])
+def test_div_5_with_every_flush_and_sender(flush: str, sender: int) -> None:
+    slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
+    w = world("divshare", network_plan=slow, flush=flush)
+    step_through(w)
+    messages = w.counters.messages
+    assert (messages["cancelled"] > 0) == (flush != "none")
+    assert (messages["aborted"] > 0) == (flush == "all")
+
+
+def test_lost_and_retransmitted_bytes_are_counted_apart() -> None:
+    lossy = {"loss": 0.3, "latency_ns": 1_000}
+    reliable = world("divshare", network_plan=network(6, 5.0, **lossy))
+    reliable.advance(50_000_000)
+    assert reliable.counters.messages["lost"] == 0
+    assert reliable.counters.bytes["retransmitted"] > 0
+    datagram = world("divshare", network_plan=network(6, 5.0, transport="datagram", **lossy))
+    datagram.advance(50_000_000)
+    assert datagram.counters.messages["lost"] > 0
+    assert datagram.counters.bytes["retransmitted"] == 0

@@ -1,0 +1,52 @@
+"""Small runs as text, read and approved by a person once; a change of behaviour shows as a change of the text.
+
+After an intended change: ``FRAGMESH_WRITE_TRACES=1 pytest tests/simulation/test_traces.py``, then read the diff.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from node.core.messages import MessageState
+from node.sim.trace import KINDS
+from node.sim.world import World
+from tests.simulation.build import network, world
+
+TESTDATA = Path(__file__).parent / "testdata"
+
+
+def story(w: World) -> str:
+    """What happened to every message, in order of time."""
+    assert w.trace is not None
+    table = w.trace.columns()
+    lines = []
+    for row in range(len(w.trace)):
+        values = {name: int(column[row]) for name, column in table.items()}
+        what = f"{KINDS[values['kind']].value} r{values['round']}"
+        if values["fragment"] >= 0:
+            what += f" f{values['fragment']}"
+        name = f"#{row} {values['sender']}->{values['receiver']} {what}"
+        for event in ("queued", "started", "sent", "delivered", "aggregated", "cancelled"):
+            time_ns = values[f"{event}_ns"]
+            if time_ns < 0:
+                continue
+            extra = f" staleness {values['staleness']}" if event == "aggregated" else ""
+            order = ("sent", "delivered", "aggregated", "cancelled", "queued", "started").index(event)
+            lines.append((time_ns, order, row, f"{time_ns / 1e6:9.3f} ms  {event:10} {name}{extra}"))
+    fates = ", ".join(f"{MessageState(s).name.lower()} {int((table['state'] == s).sum())}" for s in MessageState)
+    rounds = ", ".join(f"node {node.index}: {node.rounds}" for node in w.nodes)
+    return "\n".join([line for *_, line in sorted(lines)] + [f"rounds: {rounds}", f"fates: {fates}", ""])
+
+
+@pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "adpsgd", "dpsgd"])
+def test_the_story_of_a_small_run_is_as_approved(kind: str) -> None:
+    # Node 2 has a tenth of the others' bandwidth: its queue is flushed under divshare and grows otherwise.
+    plan = network(3, [1.0, 1.0, 0.1], latency_ns=250_000)
+    options = {"omega": 0.5, "recipients": 1} if kind == "divshare" else {}
+    w = world(kind, nodes=3, network_plan=plan, step_ms=[1.0, 1.2, 1.5], **options)
+    w.advance(12_000_000)
+    path = TESTDATA / f"{kind}.txt"
+    if os.environ.get("FRAGMESH_WRITE_TRACES"):
+        path.write_text(story(w))
+    assert story(w) == path.read_text()

@@ -1,0 +1,175 @@
+"""The virtual-time driver: when things happen, who waits for whom, and that a seed replays a run."""
+
+import numpy as np
+import pytest
+
+from node.core.errors import RunnerError
+from node.core.links import CapacityChange
+from node.core.messages import MessageState
+from node.core.topology import full, ring
+from node.core.types import NodeId
+from node.sim.world import World
+from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, network, world
+
+HEADER = 40
+MODEL_BYTES = 4 * NUM_PARAMS + HEADER
+
+
+def table_of(w: World) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    assert w.trace is not None
+    return w.trace.columns()
+
+
+def test_a_transfer_takes_size_over_rate_and_then_the_latency() -> None:
+    # 200 bytes at 1.6 Mbit/s = 0.2 bytes/us: 1,000 us, then 500 us of latency.
+    plan = network(2, 1.6, latency_ns=500_000)
+    w = world("swift_divshare", nodes=2, recipients=1, network_plan=plan)
+    w.advance(3_600_000)
+    table = table_of(w)
+    assert table["queued_ns"][0] == table["started_ns"][0] == 2_000_000  # two local steps of 1 ms
+    assert table["sent_ns"][0] == 3_000_000
+    assert table["delivered_ns"][0] == 3_500_000
+
+
+def test_a_serial_sender_sends_in_order_and_a_parallel_one_shares_the_uplink() -> None:
+    for sender, expected in ((1, [3_000_000, 4_000_000]), (2, [4_000_000, 4_000_000])):
+        plan = network(3, 1.6, sender=sender)
+        w = world("swift_divshare", nodes=3, network_plan=plan, step_ms=[1.0, 50.0, 50.0])
+        w.advance(5_000_000)
+        table = table_of(w)
+        assert table["sent_ns"][table["sender"] == 0][:2].tolist() == expected
+
+
+def test_a_capacity_change_stretches_what_is_under_way() -> None:
+    # Half of the message has left after 0.5 ms; the rest takes four times as long.
+    plan = network(2, 1.6, changes=((2_500_000, CapacityChange("up", 0, -1, 0.4)),))
+    w = world("swift_divshare", nodes=2, recipients=1, network_plan=plan, step_ms=[1.0, 99.0])
+    w.advance(10_000_000)
+    assert table_of(w)["sent_ns"][0] == 2_500_000 + 2_000_000
+
+
+def test_evaluation_instants_change_nothing() -> None:
+    often, once = world("divshare"), world("divshare")
+    for instant in range(0, 60_000_000, 700_000):
+        often.advance(instant)
+    often.advance(60_000_000)
+    once.advance(60_000_000)
+    for name, column in table_of(once).items():
+        np.testing.assert_array_equal(table_of(often)[name], column)
+
+
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_a_seed_replays_a_run_and_another_one_does_not(kind: str) -> None:
+    runs = [world(kind, seed=seed, jitter=0.05) for seed in (3, 3, 4)]
+    for w in runs:
+        w.advance(60_000_000)
+    first, again, other = ([node.params for node in w.nodes] for w in runs)
+    np.testing.assert_array_equal(first, again)
+    for name, column in table_of(runs[0]).items():
+        np.testing.assert_array_equal(table_of(runs[1])[name], column)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_gen_1_one_node_follows_plain_sgd_bit_for_bit(kind: str) -> None:
+    w = world(kind, nodes=1, topology=full(1), max_rounds=7)
+    w.advance(10**12)
+    expected = w._trainer.initial_params()
+    for block in range(7):
+        w._trainer.begin(NodeId(0), expected, 2 * block, 2)
+        expected = w._trainer.finish(NodeId(0)).params
+    np.testing.assert_array_equal(w.nodes[0].params, expected)
+
+
+@pytest.mark.parametrize("kind", [k for k in EVERY_ALGORITHM if k not in ("dpsgd", "epidemic", "adpsgd")])
+def test_swi_4_wait_free_nodes_advance_by_their_own_compute_time_alone(kind: str) -> None:
+    """arXiv:2210.14026: a client never waits; here no message ever arrives."""
+    w = world(kind, network_plan=network(6, 1e-6), step_ms=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    w.advance(60_000_000)
+    assert [node.rounds for node in w.nodes] == [30, 15, 10, 7, 6, 5]
+    assert w.counters.messages["delivered"] == 0
+
+
+def test_dps_4_one_straggler_slows_every_round_of_dpsgd() -> None:
+    """A round takes the longest of compute plus the slowest neighbor's transfer."""
+    fast = world("dpsgd", nodes=4, network_plan=network(4, 100.0), topology=ring(4))
+    slow = world("dpsgd", nodes=4, network_plan=network(4, 100.0), topology=ring(4), step_ms=[1, 1, 9, 1])
+    for w in (fast, slow):
+        w.advance(200_000_000)
+    assert {node.rounds for node in fast.nodes} == {98}  # 2 ms of compute and 0.032 ms for two models
+    assert {node.rounds for node in slow.nodes} <= {10, 11, 12}
+    link = world("dpsgd", nodes=4, network_plan=network(4, [100.0, 100.0, 0.1, 100.0]), topology=ring(4))
+    link.advance(200_000_000)
+    # Two models of 200 bytes through a link of 0.1 Mbit/s: 32 ms a round.
+    assert max(node.rounds for node in link.nodes) <= 200 // 32 + 2
+
+
+def test_div_9_a_round_sends_at_most_j_models_whatever_the_uplink() -> None:
+    for mbps in (0.05, 1.0, 1e4):
+        w = world("divshare", network_plan=network(6, mbps), max_rounds=20)
+        w.advance(10**10)
+        table = table_of(w)
+        for node in w.nodes:
+            sent = (table["sender"] == node.index) & (table["sent_ns"] >= 0)
+            # Rounds begin every 2 ms; one fragment may be carried over into the next.
+            of_round = np.bincount(table["sent_ns"][sent] // 2_000_000, table["payload_bytes"][sent])
+            assert of_round.max(initial=0) <= 4 * NUM_PARAMS * 2 + 40
+
+
+def test_flush_all_delivers_nothing_of_an_earlier_round() -> None:
+    """Section 1.8 (i): with everything flushed, a delivered fragment is of its sender's current round."""
+    plan = network(6, [0.2, 0.2, 1.0, 1.0, 3.0, 3.0])
+    w = world("divshare", network_plan=plan, flush="all", step_ms=[1.0, 1.3, 0.7, 1.9, 1.1, 1.0])
+    w.advance(100_000_000)
+    table = table_of(w)
+    delivered = table["delivered_ns"] >= 0
+    assert delivered.sum() > 100
+    for node in w.nodes:
+        own = delivered & (table["sender"] == node.index)
+        shared_ns = np.unique(table["queued_ns"][table["sender"] == node.index])
+        current = np.searchsorted(shared_ns, table["delivered_ns"][own], side="right") - 1
+        np.testing.assert_array_equal(current, table["round"][own])
+
+
+def test_staleness_counts_from_the_round_being_averaged_into() -> None:
+    w = world("divshare", network_plan=network(6, 1000.0), max_rounds=10)
+    w.advance(10**10)
+    table = table_of(w)
+    assert set(table["staleness"][table["state"] == MessageState.AGGREGATED].tolist()) == {1}
+    synchronous = world("dpsgd", max_rounds=10)
+    synchronous.advance(10**10)
+    table = table_of(synchronous)
+    assert set(table["staleness"][table["state"] == MessageState.AGGREGATED].tolist()) == {0}
+
+
+def test_replaced_messages_are_found() -> None:
+    # Node 1 averages rarely, so that newer models of node 0 replace older ones.
+    w = world("swift_divshare", nodes=2, recipients=1, network_plan=network(2, 50.0), step_ms=[1.0, 20.0])
+    w.advance(85_000_000)
+    table = table_of(w)
+    to_slow = table["receiver"] == 1
+    assert (table["state"][to_slow] == MessageState.REPLACED).sum() > 10
+    assert (table["state"][to_slow] == MessageState.AGGREGATED).sum() == 2
+    assert (table["state"][~to_slow] == MessageState.REPLACED).sum() == 0
+
+
+def test_adp_3_a_ring_of_blocking_initiators_deadlocks_and_says_why() -> None:
+    w = world("adpsgd", nodes=3, topology=ring(3), form="blocking", roles="everyone")
+    with pytest.raises(RunnerError, match=r"deadlock at .* node 0 waits for .*; node 1 waits for"):
+        w.advance(10**10)
+
+
+def test_rounds_end_a_run_and_later_ones_do_not_train() -> None:
+    w = world("divshare", max_rounds=5, step_ms=[1.0, 1.0, 1.0, 4.0, 1.0, 1.0])
+    assert not w.advance(10**12)
+    assert w.finished
+    assert [node.rounds for node in w.nodes] == [5] * 6
+    assert [node.local_steps for node in w.nodes] == [10] * 6
+
+
+def test_a_stop_request_ends_the_run_at_once() -> None:
+    w = world("divshare")
+    w.advance(5_000_000)
+    w.stop_requested = True
+    assert not w.advance(10**10)
+    assert w.now_ns == 5_000_000
