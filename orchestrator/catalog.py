@@ -6,8 +6,11 @@ from pydantic import BaseModel
 
 from node.algorithms.registry import ALGORITHMS
 from node.learning.config import DatasetConfig, ModelConfig, PartitionConfig
+from orchestrator.config import ExperimentConfig
 from orchestrator.networks.config import PresetConfig, SenderConfig
 from orchestrator.topologies import TopologyConfig
+
+RUNTIMES = {"simulation": "training is real; time and links are virtual"}
 
 
 def catalog() -> dict[str, dict[str, str]]:
@@ -20,14 +23,14 @@ def catalog() -> dict[str, dict[str, str]]:
         "learning.partition.kind": _kinds(PartitionConfig),
         "network.preset.kind": _kinds(PresetConfig),
         "network.sender.kind": _kinds(SenderConfig),
-        "runtime": {"simulation": "training is real; time and links are virtual"},
+        "runtime": {name: RUNTIMES[name] for name in get_args(ExperimentConfig.model_fields["runtime"].annotation)},
     }
 
 
 def _kinds(union: Any) -> dict[str, str]:
-    """The members of a tagged union: kind -> first line of the docstring."""
+    """The members of a tagged union: kind -> first paragraph of the docstring."""
     members: list[type[BaseModel]] = list(get_args(get_args(union)[0]))
     return {
-        get_args(member.model_fields["kind"].annotation)[0]: (member.__doc__ or "").strip().splitlines()[0]
+        get_args(member.model_fields["kind"].annotation)[0]: " ".join((member.__doc__ or "").split("\n\n")[0].split())
         for member in members
     }

@@ -8,8 +8,10 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A testbed for decentralized learning under bad networks.",
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+# emoji: the line number in "edges.txt:100: ..." would become one.
+out = Console(soft_wrap=True, emoji=False, highlight=False)
+err = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
 
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment file (YAML).")]
 Overrides = Annotated[
@@ -57,6 +60,7 @@ def run(
 ) -> None:
     """Run an experiment and write its results."""
     plan = _read_plan(file, overrides, runtime, seed)
+    _check_data_root(data_root)
     from orchestrator.runners.base import RunOptions
     from orchestrator.runners.simulation import run_simulation
 
@@ -71,11 +75,11 @@ def run(
         ),
     )
     if as_json:
-        print(json.dumps({"event": "end", "run": str(outcome.path), "summary": outcome.summary}))
+        _print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
     else:
         _print_outcome(outcome.summary, outcome.path)
     if outcome.error is not None:
-        err.print(f"[red]failed:[/red] {escape(outcome.error)}")
+        _print_error("failed:", outcome.error)
     raise typer.Exit({"done": 0, "interrupted": 130, "failed": 3}[outcome.status])
 
 
@@ -89,6 +93,7 @@ def validate(
 ) -> None:
     """Check an experiment file and print what would run."""
     plan = _read_plan(file, overrides)
+    _check_data_root(data_root)
     rows = plan.describe()
     if with_data:
         from orchestrator.prepare import prepare
@@ -102,7 +107,7 @@ def validate(
             "parameters": f"{prepared.facts.num_params:,}",
         } | plan.sizes(prepared.facts.num_params)
     if as_json:
-        print(json.dumps({"file": str(file), "plan": rows}))
+        _print_json({"file": str(file), "plan": rows})
         return
     _print_rows(f"{plan.config.name}: valid", rows)
 
@@ -123,24 +128,21 @@ def compare(
     from orchestrator.report import comparison_table, unique_labels, write_comparison
     from orchestrator.results import load_run
 
+    if target is not None and not isfinite(target):
+        raise ConfigError(f"--target={target}: must be a finite number")
     loaded = [load_run(path, messages=False) for path in runs]
     comparison = compare_measured(loaded, target)
     if figure is not None:
         write_comparison(loaded, comparison, figure)
     if as_json:
-        print(json.dumps(dataclasses.asdict(comparison)))
+        _print_json(dataclasses.asdict(comparison))
         return
-    header, rows = comparison_table(comparison, unique_labels(loaded))
     goal = "nothing that all runs reach" if comparison.target is None else f"{comparison.target:.4f}"
     chosen = " (the best that every run reaches)" if comparison.target_is_automatic else ""
-    table = Table(title=f"{comparison.metric} to reach: {goal}{chosen}; baseline: the first run", title_justify="left")
-    for column in header:
-        table.add_column(column, justify="left" if column == header[0] else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    out.print(table)
+    title = f"{comparison.metric} to reach: {goal}{chosen}; baseline: the first run"
+    _print_comparison(title, *comparison_table(comparison, unique_labels(loaded)))
     if figure is not None:
-        out.print(str(figure))
+        print(figure)
 
 
 @app.command()
@@ -149,7 +151,7 @@ def report(run: RunPath) -> None:
     from orchestrator.report import write_report
     from orchestrator.results import load_run
 
-    out.print(str(write_report(load_run(run))))
+    print(write_report(load_run(run)))
 
 
 @app.command("list")
@@ -159,7 +161,7 @@ def list_(as_json: AsJson = False) -> None:
 
     content = catalog()
     if as_json:
-        print(json.dumps(content))
+        _print_json(content)
         return
     for kind, entries in content.items():
         _print_rows(kind, entries)
@@ -171,9 +173,10 @@ def doctor(data_root: DataRoot = None, as_json: AsJson = False) -> None:
     from node.learning.datasets import resolve_data_root
     from orchestrator.doctor import examine
 
+    _check_data_root(data_root)
     findings = examine(resolve_data_root(data_root))
     if as_json:
-        print(json.dumps([{"name": f.name, "value": f.value, "status": f.status, "note": f.note} for f in findings]))
+        _print_json([{"name": f.name, "value": f.value, "status": f.status, "note": f.note} for f in findings])
         return
     table = Table(title="doctor", title_justify="left")
     for column in ("what", "found", "", "note"):
@@ -191,11 +194,60 @@ def _read_plan(file: Path, overrides: list[str] | None, runtime: str | None = No
 
     items = list(overrides or [])
     items += [f"runtime={runtime}"] * (runtime is not None) + [f"seed={seed}"] * (seed is not None)
-    config = read_experiment(file, items)
-    try:
-        return make_plan(config, file.parent)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from None
+    return make_plan(read_experiment(file, items), file.parent, place=str(file))
+
+
+def _check_data_root(data_root: Path | None) -> None:
+    if data_root is not None and not data_root.is_dir():
+        raise ConfigError(f"--data-root={data_root}: is not a directory")
+
+
+def _print_json(value: object) -> None:
+    """One line of JSON; the figures of a model that has diverged, which JSON cannot say, become null."""
+    print(json.dumps(_plain(value), allow_nan=False))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def _print_error(what: str, message: str) -> None:
+    """Always one line, whatever the message quotes."""
+    err.print(f"[red]{what}[/red] {escape(' '.join(message.split()))}")
+
+
+WrongUsage: Any = typer.BadParameter.__mro__[2]
+"""Click's base of all complaints about a command line; which click, typer's own or the package, varies."""
+
+LEAVE_OUT = ("best, gain", "final", "at ")
+"""Beginnings of the columns that a narrow terminal does without, in this order; ``--json`` has them all."""
+
+NAME_WIDTH = 24
+"""Letters that a run's name has in a comparison before it is folded."""
+
+
+def _print_comparison(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """A row a run. Where there is no room, less important columns go, so that names stay readable."""
+    shown = list(range(len(header)))
+
+    def width() -> int:
+        figures = [max(len(word) for word in [*header[i].split(), *(row[i] for row in rows)]) for i in shown[1:]]
+        return min(NAME_WIDTH, max(len(row[0]) for row in rows)) + sum(figures) + 3 * len(shown) + 1
+
+    for beginning in LEAVE_OUT:
+        if width() > out.width:
+            shown = [i for i in shown if not header[i].startswith(beginning)]
+    table = Table(title=title, title_justify="left")
+    for i in shown:
+        table.add_column(header[i], justify="right" if i else "left", overflow="fold", no_wrap=False)
+    for row in rows:
+        # Figures do not break at their units.
+        table.add_row(escape(row[0]), *(escape(row[i].replace(" ", "\u00a0")) for i in shown[1:]))
+    out.print(table)
 
 
 def _print_rows(title: str, rows: dict[str, str]) -> None:
@@ -227,32 +279,55 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    _guard(lambda: app(standalone_mode=False))
+    # Also where a shell started this in the background with SIGINT ignored. Runners replace both while they run.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    sys.exit(_guard(lambda: app(standalone_mode=False)))
 
 
-def _guard(command: Callable[[], Any]) -> None:
+def _guard(command: Callable[[], Any]) -> int:
     """Run a command and turn its errors into one line and an exit code."""
-    import click
-
     try:
-        code = command()
-    except typer.Exit as leave:
-        code = leave.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except click.Abort:
-        code = 130
-    except (ConfigError, DataError) as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}")
-        code = 2
-    except TestbedError as error:
-        err.print(f"[red]failed:[/red] {escape(str(error))}")
-        code = 3
+        code = _run_command(command)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         err.print("interrupted")
         code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except MemoryError:
+        _print_error("failed:", "not enough memory; take fewer nodes, a smaller model or less data")
+        code = 3
+    except Exception as error:  # a bug of ours: the last frame of the program
+        if os.environ.get("FRAGMESH_TRACEBACK"):
+            raise
+        _print_error("failed:", f"{type(error).__name__}: {error}; a bug: FRAGMESH_TRACEBACK=1 shows where it happened")
+        code = 3
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # nothing is left to interrupt but the interpreter's own end
+    return code
+
+
+def _run_command(command: Callable[[], Any]) -> int:
+    try:
+        code = command()
+        return code if isinstance(code, int) else 0
+    except typer.Exit as leave:
+        return leave.exit_code
+    except typer.Abort:
+        return 130
+    except WrongUsage as error:
+        message = error.format_message()
+        if message:  # else the help has been printed instead
+            _print_error("error:", message)
+        return 2
+    except (ConfigError, DataError) as error:
+        _print_error("error:", str(error))
+        return 2
+    except TestbedError as error:
+        _print_error("failed:", str(error))
+        return 3
 
 
 if __name__ == "__main__":

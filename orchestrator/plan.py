@@ -4,7 +4,8 @@ A :class:`Plan` holds every decision that does not need the data set: the graph,
 and the algorithm of each node. All runtimes start from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan
-from node.core.errors import ConfigError
+from node.core.errors import ConfigError, DataError
 from node.core.links import NetworkPlan
 from node.core.rng import stream
 from node.core.topology import Topology
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
-from node.learning.config import check_compatible
+from node.learning.config import MovieLensConfig, SyntheticRatingsConfig, check_compatible
 from orchestrator.config import ComputeConfig, ExperimentConfig
 from orchestrator.networks import build_network
 from orchestrator.topologies import build_topology
@@ -29,12 +30,16 @@ from orchestrator.topologies import build_topology
 
 @dataclass(frozen=True)
 class Plan:
-    """One experiment, resolved as far as it can be without data."""
+    """One experiment, resolved as far as it can be without data.
+
+    ``place`` names the experiment file and begins the messages about it; empty without a file.
+    """
 
     config: ExperimentConfig
     topology: Topology
     network: NetworkPlan
     compute: ComputePlan
+    place: str = ""
 
     @property
     def algorithm(self) -> AlgorithmConfig:
@@ -58,10 +63,7 @@ class Plan:
             ConfigError: The algorithm's parameters do not fit the network or the model.
         """
         kind = self.config.algorithm.kind
-        try:
-            self.algorithm.check(self.topology, tensor_sizes)
-        except ConfigError as error:
-            raise ConfigError(f"algorithm.{kind}.{error}") from None
+        _check_algorithm(self.config, self.topology, tensor_sizes)
         return [
             ALGORITHMS[kind].make(
                 NodeContext(
@@ -131,27 +133,69 @@ def _span(values: Sequence[float]) -> str:
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
-def make_plan(config: ExperimentConfig, base_dir: Path) -> Plan:
+def make_plan(config: ExperimentConfig, base_dir: Path, place: str = "") -> Plan:
     """Resolve an experiment.
 
     Args:
         config: The experiment.
         base_dir: Folder of the experiment file; relative paths in the file start there.
+        place: The experiment file as the user named it, for messages; empty without a file.
 
     Raises:
         ConfigError: Parts of the experiment do not fit together.
     """
+    with naming(place):
+        return _make_plan(config, base_dir, place)
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Begin the messages of wrong input with where it stands; nothing is added for an empty place."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        if not place:
+            raise
+        raise type(error)(f"{place}: {error}") from error
+
+
+def _make_plan(config: ExperimentConfig, base_dir: Path, place: str) -> Plan:
     topology = build_topology(config.topology, config.nodes, config.seed, base_dir)
     network = build_network(config.network, config.nodes, config.seed, base_dir)
     compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
     check_compatible(config.learning)
+    _check_targets(config)
+    _check_algorithm(config, topology, _ANY_MODEL)
     algorithm = config.algorithm.selected
     if algorithm.needs_every_message and network.transport == "datagram" and np.any(network.loss):
         raise ConfigError(
             f"network.transport=datagram: {config.algorithm.kind} stops for good when a message is lost;"
             " must be reliable, or without loss"
         )
-    return Plan(config=config, topology=topology, network=network, compute=compute)
+    return Plan(config=config, topology=topology, network=network, compute=compute, place=place)
+
+
+_ANY_MODEL = (2**62,)
+"""Stands for a model that is not known yet and large enough for anything: what else is wrong shows without data."""
+
+
+def _check_algorithm(config: ExperimentConfig, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+    """Refuse an algorithm's parameters that fit neither the network nor the model, under their keys in the file."""
+    try:
+        config.algorithm.selected.check(topology, tensor_sizes)
+    except ConfigError as error:
+        message = str(error)
+        outside = message.startswith("topology:")  # what is wrong is not in the algorithm's section
+        section = f"algorithm.kind={config.algorithm.kind}: the " if outside else f"algorithm.{config.algorithm.kind}."
+        raise ConfigError(section + message.replace("topology:", "topology", 1)) from None
+
+
+def _check_targets(config: ExperimentConfig) -> None:
+    if isinstance(config.learning.dataset, MovieLensConfig | SyntheticRatingsConfig):
+        return  # an RMSE has no upper bound
+    for index, target in enumerate(config.output.targets or ()):
+        if not 0 <= target <= 1:
+            raise ConfigError(f"output.targets[{index}]={target:g}: must be an accuracy between 0 and 1")
 
 
 def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from node.core.algorithm import Algorithm
+from node.core.errors import DataError
 from node.core.training import TrainerAndEvaluator
 from node.learning.build import build_trainer, partition_dataset
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, naming
 from orchestrator.results import RunFacts
 
 ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
@@ -48,8 +49,17 @@ def prepare(
         ConfigError: Parts of the experiment do not fit together.
         DataError: The data set cannot be had.
     """
+    root = resolve_data_root(data_root)
+    with naming(plan.place):
+        return _prepare(plan, root, workers, command, report)
+
+
+def _prepare(plan: Plan, root: Path | None, workers: int, command: str, report: Report | None) -> Prepared:
     config, learning = plan.config, plan.config.learning
-    dataset = load_dataset(learning.dataset, resolve_data_root(data_root), config.seed, report)
+    try:
+        dataset = load_dataset(learning.dataset, root, config.seed, report)
+    except OSError as error:  # a folder that may not be read, a name that is too long
+        raise DataError(f"learning.dataset.kind={learning.dataset.kind}: cannot be read ({error})") from error
     split = partition_dataset(learning, dataset, config.nodes, config.seed)
     trainer = build_trainer(
         learning,

@@ -112,7 +112,7 @@ def build_topology(config: TopologyConfig, num_nodes: int, seed: int, base_dir: 
     try:
         graph = _build(config, num_nodes, seed, base_dir)
     except ConfigError as error:
-        raise ConfigError(f"topology.{error}") from None
+        raise ConfigError(_with_key(str(error), config.kind)) from None
     components = graph.components()
     if len(components) > 1:
         sizes = sorted(map(len, components), reverse=True)
@@ -121,6 +121,13 @@ def build_topology(config: TopologyConfig, num_nodes: int, seed: int, base_dir: 
             f"topology.kind={config.kind}: must be connected, has {len(sizes)} components of sizes {shown}"
         )
     return graph
+
+
+def _with_key(message: str, kind: str) -> str:
+    """A message about a graph in the words of the file, where the number of nodes stands outside the section."""
+    if message.startswith("num_nodes="):
+        return f"{message.removeprefix('num_')} (topology.kind={kind})"
+    return f"topology.{message.replace('num_nodes', 'nodes')}"
 
 
 def _build(config: TopologyConfig, num_nodes: int, seed: int, base_dir: Path) -> Topology:
@@ -153,6 +160,6 @@ def _build(config: TopologyConfig, num_nodes: int, seed: int, base_dir: Path) ->
 def _read(path: Path, shown: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"file={shown}: must be a readable text file ({reason})") from None

@@ -1,8 +1,14 @@
 """The ``network`` section of the experiment file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MBPS_MIN: Final = 1e-6
+"""One bit a second: with less, a message would take longer than a clock of 64 bits can tell."""
+MBPS_MAX: Final = 1e9
+MS_MAX: Final = 1e9
+"""Eleven days, one way."""
 
 
 class _Part(BaseModel):
@@ -15,13 +21,14 @@ class UniformPreset(_Part):
     kind: Literal["uniform"] = "uniform"
     bandwidth_mbps: float | None = Field(
         default=60.0,
-        gt=0,
+        ge=MBPS_MIN,
+        le=MBPS_MAX,
         description="up and down, 10^6 bits a second; null is unlimited",
     )
-    up_mbps: float | None = Field(default=None, gt=0, description="up, where it differs")
-    down_mbps: float | None = Field(default=None, gt=0, description="down, where it differs")
-    latency_ms: float = Field(default=1.0, ge=0, description="one way")
-    jitter_ms: float = Field(default=0.0, ge=0, description="standard deviation of the latency")
+    up_mbps: float | None = Field(default=None, ge=MBPS_MIN, le=MBPS_MAX, description="up, where it differs")
+    down_mbps: float | None = Field(default=None, ge=MBPS_MIN, le=MBPS_MAX, description="down, where it differs")
+    latency_ms: float = Field(default=1.0, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
 
@@ -33,16 +40,16 @@ class StragglersPreset(_Part):
     """
 
     kind: Literal["stragglers"] = "stragglers"
-    bandwidth_mbps: float = Field(default=60.0, gt=0, description="of the other nodes, up and down")
+    bandwidth_mbps: float = Field(default=60.0, ge=MBPS_MIN, le=MBPS_MAX, description="of the other nodes, up and down")
     count: int = Field(ge=0, description="how many nodes are slow")
-    factor: float = Field(default=5.0, ge=1, description="how many times slower")
-    jitter_mbps: float = Field(default=1.0, ge=0, description="spread of the stragglers' bandwidths")
+    factor: float = Field(default=5.0, ge=1, le=1e6, description="how many times slower")
+    jitter_mbps: float = Field(default=1.0, ge=0, le=MBPS_MAX, description="spread of the stragglers' bandwidths")
     placement: Literal["random", "lowest_ids"] = Field(
         default="random",
         description="which nodes are slow; lowest_ids is DivShare's public file, which ties them to the first data",
     )
-    latency_ms: float = Field(default=1.0, ge=0, description="one way")
-    jitter_ms: float = Field(default=0.0, ge=0, description="standard deviation of the latency")
+    latency_ms: float = Field(default=1.0, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
     @model_validator(mode="after")
@@ -64,13 +71,17 @@ class RegionsPreset(_Part):
         description="constant is what DivShare's public file does; rtt takes half of the file's rtt_ms,"
         " which is unverified for the built-in regions",
     )
-    latency_ms: float = Field(default=1.0, ge=0, description="one way between regions, with latency: constant")
-    intra_region_mbps: float | None = Field(
-        default=1000.0, gt=0, description="between nodes of a region; null is unlimited"
+    latency_ms: float = Field(
+        default=1.0, ge=0, le=MS_MAX, description="one way between regions, with latency: constant"
     )
-    intra_region_latency_ms: float = Field(default=0.5, ge=0, description="one way within a region")
-    access_mbps: float | None = Field(default=None, gt=0, description="further limit of each node, up and down")
-    jitter_ms: float = Field(default=0.0, ge=0, description="standard deviation of the latency")
+    intra_region_mbps: float | None = Field(
+        default=1000.0, ge=MBPS_MIN, le=MBPS_MAX, description="between nodes of a region; null is unlimited"
+    )
+    intra_region_latency_ms: float = Field(default=0.5, ge=0, le=MS_MAX, description="one way within a region")
+    access_mbps: float | None = Field(
+        default=None, ge=MBPS_MIN, le=MBPS_MAX, description="further limit of each node, up and down"
+    )
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
 
@@ -98,9 +109,11 @@ class OverrideConfig(_Part):
 
     source: int = Field(ge=0, description="the sending node")
     destination: int = Field(ge=0, description="the receiving node")
-    bandwidth_mbps: float | None = Field(default=None, gt=0, description="limit of the pair, besides the access links")
-    latency_ms: float | None = Field(default=None, ge=0, description="one way")
-    jitter_ms: float | None = Field(default=None, ge=0, description="standard deviation of the latency")
+    bandwidth_mbps: float | None = Field(
+        default=None, ge=MBPS_MIN, le=MBPS_MAX, description="limit of the pair, besides the access links"
+    )
+    latency_ms: float | None = Field(default=None, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float | None = Field(default=None, ge=0, le=MS_MAX, description="standard deviation of the latency")
     loss_percent: float | None = Field(default=None, ge=0, lt=100, description="share of packets lost")
 
     @model_validator(mode="after")
@@ -125,7 +138,7 @@ class TraceConfig(_Part):
     file: str = Field(min_length=1, description="path, relative to the experiment file")
     direction: Literal["up", "down", "both"] = Field(default="both", description="which side of the node's access link")
     repeat: bool = Field(default=False, description="start again after the last row")
-    repeat_until_s: float = Field(default=3600.0, gt=0, description="no repetition begins after this time")
+    repeat_until_s: float = Field(default=3600.0, gt=0, le=1e9, description="no repetition begins after this time")
 
     @model_validator(mode="after")
     def _names_one_place(self) -> "TraceConfig":
@@ -152,7 +165,7 @@ class NetworkConfig(_Part):
         default="reliable",
         description="lost packets are sent again (without congestion control), or lose the message",
     )
-    message_header_bytes: int = Field(default=64, ge=0, description="added to every message's payload")
+    message_header_bytes: int = Field(default=64, ge=0, le=2**20, description="added to every message's payload")
     overrides: tuple[OverrideConfig, ...] = Field(default=(), description="pairs that differ from the preset")
     traces: tuple[TraceConfig, ...] = Field(default=(), description="bandwidths that change over time")
 

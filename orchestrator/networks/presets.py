@@ -320,6 +320,6 @@ def _nanoseconds(milliseconds: float | FloatMatrix) -> int | npt.NDArray[np.int6
 def _read(path: Path, shown: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{shown}: must be a readable text file ({reason})") from None

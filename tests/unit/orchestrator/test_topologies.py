@@ -61,8 +61,8 @@ def test_a_disconnected_graph_is_refused_with_its_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "torus"}, "topology.num_nodes=13: must be a product"),
-        ({"kind": "k_regular", "degree": 3}, "topology.degree=3: num_nodes x degree = 39 must be even"),
+        ({"kind": "torus"}, "nodes=13: must be a product"),
+        ({"kind": "k_regular", "degree": 3}, "topology.degree=3: nodes x degree = 39 must be even"),
         ({"kind": "edge_list", "file": "none.txt"}, "topology.file=none.txt: must be a readable text file"),
         ({"kind": "edge_list", "file": "bad.txt"}, "topology.file=bad.txt:1: edge=0 99: both ends must be"),
     ],
