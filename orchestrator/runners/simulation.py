@@ -27,8 +27,18 @@ from orchestrator.progress import Progress, Snapshot
 from orchestrator.results import NodeSample, RunTotals, RunWriter, Sample
 from orchestrator.runners.base import RunOptions, RunOutcome, Status, stop_on_signals
 
+Tested = list[tuple[int, dict[NodeId, Evaluation]]]
+"""Finished evaluations: (ticket, result of each node)."""
+
 FOREVER_NS = 10**18
 """The end of a run that only rounds stop: 30 years."""
+
+STOP_PATIENCE_S = 3.0
+"""How long a run that was asked to stop waits for tests under way, which would be its last lines."""
+
+
+class _StopWaiting(Exception):
+    """Raised by the signal handler in a wait that nothing else ends."""
 
 
 def run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
@@ -47,14 +57,13 @@ def run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
         report=progress.preparing,
     )
     try:
-        writer = RunWriter.create(
-            options.out,
-            prepared.facts,
-            plan.config.model_dump(mode="json"),
-            environment(seed=plan.config.seed, data_source=prepared.dataset.source),
-        )
-        with progress:
-            return _Run(plan, prepared, writer, progress).execute()
+        run = _Run(plan, prepared, progress)
+        about = environment(seed=plan.config.seed, data_source=prepared.dataset.source)
+        # From the first file to the last, a signal is a request that leaves a valid result.
+        with stop_on_signals(run.request_stop):
+            writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
+            with progress:
+                return run.execute(writer)
     finally:
         prepared.trainer.close()
 
@@ -62,10 +71,9 @@ def run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
 class _Run:
     """One simulated run in progress."""
 
-    def __init__(self, plan: Plan, prepared: Prepared, writer: RunWriter, progress: Progress) -> None:
+    def __init__(self, plan: Plan, prepared: Prepared, progress: Progress) -> None:
         self._plan = plan
         self._trainer: TrainerAndEvaluator = prepared.trainer
-        self._writer = writer
         self._progress = progress
         self._trace = Trace() if plan.config.output.messages else None
         self._world = World(
@@ -81,25 +89,40 @@ class _Run:
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
         self._pending: dict[int, Sample] = {}
         self._last: Sample | None = None
+        self._only_waiting = False
         self._began = time.perf_counter()
 
-    def execute(self) -> RunOutcome:
+    def execute(self, writer: RunWriter) -> RunOutcome:
+        """Simulate, and write what comes of it.
+
+        A request to stop that comes when everything is simulated and tested leaves a complete result; the outcome
+        is ``interrupted`` all the same, for whoever asked.
+
+        Raises:
+            RunnerError: The results cannot be written.
+        """
         error: RunnerError | None = None
-        with stop_on_signals(self._request_stop):
-            try:
-                self._simulate()
-                self._write_finished(wait=True)
-            except RunnerError as failure:
-                error = failure
+        try:
+            self._simulate(writer)
+            self._wait_for_tests(writer)
+            self._show()
+        except RunnerError as failure:
+            # Workers may have been told to stop as well: that they ended is then no failure.
+            error = None if self._world.stop_requested else failure
         status: Status = "failed" if error else "interrupted" if self._world.stop_requested else "done"
         totals = self._totals(status, error)
         messages = None if self._trace is None else self._trace.columns()
         if messages is not None:
             totals = _count_replaced(totals, messages)
-        summary = self._writer.finish(totals, messages, fidelity=_fidelity())
-        return RunOutcome(self._writer.path, totals.status, summary, totals.error)
+        try:
+            summary = writer.finish(totals, messages, fidelity=_fidelity())
+        except RunnerError as failure:
+            raise error or failure from failure
+        if status == "done" and self._world.stop_requested:
+            status = "interrupted"
+        return RunOutcome(writer.path, status, summary, totals.error)
 
-    def _simulate(self) -> None:
+    def _simulate(self, writer: RunWriter) -> None:
         interval_ns = s_to_ns(self._plan.config.evaluation.interval_s)
         ticket, next_ns = 0, 0
         while True:
@@ -107,15 +130,18 @@ class _Run:
             if self._world.stop_requested and not reached:
                 return
             self._evaluate(ticket)
-            self._write_finished(wait=False)
+            self._write(writer, self._trainer.collect(wait=False))
             self._show()
             if not reached or next_ns >= self._end_ns:
                 return
             ticket += 1
             next_ns = min(next_ns + interval_ns, self._end_ns)
 
-    def _request_stop(self) -> None:
+    def request_stop(self) -> None:
+        """End at the next event; called by a signal's handler."""
         self._world.stop_requested = True
+        if self._only_waiting:
+            raise _StopWaiting
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
@@ -147,11 +173,28 @@ class _Run:
             return {node.index: node.params for node in self._world.nodes}
         return {node.index: node.params if node.trained is None else node.trained for node in self._world.nodes}
 
-    def _write_finished(self, *, wait: bool) -> None:
-        for ticket, evaluations in self._trainer.collect(wait=wait):
+    def _wait_for_tests(self, writer: RunWriter) -> None:
+        """Write the rest of the curve; when asked to stop, only what is known within STOP_PATIENCE_S."""
+        finished: Tested = []
+        try:
+            self._only_waiting = True
+            if not self._world.stop_requested:
+                finished = self._trainer.collect(wait=True)
+        except _StopWaiting:
+            pass
+        finally:
+            self._only_waiting = False
+        self._write(writer, finished)
+        until_s = time.monotonic() + STOP_PATIENCE_S
+        while self._pending and time.monotonic() < until_s:
+            self._write(writer, self._trainer.collect(wait=False))
+            time.sleep(0.02)
+
+    def _write(self, writer: RunWriter, finished: Tested) -> None:
+        for ticket, evaluations in finished:
             sample = _with_results(self._pending.pop(ticket), evaluations)
             self._last = sample
-            self._writer.add(sample)
+            writer.add(sample)
 
     # -- figures ---------------------------------------------------------------------------------------------
 
