@@ -282,7 +282,10 @@ def main() -> None:
     # Also where a shell started this in the background with SIGINT ignored. Runners replace both while they run.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    sys.exit(_guard(lambda: app(standalone_mode=False)))
+    code = _guard(lambda: app(standalone_mode=False))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # nothing is left to interrupt but the interpreter's own end
+    sys.exit(code)
 
 
 def _guard(command: Callable[[], Any]) -> int:
@@ -304,8 +307,6 @@ def _guard(command: Callable[[], Any]) -> int:
             raise
         _print_error("failed:", f"{type(error).__name__}: {error}; a bug: FRAGMESH_TRACEBACK=1 shows where it happened")
         code = 3
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # nothing is left to interrupt but the interpreter's own end
     return code
 
 

@@ -182,15 +182,14 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 
 def parse_experiment(content: Mapping[str, Any], place: str) -> ExperimentConfig:
     """Check a mapping against the declared experiment; ``place`` begins the error message."""
+    for key, flag in _flags_for_numbers(content, ExperimentConfig, ()):
+        raise ConfigError(f"{place}: {_path(key)}={_shown(flag)}: must be a number, not true or false")
     try:
-        config = ExperimentConfig.model_validate(content)
+        return ExperimentConfig.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=True)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigError(f"{place}: {_describe(problems[0])}{more}") from None
-    for key in _flags_for_numbers(content, ExperimentConfig, ""):
-        raise ConfigError(f"{place}: {key}: must be a number, is true or false")
-    return config
 
 
 def _parse_yaml(text: str, place: str) -> Any:
@@ -295,7 +294,8 @@ def _shown(value: object) -> str:
     """A value in at most one short line, however large it is."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return value if isinstance(value, str) and value.isidentifier() else _SHORT.repr(value)
+    plain = isinstance(value, str) and value.isidentifier() and len(value) <= 60
+    return str(value) if plain else _SHORT.repr(value)
 
 
 _SHORT: Final = reprlib.Repr()
@@ -318,20 +318,22 @@ def _path(parts: Iterable[str | int]) -> str:
     return text
 
 
-def _flags_for_numbers(value: object, annotation: Any, key: str) -> Iterator[str]:
-    """Where a valid mapping says true or false for a number, which pydantic takes for 1 or 0."""
+def _flags_for_numbers(
+    value: object, annotation: Any, key: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Where a mapping says true or false for a number, which pydantic takes for 1 or 0."""
     if isinstance(value, bool):
         kinds = set(_leaves(annotation))
         if kinds & {int, float} and bool not in kinds:
-            yield f"{key}={str(value).lower()}"
+            yield key, value
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _flags_for_numbers(item, annotation, f"{key}[{index}]")
+            yield from _flags_for_numbers(item, annotation, (*key, index))
     elif isinstance(value, dict):
-        fields = _fields(_union_member(annotation, value.get("kind", "")) or annotation) or {}
+        fields = _fields(_union_member(annotation, value.get("kind", "")) or annotation)
         for name, item in value.items():
-            inner = f"{key}.{name}" if key else str(name)
-            yield from _flags_for_numbers(item, fields.get(name, annotation), inner)
+            declared = annotation if fields is None else fields.get(name)
+            yield from _flags_for_numbers(item, declared, (*key, str(name)))
 
 
 def _leaves(annotation: Any) -> Iterator[Any]:
