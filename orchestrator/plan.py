@@ -23,7 +23,7 @@ from node.core.topology import Topology
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
 from node.learning.config import MovieLensConfig, SyntheticRatingsConfig, check_compatible
-from orchestrator.config import ComputeConfig, ExperimentConfig
+from orchestrator.config import ComputeConfig, ExperimentConfig, StopConfig
 from orchestrator.networks import build_network
 from orchestrator.topologies import build_topology
 
@@ -110,14 +110,17 @@ class Plan:
             "sender": f"{'serial' if network.sender == 1 else f'{network.sender} parallel transfers'},"
             f" {network.transport} transport",
             "stragglers": ", ".join(str(node) for node in sorted(self.stragglers)) or "none",
-            "stop": " or ".join(
-                [f"{config.stop.time_s:g} s"] * (config.stop.time_s is not None)
-                + [f"{config.stop.rounds} rounds"] * (config.stop.rounds is not None)
-            ),
+            "stop": _stop(config.stop),
             "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"
             f" {config.evaluation.max_samples or 'all'} test samples",
         }
         return {name: text.replace(" ,", ",") for name, text in rows.items()}
+
+
+def _stop(stop: StopConfig) -> str:
+    rules = [] if stop.time_s is None else [f"{stop.time_s:g} s"]
+    rules += [] if stop.rounds is None else [f"{stop.rounds} rounds"]
+    return " or ".join(rules)
 
 
 def _words(kind: str, section: BaseModel) -> str:
