@@ -233,17 +233,20 @@ NAME_WIDTH = 24
 def _print_comparison(title: str, header: list[str], rows: list[list[str]]) -> None:
     """A row a run. Where there is no room, less important columns go, so that names stay readable."""
     shown = list(range(len(header)))
+    name_width = min(NAME_WIDTH, max(len(row[0]) for row in rows))
 
-    def width() -> int:
-        figures = [max(len(word) for word in [*header[i].split(), *(row[i] for row in rows)]) for i in shown[1:]]
-        return min(NAME_WIDTH, max(len(row[0]) for row in rows)) + sum(figures) + 3 * len(shown) + 1
+    def figure_width(i: int) -> int:
+        return max(len(word) for word in [*header[i].split(), *(row[i] for row in rows)])
 
     for beginning in LEAVE_OUT:
-        if width() > out.width:
+        if name_width + sum(figure_width(i) for i in shown[1:]) + 3 * len(shown) + 1 > out.width:
             shown = [i for i in shown if not header[i].startswith(beginning)]
     table = Table(title=title, title_justify="left")
     for i in shown:
-        table.add_column(header[i], justify="right" if i else "left", overflow="fold", no_wrap=False)
+        if i == 0:
+            table.add_column(header[i], overflow="fold", min_width=name_width)
+        else:
+            table.add_column(header[i], overflow="fold", justify="right", max_width=figure_width(i))
     for row in rows:
         # Figures do not break at their units.
         table.add_row(escape(row[0]), *(escape(row[i].replace(" ", "\u00a0")) for i in shown[1:]))
@@ -298,7 +301,7 @@ def _guard(command: Callable[[], Any]) -> int:
         code = 130
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = 1  # as rich does in the middle of a table
     except MemoryError:
         _print_error("failed:", "not enough memory; take fewer nodes, a smaller model or less data")
         code = 3

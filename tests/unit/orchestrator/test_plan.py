@@ -125,7 +125,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"learning": {"partition": {"kind": "by_user"}}}, "learning.partition.kind=by_user: needs ratings"),
     ({"output": {"targets": [0.5, 90]}}, "output.targets[1]=90: must be an accuracy between 0 and 1"),
-] + [
+]
+REFUSED += [
     (
         {
             "algorithm": algorithm(kind, **({"recipients": 2} if kind == "epidemic" else {})),

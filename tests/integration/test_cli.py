@@ -1,0 +1,474 @@
+"""The command line from outside: what it prints and returns, that every choice runs, that a seed decides all."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import BaseModel
+
+from node.algorithms.registry import ALGORITHMS
+from orchestrator import cli
+from orchestrator.catalog import catalog
+from orchestrator.config import ExperimentConfig, read_experiment
+from orchestrator.plan import make_plan
+from orchestrator.results import CURVE_COLUMNS, load_run
+from orchestrator.runners.base import RunOptions, RunOutcome
+from orchestrator.runners.simulation import run_simulation
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "quickstart.yaml"
+
+TINY = """
+name: tiny
+nodes: 6
+algorithm:
+  local_steps: 1
+  divshare: {recipients: 2}
+  swift_divshare: {recipients: 2}
+  adpsgd_pingpong: {recipients: 2}
+  adpsgd: {roles: parity}
+  epidemic: {recipients: 2}
+learning:
+  dataset: {kind: synthetic, samples: 60, test_samples: 20, features: 4, classes: 3}
+  model: {kind: logistic_regression}
+compute: {step_time_ms: 5}
+network:
+  preset: {kind: uniform, bandwidth_mbps: 1, latency_ms: 1}
+evaluation: {interval_s: 0.01}
+stop: {rounds: 3}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """An experiment of milliseconds, beside the files that some choices need."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    (tmp_path / "edges.txt").write_text("".join(f"{node} {(node + 1) % 6}\n" for node in range(6)))
+    (tmp_path / "trace.csv").write_text("time_s,bandwidth_mbps\n0,1\n0.004,0.2\n0.008,0\n0.012,2\n")
+    return file
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of 3x32x32 pictures in three classes."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 2)):
+        for label in "abc":
+            folder = tmp_path / "pictures" / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No data but what the tests make, and one thread for torch."""
+    monkeypatch.setenv("FRAGMESH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FRAGMESH_DATA", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take a second, and have tests of their own."""
+    monkeypatch.setattr("orchestrator.report.write_report", lambda run: run.path / "report.html")
+
+
+def simulate(file: Path, *overrides: str, workers: int = 0) -> RunOutcome:
+    plan = make_plan(read_experiment(file, overrides), file.parent)
+    out = file.parent / "runs"
+    return run_simulation(plan, RunOptions(out=out, data_root=None, workers=workers, progress="quiet", command=""))
+
+
+# --- every choice runs --------------------------------------------------------------------------------------
+
+NEEDS_FILES_OF_OTHERS = {("learning.dataset.kind", "cifar10"), ("learning.dataset.kind", "movielens")}
+"""Choices that the tests of the learning room cover where there is real data."""
+
+RATINGS = ("learning.dataset={kind: synthetic_ratings, users: 12}", "learning.model={kind: matrix_factorization}")
+DIGITS = ("learning.dataset={kind: digits, max_train_samples: 60}", "evaluation.max_samples=20", "stop.rounds=2")
+IMAGES = (
+    "learning.dataset={kind: image_folder, path: pictures}",
+    "network.preset.bandwidth_mbps=null",
+    "stop.rounds=2",
+)
+LOSSY = "network.preset.loss_percent=20"
+SYNCHRONOUS = "algorithm.kind=dpsgd"  # any connected graph will do
+
+COMPANIONS: dict[tuple[str, object], tuple[str, ...]] = {
+    ("algorithm.epidemic.redraw", False): ("algorithm.epidemic.graph=oracle",),
+    ("algorithm.adpsgd.roles", "bipartite"): ("topology={kind: complete_bipartite}",),
+    ("topology.kind", "edge_list"): (SYNCHRONOUS, "topology.file=edges.txt"),
+    ("topology.kind", "erdos_renyi"): (SYNCHRONOUS, "topology.edge_probability=0.7"),
+    ("topology.kind", "k_regular"): (SYNCHRONOUS, "topology.degree=3"),
+    ("learning.dataset.kind", "digits"): DIGITS,
+    ("learning.dataset.kind", "image_folder"): IMAGES,
+    ("learning.dataset.kind", "synthetic_ratings"): RATINGS,
+    ("learning.model.kind", "gn_lenet"): IMAGES,
+    ("learning.model.kind", "cnn"): (*DIGITS, "learning.model.channels=2"),
+    ("learning.model.kind", "matrix_factorization"): RATINGS,
+    ("learning.partition.kind", "by_user"): RATINGS,
+    ("learning.partition.kind", "dirichlet"): ("learning.partition.alpha=0.5",),
+    ("network.model", "pairwise"): ("network.sender={kind: parallel, transfers: 2}",),
+    ("network.preset.kind", "regions"): ("network.model=pairwise", "network.preset={kind: regions}"),
+    ("network.preset.kind", "stragglers"): ("network.preset={kind: stragglers, count: 3, jitter_mbps: 0}",),
+    ("network.sender.kind", "parallel"): ("network.sender.transfers=3",),
+    ("network.transport", "reliable"): (LOSSY,),
+    ("network.transport", "datagram"): (LOSSY,),
+    ("compute.stragglers.placement", "random"): ("compute.stragglers.count=2", "compute.stragglers.factor=3"),
+    ("compute.stragglers.placement", "lowest_ids"): ("compute.stragglers.count=2", "compute.stragglers.factor=3"),
+    ("compute.stragglers.placement", "same_as_network"): (
+        "compute.stragglers.factor=3",
+        "network.preset={kind: stragglers, count: 3, jitter_mbps: 0}",
+    ),
+}
+"""What else a choice needs to make sense in the tiny experiment."""
+
+
+def choices(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, object]]:
+    """Every (key, value) among which a file can choose: enumerations, literals, flags and kinds."""
+    for name, field in model.model_fields.items():
+        key = f"{path}.{name}".removeprefix(".")
+        annotation = field.annotation
+        if get_origin(annotation) is Literal and name != "kind":
+            yield from ((key, value) for value in get_args(annotation))
+        elif annotation is bool:
+            yield from ((key, value) for value in (True, False))
+        elif isinstance(annotation, type) and issubclass(annotation, Enum):
+            yield from ((key, member.value) for member in annotation)
+        members = [annotation, *get_args(annotation), *(a for arg in get_args(annotation) for a in get_args(arg))]
+        for member in members:
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                yield from choices(member, key if len(members) == 1 else f"{key}<{member.__name__}>")
+
+
+def of_kinds() -> Iterator[tuple[str, object]]:
+    for key, kinds in catalog().items():
+        if key != "runtime":
+            yield from ((key, kind) for kind in kinds)
+
+
+CHOICES = sorted({*choices(ExperimentConfig), *of_kinds()} - NEEDS_FILES_OF_OTHERS, key=str)
+
+
+def settings(key: str, value: object) -> list[str]:
+    """A choice as --set would make it, with what it needs."""
+    text = json.dumps(value)
+    if key.startswith("network.traces"):
+        period = {"repeat": "true", "repeat_until_s": 0.1}
+        fields = {"node": 0, "file": "trace.csv", **period, key.rsplit(".", 1)[1]: value}
+        return [f"network.traces=[{json.dumps(fields)}]"]
+    if key.startswith("network.preset<"):
+        member, name = key.removeprefix("network.preset<").split(">.")
+        kind = member.removesuffix("Preset").lower()
+        # Between continents a message takes longer than the tiny experiment.
+        return [*COMPANIONS["network.preset.kind", kind], f"network.preset.{name}={text}", "compute.step_time_ms=200"]
+    extra = COMPANIONS.get((key, value), ())
+    if key.endswith(".kind") and key != "algorithm.kind":
+        section = key.removesuffix(".kind")
+        if any(item.startswith(f"{section}={{") for item in extra):
+            return list(extra)
+        default = [SYNCHRONOUS] if section == "topology" else []
+        return [f"{section}={{kind: {value}}}", *default, *(i for i in extra if not i.startswith(f"{section}={{"))]
+    if key.startswith("algorithm.") and key != "algorithm.kind":
+        return [f"algorithm.kind={key.split('.')[1]}", *extra, f"{key}={text}"]
+    return [*extra, f"{key}={text}"]
+
+
+def test_the_choices_are_found() -> None:
+    """The walk sees every kind of declaration; a floor below what there is today."""
+    assert len(CHOICES) > 75
+    keys = {key for key, _ in CHOICES}
+    assert {"algorithm.divshare.flush", "evaluation.model", "network.transport", "output.messages"} <= keys
+    assert {"algorithm.adpsgd_pingpong.alias_bug", "compute.stragglers.placement", "learning.precision"} <= keys
+    assert {value for key, value in CHOICES if key == "algorithm.kind"} == set(ALGORITHMS)
+    assert set(COMPANIONS) <= set(CHOICES)
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize(("key", "value"), CHOICES, ids=lambda part: str(part))
+def test_every_choice_runs(
+    key: str, value: object, tiny: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(key, value)
+    if any("pictures" in item for item in chosen):
+        request.getfixturevalue("images")
+        monkeypatch.setenv("FRAGMESH_DATA", str(tiny.parent))
+    outcome = simulate(tiny, *chosen)
+    assert outcome.status == "done"
+    assert outcome.error is None
+    run = load_run(outcome.path)
+    rounds = read_experiment(tiny, chosen).stop.rounds
+    assert run.curve["rounds_min"][-1] == run.curve["rounds_max"][-1] == rounds
+    assert np.isfinite(run.curve["loss_mean"]).all()
+    assert (run.messages is None) == (key == "output.messages" and value is False)
+    if "local" not in chosen[0]:
+        assert outcome.summary["messages"]["delivered"] > 0
+        assert np.isfinite(run.curve["consensus_distance"]).all()
+
+
+NUMBERS = [
+    "learning.optimizer={momentum: 0.9, weight_decay: 0.01}",
+    "learning.optimizer.learning_rate=0",
+    "learning.batch_size=1000",
+    "compute.jitter_percent=50",
+    "compute.slowdown={0: 3, 5: 1.5}",
+    "network.preset={kind: uniform, bandwidth_mbps: null, latency_ms: 0}",
+    "network.preset={kind: uniform, up_mbps: 1, down_mbps: 0.5, jitter_ms: 3, loss_percent: 5}",
+    "network.overrides=[{source: 0, destination: 1, bandwidth_mbps: 0.01, latency_ms: 9, loss_percent: 50}]",
+    "network.overrides=[{source: 0, destination: 1, jitter_ms: 1}, {source: 1, destination: 0, latency_ms: 2}]",
+    "network.traces=[{pair: [0, 1], file: trace.csv}, {node: 2, file: trace.csv, direction: up}]",
+    "network.message_header_bytes=0",
+    "evaluation={interval_s: 1000, max_samples: 5}",
+    "stop={time_s: 0.0123}",
+    "output.targets=[0.5, 0.25]",
+    "seed=9223372036854775807",
+    "algorithm.local_steps=7",
+]
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("override", NUMBERS)
+@pytest.mark.parametrize("kind", ["divshare", "swift"])
+def test_every_number_has_an_effect_or_none_but_runs(kind: str, override: str, tiny: Path) -> None:
+    outcome = simulate(tiny, f"algorithm.kind={kind}", override)
+    assert outcome.status == "done"
+    assert outcome.summary["messages"]["delivered"] > 0
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_one_node_alone_runs_where_it_may(kind: str, tiny: Path) -> None:
+    """Nobody to talk to is an input error for some algorithms, and no deadlock for the others."""
+    sizes = ["nodes=1", f"algorithm.kind={kind}"]
+    if ALGORITHMS[kind].config.model_fields.keys() & {"recipients"}:
+        with pytest.raises(Exception, match=rf"algorithm\.{kind}\.recipients=2: must be at most 0"):
+            simulate(tiny, *sizes)
+    else:
+        assert simulate(tiny, *sizes).status == "done"
+
+
+# --- one seed, one run --------------------------------------------------------------------------------------
+
+
+def contents(outcome: RunOutcome) -> dict[str, Any]:
+    run = load_run(outcome.path)
+    assert run.nodes is not None
+    assert run.messages is not None
+    return {
+        "curve": (outcome.path / "curve.csv").read_bytes(),
+        "nodes": {name: column.tobytes() for name, column in run.nodes.items()},
+        "messages": {name: column.tobytes() for name, column in run.messages.items()},
+        "links": (outcome.path / "links.csv").read_bytes(),
+    }
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_a_seed_decides_everything_however_many_workers(kind: str, tiny: Path) -> None:
+    same = [
+        f"algorithm.kind={kind}",
+        "learning.optimizer.momentum=0.5",
+        "compute.jitter_percent=20",
+        "network.preset.jitter_ms=1",
+        "network.preset.loss_percent=2",
+    ]
+    runs = [contents(simulate(tiny, *same, workers=workers)) for workers in (0, 0, 1, 2)]
+    assert runs[1:] == runs[:1] * 3
+    other = contents(simulate(tiny, *same, "seed=2"))
+    assert other["curve"] != runs[0]["curve"]
+    if kind != "local":
+        assert other["messages"] != runs[0]["messages"]
+
+
+# --- the commands -------------------------------------------------------------------------------------------
+
+
+def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of a command in this process."""
+    code = cli._guard(lambda: cli.app([str(argument) for argument in arguments], standalone_mode=False))
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert "\x1b" not in captured.out + captured.err
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs of divshare and swift with a report."""
+    folder = tmp_path_factory.mktemp("two")
+    file = folder / "tiny.yaml"
+    file.write_text(TINY)
+    return [
+        simulate(file, f"algorithm.kind={kind}", f"name={kind}-on-a-slow-network").path
+        for kind in ("divshare", "swift_divshare")
+    ]
+
+
+def test_run_prints_where_its_results_are(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "run", tiny, "--out", tiny.parent / "o", "--workers", 0, "--seed", 7)
+    assert code == 0
+    (path,) = (tiny.parent / "o").iterdir()
+    assert path.name in out
+    assert "done" in out
+    assert len(err.splitlines()) >= 1
+    run = load_run(path)
+    assert run.status == "done"
+    assert run.facts.seed == 7
+    assert {file.name for file in path.iterdir()} == {
+        *("facts.json", "experiment.yaml", "environment.json", "partition.csv", "curve.csv", "nodes.parquet"),
+        *("messages.parquet", "links.csv", "fidelity.json", "summary.json", "report.html"),
+    }
+    with (path / "curve.csv").open() as file:
+        assert tuple(next(csv.reader(file))) == CURVE_COLUMNS
+    again = simulate(path / "experiment.yaml")
+    assert (again.path / "curve.csv").read_bytes() == (path / "curve.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_run_for_machines_prints_json_lines_only(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "run", tiny, "--out", tiny.parent / "o", "--workers", 0, "--json")
+    assert (code, err) == (0, "")
+    events = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]
+    assert {event["event"] for event in events} <= {"preparing", "progress", "end"}
+    assert events[-1]["event"] == "end"
+    assert events[-1]["summary"]["status"] == "done"
+    assert Path(events[-1]["run"]).is_dir()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_model_that_diverges_is_still_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--out", tiny.parent / "o", "--workers", 0, "--set", "learning.optimizer.learning_rate=1e30")
+    code, out, _ = invoke(capsys, "run", tiny, *arguments, "--set", "algorithm.local_steps=20", "--json")
+    assert code == 0
+    end = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()][-1]
+    code, out, _ = invoke(capsys, "compare", end["run"], end["run"], "--json")
+    assert code == 0
+    json.loads(out, parse_constant=pytest.fail)
+    assert invoke(capsys, "compare", end["run"], end["run"])[0] == 0
+
+
+def test_validate_prints_the_plan(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "validate", tiny)
+    assert (code, err) == (0, "")
+    assert "tiny: valid" in out
+    for word in ("divshare", "logistic_regression", "parameters", "a whole model", "3 rounds"):
+        assert word in out
+    code, out, err = invoke(capsys, "validate", tiny, "--json", "--set", "stop.time_s=2")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["plan"]["stop"] == "2 s or 3 rounds"
+    assert not list(tiny.parent.glob("runs*"))
+
+
+def test_validate_can_do_without_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    for file in QUICKSTART.parent.glob("*.yaml"):
+        code, out, _ = invoke(capsys, "validate", file, "--no-data", "--json")
+        assert code == 0
+        assert json.loads(out)["file"] == str(file)
+
+
+def test_compare(two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "compare", *two_runs, "--out", tmp_path / "c.png")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == str(tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size > 1000
+    code, out, err = invoke(capsys, "compare", *two_runs, "--json", "--target", 0.3)
+    assert (code, err) == (0, "")
+    content = json.loads(out)
+    assert content["target"] == 0.3
+    assert [row["label"] for row in content["runs"]] == [
+        "divshare-on-a-slow-network",
+        "swift_divshare-on-a-slow-network",
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_a_comparison_keeps_names_whole(
+    columns: int, two_runs: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are folded, never cut; no line is longer than the terminal; figures are not torn apart."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = invoke(capsys, "compare", *two_runs)
+    assert code == 0
+    table = [line for line in out.splitlines() if line.startswith(("│", "┃"))]
+    assert all(len(line) <= columns for line in table)
+    assert "…" not in out
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in table if line.startswith("│")]
+    names = "".join(row[0] for row in rows)
+    assert names == "divshare-on-a-slow-networkswift_divshare-on-a-slow-network"
+    assert len(rows) <= {60: 99, 80: 6, 200: 2}[columns]
+    assert any("×" in cell for row in rows for cell in row)
+
+
+def test_report_is_written_anew(two_runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    page = two_runs[0] / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    code, out, err = invoke(capsys, "report", two_runs[0])
+    assert (code, out, err) == (0, f"{page}\n", "")
+    assert page.read_bytes() == before
+
+
+def test_list_names_everything_that_a_file_can(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "list", "--json")
+    assert (code, err) == (0, "")
+    content = json.loads(out)
+    assert content.keys() == catalog().keys()
+    code, plain, _ = invoke(capsys, "list")
+    assert code == 0
+    for key, kinds in content.items():
+        assert key in plain
+        for kind, text in kinds.items():
+            assert kind in plain
+            assert text.endswith((".", ")")) or " " in text
+
+
+def test_doctor_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "doctor", "--json")
+    assert (code, err) == (0, "")
+    assert all(finding["status"] in ("ok", "warn", "missing") for finding in json.loads(out))
+    assert invoke(capsys, "doctor")[0] == 0
+
+
+def test_help_needs_no_torch() -> None:
+    """Commands that do not train start at once."""
+    code = "import sys; from orchestrator import cli; cli._guard(lambda: cli.app(sys.argv[1:], standalone_mode=False));"
+    code += "sys.exit('torch' in sys.modules)"
+    for arguments in (["--help"], ["list", "--json"], ["validate", str(QUICKSTART), "--no-data"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_told_nothing(options: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "orchestrator.cli", "list", *options]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+@pytest.mark.usefixtures("no_report")
+def test_quickstart_runs_with_every_algorithm(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "quickstart.yaml"
+    file.write_text(QUICKSTART.read_text())
+    outcome = simulate(file, f"algorithm.kind={kind}", "stop.time_s=2")
+    assert outcome.status == "done"
+    assert outcome.summary["train_steps"] >= 8 * 16 * (1 if kind != "local" else 5)
