@@ -238,9 +238,13 @@ def _print_comparison(title: str, header: list[str], rows: list[list[str]]) -> N
     def figure_width(i: int) -> int:
         return max(len(word) for word in [*header[i].split(), *(row[i] for row in rows)])
 
+    def room_for_names() -> int:
+        return out.width - sum(figure_width(i) for i in shown[1:]) - 3 * len(shown) - 1
+
     for beginning in LEAVE_OUT:
-        if name_width + sum(figure_width(i) for i in shown[1:]) + 3 * len(shown) + 1 > out.width:
+        if room_for_names() < name_width:
             shown = [i for i in shown if not header[i].startswith(beginning)]
+    name_width = max(1, min(name_width, room_for_names()))
     table = Table(title=title, title_justify="left")
     for i in shown:
         if i == 0:
