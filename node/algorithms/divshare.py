@@ -88,6 +88,8 @@ class DivShare(Algorithm):
         _round: Rounds finished; stamped on outgoing fragments.
     """
 
+    passive = True
+
     def __init__(self, context: NodeContext, config: DivShareConfig) -> None:
         super().__init__(context)
         self._flush = config.flush

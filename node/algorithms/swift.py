@@ -119,6 +119,8 @@ class Swift(Algorithm):
         _iteration: Iterations finished; stamped on outgoing models.
     """
 
+    passive = True
+
     def __init__(self, context: NodeContext, config: SwiftConfig) -> None:
         super().__init__(context)
         self._config = config

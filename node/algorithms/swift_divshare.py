@@ -64,6 +64,8 @@ class SwiftDivShare(Algorithm):
         _round: Rounds finished; stamped on outgoing models.
     """
 
+    passive = True
+
     def __init__(self, context: NodeContext, config: SwiftDivShareConfig) -> None:
         super().__init__(context)
         self._recipients = config.recipients

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -60,7 +61,13 @@ class NodeContext:
 
 
 class Algorithm(ABC):
-    """One node's part of a decentralized learning algorithm."""
+    """One node's part of a decentralized learning algorithm.
+
+    ``passive`` says that a received message never has effects at once. A driver may then hand it over late, but
+    before the node's next event and in order of arrival.
+    """
+
+    passive: ClassVar[bool] = False
 
     def __init__(self, context: NodeContext) -> None:
         self.context = context

@@ -19,27 +19,28 @@ Peers: TypeAlias = tuple[NodeId, ...]
 
 
 class Fanout(Sequence[Addressed]):
-    """Messages and their recipients in a shuffled order, in a few bytes a pair.
+    """Addressed messages in a few bytes each.
 
-    A simulation of a thousand nodes holds a hundred thousand such pairs that will be sent or cancelled; as tuples
-    they would crowd everything else out of the processor's cache.
+    A simulation of a thousand nodes holds a hundred thousand of them that will be sent or cancelled; as tuples they
+    would crowd everything else out of the processor's cache.
 
-    Args:
-        messages: What is to be sent.
-        recipients: Message i goes to ``recipients[i]``, shape (len(messages), each).
-        order: A permutation of all pairs, shape (len(messages) * each,).
+    Attributes:
+        messages: The different messages.
+        receivers: Who gets each item, in order.
+        which: Index in ``messages`` of each item, in order.
     """
 
-    __slots__ = ("_each", "_messages", "_order", "_recipients")
+    __slots__ = ("messages", "receivers", "which")
 
-    def __init__(self, messages: Sequence[Message], recipients: npt.NDArray[np.int64], order: IndexVector) -> None:
-        self._messages = messages
-        self._each = recipients.shape[1]
-        self._recipients = array("i", recipients.astype(np.intc).tobytes())
-        self._order = array("i", order.astype(np.intc).tobytes())
+    def __init__(
+        self, messages: Sequence[Message], receivers: npt.NDArray[np.int64], which: npt.NDArray[np.int64]
+    ) -> None:
+        self.messages = messages
+        self.receivers = array("i", receivers.astype(np.intc).tobytes())
+        self.which = array("i", which.astype(np.intc).tobytes())
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.which)
 
     @overload
     def __getitem__(self, index: int) -> Addressed: ...
@@ -48,8 +49,7 @@ class Fanout(Sequence[Addressed]):
     def __getitem__(self, index: int | slice) -> Addressed | list[Addressed]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
-        pair = self._order[index]
-        return NodeId(self._recipients[pair]), self._messages[pair // self._each]
+        return NodeId(self.receivers[index]), self.messages[self.which[index]]
 
 
 def address(
@@ -69,7 +69,8 @@ def address(
     if len(neighbors) == 0:
         return ()
     drawn = sample_distinct(rng, len(neighbors), len(messages), each)
-    return Fanout(messages, neighbors[drawn], rng.permutation(drawn.size))
+    order = rng.permutation(drawn.size)
+    return Fanout(messages, neighbors[drawn.ravel()[order]], order // each)
 
 
 @lru_cache(maxsize=32)

@@ -62,6 +62,7 @@ class Flow:
         finish_ns: The end if nothing changes; :data:`NEVER` while the rate is zero.
         scheduled_ns: The event that counts, never later than ``finish_ns``; :data:`NEVER` if there is none.
         token: Whatever the caller wants to find again.
+        number: A number of the caller's, for the same purpose; the network never looks at it.
         active: Whether it is still in the network.
         sequence: 0, 1, 2, ... in order of start.
         cap: The limit by uplink and pair, bytes a nanosecond.
@@ -80,6 +81,7 @@ class Flow:
         "finish_ns",
         "links",
         "mark",
+        "number",
         "pair",
         "rate",
         "remaining",
@@ -102,6 +104,7 @@ class Flow:
         self.finish_ns = NEVER
         self.scheduled_ns = NEVER
         self.token = token
+        self.number = 0
         self.active = True
         self.sequence = sequence
         self.cap = 0.0

@@ -3,121 +3,188 @@
 One row a queued message: who, to whom, what, and when it was queued, started, sent, delivered, aggregated or
 cancelled. Times are virtual nanoseconds.
 
-What changes during a message's life lies together in one line of eight numbers, so that an event touches one
-cache line: with a thousand nodes the table is far larger than the cache, and this is done for every event.
+This is written for every event of a simulation, and with a thousand nodes the table is far larger than the
+processor's cache. So what is common to a batch or to a message is kept once, what happens to many rows at a time is
+kept as a log in order of time, and only what happens to a row alone is written into the row.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from node.core.effects import Addressed
-from node.core.messages import MessageKind, MessageState
+from node.core.messages import Message, MessageKind, MessageState
+from node.core.recipients import Fanout
 
 NEVER = -1
 KINDS: tuple[MessageKind, ...] = tuple(MessageKind)
 _KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
-WIDTH = 8
+WIDTH = 3
 """Numbers in a line of :attr:`Trace.life`."""
-STARTED, WIRE_BYTES, SENT, LOST, DELIVERED, AGGREGATED, STALENESS, CANCELLED = range(WIDTH)
-"""Positions in a line: four times, the bytes on the wire, when it was lost, and the staleness in rounds."""
+STARTED, SENT, DELIVERED = range(WIDTH)
+"""Positions in a line: times. ``DELIVERED`` is written when the message is sent, so it may lie in the future."""
 
 _BLANK_LINE = array("q", [NEVER] * WIDTH)
+
+Column = npt.NDArray[np.int64]
 
 
 class Trace:
     """The message table. A row's number is its delivery number.
 
+    Args:
+        header_bytes: Bytes on the wire besides the payload, for messages of which nothing was retransmitted.
+
     Attributes:
         life: :data:`WIDTH` numbers a row; :data:`NEVER` for what has not happened. The driver writes them.
+        resent: Row -> bytes on the wire, where packets were retransmitted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, header_bytes: int = 0) -> None:
         self.life = array("q")
-        self._sender = array("i")
+        self.resent: dict[int, int] = {}
+        self._header_bytes = header_bytes
         self._receiver = array("i")
-        self._kind = array("b")
-        self._round = array("i")
-        self._fragment = array("i")
-        self._payload_bytes = array("q")
-        self._queued_ns = array("q")
+        self._message = array("i")  # number of the row's message
+        self._messages = array("q")  # kind, round, fragment, payload bytes of each message
+        self._batches = array("q")  # time, sender, rows of each batch
+        self._cancelled = array("q")  # time, first row, rows
+        self._given_up = array("q")  # time, row: aborted while it was transmitted
+        self._lost = array("q")
+        self._aggregated_rows = array("q")
+        self._aggregations = array("q")  # time, current round, rows
 
     def __len__(self) -> int:
-        return len(self._sender)
+        return len(self._receiver)
 
     def queued(self, now_ns: int, sender: int, items: Sequence[Addressed]) -> int:
-        """Open one row an item, of which there is at least one; returns the number of the first."""
-        first, count = len(self._sender), len(items)
-        receivers, messages = zip(*items, strict=True)
-        self.life.extend(_BLANK_LINE * count)
-        self._sender.extend(array("i", [sender]) * count)
-        self._receiver.extend(receivers)
-        self._kind.extend([_KIND_INDEX[message.kind] for message in messages])
-        self._round.extend([message.round for message in messages])
-        self._fragment.extend([message.fragment for message in messages])
-        self._payload_bytes.extend([message.values.nbytes for message in messages])
-        self._queued_ns.extend(array("q", [now_ns]) * count)
+        """Open one row an item; returns the number of the first."""
+        first, known = len(self._receiver), len(self._messages) // 4
+        if isinstance(items, Fanout):
+            messages: Iterable[Message] = items.messages
+            self._receiver.extend(items.receivers)
+            self._message.frombytes((np.frombuffer(items.which, dtype=np.intc) + np.intc(known)).tobytes())
+        else:
+            distinct = {id(message): message for _, message in items}
+            numbers = {key: known + index for index, key in enumerate(distinct)}
+            messages = distinct.values()
+            self._receiver.extend([receiver for receiver, _ in items])
+            self._message.extend([numbers[id(message)] for _, message in items])
+        for message in messages:
+            self._describe(message)
+        self._batches.extend((now_ns, sender, len(items)))
+        self.life.extend(_BLANK_LINE * len(items))
         return first
 
-    def retyped(self, rows: Sequence[int], kind: MessageKind) -> None:
-        """Queued messages were replaced by ones of another kind."""
+    def _describe(self, message: Message) -> None:
+        kind = _KIND_INDEX[message.kind]
+        self._messages.extend((kind, message.round, message.fragment, message.values.nbytes))
+
+    def replaced(self, rows: Sequence[int], new: Message) -> None:
+        """Queued messages were exchanged for another one."""
+        number = len(self._messages) // 4
+        self._describe(new)
         for row in rows:
-            self._kind[row] = _KIND_INDEX[kind]
+            self._message[row] = number
 
-    def aggregated(self, row: int, now_ns: int, current_round: int) -> None:
-        """A message entered its receiver's model in the receiver's ``current_round``, counted from 0."""
-        base = row * WIDTH
-        self.life[base + AGGREGATED] = now_ns
-        self.life[base + STALENESS] = current_round - self._round[row]
+    def cancelled(self, rows: range, now_ns: int) -> None:
+        """Queued messages were dropped."""
+        self._cancelled.extend((now_ns, rows.start, len(rows)))
 
-    def columns(self) -> dict[str, npt.NDArray[np.int64]]:
-        """The table, as copies: name -> shape (rows,), int64; -1 for never. ``kind`` indexes :data:`KINDS`."""
-        life = np.array(self.life, dtype=np.int64).reshape(-1, WIDTH)
-        receiver = np.array(self._receiver, dtype=np.int64)
-        payload_bytes = np.array(self._payload_bytes, dtype=np.int64)
-        return {
-            "id": np.arange(len(self), dtype=np.int64),
-            "sender": np.array(self._sender, dtype=np.int64),
+    def aborted(self, row: int, now_ns: int) -> None:
+        """A message was given up while it was transmitted."""
+        self._given_up.extend((now_ns, row))
+
+    def lost(self, row: int) -> None:
+        """A message that was sent will not arrive."""
+        self._lost.append(row)
+
+    def aggregated(self, rows: Sequence[int], now_ns: int, current_round: int) -> None:
+        """Messages entered their receiver's model in the receiver's ``current_round``, counted from 0."""
+        self._aggregated_rows.extend(rows)
+        self._aggregations.extend((now_ns, current_round, len(rows)))
+
+    def columns(self, now_ns: int) -> dict[str, Column]:
+        """The table at a time, as copies: name -> shape (rows,), int64; -1 for never; ``kind`` indexes KINDS."""
+        receiver = _column(self._receiver)
+        life = _table(self.life, WIDTH).copy()
+        life[life[:, DELIVERED] > now_ns, DELIVERED] = NEVER
+        kind, round_, fragment, payload_bytes = _table(self._messages, 4)[_column(self._message)].T
+        queued_ns, sender, counts = _table(self._batches, 3).T
+        started_ns, sent_ns, delivered_ns = life.T
+        wire_bytes = np.where(started_ns == NEVER, 0, payload_bytes + self._header_bytes)
+        wire_bytes[list(self.resent)] = list(self.resent.values())
+        cancelled_ns = self._cancelled_column(len(receiver))
+        aggregated_ns, staleness = self._aggregation_columns(round_)
+        table = {
+            "id": np.arange(len(receiver), dtype=np.int64),
+            "sender": np.repeat(sender, counts),
             "receiver": receiver,
-            "kind": np.array(self._kind, dtype=np.int64),
-            "round": np.array(self._round, dtype=np.int64),
-            "fragment": np.array(self._fragment, dtype=np.int64),
+            "kind": kind,
+            "round": round_,
+            "fragment": fragment,
             "payload_bytes": payload_bytes,
-            "wire_bytes": np.maximum(life[:, WIRE_BYTES], 0),
-            "queued_ns": np.array(self._queued_ns, dtype=np.int64),
-            "started_ns": life[:, STARTED],
-            "sent_ns": life[:, SENT],
-            "delivered_ns": life[:, DELIVERED],
-            "aggregated_ns": life[:, AGGREGATED],
-            "cancelled_ns": life[:, CANCELLED],
-            "staleness": life[:, STALENESS],
-            "state": _states(life, receiver, payload_bytes),
+            "wire_bytes": wire_bytes,
+            "queued_ns": np.repeat(queued_ns, counts),
+            "started_ns": started_ns,
+            "sent_ns": sent_ns,
+            "delivered_ns": delivered_ns,
+            "aggregated_ns": aggregated_ns,
+            "cancelled_ns": cancelled_ns,
+            "staleness": staleness,
         }
+        return {**table, "state": _states(table, _column(self._lost))}
+
+    def _cancelled_column(self, rows: int) -> Column:
+        when, first, counts = _table(self._cancelled, 3).T
+        cancelled_ns = np.full(rows, NEVER, dtype=np.int64)
+        # Rows of all ranges: each range's first row, repeated, plus the position inside the range.
+        position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        cancelled_ns[np.repeat(first, counts) + position] = np.repeat(when, counts)
+        times, given_up = _table(self._given_up, 2).T
+        cancelled_ns[given_up] = times
+        return cancelled_ns
+
+    def _aggregation_columns(self, rounds: Column) -> tuple[Column, Column]:
+        when, current_round, counts = _table(self._aggregations, 3).T
+        rows = _column(self._aggregated_rows)
+        aggregated_ns, staleness = np.full((2, len(rounds)), NEVER, dtype=np.int64)
+        aggregated_ns[rows] = np.repeat(when, counts)
+        staleness[rows] = np.repeat(current_round, counts) - rounds[rows]
+        return aggregated_ns, staleness
 
 
-def _states(
-    life: npt.NDArray[np.int64], receiver: npt.NDArray[np.int64], payload_bytes: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _column(values: "array[int]") -> Column:
+    return np.array(values, dtype=np.int64)
+
+
+def _table(values: "array[int]", width: int) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64).reshape(-1, width)
+
+
+def _states(table: dict[str, Column], lost: Column) -> Column:
     """How far each message came, from what happened to it.
 
     A message was replaced if it was delivered and passed over by a later aggregation of its receiver: an
     algorithm takes everything out of its inbox when it aggregates. Messages without values are never
     aggregated and stay delivered.
     """
-    happened = life != NEVER
-    state = np.full(len(life), MessageState.QUEUED, dtype=np.int64)
-    state[happened[:, STARTED]] = MessageState.SENDING
-    state[happened[:, SENT]] = MessageState.IN_FLIGHT
-    state[happened[:, LOST]] = MessageState.LOST
-    state[happened[:, CANCELLED]] = MessageState.CANCELLED
-    state[happened[:, CANCELLED] & happened[:, STARTED]] = MessageState.ABORTED
-    state[happened[:, DELIVERED]] = MessageState.DELIVERED
+    started, cancelled = table["started_ns"] != NEVER, table["cancelled_ns"] != NEVER
+    receiver, delivered_ns, aggregated_ns = table["receiver"], table["delivered_ns"], table["aggregated_ns"]
+    delivered = delivered_ns != NEVER
+    state = np.full(len(receiver), MessageState.QUEUED, dtype=np.int64)
+    state[started] = MessageState.SENDING
+    state[table["sent_ns"] != NEVER] = MessageState.IN_FLIGHT
+    state[lost] = MessageState.LOST
+    state[cancelled] = MessageState.CANCELLED
+    state[cancelled & started] = MessageState.ABORTED
+    state[delivered] = MessageState.DELIVERED
     last_aggregation = np.full(receiver.max(initial=0) + 1, NEVER, dtype=np.int64)
-    np.maximum.at(last_aggregation, receiver, life[:, AGGREGATED])
-    passed_over = happened[:, DELIVERED] & (life[:, DELIVERED] <= last_aggregation[receiver])
-    state[passed_over & (payload_bytes > 0)] = MessageState.REPLACED
-    state[happened[:, AGGREGATED]] = MessageState.AGGREGATED
+    np.maximum.at(last_aggregation, receiver, aggregated_ns)
+    passed_over = delivered & (delivered_ns <= last_aggregation[receiver])
+    state[passed_over & (table["payload_bytes"] > 0)] = MessageState.REPLACED
+    state[aggregated_ns != NEVER] = MessageState.AGGREGATED
     return state

@@ -18,7 +18,6 @@ from node.core.messages import MessageState
 from node.core.training import Evaluation, TrainerAndEvaluator
 from node.core.types import Float64Vector, NodeId, Vector
 from node.core.units import ns_to_s, s_to_ns
-from node.sim.trace import Trace
 from node.sim.world import World
 from orchestrator.environment import environment
 from orchestrator.plan import Plan
@@ -75,7 +74,6 @@ class _Run:
         self._plan = plan
         self._trainer: TrainerAndEvaluator = prepared.trainer
         self._progress = progress
-        self._trace = Trace() if plan.config.output.messages else None
         self._world = World(
             algorithms=prepared.algorithms,
             trainer=prepared.trainer,
@@ -83,7 +81,7 @@ class _Run:
             compute=plan.compute,
             seed=plan.config.seed,
             max_rounds=plan.config.stop.rounds,
-            trace=self._trace,
+            keep_messages=plan.config.output.messages,
             after_steps=self._show,
         )
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
@@ -111,7 +109,8 @@ class _Run:
             error = None if self._world.stop_requested else failure
         status: Status = "failed" if error else "interrupted" if self._world.stop_requested else "done"
         totals = self._totals(status, error)
-        messages = None if self._trace is None else self._trace.columns()
+        trace = self._world.trace
+        messages = None if trace is None else trace.columns(self._world.now_ns)
         if messages is not None:
             totals = _count_replaced(totals, messages)
         try:

@@ -17,7 +17,6 @@ from node.core.topology import full
 from node.core.training import NullTrainer
 from node.core.types import NodeId
 from node.core.units import ms_to_ns
-from node.sim.trace import Trace
 from node.sim.world import World
 
 TENSOR_SIZES = (1_000,)
@@ -44,7 +43,7 @@ def make_world(nodes: int, rounds: int, *, traced: bool, busy: float = 0.9) -> W
         compute=ComputePlan(step_ns),
         seed=1,
         max_rounds=rounds,
-        trace=Trace() if traced else None,
+        keep_messages=traced,
     )
 
 

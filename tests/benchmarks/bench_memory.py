@@ -18,7 +18,6 @@ from node.core.types import NodeId
 from node.core.units import ms_to_ns
 from node.learning.build import build_trainer, partition_dataset
 from node.learning.config import Cifar10Config, GNLeNetConfig, KShardsConfig, LearningConfig
-from node.sim.trace import Trace
 from node.sim.world import World
 from tests.realdata import cifar10
 
@@ -72,7 +71,6 @@ def main() -> None:
             compute=ComputePlan(tuple(ms_to_ns(500 * f) for f in rng.uniform(0.9, 1.1, NODES))),
             seed=1,
             max_rounds=ROUNDS,
-            trace=Trace(),
             after_steps=look,
         )
         world.advance(10**18)

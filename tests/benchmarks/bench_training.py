@@ -29,7 +29,6 @@ from node.core.units import ms_to_ns
 from node.learning.build import build_trainer, partition_dataset
 from node.learning.config import Cifar10Config, GNLeNetConfig, KShardsConfig, LearningConfig
 from node.learning.datasets import Dataset
-from node.sim.trace import Trace
 from node.sim.world import World
 from tests.realdata import cifar10
 
@@ -236,7 +235,6 @@ def simulator_loop(dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, p
             compute=ComputePlan((ms_to_ns(20.0),) * models),
             seed=1,
             max_rounds=rounds,
-            trace=Trace(),
         )
         stopwatch.restart_wall()
         world.advance(10**18)

@@ -10,7 +10,6 @@ from node.core.topology import Topology, complete_bipartite, full, ring
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
 from node.core.units import ms_to_ns
-from node.sim.trace import Trace
 from node.sim.world import World
 
 NUM_PARAMS = 40
@@ -70,5 +69,4 @@ def world(
         compute=ComputePlan(tuple(ms_to_ns(ms) for ms in step_ms or [1.0] * nodes), jitter=jitter),
         seed=seed,
         max_rounds=max_rounds,
-        trace=Trace(),
     )

@@ -17,7 +17,7 @@ INSTANTS_NS = np.linspace(0, 80e6, 23).astype(int).tolist()
 def check_bytes(w: World) -> None:
     """GEN-5: bytes sent = received + in flight + dropped; messages likewise, per node and in total (DIV-5)."""
     assert w.trace is not None
-    table, counters = w.trace.columns(), w.counters
+    table, counters = w.trace.columns(w.now_ns), w.counters
     state, wire = table["state"], table["wire_bytes"]
     sent = sum(node.bytes_sent for node in w.nodes)
     received = sum(node.bytes_received for node in w.nodes)

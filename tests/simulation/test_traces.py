@@ -19,7 +19,7 @@ TESTDATA = Path(__file__).parent / "testdata"
 def story(w: World) -> str:
     """What happened to every message, in order of time."""
     assert w.trace is not None
-    table = w.trace.columns()
+    table = w.trace.columns(w.now_ns)
     lines = []
     for row in range(len(w.trace)):
         values = {name: int(column[row]) for name, column in table.items()}

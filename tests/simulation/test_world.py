@@ -17,7 +17,7 @@ MODEL_BYTES = 4 * NUM_PARAMS + HEADER
 
 def table_of(w: World) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     assert w.trace is not None
-    return w.trace.columns()
+    return w.trace.columns(w.now_ns)
 
 
 def test_a_transfer_takes_size_over_rate_and_then_the_latency() -> None:
