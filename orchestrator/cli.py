@@ -16,22 +16,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from node.core.errors import ConfigError, DataError, TestbedError
 
+# emoji: the line number in "edges.txt:100: ..." would become one.
+out = Console(soft_wrap=True, emoji=False, highlight=False)
+err = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
+
+
+class _Commands(typer.core.TyperGroup):
+    """Says that it was interrupted: typer makes an exit code of it and tells nobody."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """See click."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="A testbed for decentralized learning under bad networks.",
 )
-# emoji: the line number in "edges.txt:100: ..." would become one.
-out = Console(soft_wrap=True, emoji=False, highlight=False)
-err = Console(stderr=True, soft_wrap=True, emoji=False, highlight=False)
-
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, for example a.b=c.")
@@ -61,8 +76,10 @@ def run(
     """Run an experiment and write its results."""
     plan = _read_plan(file, overrides, runtime, seed)
     _check_data_root(data_root)
-    from orchestrator.runners.base import RunOptions
-    from orchestrator.runners.simulation import run_simulation
+    from orchestrator.runners.base import RunOptions, signals_held
+
+    with signals_held():  # importing torch takes seconds
+        from orchestrator.runners.simulation import run_simulation
 
     outcome = run_simulation(
         plan,
@@ -96,7 +113,10 @@ def validate(
     _check_data_root(data_root)
     rows = plan.describe()
     if with_data:
-        from orchestrator.prepare import prepare
+        from orchestrator.runners.base import signals_held
+
+        with signals_held():
+            from orchestrator.prepare import prepare
 
         prepared = prepare(plan, data_root=data_root, workers=0)
         prepared.trainer.close()
@@ -301,7 +321,6 @@ def _guard(command: Callable[[], Any]) -> int:
         code = _run_command(command)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        err.print("interrupted")
         code = 130
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

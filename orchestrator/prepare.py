@@ -14,6 +14,7 @@ from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
 from orchestrator.plan import Plan, naming
 from orchestrator.results import RunFacts
+from orchestrator.runners.base import signals_held
 
 ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 RMSE_TARGETS = tuple(round(2.0 - 0.05 * step, 2) for step in range(24))
@@ -61,20 +62,23 @@ def _prepare(plan: Plan, root: Path | None, workers: int, command: str, report: 
     except OSError as error:  # a folder that may not be read, a name that is too long
         raise DataError(f"learning.dataset.kind={learning.dataset.kind}: cannot be read ({error})") from error
     split = partition_dataset(learning, dataset, config.nodes, config.seed)
-    trainer = build_trainer(
-        learning,
-        dataset,
-        split,
-        seed=config.seed,
-        num_nodes=config.nodes,
-        workers=min(workers, config.nodes),
-        max_test_samples=config.evaluation.max_samples,
-    )
+    trainer: TrainerAndEvaluator | None = None
     try:
-        algorithms = plan.algorithms(trainer.tensor_sizes)
-        facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
+        with signals_held():  # workers are forked
+            trainer = build_trainer(
+                learning,
+                dataset,
+                split,
+                seed=config.seed,
+                num_nodes=config.nodes,
+                workers=min(workers, config.nodes),
+                max_test_samples=config.evaluation.max_samples,
+            )
+            algorithms = plan.algorithms(trainer.tensor_sizes)
+            facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
     except BaseException:
-        trainer.close()
+        if trainer is not None:
+            trainer.close()
         raise
     return Prepared(dataset, split, trainer, algorithms, facts)
 

@@ -70,8 +70,7 @@ def signals_held() -> Iterator[None]:
 
 @contextmanager
 def stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once.
-    """
+    """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once."""
     asked = False
 
     def handle() -> None:

@@ -24,7 +24,7 @@ from orchestrator.plan import Plan
 from orchestrator.prepare import Prepared, prepare
 from orchestrator.progress import Progress, Snapshot
 from orchestrator.results import NodeSample, RunTotals, RunWriter, Sample
-from orchestrator.runners.base import RunOptions, RunOutcome, Status, stop_on_signals
+from orchestrator.runners.base import RunOptions, RunOutcome, Status, signals_held, stop_on_signals
 
 Tested = list[tuple[int, dict[NodeId, Evaluation]]]
 """Finished evaluations: (ticket, result of each node)."""
@@ -56,8 +56,9 @@ def run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
         report=progress.preparing,
     )
     try:
-        run = _Run(plan, prepared, progress)
-        about = environment(seed=plan.config.seed, data_source=prepared.dataset.source)
+        with signals_held():  # git is asked for the commit
+            run = _Run(plan, prepared, progress)
+            about = environment(seed=plan.config.seed, data_source=prepared.dataset.source)
         # From the first file to the last, a signal is a request that leaves a valid result.
         with stop_on_signals(run.request_stop):
             writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)

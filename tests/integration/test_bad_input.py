@@ -1,0 +1,259 @@
+"""Wrong input from the command line: exit code 2 and one line, before anything is trained or written."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator import cli
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "quickstart.yaml"
+
+TINY = """
+name: tiny
+nodes: 6
+algorithm: {kind: local, local_steps: 1}
+learning:
+  dataset: {kind: synthetic, samples: 60, test_samples: 20, features: 4, classes: 3}
+  model: {kind: logistic_regression}
+network: {preset: {kind: uniform}}
+stop: {rounds: 1}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FRAGMESH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FRAGMESH_DATA", raising=False)
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    return file
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line on standard error of a command that must end with exit code 2."""
+    code = cli._guard(lambda: cli.app([str(argument) for argument in arguments], standalone_mode=False))
+    captured = capsys.readouterr()
+    being_prepared = ("decoding ", "reading ", "downloading ")
+    lines = [line for line in captured.err.splitlines() if not line.startswith(being_prepared)]
+    assert (code, captured.out) == (2, ""), captured.err
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+def refuse(capsys: pytest.CaptureFixture[str], file: Path, *overrides: str) -> str:
+    """What run says; validate says the same, and nothing is left behind."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    out = file.parent / "runs"
+    message = complaint(capsys, "run", file, *settings, "--out", out, "--workers", 0)
+    assert complaint(capsys, "validate", file, *settings) == message
+    assert not out.exists() or not list(out.iterdir())
+    assert message.startswith(f"{file}: ")
+    return message.removeprefix(f"{file}: ")
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "line 1, column 8: "),
+        ("name: a\nname: b", "line 2, column 1: key given twice: name"),
+        ("- 1", "must hold keys and values, holds list"),
+        (TINY.replace("nodes", "node"), "nodes: missing (and 1 more)"),
+        (TINY + "topologie: {kind: ring}", "topologie: unknown key; did you mean topology?"),
+        (TINY + "topology: {kind: torus, colums: 3}", "topology.colums: unknown key; did you mean columns?"),
+        (TINY + "compute: {step_time_ms: .nan}", "compute.step_time_ms=nan: must be a finite number"),
+        (TINY + "compute: {step_time_ms: 5 s}", "compute.step_time_ms='5 s': must be a number, without its unit"),
+    ],
+)
+def test_wrong_files(text: str, message: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write_text(text)
+    assert refuse(capsys, tiny).startswith(message)
+
+
+def test_files_that_cannot_be_read(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, reason in ((tiny.parent / "none.yaml", "No such file or directory"), (tiny.parent, "Is a directory")):
+        assert refuse(capsys, path) == f"cannot be read: {reason}"
+    tiny.write_bytes(b"name: \xe9")
+    assert refuse(capsys, tiny) == "cannot be read: is not UTF-8 text"
+
+
+# --- what shows only with the data --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["nodes=61"], "nodes=61: must be at most the number of training samples, 60"),
+        (["learning.partition={kind: k_shards, shards: 50}"], "learning.partition.shards=50: 6 nodes x 50 shards need"),
+        (
+            ["learning.partition={kind: dirichlet, alpha: 1}", "nodes=61"],
+            "nodes=61: must be at most the number of train",
+        ),
+        (
+            [
+                "learning.dataset={kind: synthetic_ratings, users: 5}",
+                "learning.model={kind: matrix_factorization}",
+                "learning.partition={kind: by_user}",
+            ],
+            "nodes=6: must be at most the number of users, 5",
+        ),
+        (
+            ["learning.dataset={kind: synthetic_ratings, items: 5}", "learning.model={kind: matrix_factorization}"],
+            "learning.dataset.ratings_per_user=20: must be at most learning.dataset.items=5",
+        ),
+        (
+            ["algorithm={kind: divshare, divshare: {omega: 0.001, recipients: 2}}"],
+            "algorithm.divshare.omega=0.001: gives 1000 fragments, must be at most 12",
+        ),
+        (["learning.model={kind: cnn}"], "learning.model.kind=cnn: needs images, but"),
+        (["learning.dataset={kind: image_folder, path: none}"], "none: no such image folder"),
+        (["learning.dataset={kind: image_folder, path: tiny.yaml}"], "tiny.yaml"),
+        (
+            [f"learning.dataset={{kind: image_folder, path: {'x' * 300}}}"],
+            "learning.dataset.kind=image_folder: cannot be",
+        ),
+        (["algorithm={kind: adpsgd}"], "algorithm.adpsgd.roles=bipartite: the topology must be bipartite"),
+        (
+            ["algorithm={kind: epidemic, epidemic: {recipients: 6}}"],
+            "algorithm.epidemic.recipients=6: must be at most 5",
+        ),
+    ],
+    ids=lambda part: str(part)[:60],
+)
+def test_what_does_not_fit(
+    overrides: list[str],
+    message: str,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tiny.parent)
+    assert refuse(capsys, tiny, *overrides).startswith(message)
+
+
+def test_pictures_of_the_wrong_size(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("train", "test"):
+        (tiny.parent / "grey" / part / "a").mkdir(parents=True)
+        for number in range(6):
+            Image.fromarray(np.zeros((2, 3), np.uint8)).save(tiny.parent / "grey" / part / "a" / f"{number}.png")
+    monkeypatch.setenv("FRAGMESH_DATA", str(tiny.parent))
+    folder = "learning.dataset={kind: image_folder, path: grey}"
+    assert refuse(capsys, tiny, folder, "learning.model={kind: cnn}").endswith(
+        "needs images of at least 4x4, got 1x2x3"
+    )
+    assert "needs images of 3x32x32, got 1x2x3" in refuse(capsys, tiny, folder, "learning.model={kind: gn_lenet}")
+
+
+@pytest.mark.parametrize(("kind", "model"), [("cifar10", "cnn"), ("movielens", "matrix_factorization")])
+def test_data_that_cannot_be_had(
+    kind: str, model: str, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without files and without a network the answer comes within seconds, and says where files would be found."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    began = time.monotonic()
+    arguments = ("--set", f"learning.dataset={{kind: {kind}}}", "--set", f"learning.model={{kind: {model}}}")
+    message = complaint(capsys, "run", tiny, *arguments, "--out", tiny.parent / "runs", "--workers", 0)
+    assert message.startswith(f"{tiny}: learning.dataset.kind={kind}: found n")
+    assert str(tiny.parent / "cache" / "data") in message
+    assert "FRAGMESH_DATA" in message
+    assert time.monotonic() - began < 10
+    assert not (tiny.parent / "runs").exists()
+
+
+# --- folders and options ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/fragmesh"])
+def test_an_output_folder_that_cannot_be_made(out: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tiny.parent / "file").write_text("in the way")
+    path = tiny.parent / out
+    message = complaint(capsys, "run", tiny, "--out", path, "--workers", 0)
+    assert message.startswith(f"out={path}: cannot be written: ")
+    assert (tiny.parent / "file").read_text() == "in the way"
+
+
+def test_a_data_root_that_is_none(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (tiny, tiny.parent / "none"):
+        for command in (["run", tiny], ["validate", tiny], ["doctor"]):
+            assert complaint(capsys, *command, "--data-root", path) == f"--data-root={path}: is not a directory"
+    monkeypatch.setenv("FRAGMESH_DATA", str(tiny))
+    assert complaint(capsys, "run", tiny) == f"FRAGMESH_DATA={tiny}: is not a directory"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runn"], "No such command 'runn'"),
+        (["run"], "Missing argument 'FILE'"),
+        (["run", "FILE", "--workers", "-1"], "Invalid value for '--workers'"),
+        (["run", "FILE", "--seed", "x"], "Invalid value for '--seed'"),
+        (["run", "FILE", "--seed", "-1"], "FILE: seed=-1: must be at least 0"),
+        (["run", "FILE", "--runtime", "cloud"], "FILE: runtime=cloud: must be one of simulation"),
+        (["run", "FILE", "--sett", "a=b"], "No such option: --sett"),
+        (["run", "FILE", "--set", "nodes"], "--set nodes: must look like key.key=value"),
+        (["run", "FILE", "--set", "nodes.x=1"], "--set nodes.x=1: nodes is 6 and has no keys"),
+        (["run", "FILE", "--set", "a\nb=1"], "FILE: 'a\\nb': unknown key"),
+        (["run", "FILE", "EXTRA"], "Got unexpected extra argument"),
+        (["compare"], "Missing argument 'RUN...'"),
+        (["compare", "none"], "none: no such run directory"),
+        (["compare", "."], ".: not a run directory: curve.csv is missing"),
+        (["compare", "none", "--target", "nan"], "--target=nan: must be a finite number"),
+        (["report", "none"], "none: no such run directory"),
+        (["report", "FILE"], "FILE: no such run directory"),
+        (["list", "--jsn"], "No such option: --jsn"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_wrong_arguments(
+    arguments: list[str],
+    message: str,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tiny.parent)
+    given = [str(tiny) if argument == "FILE" else argument for argument in arguments]
+    assert complaint(capsys, *given).startswith(message.replace("FILE:", f"{tiny}:"))
+
+
+def test_brackets_and_colons_are_printed_as_they_are(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither styles nor an emoji come out of a file's name and a line's number."""
+    (tiny.parent / "e[red].txt").write_text("0 1\n" * 99 + "0 99\n")
+    message = refuse(capsys, tiny, "topology={kind: edge_list, file: 'e[red].txt'}")
+    assert message.startswith("topology.file=e[red].txt:100: edge=0 99: ")
+
+
+def test_a_bug_is_one_line_too(tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr("orchestrator.plan.build_network", broken)
+    arguments = ["validate", str(tiny)]
+    assert cli._guard(lambda: cli.app(arguments, standalone_mode=False)) == 3
+    captured = capsys.readouterr()
+    assert captured.err == ("failed: ZeroDivisionError: oh no; a bug: FRAGMESH_TRACEBACK=1 shows where it happened\n")
+    monkeypatch.setenv("FRAGMESH_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli._guard(lambda: cli.app(arguments, standalone_mode=False))
+
+
+def test_the_program_itself(tiny: Path) -> None:
+    """Once as a process: the exit code, one plain line, nothing on standard output."""
+    command = [sys.executable, "-m", "orchestrator.cli", "run", str(tiny), "--set", "nodes=0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "TERM": "dumb"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tiny}: nodes=0: must be at least 1\n"
