@@ -4,8 +4,8 @@ One row a queued message: who, to whom, what, and when it was queued, started, s
 cancelled. Times are virtual nanoseconds.
 
 This is written for every event of a simulation, and with a thousand nodes the table is far larger than the
-processor's cache. So what is common to a batch or to a message is kept once, what happens to many rows at a time is
-kept as a log in order of time, and only what happens to a row alone is written into the row.
+processor's cache. So what is common to a batch or to a message is kept once, and what happens to rows is kept as logs
+in order of time, which are put into columns at the end.
 """
 
 from array import array
@@ -22,13 +22,6 @@ NEVER = -1
 KINDS: tuple[MessageKind, ...] = tuple(MessageKind)
 _KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
-WIDTH = 3
-"""Numbers in a line of :attr:`Trace.life`."""
-STARTED, SENT, DELIVERED = range(WIDTH)
-"""Positions in a line: times. ``DELIVERED`` is written when the message is sent, so it may lie in the future."""
-
-_BLANK_LINE = array("q", [NEVER] * WIDTH)
-
 Column = npt.NDArray[np.int64]
 
 
@@ -39,12 +32,14 @@ class Trace:
         header_bytes: Bytes on the wire besides the payload, for messages of which nothing was retransmitted.
 
     Attributes:
-        life: :data:`WIDTH` numbers a row; :data:`NEVER` for what has not happened. The driver writes them.
-        resent: Row -> bytes on the wire, where packets were retransmitted.
+        started: Log of (row, time): its first byte left. The driver writes this and the next one.
+        sent: Log of (row, time, time of arrival): its last byte left.
+        resent: Row -> bytes on the wire, where packets may have been retransmitted.
     """
 
     def __init__(self, header_bytes: int = 0) -> None:
-        self.life = array("q")
+        self.started = array("q")
+        self.sent = array("q")
         self.resent: dict[int, int] = {}
         self._header_bytes = header_bytes
         self._receiver = array("i")
@@ -76,7 +71,6 @@ class Trace:
         for message in messages:
             self._describe(message)
         self._batches.extend((now_ns, sender, len(items)))
-        self.life.extend(_BLANK_LINE * len(items))
         return first
 
     def _describe(self, message: Message) -> None:
@@ -110,11 +104,15 @@ class Trace:
     def columns(self, now_ns: int) -> dict[str, Column]:
         """The table at a time, as copies: name -> shape (rows,), int64; -1 for never; ``kind`` indexes KINDS."""
         receiver = _column(self._receiver)
-        life = _table(self.life, WIDTH).copy()
-        life[life[:, DELIVERED] > now_ns, DELIVERED] = NEVER
+        started_ns, sent_ns, delivered_ns = np.full((3, len(receiver)), NEVER, dtype=np.int64)
+        rows, when = _table(self.started, 2).T
+        started_ns[rows] = when
+        rows, when, arrival_ns = _table(self.sent, 3).T
+        sent_ns[rows] = when
+        delivered_ns[rows] = np.where(arrival_ns <= now_ns, arrival_ns, NEVER)
+        delivered_ns[_column(self._lost)] = NEVER
         kind, round_, fragment, payload_bytes = _table(self._messages, 4)[_column(self._message)].T
         queued_ns, sender, counts = _table(self._batches, 3).T
-        started_ns, sent_ns, delivered_ns = life.T
         wire_bytes = np.where(started_ns == NEVER, 0, payload_bytes + self._header_bytes)
         wire_bytes[list(self.resent)] = list(self.resent.values())
         cancelled_ns = self._cancelled_column(len(receiver))

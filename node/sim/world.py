@@ -40,7 +40,7 @@ from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
 from node.sim.network import DeliveryModel, Flow, FluidNetwork
-from node.sim.trace import DELIVERED, SENT, STARTED, WIDTH, Trace
+from node.sim.trace import Trace
 
 NO_ROW = 0
 """Without a trace, messages are numbered from here on: the numbers mean nothing."""
@@ -62,22 +62,35 @@ class Counters:
 
 
 class Arrivals:
-    """Messages on their way to one node, in order of arrival, in columns: there are many, and most are cold."""
+    """Messages on their way to one node, in order of arrival; compact, since there are many and most are cold.
 
-    __slots__ = ("messages", "rows", "senders", "times_ns")
+    State:
+        messages: What arrives.
+        details: Three numbers each: time of arrival, sender, row in the trace.
+    """
+
+    __slots__ = ("details", "messages")
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.senders = array("i")
-        self.rows = array("q")
-        self.times_ns = array("q")
+        self.details = array("q")
 
     def __len__(self) -> int:
         return len(self.messages)
 
-    def drop(self, count: int) -> None:
-        """Remove the first ``count``."""
-        del self.messages[:count], self.senders[:count], self.rows[:count], self.times_ns[:count]
+    def count_until(self, now_ns: int) -> int:
+        """How many have arrived by a time."""
+        details = self.details
+        if not details or details[0] > now_ns:
+            return 0
+        return len(self.messages) if details[-3] <= now_ns else bisect_right(details[::3], now_ns)
+
+    def take(self, count: int) -> list[tuple[Message, int, int, int]]:
+        """Remove the first ``count``: message, time of arrival, sender, row."""
+        details = self.details[: 3 * count].tolist()
+        taken = list(zip(self.messages[:count], details[::3], details[1::3], details[2::3], strict=True))
+        del self.messages[:count], self.details[: 3 * count]
+        return taken
 
 
 class SimulatedNode:
@@ -393,7 +406,7 @@ class World:
                 if trace is not None:
                     trace.resent[row] = wire_bytes
             if trace is not None:
-                trace.life[row * WIDTH + STARTED] = now_ns
+                trace.started.extend((row, now_ns))
             flow = self._network.start(now_ns, node.index, receiver, wire_bytes, message)
             flow.number = row
             transfers.append(flow)
@@ -413,25 +426,20 @@ class World:
             node.payload_sent += payload
         else:
             node.sent_control += 1
+        arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
         if trace is not None:
-            trace.life[row * WIDTH + SENT] = now_ns
+            trace.sent.extend((row, now_ns, arrival_ns))
         if self._has_loss and self._deliveries.is_lost(payload, flow.source, receiver):
             node.lost += 1
             node.bytes_lost += size
             if trace is not None:
                 trace.lost(row)
+        elif self._late_hand_over:
+            arrivals = self.nodes[receiver].arrivals
+            arrivals.messages.append(message)
+            arrivals.details.extend((arrival_ns, node.index, row))
         else:
-            arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
-            if trace is not None:
-                trace.life[row * WIDTH + DELIVERED] = arrival_ns
-            if self._late_hand_over:
-                arrivals = self.nodes[receiver].arrivals
-                arrivals.messages.append(message)
-                arrivals.senders.append(node.index)
-                arrivals.rows.append(row)
-                arrivals.times_ns.append(arrival_ns)
-            else:
-                heappush(self._heap, (arrival_ns, DELIVERY, receiver, next(self._sequence), flow))
+            heappush(self._heap, (arrival_ns, DELIVERY, receiver, next(self._sequence), flow))
         if node.outbox:
             self._pull(node)
 
@@ -449,18 +457,13 @@ class World:
         Its handling of messages has no effects, so that it is enough to do it before the node's next event. This
         spares an event a delivery, and what it touches is in the processor's cache but for the first.
         """
-        arrivals = node.arrivals
-        times_ns = arrivals.times_ns
-        if not times_ns or times_ns[0] > self.now_ns:
+        count = node.arrivals.count_until(self.now_ns)
+        if not count:
             return
-        count = len(times_ns) if times_ns[-1] <= self.now_ns else bisect_right(times_ns, self.now_ns)
         handle, received = node.algorithm.handle, count * self._header_bytes
-        # zip stops at the shortest: only the messages are cut to those that have arrived.
-        messages = arrivals.messages[:count]
-        for message, sender, row, time_ns in zip(messages, arrivals.senders, arrivals.rows, times_ns, strict=False):
+        for message, time_ns, sender, row in node.arrivals.take(count):
             received += message.values.nbytes
             effects = handle(MessageReceived(NodeId(sender), message, row), time_ns)
             assert not effects, "a passive algorithm asks for nothing when a message arrives"
         node.bytes_received += received
         node.delivered += count
-        arrivals.drop(count)

@@ -25,7 +25,7 @@ STEP_MS = 20.0
 LOCAL_STEPS = 16
 
 
-def make_world(nodes: int, rounds: int, *, traced: bool, busy: float = 0.9) -> World:
+def make_world(nodes: int, rounds: int, *, traced: bool, busy: float = 0.3) -> World:
     """A network of equal links that is busy ``busy`` of the time, with a null trainer."""
     topology = full(nodes)
     config = DivShareConfig(omega=0.1, recipients=10)
@@ -61,7 +61,7 @@ def deliveries_per_second(nodes: int, rounds: int, *, traced: bool) -> tuple[flo
 def main() -> None:
     """Print the table."""
     for traced in (True, False):
-        small, count_small = deliveries_per_second(100, ROUNDS * 4, traced=traced)
+        small, count_small = deliveries_per_second(100, ROUNDS, traced=traced)
         large, count_large = deliveries_per_second(1_000, ROUNDS, traced=traced)
         label = "with messages.parquet columns" if traced else "counters only"
         print(f"{label}: 100 nodes {small:,.0f}/s ({count_small:,}), 1,000 nodes {large:,.0f}/s ({count_large:,})")
