@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -237,6 +238,9 @@ def _plain(value: object) -> object:
 
 def _print_error(what: str, message: str) -> None:
     """Always one line, whatever the message quotes."""
+    if _is_interrupted():
+        err.print("interrupted")  # the message is a consequence
+        return
     err.print(f"[red]{what}[/red] {escape(' '.join(message.split()))}")
 
 
@@ -304,14 +308,38 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
     _print_rows(path.name, rows)
 
 
+class _Interrupt:
+    """The handler of SIGINT and SIGTERM while no runner has its own.
+
+    It remembers that it was called: a module that is interrupted while it is imported may raise something else.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        raise KeyboardInterrupt
+
+
+def _is_interrupted() -> bool:
+    handler = signal.getsignal(signal.SIGTERM)
+    return isinstance(handler, _Interrupt) and handler.received
+
+
 def main() -> None:
     """Entry point of the console script."""
+    interrupt = _Interrupt()
     # Also where a shell started this in the background with SIGINT ignored. Runners replace both while they run.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
     code = _guard(lambda: app(standalone_mode=False))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # nothing is left to interrupt but the interpreter's own end
+    if interrupt.received or code == 130:
+        # Python itself would end by SIGINT after an interrupt that passed through exec(), caught or not.
+        sys.stdout.flush()
+        os._exit(130)
     sys.exit(code)
 
 
