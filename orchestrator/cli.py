@@ -87,7 +87,7 @@ def run(
         RunOptions(
             out=out_dir,
             data_root=data_root,
-            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            workers=usable_cores() if workers is None else workers,
             progress="json" if as_json else "auto",
             command=shlex.join(["fragmesh", *sys.argv[1:]]),
         ),

@@ -4,7 +4,7 @@ Images stay uint8 and lie in memory as (N, H, W, C), so that a gathered batch is
 for torch; ``Samples.inputs`` shows them as (N, C, H, W). Decoded image folders are kept as ``.npy``
 files under the cache directory and memory-mapped, so that worker processes share their pages.
 
-Files are found under the data root (``--data``, else ``$FRAGMESH_DATA``) and under ``<cache>/data``, where
+Files are found under the data root (``--data-root``, else ``$FRAGMESH_DATA``) and under ``<cache>/data``, where
 downloads go. The cache directory is ``$FRAGMESH_CACHE``, else ``$XDG_CACHE_HOME/fragmesh``, else
 ``~/.cache/fragmesh``.
 """

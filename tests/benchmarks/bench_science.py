@@ -7,13 +7,13 @@ two cores.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from node.core.types import Float64Vector
 from orchestrator.analysis import automatic_target, compare, time_to_accuracy
 from orchestrator.config import read_experiment
+from orchestrator.environment import usable_cores
 from orchestrator.plan import make_plan
 from orchestrator.results import Run, load_run
 from orchestrator.runners.base import RunOptions
@@ -33,7 +33,7 @@ def run(out: Path, file: str, label: str, *overrides: str) -> Run:
     settings = [f"name={label}", *overrides]
     print(f"  fragmesh run deploy/experiments/{file} " + " ".join(f"--set {item}" for item in settings), flush=True)
     plan = make_plan(read_experiment(EXPERIMENTS / file, settings), EXPERIMENTS)
-    workers = len(os.sched_getaffinity(0))
+    workers = usable_cores()
     outcome = run_simulation(plan, RunOptions(out, DATA_ROOT, workers, "quiet", f"fragmesh run {file}"))
     return load_run(outcome.path)
 

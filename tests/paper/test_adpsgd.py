@@ -1,4 +1,4 @@
-"""Is this AD-PSGD? (arXiv:1710.06952; ADP-1 to ADP-6 of the specification.)"""
+"""Is this AD-PSGD? (arXiv:1710.06952; ADP-1 to ADP-6, each stated at its test.)"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Is this DivShare? (arXiv:2410.12918; DIV-1 to DIV-9 of the specification.)"""
+"""Is this DivShare? (arXiv:2410.12918; DIV-1 to DIV-9, each stated at its test.)"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Is this D-PSGD? (arXiv:1705.09056; DPS-2 and DPS-4 of the specification; 1 and 3 are about weights.)"""
+"""Is this D-PSGD? (arXiv:1705.09056; DPS-2 and DPS-4, each stated at its test; 1 and 3 are about weights.)"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Is this Epidemic Learning? (arXiv:2310.01972; EL-1 to EL-5 of the specification.)"""
+"""Is this Epidemic Learning? (arXiv:2310.01972; EL-1 to EL-5, each stated at its test.)"""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""When two algorithms are one: section 19 of the specification, for the algorithms that are here."""
+"""When two algorithms are one: which settings make one algorithm equal to another."""
 
 import numpy as np
 import pytest

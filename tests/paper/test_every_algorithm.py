@@ -1,4 +1,4 @@
-"""What holds for every averaging algorithm: GEN-1 to GEN-4 and GEN-6 of the specification."""
+"""What holds for every averaging algorithm: GEN-1 to GEN-4 and GEN-6, each stated at its test."""
 
 from dataclasses import dataclass
 

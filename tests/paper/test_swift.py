@@ -1,4 +1,4 @@
-"""Is this SWIFT? (arXiv:2210.14026; SWI-3 to SWI-6 of the specification; 1 and 2 are about weights.)"""
+"""Is this SWIFT? (arXiv:2210.14026; SWI-3 to SWI-6, each stated at its test; 1 and 2 are about weights.)"""
 
 import numpy as np
 import pytest
