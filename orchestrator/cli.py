@@ -80,6 +80,7 @@ def run(
     from orchestrator.runners.base import RunOptions, signals_held
 
     with signals_held():  # importing torch takes seconds
+        from orchestrator.environment import usable_cores
         from orchestrator.runners.simulation import run_simulation
 
     outcome = run_simulation(
