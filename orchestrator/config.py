@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
 from node.core.errors import ConfigError
+from node.declared import Declared
 from node.learning.config import LearningConfig
 from orchestrator.networks.config import NetworkConfig
 from orchestrator.topologies import FullTopology, TopologyConfig
@@ -27,13 +28,7 @@ TIME_S_MAX: Final = 1e9
 """Thirty years: times in nanoseconds stay within 64 bits."""
 
 
-class Section(BaseModel):
-    """A part of the experiment file: frozen, without unknown keys, with finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AlgorithmSectionBase(Section):
+class AlgorithmSectionBase(Declared):
     """Which algorithm runs, and the parameters of each.
 
     Every algorithm has a section of its own name, so that changing ``kind`` turns an experiment into its
@@ -67,7 +62,7 @@ else:
     )
 
 
-class ComputeStragglers(Section):
+class ComputeStragglers(Declared):
     """Nodes that compute slowly."""
 
     count: int = Field(0, ge=0, description="how many nodes are slow")
@@ -83,7 +78,7 @@ class ComputeStragglers(Section):
         return self
 
 
-class ComputeConfig(Section):
+class ComputeConfig(Declared):
     """How long local steps take, in testbed time."""
 
     step_time_ms: float = Field(
@@ -94,7 +89,7 @@ class ComputeConfig(Section):
     slowdown: dict[int, float] = Field(default_factory=dict, description="factor >= 1 of single nodes, by id")
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Declared):
     """When and on what the nodes' models are tested. Evaluation takes no testbed time."""
 
     interval_s: float = Field(2.0, ge=1e-3, le=TIME_S_MAX, description="testbed time between evaluations")
@@ -104,7 +99,7 @@ class EvaluationConfig(Section):
     )
 
 
-class StopConfig(Section):
+class StopConfig(Declared):
     """When the run ends: whichever comes first."""
 
     time_s: float | None = Field(None, ge=1e-9, le=TIME_S_MAX, description="testbed time")
@@ -117,7 +112,7 @@ class StopConfig(Section):
         return self
 
 
-class OutputConfig(Section):
+class OutputConfig(Declared):
     """What is written beside the curve."""
 
     messages: bool = Field(True, description="keep the life of every message (messages.parquet)")
@@ -126,7 +121,7 @@ class OutputConfig(Section):
     )
 
 
-class ExperimentConfig(Section):
+class ExperimentConfig(Declared):
     """One experiment."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="part of the run's folder")

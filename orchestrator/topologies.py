@@ -3,38 +3,35 @@
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from node.core import topology as graphs
 from node.core.errors import ConfigError
 from node.core.rng import stream
 from node.core.topology import Topology
+from node.declared import Declared
 
 
-class _Kind(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FullTopology(_Kind):
+class FullTopology(Declared):
     """Everyone is everyone's neighbour."""
 
     kind: Literal["full"] = "full"
 
 
-class RingTopology(_Kind):
+class RingTopology(Declared):
     """A cycle."""
 
     kind: Literal["ring"] = "ring"
 
 
-class KRegularTopology(_Kind):
+class KRegularTopology(Declared):
     """A random connected graph in which all nodes have the same degree."""
 
     kind: Literal["k_regular"] = "k_regular"
     degree: int = Field(ge=1, description="neighbours per node; nodes x degree must be even")
 
 
-class SmallWorldTopology(_Kind):
+class SmallWorldTopology(Declared):
     """A Watts-Strogatz graph: a ring lattice with some edges rewired at random."""
 
     kind: Literal["small_world"] = "small_world"
@@ -42,7 +39,7 @@ class SmallWorldTopology(_Kind):
     rewire_probability: float = Field(default=0.1, ge=0, le=1, description="share of edges moved at random")
 
 
-class TorusTopology(_Kind):
+class TorusTopology(Declared):
     """A grid that wraps around; without sides, the most nearly square one."""
 
     kind: Literal["torus"] = "torus"
@@ -50,32 +47,32 @@ class TorusTopology(_Kind):
     columns: int | None = Field(default=None, ge=2, description="columns of the grid")
 
 
-class ExponentialTopology(_Kind):
+class ExponentialTopology(Declared):
     """Node i is joined to i +- 1, 2, 4, 8, ..."""
 
     kind: Literal["exponential"] = "exponential"
 
 
-class ErdosRenyiTopology(_Kind):
+class ErdosRenyiTopology(Declared):
     """Every pair is joined with the same probability."""
 
     kind: Literal["erdos_renyi"] = "erdos_renyi"
     edge_probability: float = Field(gt=0, le=1, description="probability of each edge")
 
 
-class StarTopology(_Kind):
+class StarTopology(Declared):
     """Node 0 in the centre."""
 
     kind: Literal["star"] = "star"
 
 
-class CompleteBipartiteTopology(_Kind):
+class CompleteBipartiteTopology(Declared):
     """Even nodes against odd nodes."""
 
     kind: Literal["complete_bipartite"] = "complete_bipartite"
 
 
-class EdgeListTopology(_Kind):
+class EdgeListTopology(Declared):
     """The edges of a text file: two node numbers a line, ``#`` starts a comment."""
 
     kind: Literal["edge_list"] = "edge_list"

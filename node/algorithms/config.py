@@ -2,19 +2,17 @@
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from node.core.errors import ConfigError
 from node.core.topology import Topology
+from node.declared import Declared
 
 
-class AlgorithmConfig(BaseModel):
+class AlgorithmConfig(Declared):
     """Parameters of one algorithm; each lives beside its algorithm.
 
     ``needs_every_message`` says that a lost message would stop the algorithm for good.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     needs_every_message: ClassVar[bool] = False
 
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:

@@ -3,21 +3,15 @@ here."""
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from node.core.errors import ConfigError
-
-
-class _Declared(BaseModel):
-    """Frozen, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+from node.declared import Declared
 
 # --- data sets ------------------------------------------------------------
 
 
-class DigitsConfig(_Declared):
+class DigitsConfig(Declared):
     """Handwritten digits that ship inside scikit-learn: 1,797 images of 1x8x8, 10 classes. Needs no
     download."""
 
@@ -25,14 +19,14 @@ class DigitsConfig(_Declared):
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class Cifar10Config(_Declared):
+class Cifar10Config(Declared):
     """CIFAR-10: 50,000 training and 10,000 test images of 3x32x32, 10 classes."""
 
     kind: Literal["cifar10"] = "cifar10"
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class ImageFolderConfig(_Declared):
+class ImageFolderConfig(Declared):
     """Images of one size in ``train|test/<class>/``, in a directory or a tar file."""
 
     kind: Literal["image_folder"] = "image_folder"
@@ -40,13 +34,13 @@ class ImageFolderConfig(_Declared):
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class MovieLensConfig(_Declared):
+class MovieLensConfig(Declared):
     """MovieLens ``ml-latest-small``: 100,836 ratings of 9,724 films by 610 users."""
 
     kind: Literal["movielens"] = "movielens"
 
 
-class SyntheticConfig(_Declared):
+class SyntheticConfig(Declared):
     """Gaussian clouds, one per class."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -57,7 +51,7 @@ class SyntheticConfig(_Declared):
     noise: float = Field(default=1.0, ge=0, description="Standard deviation around a class's centre (centres have 1).")
 
 
-class SyntheticRatingsConfig(_Declared):
+class SyntheticRatingsConfig(Declared):
     """Ratings made from hidden factors, rounded to halves in [0.5, 5]."""
 
     kind: Literal["synthetic_ratings"] = "synthetic_ratings"
@@ -77,14 +71,14 @@ DatasetConfig: TypeAlias = Annotated[
 # --- models ------------------------------------------------------------
 
 
-class GNLeNetConfig(_Declared):
+class GNLeNetConfig(Declared):
     """The CIFAR-10 network of DivShare and decentralizepy; 89,834 parameters with 10 classes. Images of
     3x32x32."""
 
     kind: Literal["gn_lenet"] = "gn_lenet"
 
 
-class CNNConfig(_Declared):
+class CNNConfig(Declared):
     """Two 3x3 convolutions with pooling and a linear layer; fits images of any size from 4x4."""
 
     kind: Literal["cnn"] = "cnn"
@@ -96,13 +90,13 @@ class CNNConfig(_Declared):
     )
 
 
-class LogisticRegressionConfig(_Declared):
+class LogisticRegressionConfig(Declared):
     """One linear layer; fits any classification data set."""
 
     kind: Literal["logistic_regression"] = "logistic_regression"
 
 
-class MatrixFactorizationConfig(_Declared):
+class MatrixFactorizationConfig(Declared):
     """Two embedding tables without biases; a rating is a dot product. 206,680 parameters on MovieLens."""
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
@@ -118,27 +112,27 @@ ModelConfig: TypeAlias = Annotated[
 # --- partitions ------------------------------------------------------------
 
 
-class IIDConfig(_Declared):
+class IIDConfig(Declared):
     """Samples shuffled and dealt in equal shares."""
 
     kind: Literal["iid"] = "iid"
 
 
-class KShardsConfig(_Declared):
+class KShardsConfig(Declared):
     """``shards`` random segments of the label-sorted samples per node, as in decentralizepy."""
 
     kind: Literal["k_shards"] = "k_shards"
     shards: int = Field(default=5, ge=1, description="Segments per node; fewer means more skewed.")
 
 
-class DirichletConfig(_Declared):
+class DirichletConfig(Declared):
     """Each class is dealt in proportions drawn from Dirichlet(alpha)."""
 
     kind: Literal["dirichlet"] = "dirichlet"
     alpha: float = Field(gt=0, description="Concentration; smaller means more skewed.")
 
 
-class ByUserConfig(_Declared):
+class ByUserConfig(Declared):
     """Ratings only: users are dealt to nodes in contiguous ranges, and each node is tested on its own
     users."""
 
@@ -154,7 +148,7 @@ PartitionConfig: TypeAlias = Annotated[
 # --- training ------------------------------------------------------------
 
 
-class OptimizerConfig(_Declared):
+class OptimizerConfig(Declared):
     """Stochastic gradient descent as in torch: ``v = momentum * v + g + weight_decay * x; x -=
     learning_rate * v``."""
 
@@ -165,7 +159,7 @@ class OptimizerConfig(_Declared):
     weight_decay: float = Field(default=0.0, ge=0)
 
 
-class LearningConfig(_Declared):
+class LearningConfig(Declared):
     """Data, model, split and local training."""
 
     dataset: DatasetConfig = DigitsConfig()

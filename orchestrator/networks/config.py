@@ -2,7 +2,9 @@
 
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from node.declared import Declared
 
 MBPS_MIN: Final = 1e-6
 """One bit a second: with less, a message would take longer than a clock of 64 bits can tell."""
@@ -11,11 +13,7 @@ MS_MAX: Final = 1e9
 """Eleven days, one way."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class UniformPreset(_Part):
+class UniformPreset(Declared):
     """All nodes have the same access link."""
 
     kind: Literal["uniform"] = "uniform"
@@ -32,7 +30,7 @@ class UniformPreset(_Part):
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
 
-class StragglersPreset(_Part):
+class StragglersPreset(Declared):
     """Like uniform, with some access links slower.
 
     A straggler has round(Normal(bandwidth_mbps / factor, jitter_mbps)) Mbit/s in both directions, at least
@@ -61,7 +59,7 @@ class StragglersPreset(_Part):
         return self
 
 
-class RegionsPreset(_Part):
+class RegionsPreset(Declared):
     """Nodes in regions, with a bandwidth per pair of regions."""
 
     kind: Literal["regions"] = "regions"
@@ -88,13 +86,13 @@ class RegionsPreset(_Part):
 PresetConfig = Annotated[UniformPreset | StragglersPreset | RegionsPreset, Field(discriminator="kind")]
 
 
-class SerialSender(_Part):
+class SerialSender(Declared):
     """A node sends one message after the other, each with its whole uplink."""
 
     kind: Literal["serial"] = "serial"
 
 
-class ParallelSender(_Part):
+class ParallelSender(Declared):
     """A node sends several messages at once, which share its uplink."""
 
     kind: Literal["parallel"] = "parallel"
@@ -104,7 +102,7 @@ class ParallelSender(_Part):
 SenderConfig = Annotated[SerialSender | ParallelSender, Field(discriminator="kind")]
 
 
-class OverrideConfig(_Part):
+class OverrideConfig(Declared):
     """One direction of one pair that differs from the preset; what is left out stays."""
 
     source: int = Field(ge=0, description="the sending node")
@@ -125,7 +123,7 @@ class OverrideConfig(_Part):
         return self
 
 
-class TraceConfig(_Part):
+class TraceConfig(Declared):
     """A bandwidth that changes over time, read from a CSV file with the columns time_s,bandwidth_mbps.
 
     Each row holds until the next one's time. Before the first row the preset holds. After the last one its
@@ -152,7 +150,7 @@ class TraceConfig(_Part):
         return self
 
 
-class NetworkConfig(_Part):
+class NetworkConfig(Declared):
     """The network between the nodes."""
 
     model: Literal["access", "pairwise"] = Field(
