@@ -15,7 +15,7 @@ from orchestrator.analysis import automatic_target, compare, time_to_accuracy
 from orchestrator.config import read_experiment
 from orchestrator.environment import usable_cores
 from orchestrator.plan import make_plan
-from orchestrator.results import Run, load_run
+from orchestrator.results.reader import Run, load_run
 from orchestrator.runners.base import RunOptions
 from orchestrator.runners.simulation import run_simulation
 from tests.realdata import DATA_ROOT
