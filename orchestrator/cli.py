@@ -147,14 +147,16 @@ def compare(
 ) -> None:
     """Compare runs: time and bytes to a target, and the ratios between them."""
     from orchestrator.analysis import compare as compare_measured
-    from orchestrator.report import comparison_table, unique_labels, write_comparison
-    from orchestrator.results import load_run
+    from orchestrator.report.comparison import comparison_table, unique_labels
+    from orchestrator.results.reader import load_run
 
     if target is not None and not isfinite(target):
         raise ConfigError(f"--target={target}: must be a finite number")
     loaded = [load_run(path, messages=False) for path in runs]
     comparison = compare_measured(loaded, target)
     if figure is not None:
+        from orchestrator.report.overlay import write_comparison
+
         write_comparison(loaded, comparison, figure)
     if as_json:
         _print_json(dataclasses.asdict(comparison))
@@ -170,8 +172,8 @@ def compare(
 @app.command()
 def report(run: RunPath) -> None:
     """Write a run's report.html anew and print where it is."""
-    from orchestrator.report import write_report
-    from orchestrator.results import load_run
+    from orchestrator.report.page import write_report
+    from orchestrator.results.reader import load_run
 
     print(write_report(load_run(run)))
 

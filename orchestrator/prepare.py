@@ -13,7 +13,7 @@ from node.learning.build import build_trainer, partition_dataset
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
 from orchestrator.plan import Plan, naming
-from orchestrator.results import RunFacts
+from orchestrator.results.schema import RunFacts
 from orchestrator.runners.base import signals_held
 
 ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))

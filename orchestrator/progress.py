@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from node.core.units import ns_to_s
-from orchestrator.results import Sample, format_bytes
+from orchestrator.report.text import format_bytes
+from orchestrator.results.schema import Sample
 
 Style = Literal["auto", "live", "plain", "json", "quiet"]
 

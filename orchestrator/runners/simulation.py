@@ -8,6 +8,7 @@ have no training to do. Lines of the curve are written in order as they become k
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ from orchestrator.environment import environment
 from orchestrator.plan import Plan
 from orchestrator.prepare import Prepared, prepare
 from orchestrator.progress import Progress, Snapshot
-from orchestrator.results import NodeSample, RunTotals, RunWriter, Sample
+from orchestrator.results.reader import load_run
+from orchestrator.results.schema import NodeSample, RunTotals, Sample
+from orchestrator.results.writer import RunWriter
 from orchestrator.runners.base import RunOptions, RunOutcome, Status, signals_held, stop_on_signals
 
 Tested = list[tuple[int, dict[NodeId, Evaluation]]]
@@ -116,6 +119,7 @@ class _Run:
             totals = _count_replaced(totals, messages)
         try:
             summary = writer.finish(totals, messages, fidelity=_fidelity())
+            _report(writer.path)
         except RunnerError as failure:
             raise error or failure from failure
         if status == "done" and self._world.stop_requested:
@@ -240,6 +244,14 @@ class _Run:
                 return None, None
             shares.append(np.divide(used, mbps, out=np.zeros_like(used), where=mbps > 0))
         return shares[0], shares[1]
+
+
+def _report(path: Path) -> None:
+    """Write the report, once the results are safe on the disk."""
+    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
+    from orchestrator.report.page import write_report
+
+    write_report(load_run(path))
 
 
 def consensus_distance(models: Mapping[NodeId, Vector]) -> float:

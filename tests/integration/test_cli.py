@@ -21,7 +21,8 @@ from orchestrator import cli
 from orchestrator.catalog import catalog
 from orchestrator.config import ExperimentConfig, read_experiment
 from orchestrator.plan import make_plan
-from orchestrator.results import CURVE_COLUMNS, load_run
+from orchestrator.results.reader import load_run
+from orchestrator.results.schema import CURVE_COLUMNS
 from orchestrator.runners.base import RunOptions, RunOutcome
 from orchestrator.runners.simulation import run_simulation
 
@@ -85,7 +86,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second, and have tests of their own."""
-    monkeypatch.setattr("orchestrator.report.write_report", lambda run: run.path / "report.html")
+    monkeypatch.setattr("orchestrator.report.page.write_report", lambda run: run.path / "report.html")
 
 
 def simulate(file: Path, *overrides: str, workers: int = 0) -> RunOutcome:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from node.core.messages import MessageKind, MessageState
-from orchestrator.results import NodeSample, RunFacts, RunTotals, RunWriter, Sample
+from orchestrator.results.schema import NodeSample, RunFacts, RunTotals, Sample
+from orchestrator.results.writer import RunWriter
 
 ENVIRONMENT = {"versions": {"python": "3.11"}, "seeds": {"run": 1}}
 EXPERIMENT: dict[str, Any] = {
@@ -145,7 +146,6 @@ def write_run(
     metric: Any = "accuracy",
     speed: float = 0.05,
     name: str = "synthetic",
-    report: bool = False,
     status: Any = "done",
     error: str | None = None,
 ) -> Path:
@@ -157,6 +157,5 @@ def write_run(
         totals(nodes=nodes, slow=slow, status=status, error=error),
         messages(num_messages, nodes=nodes, slow=slow),
         FIDELITY,
-        report=report,
     )
     return writer.path

@@ -10,16 +10,12 @@ from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, tot
 
 from node.core.errors import ConfigError
 from orchestrator.analysis import compare
-from orchestrator.report import (
-    comparison_table,
-    format_duration,
-    render_comparison,
-    render_report,
-    unique_labels,
-    write_comparison,
-    write_report,
-)
-from orchestrator.results import RunWriter, format_bytes, load_run
+from orchestrator.report.comparison import comparison_table, unique_labels
+from orchestrator.report.overlay import render_comparison, write_comparison
+from orchestrator.report.page import render_report, write_report
+from orchestrator.report.text import format_bytes, format_duration
+from orchestrator.results.reader import load_run
+from orchestrator.results.writer import RunWriter
 
 TITLES = (
     "Accuracy over time",
@@ -96,7 +92,7 @@ def test_a_partial_run_has_a_report(tmp_path: Path) -> None:
 def test_a_run_without_a_table_of_messages_shows_its_totals(tmp_path: Path) -> None:
     writer = RunWriter.create(tmp_path, facts(), EXPERIMENT, ENVIRONMENT)
     writer.add(sample(0))
-    writer.finish(totals(), report=False)
+    writer.finish(totals())
     page = render_report(load_run(writer.path))
     assert "500 messages were queued." in page
     assert "125  (25.0 %)" in page
@@ -115,8 +111,8 @@ def test_names_of_classes_cannot_inject_markup_through_a_figure(tmp_path: Path) 
     odd = replace(facts(), class_names=("<script>", *(f"$c_{index}" for index in range(9))))
     writer = RunWriter.create(tmp_path, odd, EXPERIMENT, ENVIRONMENT)
     writer.add(sample(0))
-    writer.finish(totals(), messages(), report=True)
-    assert "<script" not in (writer.path / "report.html").read_text()
+    writer.finish(totals(), messages())
+    assert "<script" not in render_report(load_run(writer.path))
 
 
 def test_a_million_messages_take_less_than_ten_seconds(tmp_path: Path) -> None:

@@ -19,15 +19,12 @@ from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, tot
 
 from node.core.errors import ConfigError, RunnerError
 from node.core.messages import MessageState
-from orchestrator import results
-from orchestrator.results import (
-    CURVE_COLUMNS,
-    MESSAGE_COLUMNS,
-    RunWriter,
-    Sample,
-    load_run,
-    target_key,
-)
+from orchestrator.report.page import write_report
+from orchestrator.results import writer as writing
+from orchestrator.results.reader import load_run
+from orchestrator.results.schema import CURVE_COLUMNS, MESSAGE_COLUMNS, Sample
+from orchestrator.results.summary import target_key
+from orchestrator.results.writer import RunWriter
 
 
 def start(root: Path) -> RunWriter:
@@ -101,7 +98,7 @@ class TestWriting:
         one = sample(1)
         bad = replace(one.nodes[0], loss=float("nan"))
         writer.add(replace(one, nodes=(bad, *one.nodes[1:])))
-        writer.finish(totals(), messages(), report=False)
+        writer.finish(totals(), messages())
         with (writer.path / "curve.csv").open() as file:
             row = next(csv.DictReader(file))
         assert row["loss_mean"] == "nan"
@@ -127,13 +124,13 @@ class TestWriting:
     def test_a_run_without_messages_or_samples_still_ends(self, tmp_path: Path) -> None:
         writer = start(tmp_path)
         none = {name: values[:0] for name, values in messages().items()}
-        summary = writer.finish(totals(status="failed", error="out of luck"), none, report=True)
+        summary = writer.finish(totals(status="failed", error="out of luck"), none)
         assert summary["final"] == {"accuracy": None, "loss": None}
         run = load_run(writer.path)
         assert run.status == "failed"
         assert run.messages is not None
         assert run.messages["id"].size == 0
-        assert (writer.path / "report.html").exists()
+        assert write_report(run).exists()
 
 
 class TestSummary:
@@ -188,7 +185,7 @@ class TestPlacesThatCannotBeWritten:
 
     def test_a_disk_that_is_nearly_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(results.shutil, "disk_usage", lambda path: usage._replace(free=1024 * 1024))
+        monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: usage._replace(free=1024 * 1024))
         with pytest.raises(ConfigError, match="1 MiB free"):
             start(tmp_path)
         assert list(tmp_path.iterdir()) == []
@@ -208,7 +205,7 @@ class TestWritesThatFail:
         with pytest.raises(RunnerError, match="No such file"):
             writer.add(sample(0))
         with pytest.raises(RunnerError, match="No such file"):
-            writer.finish(totals(), messages(), report=False)
+            writer.finish(totals(), messages())
 
     def test_a_limit_in_the_middle_of_a_line_leaves_whole_lines(self, tmp_path: Path) -> None:
         program = """
@@ -216,7 +213,7 @@ import resource, sys
 from pathlib import Path
 from synthetic_runs import messages, sample, totals, facts, EXPERIMENT, ENVIRONMENT
 from node.core.errors import RunnerError
-from orchestrator.results import RunWriter
+from orchestrator.results.writer import RunWriter
 writer = RunWriter.create(Path(sys.argv[1]), facts(), EXPERIMENT, ENVIRONMENT)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 added = 0
@@ -227,7 +224,7 @@ try:
 except RunnerError as error:
     print(added, error)
 try:
-    writer.finish(totals(), messages(), report=False)
+    writer.finish(totals(), messages())
 except RunnerError as error:
     print(error)
 """

@@ -1,0 +1,161 @@
+"""How figures look, and the pieces that several of them share. The home of matplotlib's settings.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; the same group has the same colour
+in every figure.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from orchestrator.analysis import Numbers
+
+BLUE: Final = "#0072B2"
+VERMILION: Final = "#D55E00"
+GREEN: Final = "#009E73"
+ORANGE: Final = "#E69F00"
+SKY: Final = "#56B4E9"
+PURPLE: Final = "#CC79A7"
+GREY: Final = "#7A7F87"
+INK: Final = "#20252C"
+
+STYLE: Final[Any] = {
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's own font
+    "svg.hashsalt": "fragmesh",
+    "font.size": 10.0,
+    "font.family": "sans-serif",
+    "axes.titlesize": 10.0,
+    "axes.labelsize": 10.0,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9BA1A9",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E7EB",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#4A515A",
+    "ytick.color": "#4A515A",
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.constrained_layout.use": True,
+}
+_SIZE: Final = (6.2, 3.3)
+PERCENT: Final = FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %")
+_THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One figure of the page.
+
+    Attributes:
+        title: What it shows.
+        svg: The figure itself.
+        note: A sentence on how to read it; may be empty.
+    """
+
+    title: str
+    svg: Markup
+    note: str
+
+
+def new_figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size)
+        return figure, figure.subplots()
+
+
+def finish_axes(axes: Axes, x_label: str, y_label: str, *, from_zero: bool = True) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if from_zero:
+        axes.set_xlim(left=0.0)
+    axes.margins(x=0.02)
+    add_legend(axes)
+
+
+def add_legend(axes: Axes) -> None:
+    """One legend style everywhere: a row above the figure, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        # Characters that fit beside each other; long names of runs get a line each.
+        columns = max(1, 72 // (7 + max(map(len, labels))))
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=min(len(handles), columns, 4),
+            borderaxespad=0.2,
+            handlelength=1.8,
+            columnspacing=1.4,
+            frameon=False,
+            fontsize=9.0,
+        )
+
+
+def percent_axis(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(PERCENT)
+
+
+def point_marker(x: Numbers) -> str | None:
+    """A curve of few points shows them: a line through one point would be invisible."""
+    return "o" if len(x) <= 3 else None
+
+
+def horizontal_bars(rows: Sequence[tuple[str, float, str]], x_label: str, text: Callable[[float], str]) -> Figure:
+    figure, axes = new_figure()
+    labels = [label for label, _, _ in rows]
+    values = [value for _, value, _ in rows]
+    positions = np.arange(len(rows))
+    axes.barh(positions, values, color=[color for _, _, color in rows], height=0.62)
+    axes.set_yticks(positions, labels)
+    axes.invert_yaxis()
+    axes.set_xlabel(x_label)
+    axes.xaxis.set_major_formatter(_THOUSANDS)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.grid(False, axis="y")
+    axes.set_xlim(0, max(values) * 1.42)  # room for the figures beside the bars
+    axes.tick_params(axis="y", length=0)
+    for position, value in zip(positions, values, strict=True):
+        axes.annotate(
+            text(value),
+            (value, float(position)),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.0,
+            color=INK,
+        )
+    return figure
+
+
+_GROUP_ID: Final = re.compile(r'<g id="[^"]*"(/?)>')
+
+
+def to_svg(figure: Figure) -> Markup:
+    """A figure as an SVG element, without identifiers that would repeat from figure to figure."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = _GROUP_ID.sub(r"<g\1>", text[text.index("<svg") :])
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # The page sets the size; the viewBox keeps the shape.
+    text = re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?)\bwidth="[^"]*"', r"\1", text, count=1)
+    return Markup(text)  # drawn here; every label in it was escaped by matplotlib

@@ -1,0 +1,136 @@
+"""The page of one run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from orchestrator.report.drawing import Picture
+from orchestrator.report.figures import DATA_FIGURES, LEARNING_FIGURES, LINKS_FIGURES, MESSAGES_FIGURES, NODES_FIGURES
+from orchestrator.report.templates import template
+from orchestrator.report.text import clock_name, format_bytes, format_duration, headline_text, metric_name
+from orchestrator.results.files import write_file
+from orchestrator.results.reader import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A headed group of figures."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One large figure at the top of the page."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+def write_report(run: Run) -> Path:
+    """Write ``report.html`` into the run's directory.
+
+    Raises:
+        RunnerError: It could not be written.
+    """
+    path = run.path / "report.html"
+    write_file(path, render_report(run).encode())
+    return path
+
+
+def render_report(run: Run) -> str:
+    """The report of a run as one self-contained HTML page."""
+    sections = [
+        _section(run, "Learning", LEARNING_FIGURES),
+        _section(run, "Nodes", NODES_FIGURES),
+        _section(run, "Messages", MESSAGES_FIGURES),
+        _section(run, "Links", LINKS_FIGURES),
+        _section(run, "Data", DATA_FIGURES),
+    ]
+    return template("report.html.j2").render(
+        run=run,
+        tiles=_tiles(run),
+        facts=_facts(run),
+        targets=_targets(run),
+        metric=metric_name(run.metric),
+        sections=[section for section in sections if section.pictures],
+        fidelity=run.fidelity,
+        environment=run.environment,
+        experiment=None
+        if run.experiment is None
+        else yaml.safe_dump(run.experiment, sort_keys=False, allow_unicode=True),
+    )
+
+
+def _section(run: Run, title: str, figures: Sequence[Callable[[Run], Picture | None]]) -> Section:
+    pictures = (draw(run) for draw in figures)
+    return Section(title, tuple(picture for picture in pictures if picture is not None))
+
+
+def _tiles(run: Run) -> list[Tile]:
+    summary = run.summary or {}
+    tiles: list[Tile] = []
+    values, times = run.headline, run.times_s
+    if values.size and not np.isnan(values).all():
+        best = int(np.nanargmax(values) if run.higher_is_better else np.nanargmin(values))
+        name = metric_name(run.metric)
+        tiles.append(Tile(f"final {name}", headline_text(run.metric, values[-1]), "mean over nodes"))
+        tiles.append(Tile(f"best {name}", headline_text(run.metric, values[best]), f"at {times[best]:,.1f} s"))
+    sent = summary.get("bytes_sent", run.bytes_sent[-1] if run.bytes_sent.size else 0)
+    tiles.append(Tile("bytes sent", format_bytes(sent), "all nodes, all classes"))
+    reached = summary.get("time_s", times[-1] if times.size else 0.0)
+    took = f"took {format_duration(summary['wall_s'])}" if "wall_s" in summary else ""
+    tiles.append(Tile(clock_name(run.facts.runtime), format_duration(reached), took))
+    if summary.get("cancelled_share") is not None:
+        share = f"{100 * summary['cancelled_share']:.1f} %"
+        tiles.append(Tile("cancelled", share, "of the messages queued"))
+    p50 = summary.get("staleness", {}).get("overall", {}).get("p50")
+    if p50 is not None:
+        p95 = summary["staleness"]["overall"]["p95"]
+        tiles.append(Tile("staleness", f"{p50:.0f} rounds", f"median; 95 % below {p95:.0f}"))
+    return tiles
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    facts, summary = run.facts, run.summary or {}
+    rows = [
+        ("algorithm", facts.algorithm),
+        ("runtime", facts.runtime),
+        ("nodes", f"{facts.nodes:,}" + (f", {len(facts.stragglers)} slowed" if facts.stragglers else "")),
+        ("seed", str(facts.seed)),
+        ("headline figure", "test accuracy" if facts.metric == "accuracy" else "test RMSE, lower is better"),
+    ]
+    if facts.num_params:
+        rows.append(("parameters", f"{facts.num_params:,}"))
+    # The runner's own words win over ours where both tell the same thing.
+    rows = [row for row in rows if row[0] not in facts.details] + list(facts.details.items())
+    if "train_steps" in summary:
+        rows.append(("local steps", f"{summary['train_steps']:,}"))
+    if summary.get("aggregated_per_round") is not None:
+        rows.append(("messages averaged in", f"{summary['aggregated_per_round']:.2f} a round and node"))
+    return rows
+
+
+def _targets(run: Run) -> list[tuple[str, str, str]]:
+    """Rows of target, time, bytes: those reached, and the first that was not, with dashes."""
+    summary = run.summary or {}
+    times: Mapping[str, float | None] = summary.get(f"time_to_{run.metric}_s", {})
+    sent: Mapping[str, float | None] = summary.get(f"bytes_to_{run.metric}", {})
+    rows = []
+    for key, time in times.items():
+        amount = sent.get(key)
+        rows.append(
+            (
+                headline_text(run.metric, float(key)),
+                "–" if time is None else f"{time:,.1f} s",
+                "–" if amount is None else format_bytes(amount),
+            )
+        )
+        if time is None:
+            break
+    return rows

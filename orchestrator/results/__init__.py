@@ -1,0 +1,17 @@
+"""What a run leaves behind: the schema of a run directory, its writer and its reader.
+
+A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
+
+    facts.json        what was known at the start         experiment.yaml   the resolved experiment
+    environment.json  versions, commit, host, seeds       partition.csv     samples by node and class
+    curve.csv         one line an evaluation, written as the run goes
+    nodes.parquet     one row an evaluation and node      messages.parquet  one row a message: its life
+    links.csv         utilisation by node                 fidelity.json     how far to trust the emulation
+    summary.json      the figures                         report.html       the figures as pictures
+
+Only ``curve.csv`` grows during a run, a whole line at a time, so that whatever stops a run leaves a valid
+partial result. The rest of the second half is written at the end, each file under another name first.
+
+Nothing here depends on wall-clock time but ``wall_s`` in the summary and the directory's name: the same run
+gives the same bytes in ``curve.csv``, ``nodes.parquet``, ``messages.parquet`` and ``links.csv``.
+"""

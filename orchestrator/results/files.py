@@ -1,0 +1,71 @@
+"""Files that are there whole or not at all, and values as the plain text that goes into them."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from node.core.errors import RunnerError
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file under another name and rename it, so that it is there whole or not at all.
+
+    Raises:
+        RunnerError: It could not be written.
+    """
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file under another name, and rename it.
+
+    Raises:
+        RunnerError: It could not be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        try:
+            write(temporary)
+            os.replace(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    except OSError as error:
+        raise RunnerError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Why, in one line."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0]
+
+
+def plain(value: Any) -> Any:
+    """Numpy and mappings as plain JSON; numbers that JSON does not know become null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, set | frozenset):
+        return [plain(item) for item in sorted(value)]
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """A JSON object as the text of a file."""
+    return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

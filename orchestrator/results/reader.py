@@ -1,0 +1,280 @@
+"""Reading a run directory, also that of a run that was killed."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from node.core.errors import ConfigError
+from node.core.types import Float64Vector
+from orchestrator.results.files import reason
+from orchestrator.results.schema import (
+    CURVE_COLUMNS,
+    MESSAGE_COLUMNS,
+    NODE_COLUMNS,
+    Column,
+    JsonObject,
+    RunFacts,
+    Status,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run directory, read.
+
+    Attributes:
+        path: The directory.
+        facts: What was known at the start.
+        status: How it ended; ``partial`` if it was killed before it could say.
+        curve: Columns of ``curve.csv`` (:data:`CURVE_COLUMNS`), float64, NaN where empty.
+        nodes: Columns of ``nodes.parquet``; None if missing.
+        messages: Columns of ``messages.parquet`` exactly as the recorder gave them: codes, and -1 for never;
+            None if missing or not asked for.
+        links: Columns of ``links.csv``; None if missing.
+        summary, fidelity, environment, experiment: The files of these names; None if missing.
+    """
+
+    path: Path
+    facts: RunFacts
+    status: Status
+    curve: Mapping[str, Float64Vector]
+    nodes: Mapping[str, Column] | None = None
+    messages: Mapping[str, Column] | None = None
+    links: Mapping[str, Column] | None = None
+    summary: JsonObject | None = None
+    fidelity: JsonObject | None = None
+    environment: JsonObject | None = None
+    experiment: JsonObject | None = None
+
+    @property
+    def label(self) -> str:
+        """The experiment's name."""
+        return self.facts.name
+
+    @property
+    def metric(self) -> str:
+        """The headline figure."""
+        return self.facts.metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the headline figure should grow."""
+        return self.facts.higher_is_better
+
+    @property
+    def times_s(self) -> Float64Vector:
+        """Evaluation instants, shape (samples,)."""
+        return self.curve["time_s"]
+
+    @property
+    def headline(self) -> Float64Vector:
+        """Node average of the headline figure, shape (samples,)."""
+        return self.curve[self.facts.headline_column]
+
+    @property
+    def bytes_sent(self) -> Float64Vector:
+        """Bytes sent by all nodes so far, shape (samples,)."""
+        return self.curve["bytes_sent"]
+
+
+def load_run(path: Path, *, messages: bool = True) -> Run:
+    """Read a run directory, also that of a run that was killed.
+
+    Args:
+        path: The directory.
+        messages: Whether to read ``messages.parquet``, the one file that can be large.
+
+    Raises:
+        ConfigError: There is no run there, or a file of it is damaged.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such run directory")
+    if not (path / "curve.csv").is_file():
+        inside = sorted(child.parent.name for child in path.glob("*/curve.csv"))
+        hint = f"; runs inside it: {', '.join(inside[-3:])}" if inside else ""
+        raise ConfigError(f"{path}: not a run directory: curve.csv is missing{hint}")
+    summary = _read_json(path / "summary.json")
+    return Run(
+        path=path,
+        facts=_read_facts(path),
+        status="partial" if summary is None else _status(summary, path),
+        curve=_read_curve(path / "curve.csv"),
+        nodes=_read_nodes(path / "nodes.parquet"),
+        messages=_read_messages(path / "messages.parquet") if messages else None,
+        links=_read_links(path / "links.csv"),
+        summary=summary,
+        fidelity=_read_json(path / "fidelity.json"),
+        environment=_read_json(path / "environment.json"),
+        experiment=_read_yaml(path / "experiment.yaml"),
+    )
+
+
+def _status(summary: JsonObject, path: Path) -> Status:
+    status = summary.get("status")
+    if status not in ("done", "interrupted", "failed"):
+        raise ConfigError(f"{path / 'summary.json'}: status={status!r}: not done, interrupted or failed")
+    return cast(Status, status)
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"{path}: damaged: {reason(error)}")
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_json(path: Path) -> JsonObject | None:
+    text = _read_text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: damaged: not a JSON object")
+    return value
+
+
+def _read_yaml(path: Path) -> JsonObject | None:
+    text = _read_text(path)
+    if text is None:
+        return None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _damaged(path, error) from error
+    return value if isinstance(value, dict) else None
+
+
+def _read_facts(path: Path) -> RunFacts:
+    raw = _read_json(path / "facts.json")
+    if raw is None:  # somebody kept only the curve: still worth a look
+        return RunFacts(name=path.resolve().name, algorithm="unknown", runtime="unknown", nodes=0, seed=0)
+    names, counts = _read_partition(path / "partition.csv")
+    try:
+        return RunFacts(
+            name=str(raw["name"]),
+            algorithm=str(raw["algorithm"]),
+            runtime=str(raw["runtime"]),
+            nodes=int(raw["nodes"]),
+            seed=int(raw["seed"]),
+            metric="rmse" if raw["metric"] == "rmse" else "accuracy",
+            stragglers=frozenset(int(node) for node in raw["stragglers"]),
+            targets=tuple(float(target) for target in raw["targets"]),
+            class_names=names if raw["class_names"] is None else tuple(raw["class_names"]),
+            partition_counts=counts,
+            num_params=int(raw["num_params"]),
+            end_s=None if raw["end_s"] is None else float(raw["end_s"]),
+            details={str(key): str(value) for key, value in raw["details"].items()},
+            command=str(raw["command"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path / "facts.json", error) from error
+
+
+def _read_partition(path: Path) -> tuple[tuple[str, ...] | None, npt.NDArray[np.int64] | None]:
+    text = _read_text(path)
+    if text is None:
+        return None, None
+    try:
+        header, *rows = csv.reader(io.StringIO(text))
+        counts = np.array([[int(cell) for cell in row[1:]] for row in rows], dtype=np.int64)
+        if counts.shape != (len(rows), len(header) - 1):
+            raise ValueError("lines of different length")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return tuple(header[1:]), counts
+
+
+def _read_curve(path: Path) -> dict[str, Float64Vector]:
+    text = _read_text(path) or ""
+    complete, _, _ = text.rpartition("\n")  # a run killed while writing leaves half a line: it does not count
+    lines = complete.split("\n")
+    header = tuple(lines[0].split(","))
+    if header != CURVE_COLUMNS:
+        raise ConfigError(f"{path}: damaged: the first line does not name the columns {CURVE_COLUMNS[0]}, ...")
+    rows = np.empty((len(lines) - 1, len(header)), dtype=np.float64)
+    for number, line in enumerate(lines[1:]):
+        cells = line.split(",")
+        try:
+            if len(cells) != len(header):
+                raise ValueError(f"{len(cells)} values instead of {len(header)}")
+            rows[number] = [float(cell) if cell else math.nan for cell in cells]
+        except ValueError as error:
+            raise ConfigError(f"{path}: damaged: line {number + 2}: {reason(error)}") from error
+    return {name: rows[:, index].copy() for index, name in enumerate(header)}
+
+
+def _read_links(path: Path) -> dict[str, Column] | None:
+    text = _read_text(path)
+    if text is None:
+        return None
+    try:
+        rows = [[float(cell) for cell in line.split(",")] for line in text.splitlines()[1:]]
+        table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return {"node": table[:, 0].astype(np.int64), "uplink": table[:, 1], "downlink": table[:, 2]}
+
+
+def _read_table(path: Path, columns: Mapping[str, Any]) -> Any | None:
+    if not path.is_file():
+        return None
+    try:
+        return pq.read_table(path, columns=list(columns)).combine_chunks().select(list(columns))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_nodes(path: Path) -> dict[str, Column] | None:
+    table = _read_table(path, NODE_COLUMNS)
+    if table is None:
+        return None
+    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in NODE_COLUMNS}
+
+
+def _read_messages(path: Path) -> dict[str, Column] | None:
+    table = _read_table(path, MESSAGE_COLUMNS)
+    if table is None:
+        return None
+    columns: dict[str, Column] = {}
+    for name, kind in MESSAGE_COLUMNS.items():
+        column = table.column(name)
+        if isinstance(kind, tuple):
+            columns[name] = _codes(path, name, column, kind)
+        else:
+            columns[name] = column.fill_null(-1).to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _codes(path: Path, name: str, column: Any, names: Sequence[str]) -> npt.NDArray[np.int8]:
+    """Dictionary-encoded strings as the recorder's codes: a file may order its names otherwise."""
+    if len(column) == 0:
+        return np.zeros(0, dtype=np.int8)
+    encoded = column.dictionary_encode() if not pa.types.is_dictionary(column.type) else column
+    array = encoded.combine_chunks()
+    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+    try:
+        code_of = np.array([names.index(value) for value in array.dictionary.to_pylist()], dtype=np.int8)
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged: column {name}: {reason(error)}") from error
+    codes: npt.NDArray[np.int8] = code_of[array.indices.to_numpy(zero_copy_only=False)]
+    return codes

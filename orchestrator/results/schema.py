@@ -1,0 +1,201 @@
+"""What is known of a run and how its tables look: types and names, without files.
+
+The docstring of the package draws the run directory that these end up in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from node.core.messages import MessageKind, MessageState
+from node.core.types import Float64Vector
+
+Metric: TypeAlias = Literal["accuracy", "rmse"]
+Status: TypeAlias = Literal["done", "interrupted", "failed", "partial"]
+"""``partial``: the run was killed before it could say how it ended. Found by the reader, never written."""
+Column: TypeAlias = npt.NDArray[Any]
+JsonObject: TypeAlias = dict[str, Any]
+
+MESSAGE_KINDS: Final = tuple(kind.value for kind in MessageKind)
+"""Names of the codes in the column ``kind`` as the recorder gives it."""
+
+MESSAGE_STATES: Final = tuple(state.name.lower() for state in MessageState)
+"""Names of the codes in the column ``state`` as the recorder gives it."""
+
+MESSAGE_COLUMNS: Final[Mapping[str, Any]] = {
+    "id": pa.int64(),
+    "sender": pa.int32(),
+    "receiver": pa.int32(),
+    "kind": MESSAGE_KINDS,
+    "round": pa.int32(),
+    "fragment": pa.int32(),
+    "payload_bytes": pa.int64(),
+    "wire_bytes": pa.int64(),
+    "queued_ns": pa.int64(),
+    "started_ns": pa.int64(),
+    "sent_ns": pa.int64(),
+    "delivered_ns": pa.int64(),
+    "aggregated_ns": pa.int64(),
+    "cancelled_ns": pa.int64(),
+    "staleness": pa.int32(),
+    "state": MESSAGE_STATES,
+}
+"""Columns of ``messages.parquet``: the type, or the names of the codes.
+
+A ``*_ns`` of -1 means never and becomes null; ``staleness`` is null where ``aggregated_ns`` is.
+"""
+
+CURVE_COLUMNS: Final = (
+    "time_s",
+    "accuracy_mean",
+    "accuracy_min",
+    "accuracy_max",
+    "loss_mean",
+    "loss_min",
+    "loss_max",
+    "accuracy_mean_fast",
+    "accuracy_mean_stragglers",
+    "loss_mean_fast",
+    "loss_mean_stragglers",
+    "train_loss_mean",
+    "rounds_mean",
+    "rounds_min",
+    "rounds_max",
+    "bytes_sent",
+    "queued_messages",
+    "consensus_distance",
+)
+
+NODE_COLUMNS: Final[Mapping[str, Any]] = {
+    "time_ns": pa.int64(),
+    "node": pa.int32(),
+    "accuracy": pa.float64(),
+    "loss": pa.float64(),
+    "train_loss": pa.float64(),
+    "rounds": pa.int64(),
+    "local_steps": pa.int64(),
+    "bytes_sent": pa.int64(),
+    "queued_messages": pa.int64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSample:
+    """One node at one evaluation.
+
+    Attributes:
+        node: The node.
+        accuracy: Share of the test set that its own model gets right, in [0, 1].
+        loss: Test loss of its own model; the RMSE for ratings.
+        train_loss: Mean training loss of its last round; NaN before the first.
+        rounds: Rounds completed.
+        local_steps: Local steps taken.
+        bytes_sent: Bytes sent so far, all classes.
+        queued_messages: Messages in its outbox.
+    """
+
+    node: int
+    accuracy: float
+    loss: float
+    train_loss: float
+    rounds: int
+    local_steps: int
+    bytes_sent: int
+    queued_messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One evaluation instant.
+
+    Attributes:
+        time_ns: Testbed time.
+        nodes: One entry a node, in node order.
+        bytes_sent: Bytes sent by all nodes so far, all classes.
+        consensus_distance: Root mean square distance of the nodes' models from their mean.
+    """
+
+    time_ns: int
+    nodes: tuple[NodeSample, ...]
+    bytes_sent: int
+    consensus_distance: float
+
+
+@dataclass(frozen=True, eq=False)
+class RunFacts:
+    """What is known at the start of a run, and kept in its directory.
+
+    Attributes:
+        name: The experiment's name.
+        algorithm: Its kind, for example ``divshare``.
+        runtime: ``simulation``, ``processes``, ``docker`` or ``kubernetes``.
+        nodes: Number of nodes.
+        seed: The run's seed.
+        metric: The headline figure: ``accuracy`` (higher is better), or ``rmse`` (the loss of ratings, lower
+            is better).
+        stragglers: Nodes slowed on purpose.
+        targets: Values of the headline figure whose first crossing the summary tells.
+        class_names: Names of the classes; None for ratings.
+        partition_counts: Training samples, shape (nodes, classes); None where there are no classes.
+        num_params: Parameters of the model; 0 if unknown.
+        end_s: When the run is to stop, in testbed seconds; None if it stops by another rule.
+        details: Further rows of the report's table of facts, in order: data set, topology, network.
+        command: What to type to run it again.
+    """
+
+    name: str
+    algorithm: str
+    runtime: str
+    nodes: int
+    seed: int
+    metric: Metric = "accuracy"
+    stragglers: frozenset[int] = frozenset()
+    targets: tuple[float, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    partition_counts: npt.NDArray[np.int64] | None = None
+    num_params: int = 0
+    end_s: float | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the headline figure should grow."""
+        return self.metric == "accuracy"
+
+    @property
+    def headline_column(self) -> str:
+        """The column of ``curve.csv`` with the node average of the headline figure."""
+        return "accuracy_mean" if self.metric == "accuracy" else "loss_mean"
+
+
+@dataclass(frozen=True, eq=False)
+class RunTotals:
+    """What is known at the end of a run.
+
+    Attributes:
+        status: How it ended.
+        time_ns: Testbed time reached.
+        bytes: Bytes by class: ``payload``, ``metadata``, ``control``, ``wasted``, ``retransmitted``.
+        messages: Messages by fate: ``queued`` (ever), ``sent``, ``delivered``, ``cancelled``, ``lost``,
+            ``aborted``, ``replaced``, ...
+        train_steps: Local steps of all nodes.
+        wall_s: How long the run took on the wall clock.
+        uplink_utilization: Share of each node's uplink that was in use, shape (nodes,), in [0, 1].
+        downlink_utilization: The same for the downlink.
+        error: Why it failed; None if it did not.
+    """
+
+    status: Literal["done", "interrupted", "failed"]
+    time_ns: int
+    bytes: Mapping[str, int]
+    messages: Mapping[str, int]
+    train_steps: int
+    wall_s: float
+    uplink_utilization: Float64Vector | None = None
+    downlink_utilization: Float64Vector | None = None
+    error: str | None = None

@@ -1,0 +1,108 @@
+"""The figures of a run: what ``summary.json`` says."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from node.core.types import Float64Vector
+from node.core.units import ns_to_s
+from orchestrator.analysis import best_index, bytes_to_accuracy, quantiles, time_to_accuracy
+from orchestrator.results.files import plain
+from orchestrator.results.schema import Column, JsonObject, RunFacts, RunTotals
+
+
+def target_key(target: float) -> str:
+    """How a target is spelled as a key: two decimals, or as many as it needs."""
+    short = f"{target:.2f}"
+    return short if float(short) == target else repr(target)
+
+
+def summarize(
+    facts: RunFacts,
+    totals: RunTotals,
+    curve: Mapping[str, Float64Vector],
+    messages: Mapping[str, Column] | None,
+) -> JsonObject:
+    """The figures of a run, as in ``summary.json``.
+
+    Staleness is in rounds of the receiver; age is from a message's queueing to its aggregation, in seconds.
+    """
+    values = curve[facts.headline_column]
+    better = facts.higher_is_better
+    best = best_index(values, higher_is_better=better)
+    suffix = facts.metric
+    queued, cancelled = totals.messages.get("queued", 0), totals.messages.get("cancelled", 0)
+    summary: JsonObject = {
+        "name": facts.name,
+        "algorithm": facts.algorithm,
+        "runtime": facts.runtime,
+        "nodes": facts.nodes,
+        "seed": facts.seed,
+        "metric": facts.metric,
+        "status": totals.status,
+        "error": totals.error,
+        "time_s": ns_to_s(totals.time_ns),
+        "evaluations": int(values.size),
+        "final": _at(curve, values.size - 1 if values.size else None, time=False),
+        "best": _at(curve, best, time=True),
+        f"time_to_{suffix}_s": {
+            target_key(target): time_to_accuracy(curve["time_s"], values, target, higher_is_better=better)
+            for target in facts.targets
+        },
+        f"bytes_to_{suffix}": {
+            target_key(target): bytes_to_accuracy(curve["bytes_sent"], values, target, higher_is_better=better)
+            for target in facts.targets
+        },
+        "bytes_sent": int(sum(totals.bytes.values())),
+        "bytes": dict(totals.bytes),
+        "messages": dict(totals.messages),
+        "cancelled_share": cancelled / queued if queued else None,
+        "train_steps": totals.train_steps,
+        "wall_s": totals.wall_s,
+    }
+    if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
+        summary["uplink_utilization_mean"] = _mean_or_none(totals.uplink_utilization)
+        summary["downlink_utilization_mean"] = _mean_or_none(totals.downlink_utilization)
+    if messages is not None:
+        aggregated = np.asarray(messages["aggregated_ns"]) >= 0
+        rounds = curve["rounds_mean"][-1] * facts.nodes if values.size else 0.0
+        summary["aggregated_per_round"] = int(aggregated.sum()) / rounds if rounds else None
+        summary["staleness"] = _by_sender(facts, messages, staleness(messages), aggregated)
+        summary["age_s"] = _by_sender(facts, messages, age_s(messages), aggregated)
+    return cast(JsonObject, plain(summary))
+
+
+def staleness(messages: Mapping[str, Column]) -> npt.NDArray[np.int64]:
+    """Receiver's round minus the stamped round of each message; meaningless where it was never aggregated."""
+    return np.asarray(messages["staleness"], dtype=np.int64)
+
+
+def age_s(messages: Mapping[str, Column]) -> Float64Vector:
+    """Seconds from queueing to aggregation of each message; meaningless where it was never aggregated."""
+    age_ns = np.asarray(messages["aggregated_ns"], np.int64) - np.asarray(messages["queued_ns"], np.int64)
+    return age_ns / 1e9
+
+
+def _by_sender(
+    facts: RunFacts,
+    messages: Mapping[str, Column],
+    values: npt.NDArray[np.int64] | Float64Vector,
+    aggregated: npt.NDArray[np.bool_],
+) -> JsonObject:
+    slow = np.isin(messages["sender"], sorted(facts.stragglers))
+    result: JsonObject = {"overall": quantiles(values[aggregated])}
+    if facts.stragglers:
+        result["fast_senders"] = quantiles(values[aggregated & ~slow])
+        result["straggler_senders"] = quantiles(values[aggregated & slow])
+    return result
+
+
+def _at(curve: Mapping[str, Float64Vector], index: int | None, *, time: bool) -> JsonObject:
+    names = {"accuracy": "accuracy_mean", "loss": "loss_mean"} | ({"time_s": "time_s"} if time else {})
+    return {key: None if index is None else float(curve[column][index]) for key, column in names.items()}
+
+
+def _mean_or_none(values: Float64Vector) -> float | None:
+    return float(values.mean()) if values.size else None

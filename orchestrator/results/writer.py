@@ -1,0 +1,314 @@
+"""Writing a run directory: line by line while the run goes, the rest when it ends."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from node.core.errors import ConfigError, RunnerError
+from node.core.types import Float64Vector
+from node.core.units import ns_to_s
+from orchestrator.results.files import plain, reason, to_json, write_atomically, write_file
+from orchestrator.results.schema import (
+    CURVE_COLUMNS,
+    MESSAGE_COLUMNS,
+    NODE_COLUMNS,
+    Column,
+    JsonObject,
+    RunFacts,
+    RunTotals,
+    Sample,
+)
+from orchestrator.results.summary import summarize
+
+MIN_FREE_BYTES: Final = 16 * 1024 * 1024
+"""A run does not start with less free space than this for its results."""
+
+
+class RunWriter:
+    """Writes one run directory. Made by :meth:`create`."""
+
+    def __init__(self, path: Path, facts: RunFacts) -> None:
+        """Store; use :meth:`create`."""
+        self.path = path
+        """The run directory."""
+        self._facts = facts
+        self._complete_bytes = 0  # length of curve.csv up to its last complete line
+        self._node_rows: list[dict[str, Column]] = []  # one entry a sample: columns of nodes.parquet
+        self._curve_rows: list[dict[str, float | int | None]] = []
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        facts: RunFacts,
+        resolved_experiment: Mapping[str, Any],
+        environment: Mapping[str, Any],
+    ) -> "RunWriter":
+        """Make a new run directory under ``root`` and write what is known at the start.
+
+        Raises:
+            ConfigError: The directory cannot be made or written, or the disk is full; nothing is left behind.
+        """
+        path = _make_directory(root, facts.name, resolved_experiment)
+        writer = cls(path, facts)
+        try:
+            _write(path / "experiment.yaml", _yaml(resolved_experiment))
+            _write(path / "environment.json", to_json(environment))
+            _write(path / "facts.json", to_json(_facts_to_json(facts)))
+            if facts.partition_counts is not None:
+                _write(path / "partition.csv", _partition_csv(facts))
+            writer._append(",".join(CURVE_COLUMNS) + "\n")
+        except RunnerError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise ConfigError(f"out={root}: cannot be written: {error}") from error
+        return writer
+
+    def add(self, sample: Sample) -> None:
+        """Append one evaluation to ``curve.csv``.
+
+        Raises:
+            RunnerError: It could not be written, for example because the disk is full. The file then ends
+                with the last complete line.
+        """
+        columns = _node_columns(sample)
+        row = _curve_row(sample, columns, self._facts.stragglers)
+        self._append(",".join(_cell(row[name]) for name in CURVE_COLUMNS) + "\n")
+        self._node_rows.append(columns)
+        self._curve_rows.append(row)
+
+    def finish(
+        self,
+        totals: RunTotals,
+        messages: Mapping[str, Column] | None = None,
+        fidelity: Mapping[str, Any] | None = None,
+    ) -> JsonObject:
+        """Write everything that is known only at the end.
+
+        Args:
+            totals: The run's totals.
+            messages: Columns of ``messages.parquet`` as integer arrays (see :data:`MESSAGE_COLUMNS`): codes
+                for ``kind`` and ``state``, -1 for a time that never came. None: no such file.
+            fidelity: What ``fidelity.json`` says; None: no such file.
+
+        Returns:
+            The summary, as written.
+
+        Raises:
+            RunnerError: Something could not be written; what was already written stays valid.
+        """
+        if self._node_rows:
+            _write_parquet(self.path / "nodes.parquet", _nodes_table(self._node_rows))
+        if messages is not None:
+            _write_parquet(self.path / "messages.parquet", _messages_table(messages))
+        if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
+            _write(self.path / "links.csv", _links_csv(totals.uplink_utilization, totals.downlink_utilization))
+        if fidelity is not None:
+            _write(self.path / "fidelity.json", to_json(fidelity))
+        curve = {name: _float_column([row[name] for row in self._curve_rows]) for name in CURVE_COLUMNS}
+        summary = summarize(self._facts, totals, curve, messages)
+        _write(self.path / "summary.json", to_json(summary))
+        return summary
+
+    def _append(self, line: str) -> None:
+        path = self.path / "curve.csv"
+        data = line.encode()
+        try:
+            # Opened for each line: nothing stays open or buffered when a run is killed.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(descriptor, data[written:])
+            except OSError:
+                with suppress(OSError):  # the first error is the one to tell
+                    os.ftruncate(descriptor, self._complete_bytes)
+                raise
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise RunnerError(f"{path}: cannot be written: {reason(error)}") from error
+        self._complete_bytes += len(data)
+
+
+def experiment_hash(resolved_experiment: Mapping[str, Any]) -> str:
+    """Six hexadecimal digits that name a resolved experiment."""
+    canonical = json.dumps(plain(resolved_experiment), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:6]
+
+
+def _make_directory(root: Path, name: str, resolved_experiment: Mapping[str, Any]) -> Path:
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    stem = f"{readable[:80]}-{datetime.now():%Y%m%d-%H%M%S}-{experiment_hash(resolved_experiment)}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(root).free
+        if free < MIN_FREE_BYTES:
+            raise ConfigError(
+                f"out={root}: {free // 2**20} MiB free: results need at least {MIN_FREE_BYTES // 2**20} MiB"
+            )
+        attempt = 1
+        while True:
+            path = root / (stem if attempt == 1 else f"{stem}-{attempt}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                attempt += 1
+            else:
+                return path
+    except OSError as error:
+        raise ConfigError(f"out={root}: cannot be written: {reason(error)}") from error
+
+
+def _node_columns(sample: Sample) -> dict[str, Column]:
+    nodes = sample.nodes
+    return {
+        "time_ns": np.full(len(nodes), sample.time_ns, dtype=np.int64),
+        "node": np.array([n.node for n in nodes], dtype=np.int32),
+        "accuracy": np.array([n.accuracy for n in nodes], dtype=np.float64),
+        "loss": np.array([n.loss for n in nodes], dtype=np.float64),
+        "train_loss": np.array([n.train_loss for n in nodes], dtype=np.float64),
+        "rounds": np.array([n.rounds for n in nodes], dtype=np.int64),
+        "local_steps": np.array([n.local_steps for n in nodes], dtype=np.int64),
+        "bytes_sent": np.array([n.bytes_sent for n in nodes], dtype=np.int64),
+        "queued_messages": np.array([n.queued_messages for n in nodes], dtype=np.int64),
+    }
+
+
+def _curve_row(
+    sample: Sample, columns: Mapping[str, Column], stragglers: frozenset[int]
+) -> dict[str, float | int | None]:
+    """One line of ``curve.csv``. None where a figure does not apply, which is not the same as NaN."""
+    slow = np.isin(columns["node"], sorted(stragglers))
+    # Without stragglers there are no two groups to tell apart.
+    fast = ~slow if slow.any() else np.zeros_like(slow)
+    accuracy, loss, rounds = columns["accuracy"], columns["loss"], columns["rounds"]
+    trained = columns["train_loss"][~np.isnan(columns["train_loss"])]
+    everyone = np.ones_like(slow)
+    return {
+        "time_s": ns_to_s(sample.time_ns),
+        "accuracy_mean": _mean(accuracy, everyone),
+        "accuracy_min": float(accuracy.min()) if accuracy.size else None,
+        "accuracy_max": float(accuracy.max()) if accuracy.size else None,
+        "loss_mean": _mean(loss, everyone),
+        "loss_min": float(loss.min()) if loss.size else None,
+        "loss_max": float(loss.max()) if loss.size else None,
+        "accuracy_mean_fast": _mean(accuracy, fast),
+        "accuracy_mean_stragglers": _mean(accuracy, slow),
+        "loss_mean_fast": _mean(loss, fast),
+        "loss_mean_stragglers": _mean(loss, slow),
+        "train_loss_mean": float(trained.mean()) if trained.size else None,
+        "rounds_mean": _mean(rounds, everyone),
+        "rounds_min": int(rounds.min()) if rounds.size else None,
+        "rounds_max": int(rounds.max()) if rounds.size else None,
+        "bytes_sent": sample.bytes_sent,
+        "queued_messages": int(columns["queued_messages"].sum()),
+        "consensus_distance": None if math.isnan(sample.consensus_distance) else sample.consensus_distance,
+    }
+
+
+def _mean(values: Column, where: npt.NDArray[np.bool_]) -> float | None:
+    return float(values[where].mean()) if where.any() else None
+
+
+def _cell(value: float | int | None) -> str:
+    """The shortest text that reads back as the same number; empty where there is none."""
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, int) else repr(float(value))
+
+
+def _nodes_table(rows: Sequence[Mapping[str, Column]]) -> Any:
+    arrays = []
+    for name, kind in NODE_COLUMNS.items():
+        values = np.concatenate([row[name] for row in rows])
+        mask = np.isnan(values) if values.dtype.kind == "f" else None
+        arrays.append(pa.array(values, type=kind, mask=mask))
+    return pa.table(arrays, names=list(NODE_COLUMNS))
+
+
+def _messages_table(messages: Mapping[str, Column]) -> Any:
+    missing = [name for name in MESSAGE_COLUMNS if name not in messages]
+    assert not missing, f"messages lack the columns {missing}"
+    arrays = []
+    for name, kind in MESSAGE_COLUMNS.items():
+        values = np.asarray(messages[name])
+        if isinstance(kind, tuple):
+            codes = pa.array(values.astype(np.int8))
+            arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(kind, type=pa.string())))
+            continue
+        mask: npt.NDArray[np.bool_] | None = None
+        if name.endswith("_ns"):
+            mask = values < 0
+        elif name == "staleness":
+            mask = np.asarray(messages["aggregated_ns"]) < 0
+        arrays.append(pa.array(values.astype(kind.to_pandas_dtype()), type=kind, mask=mask))
+    return pa.table(arrays, names=list(MESSAGE_COLUMNS))
+
+
+def _float_column(values: Sequence[float | int | None]) -> Float64Vector:
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _write_parquet(path: Path, table: Any) -> None:
+    write_atomically(path, lambda temporary: pq.write_table(table, str(temporary), compression="zstd"))
+
+
+def _write(path: Path, text: str) -> None:
+    write_file(path, text.encode())
+
+
+def _yaml(value: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True)
+
+
+def _facts_to_json(facts: RunFacts) -> JsonObject:
+    return {
+        "name": facts.name,
+        "algorithm": facts.algorithm,
+        "runtime": facts.runtime,
+        "nodes": facts.nodes,
+        "seed": facts.seed,
+        "metric": facts.metric,
+        "stragglers": sorted(facts.stragglers),
+        "targets": list(facts.targets),
+        "class_names": facts.class_names,
+        "num_params": facts.num_params,
+        "end_s": facts.end_s,
+        "details": dict(facts.details),
+        "command": facts.command,
+    }
+
+
+def _partition_csv(facts: RunFacts) -> str:
+    assert facts.partition_counts is not None
+    counts = np.asarray(facts.partition_counts)
+    names = facts.class_names or tuple(str(index) for index in range(counts.shape[1]))
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["node", *names])
+    lines.writerows([node, *row] for node, row in enumerate(counts.tolist()))
+    return text.getvalue()
+
+
+def _links_csv(uplink: Float64Vector, downlink: Float64Vector) -> str:
+    lines = ["node,uplink_utilization,downlink_utilization"]
+    lines += [
+        f"{node},{float(up)!r},{float(down)!r}" for node, (up, down) in enumerate(zip(uplink, downlink, strict=True))
+    ]
+    return "\n".join(lines) + "\n"
