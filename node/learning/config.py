@@ -44,22 +44,24 @@ class SyntheticConfig(Declared):
     """Gaussian clouds, one per class."""
 
     kind: Literal["synthetic"] = "synthetic"
-    samples: int = Field(default=2000, ge=1, description="Training samples.")
-    test_samples: int = Field(default=500, ge=1, description="Test samples.")
-    features: int = Field(default=20, ge=1, description="Numbers in a sample.")
-    classes: int = Field(default=10, ge=2, description="Number of classes.")
-    noise: float = Field(default=1.0, ge=0, description="Standard deviation around a class's centre (centres have 1).")
+    samples: int = Field(default=2000, ge=1, le=10_000_000, description="Training samples.")
+    test_samples: int = Field(default=500, ge=1, le=10_000_000, description="Test samples.")
+    features: int = Field(default=20, ge=1, le=100_000, description="Numbers in a sample.")
+    classes: int = Field(default=10, ge=2, le=100_000, description="Number of classes.")
+    noise: float = Field(
+        default=1.0, ge=0, le=1000, description="Standard deviation around a class's centre (centres have 1)."
+    )
 
 
 class SyntheticRatingsConfig(Declared):
     """Ratings made from hidden factors, rounded to halves in [0.5, 5]."""
 
     kind: Literal["synthetic_ratings"] = "synthetic_ratings"
-    users: int = Field(default=60, ge=1, description="Number of users.")
-    items: int = Field(default=100, ge=2, description="Number of items.")
-    ratings_per_user: int = Field(default=20, ge=2, description="Ratings by each user, <= items.")
-    hidden_factors: int = Field(default=4, ge=1, description="Rank of the hidden model.")
-    noise: float = Field(default=0.25, ge=0, description="Standard deviation added to a rating.")
+    users: int = Field(default=60, ge=1, le=10_000_000, description="Number of users.")
+    items: int = Field(default=100, ge=2, le=10_000_000, description="Number of items.")
+    ratings_per_user: int = Field(default=20, ge=2, le=100_000, description="Ratings by each user, <= items.")
+    hidden_factors: int = Field(default=4, ge=1, le=100_000, description="Rank of the hidden model.")
+    noise: float = Field(default=0.25, ge=0, le=1000, description="Standard deviation added to a rating.")
 
 
 DatasetConfig: TypeAlias = Annotated[
@@ -100,7 +102,7 @@ class MatrixFactorizationConfig(Declared):
     """Two embedding tables without biases; a rating is a dot product. 206,680 parameters on MovieLens."""
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
-    factors: int = Field(default=20, ge=1, description="Numbers per user and per item.")
+    factors: int = Field(default=20, ge=1, le=100_000, description="Numbers per user and per item.")
 
 
 ModelConfig: TypeAlias = Annotated[
@@ -153,10 +155,10 @@ class OptimizerConfig(Declared):
     learning_rate * v``."""
 
     learning_rate: float = Field(
-        default=0.05, ge=0, description="0 is allowed: nothing is learned, everything is sent."
+        default=0.05, ge=0, le=1000, description="0 is allowed: nothing is learned, everything is sent."
     )
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged.")
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1000)
 
 
 class LearningConfig(Declared):
@@ -165,7 +167,9 @@ class LearningConfig(Declared):
     dataset: DatasetConfig = DigitsConfig()
     model: ModelConfig = CNNConfig()
     partition: PartitionConfig = IIDConfig()
-    batch_size: int = Field(default=8, ge=1, description="Samples per local step; the last of an epoch may be smaller.")
+    batch_size: int = Field(
+        default=8, ge=1, le=1_000_000, description="Samples per local step; the last of an epoch may be smaller."
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",

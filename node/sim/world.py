@@ -39,7 +39,7 @@ from node.core.outbox import Outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
-from node.sim.network import DeliveryModel, Flow, FluidNetwork
+from node.sim.network import NEVER, DeliveryModel, Flow, FluidNetwork
 from node.sim.trace import Trace
 
 NO_ROW = 0
@@ -298,9 +298,15 @@ class World:
                 self._network.set_pair(change.source, change.destination, change.mbps, self.now_ns)
 
     def _at_rest(self) -> bool:
-        """Nothing is under way: no local steps, transfers, messages in flight or timers."""
-        busy = any(node.training or node.transfers or node.arrivals for node in self.nodes)
-        return not busy and not any(entry[1] in (DELIVERY, TIMER) for entry in self._heap)
+        """Nothing will ever happen again: no local steps, messages in flight or timers, and no transfer that moves."""
+        if any(node.training or node.arrivals for node in self.nodes):
+            return False
+        flows = [flow for node in self.nodes for flow in node.transfers]
+        if any(flow.finish_ns != NEVER for flow in flows):
+            return False
+        # A change of capacity can wake transfers that are parked on a link without bandwidth.
+        wakers = (DELIVERY, TIMER, CAPACITY_CHANGE) if flows else (DELIVERY, TIMER)
+        return not any(entry[1] in wakers for entry in self._heap)
 
     def _explain_deadlock(self) -> str:
         waits = [

@@ -159,6 +159,17 @@ def test_adp_3_a_ring_of_blocking_initiators_deadlocks_and_says_why() -> None:
         w.advance(10**10)
 
 
+def test_a_link_that_never_comes_back_is_a_deadlock_and_one_that_does_is_not() -> None:
+    gone = (5_000_000, CapacityChange("up", 1, -1, 0.0))
+    back = (900_000_000, CapacityChange("up", 1, -1, 1.0))
+    w = world("dpsgd", network_plan=network(6, 1.0, changes=(gone, back)), max_rounds=30)
+    assert not w.advance(10**12)
+    assert w.finished
+    w = world("dpsgd", network_plan=network(6, 1.0, changes=(gone,)), max_rounds=30)
+    with pytest.raises(RunnerError, match=r"deadlock at .* waits for models of round"):
+        w.advance(10**12)
+
+
 def test_rounds_end_a_run_and_later_ones_do_not_train() -> None:
     w = world("divshare", max_rounds=5, step_ms=[1.0, 1.0, 1.0, 4.0, 1.0, 1.0])
     assert not w.advance(10**12)
