@@ -228,15 +228,9 @@ def _check_data_root(data_root: Path | None) -> None:
 
 def _print_json(value: object) -> None:
     """One line of JSON; the figures of a model that has diverged, which JSON cannot say, become null."""
-    print(json.dumps(_plain(value), allow_nan=False))
+    from orchestrator.results.files import plain
 
-
-def _plain(value: object) -> object:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+    print(json.dumps(plain(value), allow_nan=False))
 
 
 def _print_error(what: str, message: str) -> None:

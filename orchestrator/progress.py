@@ -19,6 +19,7 @@ from rich.text import Text
 
 from node.core.units import ns_to_s
 from orchestrator.report.text import format_bytes
+from orchestrator.results.files import plain
 from orchestrator.results.schema import Sample
 
 Style = Literal["auto", "live", "plain", "json", "quiet"]
@@ -224,10 +225,7 @@ class _JsonDisplay:
         pass
 
     def _write(self, value: dict[str, Any]) -> None:
-        safe = {
-            key: None if isinstance(item, float) and not math.isfinite(item) else item for key, item in value.items()
-        }
-        self._stream.write(json.dumps(safe, allow_nan=False) + "\n")
+        self._stream.write(json.dumps(plain(value), allow_nan=False) + "\n")
         self._stream.flush()
 
 

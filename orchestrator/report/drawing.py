@@ -75,12 +75,14 @@ class Picture:
 
 
 def new_figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+    """An empty figure in our style, width and height in inches."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size)
         return figure, figure.subplots()
 
 
 def finish_axes(axes: Axes, x_label: str, y_label: str, *, from_zero: bool = True) -> None:
+    """Label the axes and add the legend; ``from_zero`` is about the x axis."""
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if from_zero:
@@ -108,7 +110,15 @@ def add_legend(axes: Axes) -> None:
 
 
 def percent_axis(axes: Axes) -> None:
+    """Shares on the y axis in percent."""
     axes.yaxis.set_major_formatter(PERCENT)
+
+
+def scale_measured(axes: Axes, measured: str) -> None:
+    """The y axis of accuracy is in percent, from 0; that of a loss fits its curve."""
+    if measured == "accuracy":
+        percent_axis(axes)
+        axes.set_ylim(bottom=0.0)
 
 
 def point_marker(x: Numbers) -> str | None:
@@ -117,6 +127,7 @@ def point_marker(x: Numbers) -> str | None:
 
 
 def horizontal_bars(rows: Sequence[tuple[str, float, str]], x_label: str, text: Callable[[float], str]) -> Figure:
+    """A bar for each row of (label, value, colour), with the value written beside it by ``text``."""
     figure, axes = new_figure()
     labels = [label for label, _, _ in rows]
     values = [value for _, value, _ in rows]

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from node.core.types import Float64Vector
@@ -27,11 +28,12 @@ from orchestrator.report.drawing import (
     new_figure,
     percent_axis,
     point_marker,
+    scale_measured,
     to_svg,
 )
 from orchestrator.report.text import byte_unit, bytes_label, format_bytes, sentence, share, time_label
 from orchestrator.results.reader import Run
-from orchestrator.results.schema import MESSAGE_STATES
+from orchestrator.results.schema import MESSAGE_STATES, Column
 from orchestrator.results.summary import age_s, staleness
 
 GROUP_COLORS: Final = {"all nodes": BLUE, "fast nodes": BLUE, "stragglers": VERMILION}
@@ -55,27 +57,35 @@ CLASS_COLORS: Final = {
 }
 MAX_BARS: Final = 120
 """Above so many nodes, one bar a node is no longer readable: a histogram over nodes is drawn instead."""
+
 # Without the palest blues: one sample must not look like none.
 _SAMPLES_COLORS: Final = ListedColormap(
     matplotlib.colormaps["Blues"](np.linspace(0.15, 1.0, 256)), name="samples"
 ).with_extremes(under="white")
 
 
-# --- figures: learning --------------------------------------------------------------------------------------
+# --- learning -----------------------------------------------------------------------------------------------
 
 
-def _by_time(run: Run, column: str, label: str, title: str, note: str) -> Picture | None:
-    return _band(run, run.times_s, time_label(run.facts.runtime), column, label, title, note)
+def _measured(run: Run, column: str) -> str:
+    """What a column of the test results is called: the loss of ratings is their RMSE."""
+    return "RMSE" if column == "loss" and run.metric == "rmse" else column
 
 
-def _by_bytes(run: Run, column: str, label: str, title: str) -> Picture | None:
+def _by_time(run: Run, column: str, note: str = "") -> Picture | None:
+    title = f"{sentence(_measured(run, column))} over time"
+    return _band(run, run.times_s, time_label(run.facts.runtime), column, title, note)
+
+
+def _by_bytes(run: Run, column: str) -> Picture | None:
     if not run.bytes_sent.size or not run.bytes_sent.max():
         return None
     divisor, unit = byte_unit(float(run.bytes_sent.max()))
-    return _band(run, run.bytes_sent / divisor, bytes_label(unit), column, label, title, "")
+    title = f"{sentence(_measured(run, column))} over bytes"
+    return _band(run, run.bytes_sent / divisor, bytes_label(unit), column, title)
 
 
-def _band(run: Run, x: Float64Vector, x_label: str, column: str, label: str, title: str, note: str) -> Picture | None:
+def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, note: str = "") -> Picture | None:
     """Mean over nodes as a line, the range from the worst to the best node as a band."""
     mean, low, high = (run.curve[f"{column}_{which}"] for which in ("mean", "min", "max"))
     if not np.isfinite(mean).any():
@@ -83,71 +93,69 @@ def _band(run: Run, x: Float64Vector, x_label: str, column: str, label: str, tit
     figure, axes = new_figure()
     axes.fill_between(x, low, high, color=BLUE, alpha=0.16, linewidth=0, label="worst to best node")
     axes.plot(x, mean, color=BLUE, label="mean over nodes", marker=point_marker(x))
-    finish_axes(axes, x_label, label)
-    if column == "accuracy":
-        percent_axis(axes)
-        axes.set_ylim(bottom=0.0)
+    finish_axes(axes, x_label, f"test {_measured(run, column)}")
+    scale_measured(axes, column)
     return Picture(title, to_svg(figure), note)
 
 
 def _accuracy_by_time(run: Run) -> Picture | None:
     if run.metric != "accuracy":
         return None
-    note = "Each node's own model on the whole test set; evaluation takes no testbed time."
-    return _by_time(run, "accuracy", "test accuracy", "Accuracy over time", note)
+    return _by_time(run, "accuracy", "Each node's own model on the whole test set; evaluation takes no testbed time.")
 
 
 def _accuracy_by_bytes(run: Run) -> Picture | None:
-    if run.metric != "accuracy":
-        return None
-    return _by_bytes(run, "accuracy", "test accuracy", "Accuracy over bytes")
+    return _by_bytes(run, "accuracy") if run.metric == "accuracy" else None
 
 
 def _loss_by_time(run: Run) -> Picture | None:
-    name = "test RMSE" if run.metric == "rmse" else "test loss"
-    return _by_time(run, "loss", name, f"{sentence(name.removeprefix('test '))} over time", "")
+    return _by_time(run, "loss")
 
 
 def _loss_by_bytes(run: Run) -> Picture | None:
-    name = "test RMSE" if run.metric == "rmse" else "test loss"
-    return _by_bytes(run, "loss", name, f"{sentence(name.removeprefix('test '))} over bytes")
+    return _by_bytes(run, "loss")
+
+
+def _line(run: Run, column: str, legend: str, label: str) -> tuple[Figure, Axes] | None:
+    """One column of the curve over time; None if it has no values."""
+    values = run.curve[column]
+    if not np.isfinite(values).any():
+        return None
+    figure, axes = new_figure()
+    axes.plot(run.times_s, values, color=BLUE, label=legend, marker=point_marker(run.times_s))
+    finish_axes(axes, time_label(run.facts.runtime), label)
+    return figure, axes
 
 
 def _train_loss(run: Run) -> Picture | None:
-    values = run.curve["train_loss_mean"]
-    if not np.isfinite(values).any():
+    drawn = _line(run, "train_loss_mean", "mean over nodes", "training loss")
+    if drawn is None:
         return None
-    figure, axes = new_figure()
-    axes.plot(run.times_s, values, color=BLUE, label="mean over nodes", marker=point_marker(run.times_s))
-    finish_axes(axes, time_label(run.facts.runtime), "training loss")
-    return Picture("Training loss", to_svg(figure), "Mean over the last round of each node, on its own data.")
+    return Picture("Training loss", to_svg(drawn[0]), "Mean over the last round of each node, on its own data.")
 
 
 def _consensus(run: Run) -> Picture | None:
-    values = run.curve["consensus_distance"]
-    if not np.isfinite(values).any():
+    drawn = _line(run, "consensus_distance", "all nodes", "consensus distance")
+    if drawn is None:
         return None
-    figure, axes = new_figure()
-    axes.plot(run.times_s, values, color=BLUE, label="all nodes", marker=point_marker(run.times_s))
-    finish_axes(axes, time_label(run.facts.runtime), "consensus distance")
+    figure, axes = drawn
     axes.set_ylim(bottom=0.0)
-    return Picture(
-        "Consensus distance", to_svg(figure), "How far the nodes' models are from their mean; 0 is agreement."
-    )
+    note = "How far the nodes' models are from their mean; 0 is agreement."
+    return Picture("Consensus distance", to_svg(figure), note)
 
 
-# --- figures: groups ----------------------------------------------------------------------------------------
+# --- groups -------------------------------------------------------------------------------------------------
 
 
 def _accuracy_by_group(run: Run) -> Picture | None:
-    return _by_group(run, "accuracy", "test accuracy") if run.metric == "accuracy" else None
+    return _by_group(run, "accuracy") if run.metric == "accuracy" else None
 
 
 def _loss_by_group(run: Run) -> Picture | None:
-    return _by_group(run, "loss", "test RMSE" if run.metric == "rmse" else "test loss")
+    return _by_group(run, "loss")
 
 
-def _by_group(run: Run, column: str, label: str) -> Picture | None:
+def _by_group(run: Run, column: str) -> Picture | None:
     fast, slow = run.curve[f"{column}_mean_fast"], run.curve[f"{column}_mean_stragglers"]
     if not np.isfinite(slow).any():
         return None
@@ -155,11 +163,9 @@ def _by_group(run: Run, column: str, label: str) -> Picture | None:
     marker = point_marker(run.times_s)
     axes.plot(run.times_s, fast, color=BLUE, label="fast nodes", marker=marker)
     axes.plot(run.times_s, slow, color=VERMILION, linestyle="--", label="stragglers", marker=marker)
-    finish_axes(axes, time_label(run.facts.runtime), label)
-    if column == "accuracy":
-        percent_axis(axes)
-        axes.set_ylim(bottom=0.0)
-    title = f"{sentence(label.removeprefix('test '))} of fast nodes and stragglers"
+    finish_axes(axes, time_label(run.facts.runtime), f"test {_measured(run, column)}")
+    scale_measured(axes, column)
+    title = f"{sentence(_measured(run, column))} of fast nodes and stragglers"
     return Picture(title, to_svg(figure), "Mean over the nodes of each group.")
 
 
@@ -174,33 +180,36 @@ def _rounds_by_node(run: Run) -> Picture | None:
 
 
 def _queue_length(run: Run) -> Picture | None:
-    figure, axes = new_figure()
-    if run.nodes is not None:
-        for name, nodes in _groups(run).items():
-            inside = np.isin(run.nodes["node"], nodes)
-            times, where = np.unique(run.nodes["time_ns"][inside], return_inverse=True)
-            queued = np.bincount(where, weights=run.nodes["queued_messages"][inside])
-            axes.plot(
-                times / 1e9,
-                queued / np.bincount(where),
-                color=GROUP_COLORS[name],
-                linestyle="--" if name == "stragglers" else "-",
-                label=name,
-                marker=point_marker(times),
-            )
-        label = "messages queued per node"
+    if run.nodes is None:
+        drawn = _line(run, "queued_messages", "all nodes", "messages queued, all nodes")
     else:
-        values = run.curve["queued_messages"]
-        if not np.isfinite(values).any():
-            return None
-        axes.plot(run.times_s, values, color=BLUE, label="all nodes", marker=point_marker(run.times_s))
-        label = "messages queued, all nodes"
-    finish_axes(axes, time_label(run.facts.runtime), label)
+        drawn = _queue_by_group(run, run.nodes)
+    if drawn is None:
+        return None
+    figure, axes = drawn
     axes.set_ylim(bottom=0.0)
     return Picture("Queue length over time", to_svg(figure), "Messages waiting in the outbox at each evaluation.")
 
 
-# --- figures: messages --------------------------------------------------------------------------------------
+def _queue_by_group(run: Run, table: Mapping[str, Column]) -> tuple[Figure, Axes]:
+    figure, axes = new_figure()
+    for name, nodes in _groups(run).items():
+        inside = np.isin(table["node"], nodes)
+        times, where = np.unique(table["time_ns"][inside], return_inverse=True)
+        queued = np.bincount(where, weights=table["queued_messages"][inside])
+        axes.plot(
+            times / 1e9,
+            queued / np.bincount(where),
+            color=GROUP_COLORS[name],
+            linestyle="--" if name == "stragglers" else "-",
+            label=name,
+            marker=point_marker(times),
+        )
+    finish_axes(axes, time_label(run.facts.runtime), "messages queued per node")
+    return figure, axes
+
+
+# --- messages -----------------------------------------------------------------------------------------------
 
 
 def _fates(run: Run) -> Picture | None:
@@ -308,7 +317,7 @@ def _histogram_picture(
     return Picture(title, to_svg(figure), note)
 
 
-# --- figures: links and data --------------------------------------------------------------------------------
+# --- links and data -----------------------------------------------------------------------------------------
 
 
 def _utilization(run: Run, column: str, title: str) -> Picture | None:
@@ -378,7 +387,7 @@ def _partition(run: Run) -> Picture | None:
     return Picture("Who holds what", to_svg(figure), note)
 
 
-# --- nodes and groups ----------------------------------------------------------------------------------------
+# --- nodes by group -----------------------------------------------------------------------------------------
 
 
 def _bars_by_node(

@@ -25,8 +25,8 @@ from orchestrator.report.drawing import (
     Picture,
     finish_axes,
     new_figure,
-    percent_axis,
     point_marker,
+    scale_measured,
     to_svg,
 )
 from orchestrator.report.templates import template
@@ -119,9 +119,7 @@ def _overlay(axes: Axes, runs: Sequence[Run], labels: Sequence[str], comparison:
         axes.axhline(comparison.target, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label=text)
     x_label = bytes_label(unit) if by_bytes else time_label(runs[0].facts.runtime)
     finish_axes(axes, x_label, f"test {metric_name(comparison.metric)}")
-    if column == "accuracy":
-        percent_axis(axes)
-        axes.set_ylim(bottom=0.0)
+    scale_measured(axes, column)
 
 
 def _look(index: int) -> tuple[str, str]:

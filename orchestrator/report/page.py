@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 
+from orchestrator.analysis import best_index
 from orchestrator.report.drawing import Picture
 from orchestrator.report.figures import DATA_FIGURES, LEARNING_FIGURES, LINKS_FIGURES, MESSAGES_FIGURES, NODES_FIGURES
 from orchestrator.report.templates import template
@@ -76,8 +76,8 @@ def _tiles(run: Run) -> list[Tile]:
     summary = run.summary or {}
     tiles: list[Tile] = []
     values, times = run.headline, run.times_s
-    if values.size and not np.isnan(values).all():
-        best = int(np.nanargmax(values) if run.higher_is_better else np.nanargmin(values))
+    best = best_index(values, higher_is_better=run.higher_is_better)
+    if best is not None:
         name = metric_name(run.metric)
         tiles.append(Tile(f"final {name}", headline_text(run.metric, values[-1]), "mean over nodes"))
         tiles.append(Tile(f"best {name}", headline_text(run.metric, values[best]), f"at {times[best]:,.1f} s"))
