@@ -116,7 +116,7 @@ class Sample:
         time_ns: Testbed time.
         nodes: One entry a node, in node order.
         bytes_sent: Bytes sent by all nodes so far, all classes.
-        consensus_distance: Root mean square distance of the nodes' models from their mean.
+        consensus_distance: D(x) = (1/n) sum of ||x_i - mean||^2 over the nodes' models.
     """
 
     time_ns: int

@@ -35,6 +35,9 @@ Tested = list[tuple[int, dict[NodeId, Evaluation]]]
 FOREVER_NS = 10**18
 """The end of a run that only rounds stop: 30 years."""
 
+SHOW_EVERY_S = 0.1
+"""How often the display is told of progress between evaluations."""
+
 STOP_PATIENCE_S = 3.0
 """How long a run that was asked to stop waits for tests under way, which would be its last lines."""
 
@@ -86,13 +89,13 @@ class _Run:
             seed=plan.config.seed,
             max_rounds=plan.config.stop.rounds,
             keep_messages=plan.config.output.messages,
-            after_steps=self._show,
+            after_steps=self._show_now_and_then,
         )
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
         self._pending: dict[int, Sample] = {}
         self._last: Sample | None = None
         self._only_waiting = False
-        self._began = time.perf_counter()
+        self._began = self._shown_s = time.perf_counter()
 
     def execute(self, writer: RunWriter) -> RunOutcome:
         """Simulate, and write what comes of it.
@@ -202,13 +205,19 @@ class _Run:
 
     # -- figures ---------------------------------------------------------------------------------------------
 
+    def _show_now_and_then(self) -> None:
+        """After every block of local steps, which in a large network come faster than a snapshot can be made."""
+        if time.perf_counter() - self._shown_s >= SHOW_EVERY_S:
+            self._show()
+
     def _show(self) -> None:
         world = self._world
+        self._shown_s = time.perf_counter()
         self._progress.update(
             Snapshot(
                 time_ns=world.now_ns,
                 end_ns=self._plan.end_ns,
-                wall_s=time.perf_counter() - self._began,
+                wall_s=self._shown_s - self._began,
                 rounds_min=min(node.rounds for node in world.nodes),
                 rounds_max=max(node.rounds for node in world.nodes),
                 delivered=sum(node.delivered for node in world.nodes),

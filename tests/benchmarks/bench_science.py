@@ -1,7 +1,7 @@
 """The published comparison, scaled to 16 nodes: DivShare against its baselines on real CIFAR-10 and MovieLens.
 
 Usage: ``python -m tests.benchmarks.bench_science [--out DIR] [PART ...]`` with the parts ``stragglers``,
-``no-stragglers``, ``policies`` and ``movielens``; all without. Every run is an ordinary run of a file in
+``no-stragglers``, ``policies``, ``parallel`` and ``movielens``; all without. Every run is an ordinary run of a file in
 ``deploy/experiments`` with a few keys set, as the printed commands say. Needs ``$FRAGMESH_DATA``. About an hour on
 two cores.
 """
@@ -21,6 +21,7 @@ from orchestrator.runners.simulation import run_simulation
 from tests.realdata import DATA_ROOT
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
+PARTS = ["stragglers", "no-stragglers", "policies", "parallel", "movielens"]
 ALGORITHMS = ("divshare", "adpsgd_pingpong", "swift_divshare")
 
 
@@ -63,7 +64,9 @@ def policies(out: Path) -> None:
     for sender in ("{kind: serial}", "{kind: parallel, transfers: 4}"):
         for flush in ("queued_only", "none"):
             name = "serial" if "serial" in sender else "parallel"
-            label = "stragglers-divshare" if (name, flush) == ("serial", "queued_only") else f"{name}-{flush}"
+            label = f"{name}-flush-{flush}"
+            if flush == "queued_only":  # what the parts "stragglers" and "parallel" run as well
+                label = "stragglers-divshare" if name == "serial" else "parallel-divshare"
             done = run(
                 out,
                 "cifar10-stragglers.yaml",
@@ -97,7 +100,7 @@ def main() -> None:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/science"))
-    parser.add_argument("parts", nargs="*", default=["stragglers", "no-stragglers", "policies", "movielens"])
+    parser.add_argument("parts", nargs="*", default=PARTS)
     arguments = parser.parse_args()
     if DATA_ROOT is None:
         sys.exit("science: set FRAGMESH_DATA to a folder with CIFAR-10 and MovieLens")
@@ -107,6 +110,9 @@ def main() -> None:
         elif part == "no-stragglers":
             none = "network.preset.count=0"
             against_baselines(arguments.out, "cifar10-stragglers.yaml", "no-stragglers", none)
+        elif part == "parallel":
+            parallel = "network.sender={kind: parallel, transfers: 4}"
+            against_baselines(arguments.out, "cifar10-stragglers.yaml", "parallel", parallel)
         elif part == "policies":
             policies(arguments.out)
         elif part == "movielens":

@@ -284,7 +284,7 @@ def test_adp_6_perfect_matching_in_lockstep_is_dpsgd() -> None:
 
 
 def test_continuous_starts_the_next_exchange_with_the_reply() -> None:
-    """Specification 2.3, continuous mode; an exchange that takes no time is not repeated at once."""
+    """Continuous mode: an exchange that takes no time is not repeated at once."""
     for latency, at_least, at_most in [(10, 40, 51), (0, 1, 1)]:
         run = Harness(build("adpsgd", ring(2), exchange="continuous"), zeros(8), latency=lambda *_, ms=latency: ms).run(
             until=2 * ROUND - 1

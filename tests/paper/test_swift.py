@@ -133,19 +133,19 @@ def one_iteration(**parameters: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_mailbox_keeps_the_initial_model_and_the_newest_one() -> None:
-    """Specification 3.4: missing neighbors are represented by their last model, at first the initial one."""
+    """Mailbox: missing neighbors are represented by their last model, at first the initial one."""
     model, weights = one_iteration(memory="mailbox")
     np.testing.assert_allclose(model, (1 - weights[3]) * 1 + weights[3] * 5 + 0.5, rtol=1e-6)
 
 
 def test_fresh_only_gives_missing_weight_to_the_node_itself() -> None:
-    """Specification 3.4, no-memory mode, wb = 0."""
+    """No memory: the weight of a missing neighbor goes to the node itself."""
     model, weights = one_iteration(memory="fresh_only", missing_weight="to_self")
     np.testing.assert_allclose(model, (1 - weights[3]) * 1 + weights[3] * 5 + 0.5, rtol=1e-6)
 
 
 def test_fresh_only_rescales_by_the_actual_sum() -> None:
-    """Specification 3.4, wb = 1 without its error: remaining weights sum to one on irregular graphs too."""
+    """No memory, rescaled by the actual sum: remaining weights sum to one on irregular graphs too."""
     model, weights = one_iteration(memory="fresh_only", missing_weight="rescale")
     remaining = weights[2] + weights[3]
     assert remaining < 0.99

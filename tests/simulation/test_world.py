@@ -117,7 +117,7 @@ def test_div_9_a_round_sends_at_most_j_models_whatever_the_uplink() -> None:
 
 
 def test_flush_all_delivers_nothing_of_an_earlier_round() -> None:
-    """Section 1.8 (i): with everything flushed, a delivered fragment is of its sender's current round."""
+    """With everything flushed, a delivered fragment is of its sender's current round."""
     plan = network(6, [0.2, 0.2, 1.0, 1.0, 3.0, 3.0])
     w = world("divshare", network_plan=plan, flush="all", step_ms=[1.0, 1.3, 0.7, 1.9, 1.1, 1.0])
     w.advance(100_000_000)
