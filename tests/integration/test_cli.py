@@ -353,10 +353,12 @@ def test_run_for_machines_prints_json_lines_only(tiny: Path, capsys: pytest.Capt
 
 @pytest.mark.usefixtures("no_report")
 def test_a_model_that_diverges_is_still_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("--out", tiny.parent / "o", "--workers", 0, "--set", "learning.optimizer.learning_rate=1e30")
+    steep = "learning.optimizer={learning_rate: 1000, weight_decay: 1}"  # each step takes the model times -999
+    arguments = ("--out", tiny.parent / "o", "--workers", 0, "--set", steep)
     code, out, _ = invoke(capsys, "run", tiny, *arguments, "--set", "algorithm.local_steps=20", "--json")
     assert code == 0
     end = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()][-1]
+    assert end["summary"]["final"]["loss"] is None
     code, out, _ = invoke(capsys, "compare", end["run"], end["run"], "--json")
     assert code == 0
     json.loads(out, parse_constant=pytest.fail)
