@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXPERIMENT ?= deploy/experiments/quickstart.yaml
 
-.PHONY: run test test-all check format bench clean help
+.PHONY: run test test-all check format protos protos-check bench clean help
 
 help:
 	@echo "make run      set up, run the quickstart experiment, say where its report is"
 	@echo "make test     set up, run the tests"
-	@echo "make check    formatting, lint, types, import rules"
+	@echo "make check    formatting, lint, types, import rules, generated code"
+	@echo "make protos   generate node/transport/pb from protos/"
 	@echo "make bench    the benchmark table (minutes; the science figures: make bench-science, an hour)"
 	@echo "make clean    remove the virtual environment and caches"
 
@@ -41,6 +42,13 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/protos.py --check
+
+protos: $(READY)
+	$(BIN)/python deploy/protos.py
+
+protos-check: $(READY)
+	$(BIN)/python deploy/protos.py --check
 
 format: $(READY)
 	$(BIN)/ruff format .

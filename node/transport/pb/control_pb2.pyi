@@ -1,0 +1,271 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RegisterRequest(_message.Message):
+    __slots__ = ("control_version", "wire_version", "software_version", "run_id", "node", "peer_address", "pid", "num_params", "plan_id")
+    CONTROL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PEER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    NUM_PARAMS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_ID_FIELD_NUMBER: _ClassVar[int]
+    control_version: int
+    wire_version: int
+    software_version: str
+    run_id: str
+    node: int
+    peer_address: str
+    pid: int
+    num_params: int
+    plan_id: int
+    def __init__(self, control_version: _Optional[int] = ..., wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., run_id: _Optional[str] = ..., node: _Optional[int] = ..., peer_address: _Optional[str] = ..., pid: _Optional[int] = ..., num_params: _Optional[int] = ..., plan_id: _Optional[int] = ...) -> None: ...
+
+class RegisterReply(_message.Message):
+    __slots__ = ("registered", "refused")
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    registered: Registered
+    refused: Refused
+    def __init__(self, registered: _Optional[_Union[Registered, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ...) -> None: ...
+
+class Registered(_message.Message):
+    __slots__ = ("num_nodes", "status_period_ns", "orchestrator_unix_ns")
+    NUM_NODES_FIELD_NUMBER: _ClassVar[int]
+    STATUS_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
+    ORCHESTRATOR_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    num_nodes: int
+    status_period_ns: int
+    orchestrator_unix_ns: int
+    def __init__(self, num_nodes: _Optional[int] = ..., status_period_ns: _Optional[int] = ..., orchestrator_unix_ns: _Optional[int] = ...) -> None: ...
+
+class Refused(_message.Message):
+    __slots__ = ("reason", "text")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Refused.Reason]
+        REASON_VERSION: _ClassVar[Refused.Reason]
+        REASON_RUN: _ClassVar[Refused.Reason]
+        REASON_NODE: _ClassVar[Refused.Reason]
+        REASON_DUPLICATE: _ClassVar[Refused.Reason]
+        REASON_PLAN: _ClassVar[Refused.Reason]
+        REASON_ENDED: _ClassVar[Refused.Reason]
+    REASON_UNSPECIFIED: Refused.Reason
+    REASON_VERSION: Refused.Reason
+    REASON_RUN: Refused.Reason
+    REASON_NODE: Refused.Reason
+    REASON_DUPLICATE: Refused.Reason
+    REASON_PLAN: Refused.Reason
+    REASON_ENDED: Refused.Reason
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    reason: Refused.Reason
+    text: str
+    def __init__(self, reason: _Optional[_Union[Refused.Reason, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class BarrierRequest(_message.Message):
+    __slots__ = ("run_id", "node", "point")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    node: int
+    point: str
+    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., point: _Optional[str] = ...) -> None: ...
+
+class BarrierState(_message.Message):
+    __slots__ = ("missing", "released", "peers")
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[int]
+    released: bool
+    peers: _containers.RepeatedCompositeFieldContainer[PeerAddress]
+    def __init__(self, missing: _Optional[_Iterable[int]] = ..., released: bool = ..., peers: _Optional[_Iterable[_Union[PeerAddress, _Mapping]]] = ...) -> None: ...
+
+class PeerAddress(_message.Message):
+    __slots__ = ("node", "address")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    address: str
+    def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+
+class Status(_message.Message):
+    __slots__ = ("node", "phase", "time_ns", "rounds", "local_steps", "training_loss", "messages_sent", "messages_received", "messages_cancelled", "sent_bytes", "received_bytes", "messages_rejected", "outbox_messages", "in_flight_bytes", "in_flight_bytes_max", "overrun_ns", "overruns", "cpu_ns", "memory_bytes", "unreachable", "failure")
+    class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PHASE_UNSPECIFIED: _ClassVar[Status.Phase]
+        PHASE_PREPARING: _ClassVar[Status.Phase]
+        PHASE_WAITING: _ClassVar[Status.Phase]
+        PHASE_RUNNING: _ClassVar[Status.Phase]
+        PHASE_DONE: _ClassVar[Status.Phase]
+        PHASE_STOPPING: _ClassVar[Status.Phase]
+        PHASE_FAILED: _ClassVar[Status.Phase]
+    PHASE_UNSPECIFIED: Status.Phase
+    PHASE_PREPARING: Status.Phase
+    PHASE_WAITING: Status.Phase
+    PHASE_RUNNING: Status.Phase
+    PHASE_DONE: Status.Phase
+    PHASE_STOPPING: Status.Phase
+    PHASE_FAILED: Status.Phase
+    class MessagesRejectedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_LOSS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_SENT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    OUTBOX_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
+    OVERRUN_NS_FIELD_NUMBER: _ClassVar[int]
+    OVERRUNS_FIELD_NUMBER: _ClassVar[int]
+    CPU_NS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    phase: Status.Phase
+    time_ns: int
+    rounds: int
+    local_steps: int
+    training_loss: float
+    messages_sent: int
+    messages_received: int
+    messages_cancelled: int
+    sent_bytes: int
+    received_bytes: int
+    messages_rejected: _containers.ScalarMap[str, int]
+    outbox_messages: int
+    in_flight_bytes: int
+    in_flight_bytes_max: int
+    overrun_ns: int
+    overruns: int
+    cpu_ns: int
+    memory_bytes: int
+    unreachable: _containers.RepeatedScalarFieldContainer[int]
+    failure: str
+    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., training_loss: _Optional[float] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_cancelled: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., outbox_messages: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., in_flight_bytes_max: _Optional[int] = ..., overrun_ns: _Optional[int] = ..., overruns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., unreachable: _Optional[_Iterable[int]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("start", "update_links", "stop")
+    START_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_LINKS_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    start: Start
+    update_links: UpdateLinks
+    stop: Stop
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., update_links: _Optional[_Union[UpdateLinks, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
+
+class Start(_message.Message):
+    __slots__ = ("start_unix_ns",)
+    START_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    start_unix_ns: int
+    def __init__(self, start_unix_ns: _Optional[int] = ...) -> None: ...
+
+class UpdateLinks(_message.Message):
+    __slots__ = ("at_ns", "updates")
+    AT_NS_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    at_ns: int
+    updates: _containers.RepeatedCompositeFieldContainer[LinkUpdate]
+    def __init__(self, at_ns: _Optional[int] = ..., updates: _Optional[_Iterable[_Union[LinkUpdate, _Mapping]]] = ...) -> None: ...
+
+class LinkUpdate(_message.Message):
+    __slots__ = ("peer", "up", "down")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    DOWN_FIELD_NUMBER: _ClassVar[int]
+    peer: int
+    up: LinkShape
+    down: LinkShape
+    def __init__(self, peer: _Optional[int] = ..., up: _Optional[_Union[LinkShape, _Mapping]] = ..., down: _Optional[_Union[LinkShape, _Mapping]] = ...) -> None: ...
+
+class LinkShape(_message.Message):
+    __slots__ = ("bandwidth_mbps", "latency_ms", "jitter_ms", "loss_percent", "queue_bytes")
+    BANDWIDTH_MBPS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_MS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    bandwidth_mbps: float
+    latency_ms: float
+    jitter_ms: float
+    loss_percent: float
+    queue_bytes: int
+    def __init__(self, bandwidth_mbps: _Optional[float] = ..., latency_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ..., loss_percent: _Optional[float] = ..., queue_bytes: _Optional[int] = ...) -> None: ...
+
+class Stop(_message.Message):
+    __slots__ = ("reason", "grace_ns", "snapshot")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    GRACE_NS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    grace_ns: int
+    snapshot: bool
+    def __init__(self, reason: _Optional[str] = ..., grace_ns: _Optional[int] = ..., snapshot: bool = ...) -> None: ...
+
+class SnapshotPart(_message.Message):
+    __slots__ = ("head", "data")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    head: SnapshotHead
+    data: bytes
+    def __init__(self, head: _Optional[_Union[SnapshotHead, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class SnapshotHead(_message.Message):
+    __slots__ = ("run_id", "node", "purpose", "time_ns", "rounds", "local_steps", "num_params", "crc32")
+    class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PURPOSE_UNSPECIFIED: _ClassVar[SnapshotHead.Purpose]
+        PURPOSE_EVALUATION: _ClassVar[SnapshotHead.Purpose]
+        PURPOSE_CHECKPOINT: _ClassVar[SnapshotHead.Purpose]
+        PURPOSE_FINAL: _ClassVar[SnapshotHead.Purpose]
+    PURPOSE_UNSPECIFIED: SnapshotHead.Purpose
+    PURPOSE_EVALUATION: SnapshotHead.Purpose
+    PURPOSE_CHECKPOINT: SnapshotHead.Purpose
+    PURPOSE_FINAL: SnapshotHead.Purpose
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    TIME_NS_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PARAMS_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    node: int
+    purpose: SnapshotHead.Purpose
+    time_ns: int
+    rounds: int
+    local_steps: int
+    num_params: int
+    crc32: int
+    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., purpose: _Optional[_Union[SnapshotHead.Purpose, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., num_params: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+
+class SnapshotReceipt(_message.Message):
+    __slots__ = ("data_bytes",)
+    DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    data_bytes: int
+    def __init__(self, data_bytes: _Optional[int] = ...) -> None: ...
