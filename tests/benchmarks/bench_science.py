@@ -36,6 +36,8 @@ def run(out: Path, file: str, label: str, *overrides: str) -> Run:
     plan = make_plan(read_experiment(EXPERIMENTS / file, settings), EXPERIMENTS)
     workers = usable_cores()
     outcome = run_simulation(plan, RunOptions(out, DATA_ROOT, workers, "quiet", f"fragmesh run {file}"))
+    if outcome.status != "done":
+        sys.exit(f"science: {outcome.path} {outcome.status}")
     return load_run(outcome.path)
 
 
