@@ -127,7 +127,7 @@ class ExperimentConfig(Declared):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="part of the run's folder")
     seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in the run")
     runtime: Literal["simulation"] = Field("simulation", description="where the nodes run")
-    nodes: int = Field(ge=1, le=100_000, description="number of nodes")
+    nodes: int = Field(ge=1, le=10_000, description="number of nodes")
     algorithm: AlgorithmSection = AlgorithmSection()
     topology: TopologyConfig = FullTopology()
     learning: LearningConfig

@@ -36,8 +36,9 @@ class Topology:
         if count < 1:
             raise ConfigError("num_nodes=0: must be at least 1")
         degrees = np.fromiter(map(len, self.adjacency), np.int64, count)
-        rows = np.repeat(np.arange(count), degrees)
-        columns = np.fromiter(chain.from_iterable(self.adjacency), np.int64, int(degrees.sum()))
+        narrow = np.int32 if count < 46_341 else np.int64  # the full graph has count^2 pairs, and so many codes
+        rows = np.repeat(np.arange(count, dtype=narrow), degrees)
+        columns = np.fromiter(chain.from_iterable(self.adjacency), narrow, int(degrees.sum()))
         assert np.all((columns >= 0) & (columns < count) & (columns != rows)), "a neighbour is out of range"
         codes = rows * count + columns
         assert np.all(np.diff(codes) > 0), "neighbours must be sorted and distinct"
