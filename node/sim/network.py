@@ -1,4 +1,4 @@
-"""Transfers in virtual time: fluid flows that share links max-min fairly, and the delays around them.
+"""Transfers in virtual time: fluid flows that share links max-min fairly.
 
 :class:`FluidNetwork` holds the transfers under way. A transfer from s to d is limited by the uplink of s,
 the downlink of d and, where the plan has one, the capacity of the pair (s, d), which all transfers of this
@@ -26,10 +26,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heapreplace
 from typing import Any
 
-import numpy as np
-
-from node.core.links import PACKET_BYTES, NetworkPlan, at
-from node.core.rng import stream
+from node.core.links import NetworkPlan
 from node.core.units import mbps_to_bytes_per_ns
 
 UNLIMITED = 1e9
@@ -38,9 +35,6 @@ its start."""
 
 NEVER = (1 << 63) - 1
 """The end of a transfer whose rate is zero."""
-
-_BLOCK = 64
-"""Random numbers drawn at once."""
 
 _TOLERANCE = 1e-12
 """Relative difference below which two rates count as equal, and a link as full."""
@@ -505,93 +499,6 @@ class FluidNetwork:
         for flow in self.active():
             flow.links = None
             self._by_pair.setdefault(flow.source * self._count + flow.destination, []).append(flow)
-
-
-class DeliveryModel:
-    """What happens to a message besides its transfer: latency, jitter, header, loss.
-
-    Jitter adds a normal number of mean zero to the latency, and a delay below zero becomes zero. Each
-    message draws its own, so two messages of a pair may overtake each other. Draws come from one stream
-    per sender and purpose, and where jitter and loss are zero nothing is drawn.
-
-    Args:
-        plan: The network.
-        seed: The experiment's seed.
-    """
-
-    def __init__(self, plan: NetworkPlan, seed: int) -> None:
-        self._seed = seed
-        self._latency = plan.latency_ns
-        self._jitter = plan.jitter_ns
-        self._loss = plan.loss
-        self._datagram = plan.transport == "datagram"
-        self._header_bytes = plan.header_bytes
-        self._has_jitter = bool(np.any(plan.jitter_ns))
-        self._has_loss = bool(np.any(plan.loss))
-        self._normals: dict[int, tuple[np.random.Generator, list[float]]] = {}
-        self._uniforms: dict[int, tuple[np.random.Generator, list[float]]] = {}
-        self._retries: dict[int, np.random.Generator] = {}
-
-    def latency_ns(self, source: int, destination: int) -> int:
-        """The delay of one message after its last byte has left, >= 0. Draws the jitter."""
-        latency = self._latency if isinstance(self._latency, int) else int(self._latency[source, destination])
-        if not self._has_jitter:
-            return latency
-        jitter = at(self._jitter, source, destination)
-        return max(0, latency + round(jitter * self._normal(source))) if jitter else latency
-
-    def wire_bytes(self, size: int, source: int, destination: int) -> int:
-        """Bytes that a message of ``size`` payload bytes puts on the wire: header, payload and
-        retransmissions.
-
-        What exceeds ``size`` plus the header was retransmitted. With the reliable transport every packet
-        that is lost, first or repeated, is sent again, so the repetitions of k packets follow a negative
-        binomial law.
-        """
-        wire = size + self._header_bytes
-        if not self._has_loss or self._datagram:
-            return wire
-        loss = at(self._loss, source, destination)
-        if not loss:
-            return wire
-        generator = self._retries.get(source)
-        if generator is None:
-            generator = self._retries[source] = stream(self._seed, "network.retransmissions", source)
-        packets = -(-wire // PACKET_BYTES)
-        again = int(generator.negative_binomial(packets, 1.0 - loss))
-        # The packets of a message are alike but for the last, shorter one: count its mean size.
-        return wire + -(-again * wire // packets)
-
-    def is_lost(self, size: int, source: int, destination: int) -> bool:
-        """Whether a message of ``size`` payload bytes is lost as a whole; never with the reliable transport.
-
-        Such a message is transmitted like any other, but does not arrive.
-        """
-        if not self._has_loss or not self._datagram:
-            return False
-        loss = at(self._loss, source, destination)
-        if not loss:
-            return False
-        packets = -(-(size + self._header_bytes) // PACKET_BYTES)
-        return bool(self._uniform(source) >= (1.0 - loss) ** packets)
-
-    def _normal(self, node: int) -> float:
-        entry = self._normals.get(node)
-        if entry is None:
-            entry = self._normals[node] = (stream(self._seed, "network.jitter", node), [])
-        generator, block = entry
-        if not block:
-            block.extend(generator.standard_normal(_BLOCK).tolist())
-        return block.pop()
-
-    def _uniform(self, node: int) -> float:
-        entry = self._uniforms.get(node)
-        if entry is None:
-            entry = self._uniforms[node] = (stream(self._seed, "network.loss", node), [])
-        generator, block = entry
-        if not block:
-            block.extend(generator.random(_BLOCK).tolist())
-        return block.pop()
 
 
 def _capacity(mbps: float) -> float:

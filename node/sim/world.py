@@ -38,8 +38,9 @@ from node.core.messages import Message
 from node.core.outbox import Outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
+from node.sim.delivery import DeliveryModel
 from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
-from node.sim.network import NEVER, DeliveryModel, Flow, FluidNetwork
+from node.sim.network import NEVER, Flow, FluidNetwork
 from node.sim.trace import Trace
 
 NO_ROW = 0

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.links import NetworkPlan
-from node.sim.network import NEVER, UNLIMITED, DeliveryModel, Flow, FluidNetwork
+from node.sim.delivery import DeliveryModel
+from node.sim.network import NEVER, UNLIMITED, Flow, FluidNetwork
 
 
 def reference_rates(

@@ -1,0 +1,96 @@
+"""What happens to a message besides its transfer: headers, retransmissions, latency, jitter and loss."""
+
+import numpy as np
+
+from node.core.links import PACKET_BYTES, NetworkPlan, at
+from node.core.rng import stream
+
+_BLOCK = 64
+"""Random numbers drawn at once."""
+
+
+class DeliveryModel:
+    """What happens to a message besides its transfer: latency, jitter, header, loss.
+
+    Jitter adds a normal number of mean zero to the latency, and a delay below zero becomes zero. Each
+    message draws its own, so two messages of a pair may overtake each other. Draws come from one stream
+    per sender and purpose, and where jitter and loss are zero nothing is drawn.
+
+    Args:
+        plan: The network.
+        seed: The experiment's seed.
+    """
+
+    def __init__(self, plan: NetworkPlan, seed: int) -> None:
+        self._seed = seed
+        self._latency = plan.latency_ns
+        self._jitter = plan.jitter_ns
+        self._loss = plan.loss
+        self._datagram = plan.transport == "datagram"
+        self._header_bytes = plan.header_bytes
+        self._has_jitter = bool(np.any(plan.jitter_ns))
+        self._has_loss = bool(np.any(plan.loss))
+        self._normals: dict[int, tuple[np.random.Generator, list[float]]] = {}
+        self._uniforms: dict[int, tuple[np.random.Generator, list[float]]] = {}
+        self._retries: dict[int, np.random.Generator] = {}
+
+    def latency_ns(self, source: int, destination: int) -> int:
+        """The delay of one message after its last byte has left, >= 0. Draws the jitter."""
+        latency = self._latency if isinstance(self._latency, int) else int(self._latency[source, destination])
+        if not self._has_jitter:
+            return latency
+        jitter = at(self._jitter, source, destination)
+        return max(0, latency + round(jitter * self._normal(source))) if jitter else latency
+
+    def wire_bytes(self, size: int, source: int, destination: int) -> int:
+        """Bytes that a message of ``size`` payload bytes puts on the wire: header, payload and
+        retransmissions.
+
+        What exceeds ``size`` plus the header was retransmitted. With the reliable transport every packet
+        that is lost, first or repeated, is sent again, so the repetitions of k packets follow a negative
+        binomial law.
+        """
+        wire = size + self._header_bytes
+        if not self._has_loss or self._datagram:
+            return wire
+        loss = at(self._loss, source, destination)
+        if not loss:
+            return wire
+        generator = self._retries.get(source)
+        if generator is None:
+            generator = self._retries[source] = stream(self._seed, "network.retransmissions", source)
+        packets = -(-wire // PACKET_BYTES)
+        again = int(generator.negative_binomial(packets, 1.0 - loss))
+        # The packets of a message are alike but for the last, shorter one: count its mean size.
+        return wire + -(-again * wire // packets)
+
+    def is_lost(self, size: int, source: int, destination: int) -> bool:
+        """Whether a message of ``size`` payload bytes is lost as a whole; never with the reliable transport.
+
+        Such a message is transmitted like any other, but does not arrive.
+        """
+        if not self._has_loss or not self._datagram:
+            return False
+        loss = at(self._loss, source, destination)
+        if not loss:
+            return False
+        packets = -(-(size + self._header_bytes) // PACKET_BYTES)
+        return bool(self._uniform(source) >= (1.0 - loss) ** packets)
+
+    def _normal(self, node: int) -> float:
+        entry = self._normals.get(node)
+        if entry is None:
+            entry = self._normals[node] = (stream(self._seed, "network.jitter", node), [])
+        generator, block = entry
+        if not block:
+            block.extend(generator.standard_normal(_BLOCK).tolist())
+        return block.pop()
+
+    def _uniform(self, node: int) -> float:
+        entry = self._uniforms.get(node)
+        if entry is None:
+            entry = self._uniforms[node] = (stream(self._seed, "network.loss", node), [])
+        generator, block = entry
+        if not block:
+            block.extend(generator.random(_BLOCK).tolist())
+        return block.pop()
