@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 
 from node.core.errors import ConfigError
 from node.core.types import NodeId
@@ -36,7 +37,9 @@ class Topology:
         if count < 1:
             raise ConfigError("num_nodes=0: must be at least 1")
         degrees = np.fromiter(map(len, self.adjacency), np.int64, count)
-        narrow = np.int32 if count < 46_341 else np.int64  # the full graph has count^2 pairs, and so many codes
+        narrow: npt.DTypeLike = (
+            np.int32 if count < 46_341 else np.int64
+        )  # the full graph has count^2 pairs, and so many codes
         rows = np.repeat(np.arange(count, dtype=narrow), degrees)
         columns = np.fromiter(chain.from_iterable(self.adjacency), narrow, int(degrees.sum()))
         assert np.all((columns >= 0) & (columns < count) & (columns != rows)), "a neighbour is out of range"
