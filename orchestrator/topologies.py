@@ -13,7 +13,7 @@ from node.declared import Declared
 
 
 class FullTopology(Declared):
-    """Everyone is everyone's neighbour."""
+    """Everyone is everyone's neighbor."""
 
     kind: Literal["full"] = "full"
 
@@ -28,14 +28,14 @@ class KRegularTopology(Declared):
     """A random connected graph in which all nodes have the same degree."""
 
     kind: Literal["k_regular"] = "k_regular"
-    degree: int = Field(ge=1, description="neighbours per node; nodes x degree must be even")
+    degree: int = Field(ge=1, description="neighbors per node; nodes x degree must be even")
 
 
 class SmallWorldTopology(Declared):
     """A Watts-Strogatz graph: a ring lattice with some edges rewired at random."""
 
     kind: Literal["small_world"] = "small_world"
-    degree: int = Field(default=4, ge=2, description="mean number of neighbours, even")
+    degree: int = Field(default=4, ge=2, description="mean number of neighbors, even")
     rewire_probability: float = Field(default=0.1, ge=0, le=1, description="share of edges moved at random")
 
 

@@ -2,7 +2,7 @@
 
 A mixing matrix W has one row per receiver: ``w_ij`` is the weight that i gives to j's value. Rows are
 non-negative, sum to one and are zero off the graph. A :class:`MixingMatrix` keeps the weights as one array
-per row, parallel to the topology's neighbours, so the full graph on 1,000 nodes takes 8 MB.
+per row, parallel to the topology's neighbors, so the full graph on 1,000 nodes takes 8 MB.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class MixingRow:
 
     Attributes:
         own: The weight of the node's own value, in (0, 1].
-        neighbors: (neighbour, weight) in increasing order of the neighbour; with ``own`` they sum to 1.
+        neighbors: (neighbor, weight) in increasing order of the neighbor; with ``own`` they sum to 1.
     """
 
     own: float
@@ -37,7 +37,7 @@ class MixingMatrix:
     Attributes:
         topology: The graph the weights belong to.
         own: The diagonal, shape (num_nodes,), float64. Read-only.
-        weights: Per node its neighbours' weights, shape (degree,), float64, in the topology's order.
+        weights: Per node its neighbors' weights, shape (degree,), float64, in the topology's order.
             Read-only.
     """
 
@@ -74,7 +74,7 @@ def metropolis_hastings(topology: Topology) -> MixingMatrix:
 
 @lru_cache(maxsize=8)
 def uniform(topology: Topology) -> MixingMatrix:
-    """Every node gives itself and each neighbour the same weight ``1 / (degree + 1)``.
+    """Every node gives itself and each neighbor the same weight ``1 / (degree + 1)``.
 
     Doubly stochastic on regular graphs only, so others are refused.
 
@@ -94,15 +94,15 @@ def uniform(topology: Topology) -> MixingMatrix:
 def ccw(topology: Topology) -> MixingMatrix:
     """SWIFT's client communication weights for equal activity rates.
 
-    Degrees are handled from large to small. A node knows the weights that its larger-degree neighbours
+    Degrees are handled from large to small. A node knows the weights that its larger-degree neighbors
     chose; it offers an equal share of the mass that is left to each of its other edges and to itself. A
-    smaller-degree neighbour takes the offer, between equal degrees the smaller of both offers counts. So
+    smaller-degree neighbor takes the offer, between equal degrees the smaller of both offers counts. So
     ``w_ij = w_ji``, and a regular graph has ``1 / (degree + 1)`` everywhere.
 
-    Departure: on some irregular graphs these steps hand a node more than its whole mass (three neighbours
+    Departure: on some irregular graphs these steps hand a node more than its whole mass (three neighbors
     that each offer nearly one half to a node of degree three), which would give it a negative weight.
     Where the received sum leaves less than ``1 / (degree + 1)``, we scale it down to leave that much; the
-    neighbours keep the difference.
+    neighbors keep the difference.
 
     Source: the public code of SWIFT (umd-huang-lab/SWIFT), for arXiv:2210.14026.
     """

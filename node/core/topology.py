@@ -26,7 +26,7 @@ class Topology:
     """An undirected simple graph on nodes ``0..num_nodes-1``.
 
     Attributes:
-        adjacency: Per node its neighbours in increasing order. Symmetric, no loops. The rows of the full
+        adjacency: Per node its neighbors in increasing order. Symmetric, no loops. The rows of the full
             graph on 1,000 nodes share their integers, so it takes about 8 MB.
     """
 
@@ -37,14 +37,13 @@ class Topology:
         if count < 1:
             raise ConfigError("num_nodes=0: must be at least 1")
         degrees = np.fromiter(map(len, self.adjacency), np.int64, count)
-        narrow: npt.DTypeLike = (
-            np.int32 if count < 46_341 else np.int64
-        )  # the full graph has count^2 pairs, and so many codes
+        # The full graph has count^2 pairs, and so many codes.
+        narrow: npt.DTypeLike = np.int32 if count < 46_341 else np.int64
         rows = np.repeat(np.arange(count, dtype=narrow), degrees)
         columns = np.fromiter(chain.from_iterable(self.adjacency), narrow, int(degrees.sum()))
-        assert np.all((columns >= 0) & (columns < count) & (columns != rows)), "a neighbour is out of range"
+        assert np.all((columns >= 0) & (columns < count) & (columns != rows)), "a neighbor is out of range"
         codes = rows * count + columns
-        assert np.all(np.diff(codes) > 0), "neighbours must be sorted and distinct"
+        assert np.all(np.diff(codes) > 0), "neighbors must be sorted and distinct"
         assert np.array_equal(np.sort(columns * count + rows), codes), "the graph must be undirected"
 
     @cached_property
@@ -65,11 +64,11 @@ class Topology:
         return sum(map(len, self.adjacency)) // 2
 
     def neighbors(self, node: int) -> tuple[NodeId, ...]:
-        """The neighbours of ``node`` in increasing order."""
+        """The neighbors of ``node`` in increasing order."""
         return self.adjacency[node]
 
     def degree(self, node: int) -> int:
-        """How many neighbours ``node`` has."""
+        """How many neighbors ``node`` has."""
         return len(self.adjacency[node])
 
     def edges(self) -> Iterator[tuple[NodeId, NodeId]]:
@@ -144,7 +143,7 @@ def from_edges(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Topology:
 
 
 def full(num_nodes: int) -> Topology:
-    """Everyone is everyone's neighbour."""
+    """Everyone is everyone's neighbor."""
     everyone = tuple(NodeId(node) for node in range(num_nodes))
     return Topology(tuple(everyone[:node] + everyone[node + 1 :] for node in range(num_nodes)))
 
@@ -160,7 +159,7 @@ def ring(num_nodes: int) -> Topology:
 
 
 def star(num_nodes: int) -> Topology:
-    """Node 0 in the centre, everyone else its neighbour only.
+    """Node 0 in the centre, everyone else its neighbor only.
 
     Raises:
         ConfigError: Fewer than two nodes.
@@ -227,7 +226,7 @@ def torus(num_nodes: int, *, rows: int | None = None, columns: int | None = None
 
 
 def k_regular(num_nodes: int, *, degree: int, rng: np.random.Generator) -> Topology:
-    """A random connected simple graph in which every node has ``degree`` neighbours.
+    """A random connected simple graph in which every node has ``degree`` neighbors.
 
     Stubs are paired at random and pairs that would be a loop or a double edge go back into the pot, as in
     Steger and Wormald (1999): close to uniform among the regular graphs, and fast for large degrees too.
@@ -262,10 +261,10 @@ def k_regular(num_nodes: int, *, degree: int, rng: np.random.Generator) -> Topol
 
 
 def small_world(num_nodes: int, *, degree: int, rewire_probability: float, rng: np.random.Generator) -> Topology:
-    """A Watts-Strogatz graph: a ring of ``degree`` nearest neighbours with edges rewired at random.
+    """A Watts-Strogatz graph: a ring of ``degree`` nearest neighbors with edges rewired at random.
 
     Each lattice edge (i, i+h) moves its far end, with the given probability, to a node drawn uniformly
-    among those that are neither i nor its neighbours. The mean degree is kept. Drawn again until connected.
+    among those that are neither i nor its neighbors. The mean degree is kept. Drawn again until connected.
 
     Raises:
         ConfigError: degree is odd or not in [2, n-1], or no connected graph was found.

@@ -121,7 +121,7 @@ def test_ccw_by_hand() -> None:
 
 
 def test_ccw_never_gives_away_more_than_everything() -> None:
-    """Three neighbours that each offer nearly one half: the published steps would leave -0.29 for node 0."""
+    """Three neighbors that each offer nearly one half: the published steps would leave -0.29 for node 0."""
     edges = []
     leaf = 13
     for hub_index in range(3):
