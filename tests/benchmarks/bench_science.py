@@ -81,7 +81,7 @@ def policies(out: Path) -> None:
             stale, age = done.summary["staleness"]["overall"], done.summary["age_s"]["overall"]
             slow = done.facts.stragglers
             fast = [node for node in range(done.facts.nodes) if node not in slow]
-            used: Float64Vector = done.links["uplink_utilization"]
+            used: Float64Vector = done.links["uplink"]
             print(
                 f"policies: {name:8} flush {flush:11} {_ends(done)};"
                 f" {done.summary['messages']['delivered']:,} delivered,"
