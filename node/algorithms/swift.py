@@ -51,11 +51,12 @@ from pydantic import Field
 from node.algorithms.config import AlgorithmConfig
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
-from node.core.errors import ProtocolError
+from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import Inbox
 from node.core.messages import Message, MessageKind, frozen
 from node.core.mixing import ccw, weighted_average
+from node.core.topology import Topology
 from node.core.types import NodeId, Vector
 
 
@@ -107,6 +108,11 @@ class SwiftConfig(AlgorithmConfig):
         Broadcast.BEFORE_GRADIENT, description="when a model is sent, relative to the steps from it"
     )
     flush: SwiftFlush = Field(SwiftFlush.NONE, description="what a broadcast does to queued messages")
+
+    def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+        """See :meth:`AlgorithmConfig.check`."""
+        if self.memory is Memory.MAILBOX and self.missing_weight is MissingWeight.RESCALE:
+            raise ConfigError("missing_weight=rescale: must be to_self with memory: mailbox, which leaves nobody out")
 
 
 class Swift(Algorithm):

@@ -41,6 +41,7 @@ REFUSED: list[tuple[str, Topology, dict[str, Any], str]] = [
         {"form": "blocking", "exchange": "continuous"},
         r"exchange=continuous: must be per_step",
     ),
+    ("swift", ring(4), {"missing_weight": "rescale"}, r"missing_weight=rescale: must be to_self"),
 ]
 
 ACCEPTED: list[tuple[str, Topology, dict[str, Any]]] = [
