@@ -82,6 +82,12 @@ class RegionsPreset(Declared):
     jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
     loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
 
+    @model_validator(mode="after")
+    def _latency_has_one_source(self) -> "RegionsPreset":
+        if self.latency == "rtt" and self.latency_ms != type(self).model_fields["latency_ms"].default:
+            raise ValueError(f"latency_ms={self.latency_ms}: must be left out with latency: rtt")
+        return self
+
 
 PresetConfig = Annotated[UniformPreset | StragglersPreset | RegionsPreset, Field(discriminator="kind")]
 

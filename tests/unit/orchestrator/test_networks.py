@@ -144,6 +144,11 @@ def test_regions_rtt_and_options() -> None:
     assert build({"model": "pairwise", "preset": same}, 20).latency_ns == 500_000
 
 
+def test_regions_have_one_source_of_latency() -> None:
+    with pytest.raises(ValidationError, match=r"latency_ms=5\.0: must be left out with latency: rtt"):
+        build({"model": "pairwise", "preset": {"kind": "regions", "latency": "rtt", "latency_ms": 5}})
+
+
 def test_regions_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "two.json"
     fields = {"model": "pairwise", "preset": {"kind": "regions", "file": "two.json"}}
