@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from node.core.algorithm import Algorithm
 from node.core.errors import DataError
@@ -87,9 +88,7 @@ def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, comm
     config = plan.config
     is_ratings = dataset.kind == "ratings"
     targets = config.output.targets or (RMSE_TARGETS if is_ratings else ACCURACY_TARGETS)
-    counts = None
-    if not is_ratings:
-        counts = class_counts(split, np.asarray(dataset.train.targets), dataset.num_classes)
+    class_names, labels = _classes(dataset)
     return RunFacts(
         name=config.name,
         algorithm=config.algorithm.kind,
@@ -99,10 +98,18 @@ def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, comm
         metric="rmse" if is_ratings else "accuracy",
         stragglers=plan.stragglers,
         targets=targets,
-        class_names=dataset.class_names or None,
-        partition_counts=counts,
+        class_names=class_names,
+        partition_counts=class_counts(split, labels, len(class_names)),
         num_params=num_params,
         end_s=config.stop.time_s,
         details=plan.describe(),
         command=command,
     )
+
+
+def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """What the table of who holds what counts: the classes, or the ten values of a rating; and each sample's."""
+    if dataset.kind == "classification":
+        return dataset.class_names, np.asarray(dataset.train.targets, dtype=np.int64)
+    values = tuple(f"{half / 2:.1f}" for half in range(1, 11))
+    return values, np.rint(2 * dataset.train.targets).astype(np.int64) - 1

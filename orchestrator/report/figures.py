@@ -358,7 +358,8 @@ def _partition(run: Run) -> Picture | None:
     axes.grid(False)
     axes.invert_yaxis()
     axes.set_xlabel("node")
-    axes.set_ylabel("class")
+    kind = "rating" if run.facts.metric == "rmse" else "class"
+    axes.set_ylabel(kind)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
     if num_classes <= 20:
         axes.set_yticks(range(num_classes), names)
@@ -383,7 +384,7 @@ def _partition(run: Run) -> Picture | None:
     each = counts.sum(axis=1)
     least, most = int(each.min()), int(each.max())
     amount = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    note = f"{amount} training samples a node; white: none of that class."
+    note = f"{amount} training samples a node; white: none of that {kind}."
     return Picture("Who holds what", to_svg(figure), note)
 
 

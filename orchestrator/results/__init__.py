@@ -3,7 +3,7 @@
 A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
 
     facts.json        what was known at the start         experiment.yaml   the resolved experiment
-    environment.json  versions, commit, host, seeds       partition.csv     samples by node and class
+    environment.json  versions, commit, host, seeds       partition.csv     samples by node and class or rating
     curve.csv         one line an evaluation, written as the run goes
     nodes.parquet     one row an evaluation and node      messages.parquet  one row a message: its life
     links.csv         utilisation by node                 fidelity.json     how far to trust the emulation

@@ -139,8 +139,8 @@ class RunFacts:
             is better).
         stragglers: Nodes slowed on purpose.
         targets: Values of the headline figure whose first crossing the summary tells.
-        class_names: Names of the classes; None for ratings.
-        partition_counts: Training samples, shape (nodes, classes); None where there are no classes.
+        class_names: Names of the classes, or the values of a rating; None if unknown.
+        partition_counts: Training samples, shape (nodes, classes); None if unknown.
         num_params: Parameters of the model; 0 if unknown.
         end_s: When the run is to stop, in testbed seconds; None if it stops by another rule.
         details: Further rows of the report's table of facts, in order: data set, topology, network.

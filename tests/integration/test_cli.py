@@ -112,6 +112,7 @@ SYNCHRONOUS = "algorithm.kind=dpsgd"  # any connected graph will do
 
 COMPANIONS: dict[tuple[str, object], tuple[str, ...]] = {
     ("algorithm.epidemic.redraw", False): ("algorithm.epidemic.graph=oracle",),
+    ("algorithm.swift.missing_weight", "rescale"): ("algorithm.swift.memory=fresh_only",),
     ("algorithm.adpsgd.roles", "bipartite"): ("topology={kind: complete_bipartite}",),
     ("topology.kind", "edge_list"): (SYNCHRONOUS, "topology.file=edges.txt"),
     ("topology.kind", "erdos_renyi"): (SYNCHRONOUS, "topology.edge_probability=0.7"),
@@ -220,6 +221,16 @@ def test_every_choice_runs(
     if "local" not in chosen[0]:
         assert outcome.summary["messages"]["delivered"] > 0
         assert np.isfinite(run.curve["consensus_distance"]).all()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_of_ratings_too_the_table_says_who_holds_what(tiny: Path) -> None:
+    """Samples of each node by their rating, 0.5 to 5."""
+    run = load_run(simulate(tiny, *RATINGS, "learning.partition={kind: by_user}").path)
+    assert run.facts.class_names == ("0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0", "4.5", "5.0")
+    assert run.facts.partition_counts is not None
+    assert run.facts.partition_counts.shape == (run.facts.nodes, 10)
+    assert run.facts.partition_counts.sum() == 12 * 14  # 70 % of 20 ratings of each user
 
 
 NUMBERS = [
