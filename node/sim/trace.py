@@ -166,9 +166,7 @@ def _table(values: "array[int]", width: int) -> npt.NDArray[np.int64]:
 def _states(table: dict[str, Column], lost: Column) -> Column:
     """How far each message came, from what happened to it.
 
-    A message was replaced if it was delivered and passed over by a later aggregation of its receiver: an
-    algorithm takes everything out of its inbox when it aggregates. Messages without values are never
-    aggregated and stay delivered.
+    Messages without values are never aggregated and stay delivered.
     """
     started, cancelled = table["started_ns"] != NEVER, table["cancelled_ns"] != NEVER
     receiver, delivered_ns, aggregated_ns = table["receiver"], table["delivered_ns"], table["aggregated_ns"]
@@ -182,7 +180,25 @@ def _states(table: dict[str, Column], lost: Column) -> Column:
     state[delivered] = MessageState.DELIVERED
     last_aggregation = np.full(receiver.max(initial=0) + 1, NEVER, dtype=np.int64)
     np.maximum.at(last_aggregation, receiver, aggregated_ns)
-    passed_over = delivered & (delivered_ns <= last_aggregation[receiver])
-    state[passed_over & (table["payload_bytes"] > 0)] = MessageState.REPLACED
-    state[aggregated_ns != NEVER] = MessageState.AGGREGATED
+    aggregated = aggregated_ns != NEVER
+    passed_over = delivered & (delivered_ns <= last_aggregation[receiver]) & ~aggregated
+    state[_replaced(table, passed_over & (table["payload_bytes"] > 0))] = MessageState.REPLACED
+    state[aggregated] = MessageState.AGGREGATED
     return state
+
+
+def _replaced(table: dict[str, Column], passed_over: npt.NDArray[np.bool_]) -> Column:
+    """Which of the messages that an aggregation of their receiver passed over were replaced.
+
+    Those of whose sender a message of the same or a later round, or one that arrived later, was aggregated. What
+    is neither is early: a synchronous algorithm keeps it for its own round.
+    """
+    rows, aggregated = np.flatnonzero(passed_over), np.flatnonzero(table["aggregated_ns"] != NEVER)
+    pair = table["sender"] * (table["receiver"].max(initial=0) + 1) + table["receiver"]
+    pairs, of_row = np.unique(pair[rows], return_inverse=True)
+    aggregated = aggregated[np.isin(pair[aggregated], pairs)]
+    last_round, last_arrival = np.full((2, len(pairs)), NEVER, dtype=np.int64)
+    np.maximum.at(last_round, np.searchsorted(pairs, pair[aggregated]), table["round"][aggregated])
+    np.maximum.at(last_arrival, np.searchsorted(pairs, pair[aggregated]), table["delivered_ns"][aggregated])
+    newer = (table["round"][rows] <= last_round[of_row]) | (table["delivered_ns"][rows] <= last_arrival[of_row])
+    return rows[newer]

@@ -58,6 +58,23 @@ def test_evaluation_instants_change_nothing() -> None:
         np.testing.assert_array_equal(table_of(often)[name], column)
 
 
+@pytest.mark.parametrize("kind", ["divshare", "swift_divshare", "swift", "adpsgd_pingpong"])
+def test_what_arrives_as_a_round_ends_is_averaged_in_it(kind: str) -> None:
+    """Also where messages are handed over late: a matrix of equal latencies, which rules that out, changes nothing."""
+    # 200 bytes at 1.6 Mbit/s take 1 ms, as long as a local step: nearly everything happens at the same instants.
+    delays = (1_000_000, np.full((6, 6), 1_000_000, dtype=np.int64))
+    worlds = [world(kind, network_plan=network(6, 1.6, latency_ns=delay)) for delay in delays]
+    for w in worlds:
+        w.advance(60_000_000)
+    late, at_once = map(table_of, worlds)
+    for name in late:
+        np.testing.assert_array_equal(late[name], at_once[name])
+    if kind == "swift_divshare":
+        assert np.any(late["aggregated_ns"] == late["delivered_ns"])
+    for first, second in zip(worlds[0].nodes, worlds[1].nodes, strict=True):
+        np.testing.assert_array_equal(first.params, second.params)
+
+
 @pytest.mark.parametrize("kind", EVERY_ALGORITHM)
 def test_a_seed_replays_a_run_and_another_one_does_not(kind: str) -> None:
     runs = [world(kind, seed=seed, jitter=0.05) for seed in (3, 3, 4)]
@@ -151,6 +168,18 @@ def test_replaced_messages_are_found() -> None:
     assert (table["state"][to_slow] == MessageState.REPLACED).sum() > 10
     assert (table["state"][to_slow] == MessageState.AGGREGATED).sum() == 2
     assert (table["state"][~to_slow] == MessageState.REPLACED).sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["dpsgd", "epidemic"])
+def test_a_message_that_waits_for_its_round_is_not_replaced(kind: str) -> None:
+    w = world(kind, network_plan=network(6, 50.0), step_ms=[1.0, 1.3, 4.0, 1.0, 2.0, 1.0])
+    waited = 0
+    for instant in range(0, 60_000_000, 700_000):
+        w.advance(instant)
+        state = table_of(w)["state"]
+        waited += int((state == MessageState.DELIVERED).sum())
+        assert not np.any(state == MessageState.REPLACED)
+    assert waited > 0
 
 
 def test_adp_3_a_ring_of_blocking_initiators_deadlocks_and_says_why() -> None:
