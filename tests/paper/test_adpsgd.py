@@ -222,6 +222,17 @@ def test_adp_5_as_many_pongs_as_pings() -> None:
     assert run.nodes[5].counters.cancelled == 0  # never flushed
 
 
+def test_adp_5_pings_go_to_neighbors_drawn_with_replacement() -> None:
+    """J // 2 pings a round, uniform, and one neighbor may get several. Seed 0."""
+    run = Harness(build("adpsgd_pingpong", full(6), recipients=5), zeros(8)).run(rounds=200)
+    pings = [item for item in run.queued if item.message.kind is MessageKind.PING and item.sender == 0]
+    rounds = [{i.receiver for i in pings if i.message.round == round_} for round_ in range(200)]
+    repeated = sum(len(receivers) == 1 for receivers in rounds)
+    assert 20 <= repeated <= 60  # 40 expected: both pings of a round to one of five
+    counts = [sum(item.receiver == node for item in pings) for node in range(1, 6)]
+    assert all(50 <= count <= 110 for count in counts)  # 80 expected of each
+
+
 def test_adp_5_a_pong_carries_the_model_before_averaging() -> None:
     """``latest`` is the trained, not yet averaged model; in the first round the initial one."""
     [algorithm, *_] = build("adpsgd_pingpong", full(3), (1,), recipients=2)

@@ -108,6 +108,23 @@ def test_div_4_each_fragment_has_distinct_recipients(nodes: int, omega: float, d
             assert sender not in to
 
 
+def test_div_4_fragments_draw_independently_and_are_shuffled() -> None:
+    """Each fragment has its own sample of nodes, anew in each round; the queue is not in order of fragments."""
+    run = Harness(divshare(9, (40,), omega=0.1, recipients=3), zeros(40)).run(rounds=2)
+    for sender in range(9):
+        sent = [item for item in run.queued if item.sender == sender]
+        samples = {
+            (round_, fragment): frozenset(
+                i.receiver for i in sent if (i.message.round, i.message.fragment) == (round_, fragment)
+            )
+            for round_ in range(2)
+            for fragment in range(10)
+        }
+        assert len(set(samples.values())) > 10  # of 20 samples among 56 possible ones
+        order = [item.message.fragment for item in sent]
+        assert order not in (sorted(order), sorted(order[:30]) + sorted(order[30:]))
+
+
 @pytest.mark.parametrize("flush", FLUSHES)
 @pytest.mark.parametrize("transfer", [0, 15, 333, 5000])
 def test_div_5_every_message_is_somewhere(flush: str, transfer: int) -> None:

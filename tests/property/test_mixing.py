@@ -118,6 +118,11 @@ def test_ccw_by_hand() -> None:
     matrix = mixing.ccw(from_edges(5, [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2)]))
     assert matrix.dense()[1, 2] == pytest.approx(0.4)
     assert matrix.own.tolist() == pytest.approx([0.2, 0.4, 0.4, 0.8, 0.8])
+    # The hub 0 offers 1/4 to each. Of two neighbors of degree 2, node 3 then offers 3/8 and node 4 offers 1/3,
+    # which is less and counts.
+    matrix = mixing.ccw(from_edges(6, [(0, 1), (0, 2), (0, 3), (3, 4), (4, 5)]))
+    assert matrix.dense()[3, 4] == pytest.approx(1 / 3)
+    assert matrix.own.tolist() == pytest.approx([1 / 4, 3 / 4, 3 / 4, 5 / 12, 1 / 3, 2 / 3])
 
 
 def test_ccw_never_gives_away_more_than_everything() -> None:
