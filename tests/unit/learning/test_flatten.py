@@ -33,6 +33,26 @@ def test_gn_lenet_has_the_published_parameters() -> None:
     )  # fmt: skip
 
 
+def test_gn_lenet_computes_what_is_published() -> None:
+    """Convolution, normalisation in two groups, ReLU, pooling, in this order: the same outputs and gradients."""
+    ours = build_model(GNLeNetConfig(), images(3, 32, 32), 1)
+    blocks: list[torch.nn.Module] = []
+    for inputs, outputs in ((3, 32), (32, 32), (32, 64)):
+        blocks += [torch.nn.Conv2d(inputs, outputs, 5, padding=2), torch.nn.GroupNorm(2, outputs)]
+        blocks += [torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+    published = torch.nn.Sequential(*blocks, torch.nn.Flatten(), torch.nn.Linear(1024, 10))
+    published.load_state_dict(dict(zip(published.state_dict(), ours.state_dict().values(), strict=True)))
+    batch = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    results = []
+    for model in (ours, published):
+        outputs = model(batch)
+        outputs.square().sum().backward()
+        results.append([outputs.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) == 15
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_matrix_factorization_has_the_published_parameters() -> None:
     model = FlatModel(build_model(MatrixFactorizationConfig(), movielens_sized(), 1))
     assert model.tensor_sizes == (12200, 194480)

@@ -28,6 +28,7 @@ from node.learning.config import (
     SyntheticRatingsConfig,
 )
 from node.learning.datasets import load_dataset
+from node.learning.evaluate import Score
 from node.learning.models import build_model
 from node.learning.pool import PoolTrainer
 from node.learning.trainer import Batches
@@ -152,6 +153,13 @@ def test_ratings_are_scored_by_rmse_and_rounded_hits() -> None:
     assert results[NODES[1]].samples == len(truth)
     assert results[NODES[1]].loss == pytest.approx(np.sqrt(np.mean((truth - 3.24) ** 2)), rel=1e-5)
     assert results[NODES[1]].accuracy == pytest.approx(np.mean(truth == 3.0))
+
+
+def test_predicted_ratings_are_clipped_and_rounded_to_halves() -> None:
+    score = Score(ratings=True)
+    predicted = torch.tensor([-3.0, 0.4, 0.8, 3.7, 9.0, 4.7])
+    score.add(predicted, torch.tensor([0.5, 0.5, 1.0, 3.5, 5.0, 5.0]))
+    assert score.result().accuracy == 5 / 6  # all but the last, which rounds to 4.5
 
 
 def test_batches_restart_with_a_new_shuffle_after_a_short_last_one() -> None:

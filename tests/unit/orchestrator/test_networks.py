@@ -101,6 +101,8 @@ def test_stragglers_edge_cases() -> None:
     )
     assert pairs.pair(0, 1).bandwidth_mbps == pairs.pair(1, 0).bandwidth_mbps == 12
     assert pairs.pair(1, 2).bandwidth_mbps == 60
+    slower = {"kind": "stragglers", "count": 1, "jitter_mbps": 0, "placement": "lowest_ids", "factor": 8}
+    assert build({"preset": slower}).up_mbps.tolist() == [7.5, 60, 60, 60]
     with pytest.raises(ConfigError) as caught:
         build({"preset": {"kind": "stragglers", "count": 5}})
     assert str(caught.value) == "network.preset.count=5: must be at most the number of nodes, 4"
