@@ -75,6 +75,8 @@ class ComputeStragglers(Declared):
     def _count_fits(self) -> "ComputeStragglers":
         if self.placement == "same_as_network" and self.count:
             raise ValueError(f"count={self.count}: must be 0 with placement=same_as_network, which sets it")
+        if self.factor == 1 and (self.count or self.placement == "same_as_network"):
+            raise ValueError(f"factor={self.factor}: must be above 1 where nodes are to be slow")
         return self
 
 
