@@ -26,8 +26,3 @@ def ns_to_s(nanoseconds: int) -> float:
 def mbps_to_bytes_per_ns(mbps: float) -> float:
     """Megabits (10^6 bits) a second to bytes a nanosecond. 8 Mbit/s is 10^6 bytes a second."""
     return mbps / 8_000.0
-
-
-def bytes_per_ns_to_mbps(rate: float) -> float:
-    """Inverse of :func:`mbps_to_bytes_per_ns`."""
-    return rate * 8_000.0

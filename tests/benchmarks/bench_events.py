@@ -9,15 +9,10 @@ import time
 
 import numpy as np
 
-from node.algorithms.divshare import DivShare, DivShareConfig
-from node.core.algorithm import NodeContext
-from node.core.compute import ComputePlan
-from node.core.links import NetworkPlan
-from node.core.topology import full
 from node.core.training import NullTrainer
-from node.core.types import NodeId
 from node.core.units import ms_to_ns
 from node.sim.world import World
+from tests.benchmarks.worlds import divshare_world
 
 TENSOR_SIZES = (1_000,)
 ROUNDS = 20
@@ -28,22 +23,16 @@ LOCAL_STEPS = 16
 
 def make_world(nodes: int, rounds: int, *, traced: bool, busy: float = 0.3) -> World:
     """A network of equal links that is busy ``busy`` of the time, with a null trainer."""
-    topology = full(nodes)
-    config = DivShareConfig(omega=0.1, recipients=10)
-    contexts = [NodeContext(NodeId(i), topology, TENSOR_SIZES, LOCAL_STEPS, seed=1) for i in range(nodes)]
-    header = 64
-    round_bytes = 10 * (4 * sum(TENSOR_SIZES) + 10 * header)
-    mbps = round_bytes * 8 / (STEP_MS * LOCAL_STEPS * 1e3) / busy
-    capacity = np.full(nodes, mbps)
-    rng = np.random.default_rng(1)
-    step_ns = tuple(ms_to_ns(STEP_MS * f) for f in rng.uniform(0.95, 1.05, nodes))
-    return World(
-        algorithms=[DivShare(context, config) for context in contexts],
-        trainer=NullTrainer(TENSOR_SIZES),
-        network=NetworkPlan("access", capacity, capacity, latency_ns=ms_to_ns(1.0), header_bytes=header),
-        compute=ComputePlan(step_ns),
-        seed=1,
-        max_rounds=rounds,
+    header_bytes = 64
+    round_bytes = 10 * (4 * sum(TENSOR_SIZES) + 10 * header_bytes)
+    factors = np.random.default_rng(1).uniform(0.95, 1.05, nodes)
+    return divshare_world(
+        NullTrainer(TENSOR_SIZES),
+        tuple(ms_to_ns(STEP_MS * factor) for factor in factors),
+        recipients=10,
+        local_steps=LOCAL_STEPS,
+        mbps=round_bytes * 8 / (STEP_MS * LOCAL_STEPS * 1e3) / busy,
+        rounds=rounds,
         keep_messages=traced,
     )
 

@@ -19,17 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from node.algorithms.divshare import DivShare, DivShareConfig
-from node.core.algorithm import NodeContext
-from node.core.compute import ComputePlan
-from node.core.links import NetworkPlan
-from node.core.topology import full
 from node.core.types import NodeId, Vector
 from node.core.units import ms_to_ns
 from node.learning.build import build_trainer, partition_dataset
 from node.learning.config import Cifar10Config, GNLeNetConfig, KShardsConfig, LearningConfig
 from node.learning.datasets import Dataset
-from node.sim.world import World
+from tests.benchmarks.worlds import divshare_world
 from tests.realdata import cifar10
 
 NUM_MODELS = 16
@@ -223,19 +218,8 @@ def simulator_loop(dataset: Dataset, rounds: int, *, models: int = NUM_MODELS, p
             trainer.begin(NodeId(node), initial, 0, 2)
         for node in range(models):
             trainer.finish(NodeId(node))
-        topology, config = full(models), DivShareConfig(omega=0.1, recipients=4)
-        contexts = [
-            NodeContext(NodeId(node), topology, trainer.tensor_sizes, LOCAL_STEPS, seed=1) for node in range(models)
-        ]
-        capacity = np.full(models, 60.0)
-        world = World(
-            algorithms=[DivShare(context, config) for context in contexts],
-            trainer=trainer,
-            network=NetworkPlan("access", capacity, capacity, latency_ns=ms_to_ns(1.0)),
-            compute=ComputePlan((ms_to_ns(20.0),) * models),
-            seed=1,
-            max_rounds=rounds,
-        )
+        step_ns = (ms_to_ns(20.0),) * models
+        world = divshare_world(trainer, step_ns, recipients=4, local_steps=LOCAL_STEPS, mbps=60.0, rounds=rounds)
         stopwatch.restart_wall()
         world.advance(10**18)
         wall_s = stopwatch.wall_s()
