@@ -1,0 +1,33 @@
+"""Testbed time in a real run: the host's monotonic clock, slowed down.
+
+All processes of one host share ``CLOCK_MONOTONIC``, so that the same epoch gives them the same time without any
+further agreement. Under time dilation k, one second of testbed time takes k seconds of real time.
+"""
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Testbed time.
+
+    Attributes:
+        epoch_ns: The monotonic clock when testbed time is 0, nanoseconds; may lie in the future.
+        dilation: Real seconds a testbed second, > 0.
+    """
+
+    epoch_ns: int
+    dilation: float = 1.0
+
+    def now_ns(self) -> int:
+        """Testbed time, nanoseconds; negative before the epoch."""
+        return int((time.monotonic_ns() - self.epoch_ns) / self.dilation)
+
+    def at_ns(self, monotonic_ns: int) -> int:
+        """The testbed time of a reading of the monotonic clock."""
+        return int((monotonic_ns - self.epoch_ns) / self.dilation)
+
+    def monotonic_ns(self, testbed_ns: int) -> int:
+        """The reading of the monotonic clock at a testbed time."""
+        return self.epoch_ns + int(testbed_ns * self.dilation)
