@@ -135,6 +135,8 @@ class AdPsgd(Algorithm):
         _round: Rounds of local steps finished; stamped on outgoing models.
     """
 
+    kinds = frozenset({MessageKind.AVERAGE_REQUEST, MessageKind.AVERAGE_REPLY})
+
     def __init__(self, context: NodeContext, config: AdPsgdConfig) -> None:
         super().__init__(context)
         self._form = config.form

@@ -73,6 +73,8 @@ class AdPsgdPingPong(Algorithm):
         _round: Rounds finished; stamped on outgoing models.
     """
 
+    kinds = frozenset({MessageKind.PING, MessageKind.PONG, MessageKind.MODEL})
+
     def __init__(self, context: NodeContext, config: AdPsgdPingPongConfig) -> None:
         super().__init__(context)
         self._num_pings = config.recipients // 2

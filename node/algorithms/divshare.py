@@ -37,7 +37,7 @@ from node.core.algorithm import Algorithm, NodeContext
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
-from node.core.fragments import FragmentLayout, FragmentRounding, fragment_plan, num_fragments
+from node.core.fragments import FragmentLayout, FragmentPlan, FragmentRounding, fragment_plan, num_fragments
 from node.core.inbox import Inbox, Replacement, average_fragments
 from node.core.messages import Message, MessageKind
 from node.core.recipients import address
@@ -89,6 +89,7 @@ class DivShare(Algorithm):
     """
 
     passive = True
+    kinds = frozenset({MessageKind.FRAGMENT})
 
     def __init__(self, context: NodeContext, config: DivShareConfig) -> None:
         super().__init__(context)
@@ -101,6 +102,11 @@ class DivShare(Algorithm):
         self._neighbors = np.array(context.neighbors, dtype=np.int64)
         self._rng = context.rng("recipients")
         self._round = 0
+
+    @property
+    def fragments(self) -> FragmentPlan:
+        """See :attr:`Algorithm.fragments`."""
+        return self._plan
 
     def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
         """See :meth:`Algorithm.handle`."""

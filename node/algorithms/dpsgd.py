@@ -69,6 +69,8 @@ class DPsgd(Algorithm):
         _round: Rounds finished; stamped on outgoing models.
     """
 
+    kinds = frozenset({MessageKind.MODEL})
+
     def __init__(self, context: NodeContext, config: DPsgdConfig) -> None:
         super().__init__(context)
         self._combine_first = config.order is Order.COMBINE_THEN_ADAPT

@@ -102,6 +102,8 @@ class Epidemic(Algorithm):
         _round: Rounds finished; stamped on outgoing messages.
     """
 
+    kinds = frozenset({MessageKind.MODEL, MessageKind.NOTICE})
+
     def __init__(self, context: NodeContext, config: EpidemicConfig) -> None:
         super().__init__(context)
         self._config = config

@@ -17,6 +17,7 @@ from node.core.algorithm import Algorithm, NodeContext
 from node.core.effects import Effect, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.messages import MessageKind
 
 
 class LocalConfig(AlgorithmConfig):
@@ -25,6 +26,8 @@ class LocalConfig(AlgorithmConfig):
 
 class Local(Algorithm):
     """Each node trains alone."""
+
+    kinds = frozenset[MessageKind]()
 
     def __init__(self, context: NodeContext, config: LocalConfig) -> None:
         super().__init__(context)

@@ -126,6 +126,7 @@ class Swift(Algorithm):
     """
 
     passive = True
+    kinds = frozenset({MessageKind.MODEL})
 
     def __init__(self, context: NodeContext, config: SwiftConfig) -> None:
         super().__init__(context)

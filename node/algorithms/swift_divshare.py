@@ -65,6 +65,7 @@ class SwiftDivShare(Algorithm):
     """
 
     passive = True
+    kinds = frozenset({MessageKind.MODEL})
 
     def __init__(self, context: NodeContext, config: SwiftDivShareConfig) -> None:
         super().__init__(context)

@@ -14,6 +14,8 @@ import numpy as np
 
 from node.core.effects import Effect
 from node.core.events import Event
+from node.core.fragments import FragmentPlan
+from node.core.messages import MessageKind
 from node.core.rng import stream
 from node.core.topology import Topology
 from node.core.types import NodeId, Vector
@@ -64,10 +66,12 @@ class Algorithm(ABC):
     """One node's part of a decentralized learning algorithm.
 
     ``passive`` says that a received message never has effects at once. A driver may then hand it over late, but
-    before the node's next event and in order of arrival.
+    before the node's next event and in order of arrival. ``kinds`` are the messages that it can receive: a real
+    node rejects others before they reach it.
     """
 
     passive: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[MessageKind]] = frozenset(MessageKind)
 
     def __init__(self, context: NodeContext) -> None:
         self.context = context
@@ -83,6 +87,11 @@ class Algorithm(ABC):
         Returns:
             Effects, to be executed in order.
         """
+
+    @property
+    def fragments(self) -> FragmentPlan | None:
+        """How the algorithm cuts models, the same on all nodes; None where it sends whole ones."""
+        return None
 
     def waiting_for(self) -> str | None:
         """What the node cannot go on without, in words; None while it needs nobody.
