@@ -134,7 +134,12 @@ class Trace:
             "cancelled_ns": cancelled_ns,
             "staleness": staleness,
         }
-        return {**table, "state": _states(table, _column(self._lost))}
+        return {**table, "state": message_states(table, _column(self._lost))}
+
+    @property
+    def lost_rows(self) -> Column:
+        """Messages that were sent and will not arrive, shape (k,)."""
+        return _column(self._lost)
 
     def _cancelled_column(self, rows: int) -> Column:
         when, first, counts = _table(self._cancelled, 3).T
@@ -163,10 +168,14 @@ def _table(values: "array[int]", width: int) -> npt.NDArray[np.int64]:
     return np.array(values, dtype=np.int64).reshape(-1, width)
 
 
-def _states(table: dict[str, Column], lost: Column) -> Column:
+def message_states(table: dict[str, Column], lost: Column) -> Column:
     """How far each message came, from what happened to it.
 
     Messages without values are never aggregated and stay delivered.
+
+    Args:
+        table: All columns of :meth:`Trace.columns` but ``state``, of all nodes.
+        lost: Rows of messages that were sent and will not arrive.
     """
     started, cancelled = table["started_ns"] != NEVER, table["cancelled_ns"] != NEVER
     receiver, delivered_ns, aggregated_ns = table["receiver"], table["delivered_ns"], table["aggregated_ns"]
