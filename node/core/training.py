@@ -69,6 +69,41 @@ class Trainer(Protocol):
         """Free processes and memory. May be called twice."""
 
 
+class RealTimeTrainer(Trainer, Protocol):
+    """A trainer that can be asked without waiting, and whose momentum can be saved."""
+
+    @property
+    def ready_fd(self) -> int | None:
+        """A descriptor that turns readable when results have come; None when steps run in :meth:`finish` itself.
+
+        Ask :meth:`ready` then, which takes them in.
+        """
+
+    def ready(self, node: NodeId) -> bool:
+        """Whether :meth:`finish` would not have to wait for another process. The node's steps must be outstanding.
+
+        Raises:
+            RunnerError: Training failed, or a worker process died.
+        """
+
+    def momentum(self, node: NodeId) -> Vector | None:
+        """A copy of a node's momentum, shape (num_params,), as it was before outstanding steps; None without momentum.
+
+        So ``set_momentum`` and ``begin`` with what was begun repeat outstanding steps exactly.
+        """
+
+    def set_momentum(self, node: NodeId, values: Vector) -> None:
+        """Replace a node's momentum; its steps must not be outstanding. Ignored without momentum.
+
+        Args:
+            node: The node.
+            values: Shape (num_params,), float32. Copied.
+        """
+
+    def reset_momentum(self, node: NodeId) -> None:
+        """As :meth:`set_momentum` with zeros, which is what a run begins with."""
+
+
 class Evaluator(Protocol):
     """Tests models off the experiment's clock."""
 
@@ -86,11 +121,34 @@ class Evaluator(Protocol):
         """
 
 
-class TrainerAndEvaluator(Trainer, Evaluator, Protocol):
+class TrainerAndEvaluator(RealTimeTrainer, Evaluator, Protocol):
     """One object that does both, sharing its worker processes."""
 
 
-class NullTrainer:
+class _Immediate:
+    """What the trainers below have in common: their steps run in ``finish``, without momentum."""
+
+    ready_fd = None
+
+    def ready(self, node: NodeId) -> bool:
+        """See :class:`RealTimeTrainer`."""
+        return True
+
+    def momentum(self, node: NodeId) -> Vector | None:
+        """See :class:`RealTimeTrainer`."""
+        return None
+
+    def set_momentum(self, node: NodeId, values: Vector) -> None:
+        """See :class:`RealTimeTrainer`."""
+
+    def reset_momentum(self, node: NodeId) -> None:
+        """See :class:`RealTimeTrainer`."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class NullTrainer(_Immediate):
     """Trains nothing: every step returns its parameters unchanged. For benchmarks of events and messages."""
 
     def __init__(self, tensor_sizes: tuple[int, ...]) -> None:
@@ -117,11 +175,8 @@ class NullTrainer:
         params.flags.writeable = False
         return TrainingResult(params=params, loss=0.0)
 
-    def close(self) -> None:
-        """Nothing to free."""
 
-
-class QuadraticTrainer:
+class QuadraticTrainer(_Immediate):
     """Gradient descent on ``0.5 * ||x - target||^2`` with one target per node: convex, exact and fast.
 
     The optimum of the whole network is the mean of the targets, which makes consensus and convergence easy to
@@ -162,6 +217,3 @@ class QuadraticTrainer:
             loss += 0.5 * float(gradient @ gradient)
             params -= self._learning_rate * gradient
         return TrainingResult(params=params, loss=loss / max(count, 1))
-
-    def close(self) -> None:
-        """Nothing to free."""

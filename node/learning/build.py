@@ -25,6 +25,37 @@ def partition_dataset(config: LearningConfig, dataset: Dataset, num_nodes: int, 
     return partition(config.partition, targets, num_nodes, seed)  # type: ignore[arg-type]
 
 
+def build_learner(
+    config: LearningConfig,
+    dataset: Dataset,
+    partition: Partition,
+    seed: int,
+    num_nodes: int,
+    max_test_samples: int | None = None,
+) -> Learner:
+    """The computation of all nodes, without a process or state of its own.
+
+    Built once, before a fork, it is shared by all that are forked: each may make its own
+    ``PoolTrainer(learner, num_nodes, workers).start()``.
+
+    Args:
+        config: Model, batch size, optimizer and precision.
+        dataset: The loaded data set.
+        partition: Its split, with ``num_nodes`` entries.
+        seed: Decides the initial model, the batches and test subsets.
+        num_nodes: Number of nodes.
+        max_test_samples: Test on a random subset of at most this size (with local tests: of each node's own).
+
+    Raises:
+        ConfigError: The model does not fit the data set.
+    """
+    check_compatible(config)
+    if max_test_samples is not None and max_test_samples < 1:
+        raise ConfigError(f"max_test_samples={max_test_samples}: must be at least 1")
+    assert len(partition.train_indices) == num_nodes, "the split is for another number of nodes"
+    return Learner(config, dataset, partition, seed, max_test_samples)
+
+
 def build_trainer(
     config: LearningConfig,
     dataset: Dataset,
@@ -37,24 +68,15 @@ def build_trainer(
     """A trainer that also evaluates; close it at the end.
 
     Args:
-        config: Model, batch size, optimizer and precision.
-        dataset: The loaded data set.
-        partition: Its split, with ``num_nodes`` entries.
-        seed: Decides the initial model, the batches and test subsets.
-        num_nodes: Number of nodes.
+        config, dataset, partition, seed, num_nodes, max_test_samples: See :func:`build_learner`.
         workers: Number of worker processes; 0 computes in this process, with the same results.
-        max_test_samples: Test on a random subset of at most this size (with local tests: of each node's own).
 
     Raises:
         ConfigError: The model does not fit the data set, or this system cannot run workers.
     """
-    check_compatible(config)
     if workers < 0:
         raise ConfigError(f"workers={workers}: must be at least 0")
-    if max_test_samples is not None and max_test_samples < 1:
-        raise ConfigError(f"max_test_samples={max_test_samples}: must be at least 1")
-    assert len(partition.train_indices) == num_nodes, "the split is for another number of nodes"
-    learner = Learner(config, dataset, partition, seed, max_test_samples)
+    learner = build_learner(config, dataset, partition, seed, num_nodes, max_test_samples)
     if workers == 0:
         return InProcessTrainer(learner)
     return PoolTrainer(learner, num_nodes, workers).start()

@@ -115,20 +115,23 @@ class PoolTrainer:
     lives to that thread), and close it, or use it as a context manager.
     """
 
-    def __init__(self, learner: Learner, num_nodes: int, workers: int) -> None:
+    def __init__(self, learner: Learner, num_nodes: int, workers: int, niceness: int = 0) -> None:
         """Store what :meth:`start` needs.
 
         Args:
             learner: The computation; workers get it by fork.
             num_nodes: Number of nodes.
             workers: Number of processes, >= 1.
+            niceness: Added to that of this process in the workers, 0..19: how far they stand back.
         """
         self._learner = learner
+        self._niceness = niceness
         self._num_nodes = num_nodes
         self._num_workers = workers
         self._pids: dict[int, int] = {}  # process id -> worker number; emptied by close
         self._outstanding: set[NodeId] = set()
         self._trained: dict[NodeId, float] = {}  # loss of finished steps, until they are handed out
+        self._momentum_before: dict[NodeId, Vector] = {}  # of the outstanding nodes; workers change the row in place
         self._tickets: dict[int, _Ticket] = {}  # in the order of submission
         self._failure: str | None = None
         self._closed = False
@@ -181,6 +184,7 @@ class PoolTrainer:
                             train_read,
                             test_read,
                             results_write,
+                            self._niceness,
                         ),
                         parent,
                         (self._train_write, self._test_write, self._results_read),
@@ -213,6 +217,9 @@ class PoolTrainer:
         """See Trainer."""
         self._check_usable()
         assert node not in self._outstanding, f"node {node} is already training"
+        before = self.momentum(node)
+        if before is not None:
+            self._momentum_before[node] = before
         self._outstanding.add(node)
         self._memory.row(node)[:] = params
         self._post(self._train_write, _TASK.pack(node, first_step, count, node))
@@ -224,7 +231,38 @@ class PoolTrainer:
         while node not in self._trained:
             self._receive(wait=True)
         self._outstanding.remove(node)
+        self._momentum_before.pop(node, None)
         return TrainingResult(params=self._memory.row(node).copy(), loss=self._trained.pop(node))
+
+    @property
+    def ready_fd(self) -> int:
+        """See RealTimeTrainer. It also turns readable when all workers have ended, which :meth:`ready` tells."""
+        return self._results_read
+
+    def ready(self, node: NodeId) -> bool:
+        """See RealTimeTrainer. That one worker of several died is noticed by asking again later."""
+        assert node in self._outstanding, f"node {node} is not training"
+        if node not in self._trained:
+            self._receive(wait=False)
+        return node in self._trained
+
+    def momentum(self, node: NodeId) -> Vector | None:
+        """See RealTimeTrainer."""
+        if node in self._momentum_before:
+            return self._momentum_before[node].copy()
+        row = self._layout.velocity(node)
+        return None if row is None else self._memory.row(row).copy()
+
+    def set_momentum(self, node: NodeId, values: Vector) -> None:
+        """See RealTimeTrainer."""
+        assert node not in self._outstanding, f"node {node} is training"
+        row = self._layout.velocity(node)
+        if row is not None:
+            self._memory.row(row)[:] = values
+
+    def reset_momentum(self, node: NodeId) -> None:
+        """See RealTimeTrainer."""
+        self.set_momentum(node, np.zeros(self._learner.model.num_params, dtype=np.float32))
 
     # --- evaluation ---
 
@@ -260,13 +298,22 @@ class PoolTrainer:
         """See Trainer. What is outstanding is dropped; the workers have nothing to save."""
         if self._closed:
             return
-        self._closed = True
         for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for pid in self._pids:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the workers without ending them; for a process that inherited this object by a fork.
+
+        Its own ends of the pipes are closed, so that the workers still notice when their parent is gone.
+        """
+        if self._closed:
+            return
+        self._closed = True
         self._pids.clear()
         if hasattr(self, "_memory"):
             for descriptor in (self._train_write, self._test_write, self._results_read):
@@ -308,13 +355,16 @@ class PoolTrainer:
         if wait:
             timeout_ms = 10 if any(self._backlog.values()) else int(_LIVENESS_CHECK_S * 1000)
             self._poll.poll(timeout_ms)
-            if time.monotonic() - self._checked_s >= _LIVENESS_CHECK_S:
-                self._checked_s = time.monotonic()
-                self._check_workers()
+        if time.monotonic() - self._checked_s >= _LIVENESS_CHECK_S:
+            self._checked_s = time.monotonic()
+            self._check_workers()
         try:
             records = os.read(self._results_read, _READ_BYTES)
         except BlockingIOError:
             return
+        if not records:  # the end of the pipe: all are about to be gone, if they are not
+            self._check_workers(options=0)
+            self._fail("all training workers have ended")
         for record in _RESULT.iter_unpack(records):
             self._take(*record)
 
@@ -328,10 +378,10 @@ class PoolTrainer:
         else:
             self._fail(f"training worker failed: {self._memory.read_text(number, row)}")
 
-    def _check_workers(self) -> None:
+    def _check_workers(self, options: int = os.WNOHANG) -> None:
         for pid in list(self._pids):
             try:
-                ended, status = os.waitpid(pid, os.WNOHANG)
+                ended, status = os.waitpid(pid, options)
             except ChildProcessError:  # someone else asked for its status first
                 ended, status = pid, 0
             if ended:
@@ -373,6 +423,7 @@ class _Worker:
         train_read: int,
         test_read: int,
         results_write: int,
+        niceness: int,
     ) -> None:
         self._learner = learner
         self._memory = memory
@@ -381,9 +432,12 @@ class _Worker:
         self._train_read = train_read
         self._test_read = test_read
         self._results_write = results_write
+        self._niceness = niceness
 
     def run(self) -> NoReturn:
         """Training first, evaluation when there is none, sleep when there is neither."""
+        if self._niceness:
+            os.nice(self._niceness)
         ready = select.poll()
         ready.register(self._train_read, select.POLLIN)
         ready.register(self._test_read, select.POLLIN)

@@ -207,6 +207,33 @@ class InProcessTrainer:
             return None
         return self._velocities.setdefault(node, torch.zeros(self._learner.model.num_params))
 
+    # Steps run in ``finish``: until then nothing is ready sooner, and no momentum has changed.
+
+    ready_fd = None
+
+    def ready(self, node: NodeId) -> bool:
+        """See RealTimeTrainer."""
+        assert node in self._running, f"node {node} is not training"
+        return True
+
+    def momentum(self, node: NodeId) -> Vector | None:
+        """See RealTimeTrainer."""
+        velocity = self._velocity(node)
+        if velocity is None:
+            return None
+        values: Vector = velocity.numpy().copy()
+        return values
+
+    def set_momentum(self, node: NodeId, values: Vector) -> None:
+        """See RealTimeTrainer."""
+        assert node not in self._running, f"node {node} is training"
+        if self._learner.has_momentum:
+            self._velocities[node] = torch.tensor(values)
+
+    def reset_momentum(self, node: NodeId) -> None:
+        """See RealTimeTrainer."""
+        self.set_momentum(node, np.zeros(self._learner.model.num_params, dtype=np.float32))
+
     def submit(self, ticket: int, models: Mapping[NodeId, Vector]) -> None:
         """See Evaluator."""
         results: dict[NodeId, Evaluation] = {}

@@ -1,6 +1,7 @@
 """The trainers: the right steps, the same everywhere, and nothing left behind."""
 
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from node.core.errors import ConfigError, RunnerError
 from node.core.training import NullTrainer, QuadraticTrainer, TrainerAndEvaluator
 from node.core.types import NodeId
-from node.learning.build import build_trainer, partition_dataset
+from node.learning.build import build_learner, build_trainer, partition_dataset
 from node.learning.config import (
     ByUserConfig,
     Cifar10Config,
@@ -311,3 +312,92 @@ def test_null_and_quadratic_trainers() -> None:
     result = quadratic.finish(NODES[1])
     assert result.params.tolist() == [2.25, 3.0]
     assert result.loss == pytest.approx((12.5 + 3.125) / 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_steps_under_way_can_be_repeated_elsewhere(digits: LearningConfig, workers: int) -> None:
+    """What is saved while steps run, momentum and start, leads another trainer to the same models."""
+    first, second = make(digits, workers), make(digits, 2 - workers)
+    node = NODES[1]
+    try:
+        start = first.initial_params()
+        first.begin(node, start, 0, 5)
+        params = first.finish(node).params
+        first.begin(node, params, 5, 5)
+        while not first.ready(node):
+            time.sleep(0.005)
+        momentum = first.momentum(node)
+        assert momentum is not None
+        assert momentum.any()
+        second.set_momentum(node, momentum)
+        momentum[:] = 0  # it was copied
+        second.begin(node, params, 5, 5)
+        expected, got = first.finish(node), second.finish(node)
+        assert got.loss == expected.loss
+        np.testing.assert_array_equal(got.params, expected.params)
+        np.testing.assert_array_equal(second.momentum(node), first.momentum(node))  # type: ignore[arg-type]
+        second.reset_momentum(node)
+        second.begin(node, start, 0, 5)
+        np.testing.assert_array_equal(second.finish(node).params, params)
+    finally:
+        first.close()
+        second.close()
+
+
+def test_without_momentum_there_is_none_to_save(synthetic: LearningConfig) -> None:
+    for trainer in (make(synthetic, 0), make(synthetic, 1), QuadraticTrainer(np.ones((1, 3), np.float32), 0.5)):
+        assert trainer.momentum(NODES[0]) is None
+        trainer.reset_momentum(NODES[0])
+        trainer.close()
+
+
+def test_results_can_be_waited_for_with_other_descriptors(pool: PoolTrainer) -> None:
+    pool.begin(NODES[0], pool.initial_params(), 0, 3)
+    readable, _, _ = select.select([pool.ready_fd], [], [], 20)
+    assert readable == [pool.ready_fd]
+    assert pool.ready(NODES[0])
+    assert select.select([pool.ready_fd], [], [], 0)[0] == []
+    pool.finish(NODES[0])
+
+
+def test_the_end_of_all_workers_is_told_instead_of_waited_for(pool: PoolTrainer) -> None:
+    pool.begin(NODES[0], pool.initial_params(), 0, 1_000_000)
+    for pid in pool.worker_pids:
+        os.kill(pid, signal.SIGKILL)
+    assert select.select([pool.ready_fd], [], [], 20)[0]  # the end of the pipe
+    with pytest.raises(RunnerError, match="killed by signal 9"):
+        pool.ready(NODES[0])
+
+
+def test_workers_stand_back_as_told(synthetic: LearningConfig) -> None:
+    dataset = load_dataset(synthetic.dataset, None, 1)
+    split = partition_dataset(synthetic, dataset, len(NODES), 1)
+    learner = build_learner(synthetic, dataset, split, 1, len(NODES))
+    with PoolTrainer(learner, len(NODES), 1, niceness=5).start() as pool:
+        pool.begin(NODES[0], pool.initial_params(), 0, 1)
+        pool.finish(NODES[0])
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pool.worker_pids] == [
+            min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+        ]
+
+
+def test_a_forked_child_lets_go_of_its_parents_workers(pool: PoolTrainer) -> None:
+    """It does not end them, and makes workers of its own from the same learner."""
+    pids = pool.worker_pids
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            pool.abandon()
+            pool.close()  # nothing is left to close
+            own = PoolTrainer(pool._learner, len(NODES), 1).start()
+            own.begin(NODES[0], own.initial_params(), 0, 3)
+            own.finish(NODES[0])
+            own.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    pool.begin(NODES[0], pool.initial_params(), 0, 3)
+    pool.finish(NODES[0])
