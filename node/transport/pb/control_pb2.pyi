@@ -169,20 +169,30 @@ class Status(_message.Message):
     def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., training_loss: _Optional[float] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_cancelled: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., outbox_messages: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., in_flight_bytes_max: _Optional[int] = ..., overrun_ns: _Optional[int] = ..., overruns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., unreachable: _Optional[_Iterable[int]] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("start", "update_links", "stop")
+    __slots__ = ("start", "update_links", "stop", "measure")
     START_FIELD_NUMBER: _ClassVar[int]
     UPDATE_LINKS_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
     start: Start
     update_links: UpdateLinks
     stop: Stop
-    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., update_links: _Optional[_Union[UpdateLinks, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ...) -> None: ...
+    measure: Measure
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., update_links: _Optional[_Union[UpdateLinks, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., measure: _Optional[_Union[Measure, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("start_unix_ns",)
+    __slots__ = ("start_unix_ns", "start_monotonic_ns")
     START_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    START_MONOTONIC_NS_FIELD_NUMBER: _ClassVar[int]
     start_unix_ns: int
-    def __init__(self, start_unix_ns: _Optional[int] = ...) -> None: ...
+    start_monotonic_ns: int
+    def __init__(self, start_unix_ns: _Optional[int] = ..., start_monotonic_ns: _Optional[int] = ...) -> None: ...
+
+class Measure(_message.Message):
+    __slots__ = ("duration_ns",)
+    DURATION_NS_FIELD_NUMBER: _ClassVar[int]
+    duration_ns: int
+    def __init__(self, duration_ns: _Optional[int] = ...) -> None: ...
 
 class UpdateLinks(_message.Message):
     __slots__ = ("at_ns", "updates")
@@ -235,7 +245,7 @@ class SnapshotPart(_message.Message):
     def __init__(self, head: _Optional[_Union[SnapshotHead, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class SnapshotHead(_message.Message):
-    __slots__ = ("run_id", "node", "purpose", "time_ns", "rounds", "local_steps", "num_params", "crc32")
+    __slots__ = ("run_id", "node", "purpose", "time_ns", "rounds", "local_steps", "num_params", "crc32", "training_loss", "sent_bytes", "outbox_messages")
     class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PURPOSE_UNSPECIFIED: _ClassVar[SnapshotHead.Purpose]
@@ -254,6 +264,9 @@ class SnapshotHead(_message.Message):
     LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     NUM_PARAMS_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OUTBOX_MESSAGES_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     node: int
     purpose: SnapshotHead.Purpose
@@ -262,9 +275,40 @@ class SnapshotHead(_message.Message):
     local_steps: int
     num_params: int
     crc32: int
-    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., purpose: _Optional[_Union[SnapshotHead.Purpose, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., num_params: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+    training_loss: float
+    sent_bytes: int
+    outbox_messages: int
+    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., purpose: _Optional[_Union[SnapshotHead.Purpose, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., num_params: _Optional[int] = ..., crc32: _Optional[int] = ..., training_loss: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., outbox_messages: _Optional[int] = ...) -> None: ...
 
 class SnapshotReceipt(_message.Message):
+    __slots__ = ("data_bytes",)
+    DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    data_bytes: int
+    def __init__(self, data_bytes: _Optional[int] = ...) -> None: ...
+
+class RecordsPart(_message.Message):
+    __slots__ = ("head", "data")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    head: RecordsHead
+    data: bytes
+    def __init__(self, head: _Optional[_Union[RecordsHead, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class RecordsHead(_message.Message):
+    __slots__ = ("run_id", "node", "name", "data_bytes", "crc32")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    node: int
+    name: str
+    data_bytes: int
+    crc32: int
+    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., name: _Optional[str] = ..., data_bytes: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+
+class RecordsReceipt(_message.Message):
     __slots__ = ("data_bytes",)
     DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
     data_bytes: int

@@ -55,6 +55,11 @@ class ControlStub(object):
                 request_serializer=node_dot_transport_dot_pb_dot_control__pb2.SnapshotPart.SerializeToString,
                 response_deserializer=node_dot_transport_dot_pb_dot_control__pb2.SnapshotReceipt.FromString,
                 _registered_method=True)
+        self.UploadRecords = channel.stream_unary(
+                '/fragmesh.v1.Control/UploadRecords',
+                request_serializer=node_dot_transport_dot_pb_dot_control__pb2.RecordsPart.SerializeToString,
+                response_deserializer=node_dot_transport_dot_pb_dot_control__pb2.RecordsReceipt.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -77,7 +82,8 @@ class ControlServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """Status goes up, commands come down, from registration to the end.
+        """Status goes up, commands come down, from registration to the end. The first status says whose session it is.
+        Commands are told in the order in which they were given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +91,13 @@ class ControlServicer(object):
 
     def UploadSnapshot(self, request_iterator, context):
         """A model, in pieces that fit a message: the head first, then its bytes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadRecords(self, request_iterator, context):
+        """What a node has recorded, in pieces that fit a message: the head first, then its bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +125,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.UploadSnapshot,
                     request_deserializer=node_dot_transport_dot_pb_dot_control__pb2.SnapshotPart.FromString,
                     response_serializer=node_dot_transport_dot_pb_dot_control__pb2.SnapshotReceipt.SerializeToString,
+            ),
+            'UploadRecords': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadRecords,
+                    request_deserializer=node_dot_transport_dot_pb_dot_control__pb2.RecordsPart.FromString,
+                    response_serializer=node_dot_transport_dot_pb_dot_control__pb2.RecordsReceipt.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +241,33 @@ class Control(object):
             '/fragmesh.v1.Control/UploadSnapshot',
             node_dot_transport_dot_pb_dot_control__pb2.SnapshotPart.SerializeToString,
             node_dot_transport_dot_pb_dot_control__pb2.SnapshotReceipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadRecords(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fragmesh.v1.Control/UploadRecords',
+            node_dot_transport_dot_pb_dot_control__pb2.RecordsPart.SerializeToString,
+            node_dot_transport_dot_pb_dot_control__pb2.RecordsReceipt.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,9 +48,13 @@ class ControlStub:
     last with released set. A node that leaves by cancelling the call is missing again.
     """
     Session: _grpc.StreamStreamMultiCallable[_control_pb2.Status, _control_pb2.Command]
-    """Status goes up, commands come down, from registration to the end."""
+    """Status goes up, commands come down, from registration to the end. The first status says whose session it is.
+    Commands are told in the order in which they were given.
+    """
     UploadSnapshot: _grpc.StreamUnaryMultiCallable[_control_pb2.SnapshotPart, _control_pb2.SnapshotReceipt]
     """A model, in pieces that fit a message: the head first, then its bytes."""
+    UploadRecords: _grpc.StreamUnaryMultiCallable[_control_pb2.RecordsPart, _control_pb2.RecordsReceipt]
+    """What a node has recorded, in pieces that fit a message: the head first, then its bytes."""
 
 @_typing.type_check_only
 class ControlAsyncStub(ControlStub):
@@ -64,9 +68,13 @@ class ControlAsyncStub(ControlStub):
     last with released set. A node that leaves by cancelling the call is missing again.
     """
     Session: _aio.StreamStreamMultiCallable[_control_pb2.Status, _control_pb2.Command]  # type: ignore[assignment]
-    """Status goes up, commands come down, from registration to the end."""
+    """Status goes up, commands come down, from registration to the end. The first status says whose session it is.
+    Commands are told in the order in which they were given.
+    """
     UploadSnapshot: _aio.StreamUnaryMultiCallable[_control_pb2.SnapshotPart, _control_pb2.SnapshotReceipt]  # type: ignore[assignment]
     """A model, in pieces that fit a message: the head first, then its bytes."""
+    UploadRecords: _aio.StreamUnaryMultiCallable[_control_pb2.RecordsPart, _control_pb2.RecordsReceipt]  # type: ignore[assignment]
+    """What a node has recorded, in pieces that fit a message: the head first, then its bytes."""
 
 class ControlServicer(metaclass=_abc_1.ABCMeta):
     """The orchestrator serves it."""
@@ -95,7 +103,9 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_control_pb2.Status],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_control_pb2.Command], _abc.AsyncIterator[_control_pb2.Command]]:
-        """Status goes up, commands come down, from registration to the end."""
+        """Status goes up, commands come down, from registration to the end. The first status says whose session it is.
+        Commands are told in the order in which they were given.
+        """
 
     @_abc_1.abstractmethod
     def UploadSnapshot(
@@ -104,5 +114,13 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.SnapshotReceipt, _abc.Awaitable[_control_pb2.SnapshotReceipt]]:
         """A model, in pieces that fit a message: the head first, then its bytes."""
+
+    @_abc_1.abstractmethod
+    def UploadRecords(
+        self,
+        request_iterator: _MaybeAsyncIterator[_control_pb2.RecordsPart],
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RecordsReceipt, _abc.Awaitable[_control_pb2.RecordsReceipt]]:
+        """What a node has recorded, in pieces that fit a message: the head first, then its bytes."""
 
 def add_ControlServicer_to_server(servicer: ControlServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,234 @@
+"""What a node and the orchestrator tell each other, as values. Neither gRPC nor protobuf enters.
+
+Drivers and runners speak in these; ``control_wire`` turns them into messages and back. The meaning and the unit of
+each field are those of ``protos/fragmesh/v1/control.proto``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from node.core.links import LinkShape
+from node.core.types import NodeId
+
+CONTROL_VERSION = 1
+"""Raised whenever the meaning of control.proto changes."""
+
+
+class Phase(Enum):
+    """What a node is doing."""
+
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    """At a barrier, or for the common start."""
+    RUNNING = "running"
+    DONE = "done"
+    """Its own rounds are done; it still receives and answers."""
+    STOPPING = "stopping"
+    FAILED = "failed"
+    """It cannot go on; the status says why."""
+
+
+class SnapshotPurpose(Enum):
+    """What a snapshot is for."""
+
+    EVALUATION = "evaluation"
+    CHECKPOINT = "checkpoint"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """How a node introduces itself.
+
+    Attributes:
+        node: Its index.
+        peer_address: Where it serves its peers, host:port.
+        pid: Its process, as it sees itself.
+        num_params: Length of its model's flat vector.
+        plan_id: See :func:`node.transport.codec.plan_id`.
+        software_version: Its release; for messages to people.
+    """
+
+    node: NodeId
+    peer_address: str
+    pid: int
+    num_params: int
+    plan_id: int
+    software_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a node learns when it is let in.
+
+    Attributes:
+        num_nodes: Nodes in the run.
+        status_period_s: How often a status is wanted, seconds of real time.
+        orchestrator_unix_ns: The orchestrator's wall clock when it answered, nanoseconds since 1970-01-01 UTC.
+    """
+
+    num_nodes: int
+    status_period_s: float
+    orchestrator_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """How a node is doing. Counts are totals since the common start, >= 0.
+
+    Attributes:
+        node: Its index.
+        phase: What it is doing.
+        time_ns: When this was made: testbed time, nanoseconds; negative before the start.
+        rounds: Rounds completed.
+        local_steps: Local steps completed.
+        training_loss: Mean of the last local steps; None before the first. Not finite in a model that diverged.
+        messages_sent: Messages that the network took in full.
+        messages_received: Messages that arrived and passed all checks.
+        messages_cancelled: Messages taken out of the outbox before they were sent.
+        sent_bytes: Sum of the frames sent.
+        received_bytes: Sum of the frames received.
+        messages_rejected: Messages dropped, by the reason's name.
+        outbox_messages: Waiting in the outbox now.
+        in_flight_bytes: Handed to the transport and not acknowledged now.
+        in_flight_bytes_max: The most that was ever in flight.
+        overrun_ns: By how much local steps took longer than declared, nanoseconds of real time.
+        overruns: Local steps that took longer than declared.
+        cpu_ns: Processor time of the node, nanoseconds.
+        memory_bytes: Resident memory of the node now.
+        unreachable: Peers that could not be reached at the last attempt, increasing.
+        failure: Why it cannot go on, one line; empty unless ``phase`` is FAILED.
+    """
+
+    node: NodeId
+    phase: Phase
+    time_ns: int = 0
+    rounds: int = 0
+    local_steps: int = 0
+    training_loss: float | None = None
+    messages_sent: int = 0
+    messages_received: int = 0
+    messages_cancelled: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    messages_rejected: Mapping[str, int] = field(default_factory=dict)
+    outbox_messages: int = 0
+    in_flight_bytes: int = 0
+    in_flight_bytes_max: int = 0
+    overrun_ns: int = 0
+    overruns: int = 0
+    cpu_ns: int = 0
+    memory_bytes: int = 0
+    unreachable: tuple[NodeId, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StartCommand:
+    """Begin the experiment at an instant that is the same for all.
+
+    Attributes:
+        start_unix_ns: Wall clock at testbed time 0, nanoseconds since 1970-01-01 UTC.
+        start_monotonic_ns: The same instant on the orchestrator's monotonic clock, nanoseconds; None unless all
+            nodes share its host. Where it is given it decides.
+    """
+
+    start_unix_ns: int
+    start_monotonic_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureCommand:
+    """Measure the links, before the start.
+
+    Attributes:
+        duration_ns: For how long: testbed time, nanoseconds.
+    """
+
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUpdate:
+    """One link's new shape.
+
+    Attributes:
+        peer: The other end; None is the node's own access link, which all its peers share.
+        up: From the node into the network; None leaves it as it is.
+        down: From the network to the node; None leaves it as it is.
+    """
+
+    peer: NodeId | None
+    up: LinkShape | None = None
+    down: LinkShape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateLinksCommand:
+    """Change the shape of the node's links.
+
+    Attributes:
+        at_ns: From when on: testbed time, nanoseconds, >= 0.
+        updates: What changes; links that are not named stay as they are.
+    """
+
+    at_ns: int
+    updates: tuple[LinkUpdate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StopCommand:
+    """End the run in good order.
+
+    Attributes:
+        reason: One line for the node's log.
+        grace_ns: How long the node may take before it is killed, nanoseconds of real time.
+        snapshot: Whether a final snapshot is wanted.
+    """
+
+    reason: str
+    grace_ns: int
+    snapshot: bool
+
+
+ControlCommand: TypeAlias = StartCommand | MeasureCommand | UpdateLinksCommand | StopCommand
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """Whose model a snapshot is, and the node's state when it was taken.
+
+    Attributes:
+        node: Its index.
+        purpose: What it is for.
+        time_ns: When: testbed time, nanoseconds; 0 before the start.
+        rounds: Rounds completed by then.
+        local_steps: Local steps completed by then.
+        training_loss: Mean of the last local steps by then; None before the first, not finite in a model that diverged.
+        sent_bytes: Sum of the frames sent by then.
+        outbox_messages: Waiting in the outbox then.
+    """
+
+    node: NodeId
+    purpose: SnapshotPurpose
+    time_ns: int
+    rounds: int
+    local_steps: int
+    training_loss: float | None = None
+    sent_bytes: int = 0
+    outbox_messages: int = 0
+
+
+def some_nodes(nodes: list[NodeId], named: int = 2) -> str:
+    """A list of nodes for a message to people: ``nodes 3, 5 and 2 more``, or ``node 3``.
+
+    Args:
+        nodes: At least one.
+        named: How many are named when there are more; one more is named where only one would be left out.
+    """
+    if len(nodes) <= named + 1:
+        *first, last = map(str, nodes)
+        return f"nodes {', '.join(first)} and {last}" if first else f"node {last}"
+    return f"nodes {', '.join(map(str, nodes[:named]))} and {len(nodes) - named} more"
