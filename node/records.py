@@ -31,8 +31,8 @@ class Records:
         sent: The messages that it queued; a message's row is its number.
     """
 
-    def __init__(self, header_bytes: int) -> None:
-        self.sent = Trace(header_bytes)
+    def __init__(self, header_bytes: int, value_bytes: int) -> None:
+        self.sent = Trace(header_bytes, value_bytes)
         self._arrivals = array("q")  # sender, number, time, round of the sender
         self._aggregations = array("q")  # arrival, time, current round
 

@@ -53,6 +53,10 @@ class Outbox:
             self._position = 0
         return addressed, number
 
+    def head(self) -> Message:
+        """The message at the head, which stays there. The outbox must not be empty."""
+        return self._items[self._position][1]
+
     def numbers(self) -> Iterator[range]:
         """The numbers of the queued messages, in order."""
         yield range(self._first + self._position, self._first + len(self._items))

@@ -30,6 +30,7 @@ class Trace:
 
     Args:
         header_bytes: Bytes on the wire besides the payload, for messages of which nothing was retransmitted.
+        value_bytes: Bytes of one value on the wire.
 
     Attributes:
         started: Log of (row, time): its first byte left. The driver writes this and the next one.
@@ -37,11 +38,12 @@ class Trace:
         resent: Row -> bytes on the wire, where packets may have been retransmitted.
     """
 
-    def __init__(self, header_bytes: int = 0) -> None:
+    def __init__(self, header_bytes: int = 0, value_bytes: int = 4) -> None:
         self.started = array("q")
         self.sent = array("q")
         self.resent: dict[int, int] = {}
         self._header_bytes = header_bytes
+        self._value_bytes = value_bytes
         self._receiver = array("i")
         self._message = array("i")  # number of the row's message
         self._messages = array("q")  # kind, round, fragment, payload bytes of each message
@@ -75,7 +77,7 @@ class Trace:
 
     def _describe(self, message: Message) -> None:
         kind = _KIND_INDEX[message.kind]
-        self._messages.extend((kind, message.round, message.fragment, message.values.nbytes))
+        self._messages.extend((kind, message.round, message.fragment, len(message.values) * self._value_bytes))
 
     def replaced(self, rows: Sequence[int], new: Message) -> None:
         """Queued messages were exchanged for another one."""
