@@ -1,0 +1,450 @@
+"""How far a real run can be trusted: measurements in, checks and a verdict out. Pure.
+
+A run in real processes is only worth something if the host kept up with it. The runner measures the links before
+the run and collects what the nodes and the link emulator counted during it (:class:`Measured`); :func:`judge` holds
+that against :data:`TOLERANCES` and says ``faithful`` or ``unfaithful``, which ``fidelity.json`` keeps for good.
+
+All times here are testbed time: under time dilation a late event counts for as much less as the testbed is slower.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from node.core.units import NS_PER_MS, ns_to_s
+
+JsonObject = dict[str, Any]
+
+FAITHFUL: Final = "faithful"
+UNFAITHFUL: Final = "unfaithful"
+EXIT_UNFAITHFUL: Final = 4
+"""The exit code of a run that finished and cannot be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """What is still called faithful.
+
+    Attributes:
+        rate_percent: Deviation of a link's goodput. The papers that the testbed reproduces tell bandwidths to two
+            digits; what follows from 3 % of bandwidth is below the spread between seeds.
+        rtt_ms, rtt_percent: Deviation of the median round trip. 1 ms is the least latency that presets use and
+            what a wake-up of a busy host costs; 2 % is for long paths, where it is below any jitter.
+        rtt_p99_ms: How much longer than requested one round trip in a hundred may take, besides ``rtt_percent``: a
+            slice of the kernel's scheduler.
+        overrun_percent: Time by which training exceeded its declared time, in percent of that. A node that is 1 %
+            slower than declared falls a round behind in a hundred.
+        late_ms: How late an arrival (99th percentile) or a change of capacity (the worst) may be handed over; as
+            ``rtt_p99_ms``, and a few percent of what a fragment takes on the links of the presets.
+        late_starts_percent: Transfers whose start was told so late that the link emulator could not make up for it,
+            in percent of all; one is always allowed.
+        percentile_samples: Below so many arrivals, a node's 99th percentile is a single message, and counts only if
+            no node has more.
+    """
+
+    rate_percent: float = 3.0
+    rtt_ms: float = 1.0
+    rtt_percent: float = 2.0
+    rtt_p99_ms: float = 5.0
+    overrun_percent: float = 1.0
+    late_ms: float = 5.0
+    late_starts_percent: float = 0.1
+    percentile_samples: int = 100
+
+
+TOLERANCES: Final = Tolerances()
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLink:
+    """One path that was measured before the run, through everything that shapes it.
+
+    Attributes:
+        source: The node that sent.
+        destination: The node that received and answered.
+        requested_mbps: What the path should carry, 10^6 bits a second; None: unlimited, so that there is nothing to
+            compare with.
+        achieved_mbps: What it carried; None: not measured, or nothing arrived.
+        requested_rtt_ms: How long a probe and its answer should take, their own transfers included.
+        rtt_p50_ms: Median of the probes that were answered; None: none was.
+        rtt_p99_ms: The 99th percentile of these, or the longest of fewer than 100; None: none was.
+        probes: How many were answered.
+        rtt_jitter_ms: Standard deviation that the round trip is requested to have.
+    """
+
+    source: int
+    destination: int
+    requested_mbps: float | None
+    achieved_mbps: float | None
+    requested_rtt_ms: float
+    rtt_p50_ms: float | None
+    rtt_p99_ms: float | None
+    probes: int
+    rtt_jitter_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """What one node counted during the run; of a node that died, what it said last.
+
+    Attributes:
+        node: The node.
+        blocks: Blocks of local steps.
+        declared_ns: How long these should have taken.
+        overruns: Blocks that took longer than declared.
+        overrun_ns: By how much, in sum.
+        in_flight_bytes_max: The most bytes that had left the outbox without a receipt.
+        in_flight_bound_bytes: How many there may be.
+        loop_late_p99_ns: How late the event loop woke up, 99th percentile.
+        arrivals: Messages that arrived.
+        late_p99_ns: How long after they were due these were handed over, 99th percentile.
+        late_max_ns: The same, the worst.
+        change_late_max_ns: How late a change of capacity was told to the emulator; None: nothing changed.
+        memory_bytes: Memory of the node and its training worker, proportional set size; None if unknown.
+    """
+
+    node: int
+    blocks: int
+    declared_ns: int
+    overruns: int
+    overrun_ns: int
+    in_flight_bytes_max: int
+    in_flight_bound_bytes: int
+    loop_late_p99_ns: int
+    arrivals: int
+    late_p99_ns: int
+    late_max_ns: int
+    change_late_max_ns: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorFigures:
+    """What the link emulator counted.
+
+    Attributes:
+        transfers: Transfers that were started.
+        late_starts: Those whose start was told so late that not all of it could be made up for.
+        wake_p50_ns: How long after a transfer's end its sender was told, median. It is told the exact time, so that
+            this costs nothing until the next transfer's start comes too late.
+        wake_p99_ns: The 99th percentile.
+        wake_max_ns: The worst.
+        change_late_max_ns: How late a change of capacity took effect; None: nothing changed.
+        cpu_s: Processor time that it used, real seconds.
+    """
+
+    transfers: int
+    late_starts: int
+    wake_p50_ns: int
+    wake_p99_ns: int
+    wake_max_ns: int
+    change_late_max_ns: int | None = None
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Everything that the verdict rests on.
+
+    Attributes:
+        time_dilation: Real seconds a testbed second.
+        links: The paths that were measured; None: the experiment has none, as with a single node. Empty: they
+            should have been.
+        nodes: One entry a node that could be asked.
+        emulator: None where the links are not emulated in user space, or the emulator did not answer.
+        died: Nodes that ended before the run did: node -> how, for example ``killed by signal 9``.
+        deaths_allowed: Whether the experiment takes a node's end for granted, so that it does not count against
+            the run.
+        cpu_pressure: :func:`cpu_pressure` before and at the end of the run.
+        links_name: What the links were made of.
+        runtime: The runtime's name.
+    """
+
+    time_dilation: float
+    links: tuple[MeasuredLink, ...] | None
+    nodes: tuple[NodeFigures, ...]
+    emulator: EmulatorFigures | None = None
+    died: Mapping[int, str] = field(default_factory=dict)
+    deaths_allowed: bool = False
+    cpu_pressure: tuple[float | None, float | None] = (None, None)
+    links_name: str = "user-space emulator (max-min fair fluid)"
+    runtime: str = "processes"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was requested, and what became of it.
+
+    Attributes:
+        name: What was compared.
+        requested: What it should be; of an upper bound, the bound.
+        achieved: What it was; None: it could not be measured, which is a failure.
+        unit: Of both.
+        tolerance: How far apart they may be, in words.
+        ok: Whether they are not further apart.
+        note: Which of many was the worst, and how many there are; may be empty.
+    """
+
+    name: str
+    requested: float
+    achieved: float | None
+    unit: str
+    tolerance: str
+    ok: bool
+    note: str = ""
+
+    def to_json(self) -> JsonObject:
+        """As in ``fidelity.json``, in a fixed order."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances = TOLERANCES) -> JsonObject:
+    """Whether a run can be trusted: the content of ``fidelity.json``.
+
+    Args:
+        measured: What was measured and counted.
+        allowed: Whether the user takes an unfaithful run as well. Changes the exit code, never the verdict.
+        tolerances: What is still called faithful.
+    """
+    checks = list(_checks(measured, tolerances))
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        statement = f"{len(failed)} of {len(checks)} checks failed: the host did not do what the experiment asks for."
+    else:
+        statement = f"All {len(checks)} checks are within their tolerance."
+    if measured.died:
+        names = "; ".join(f"node {node} {how}" for node, how in sorted(measured.died.items()))
+        statement += f" Nodes died and the run went on without them: {names}."
+    return {
+        "runtime": measured.runtime,
+        "verdict": UNFAITHFUL if failed else FAITHFUL,
+        "allowed": allowed,
+        "statement": statement,
+        "time_dilation": measured.time_dilation,
+        "links": measured.links_name,
+        "checks": [check.to_json() for check in checks],
+        "died": {str(node): how for node, how in sorted(measured.died.items())},
+        "figures": _figures(measured),
+    }
+
+
+def unfaithful_reasons(fidelity: Mapping[str, Any] | None) -> list[str]:
+    """The failed checks of a ``fidelity.json``, a line each; empty for a run that is not unfaithful."""
+    if fidelity is None or not is_unfaithful(fidelity):
+        return []
+    return [_reason(check) for check in fidelity.get("checks", ()) if not check.get("ok", True)]
+
+
+def _reason(check: Mapping[str, Any]) -> str:
+    requested, achieved, unit = check.get("requested"), check.get("achieved"), check.get("unit", "")
+    became = "not measured" if achieved is None else f"{_figure(achieved)} {unit}"
+    wanted = "" if requested is None else f", requested {_figure(requested)} {unit}"
+    return f"{check.get('name')}: {became}{wanted} (tolerance: {check.get('tolerance')})"
+
+
+def is_unfaithful(fidelity: Mapping[str, Any] | None) -> bool:
+    """Whether a ``fidelity.json`` says that its run cannot be trusted."""
+    return stamp(fidelity) == UNFAITHFUL
+
+
+def stamp(fidelity: Mapping[str, Any] | None) -> str | None:
+    """What ``summary.json`` says of a run's fidelity: the verdict; None without a record."""
+    return None if fidelity is None else fidelity.get("verdict")
+
+
+def exit_code(fidelity: Mapping[str, Any] | None) -> int:
+    """The exit code of a run that finished: 0, or :data:`EXIT_UNFAITHFUL` unless the user allows that."""
+    return EXIT_UNFAITHFUL if fidelity is not None and is_unfaithful(fidelity) and not fidelity.get("allowed") else 0
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
+    if measured.links is not None:
+        yield from _link_checks(measured.links, tolerances)
+    if measured.nodes:
+        yield _pacing(measured.nodes, tolerances)
+        yield _arrivals(measured.nodes, tolerances)
+        yield _in_flight(measured.nodes)
+    emulator = measured.emulator
+    if emulator is not None and emulator.transfers:
+        most = max(1.0, tolerances.late_starts_percent / 100 * emulator.transfers)
+        late = emulator.late_starts
+        tolerance = f"at most {tolerances.late_starts_percent:g} %, or one"
+        note = f"of {emulator.transfers:,} transfers"
+        yield Check("transfers begun too late", 0, late, "transfers", tolerance, late <= most, note)
+    changes = [node.change_late_max_ns for node in measured.nodes]
+    changes += [None if emulator is None else emulator.change_late_max_ns]
+    late_ns = max((ns for ns in changes if ns is not None), default=None)
+    if late_ns is not None:
+        late_ms = late_ns / NS_PER_MS
+        within = late_ms <= tolerances.late_ms
+        yield Check("delay of capacity changes", 0, late_ms, "ms", f"{tolerances.late_ms:g} ms", within, "the worst")
+    if measured.died:
+        names = "node " + ", ".join(str(node) for node in sorted(measured.died))
+        tolerance = "any: the experiment allows it" if measured.deaths_allowed else "none"
+        yield Check("nodes that died", 0, len(measured.died), "nodes", tolerance, measured.deaths_allowed, names)
+
+
+def _link_checks(links: Sequence[MeasuredLink], tolerances: Tolerances) -> Iterator[Check]:
+    """Three checks a profile, which is a pair of requested rate and round trip; the worst link of each speaks."""
+    if not links:
+        yield Check("links measured before the run", 1, None, "links", "at least one", False)
+    groups: dict[tuple[float | None, float, float], list[MeasuredLink]] = {}
+    for link in links:
+        groups.setdefault((link.requested_mbps, link.requested_rtt_ms, link.rtt_jitter_ms), []).append(link)
+    for (mbps, rtt_ms, jitter_ms), group in groups.items():
+        speed = "unlimited" if mbps is None else f"{_figure(mbps)} Mbit/s"
+        name = f"links of {speed} and {_figure(rtt_ms)} ms" + (f" ± {_figure(jitter_ms)} ms" if jitter_ms else "")
+        if mbps is not None:
+            yield _rate(f"rate, {name}", mbps, group, tolerances)
+        if mbps != 0:  # nothing passes a link of rate 0, so that nothing can be answered
+            yield from _round_trips(name, rtt_ms, jitter_ms, group, tolerances)
+
+
+def _rate(name: str, mbps: float, group: Sequence[MeasuredLink], tolerances: Tolerances) -> Check:
+    worst = _worst(group, lambda link: _off(link.achieved_mbps, mbps))
+    within = worst.achieved_mbps is not None
+    within = within and _off(worst.achieved_mbps, mbps) <= tolerances.rate_percent / 100 * mbps
+    tolerance = f"{tolerances.rate_percent:g} %"
+    return Check(name, mbps, worst.achieved_mbps, "Mbit/s", tolerance, within, _which(worst, group))
+
+
+def _round_trips(
+    name: str, rtt_ms: float, jitter_ms: float, group: Sequence[MeasuredLink], tolerances: Tolerances
+) -> Iterator[Check]:
+    share_ms = tolerances.rtt_percent / 100 * rtt_ms
+    # Four standard errors, so that jitter that was asked for fails one run in ten thousand: of the median of n
+    # values, 1.25 sigma / sqrt(n) each, and of the longest of a hundred, which lies 2.5 sigma above the mean.
+    least = min(link.probes for link in group)
+    median_ms = tolerances.rtt_ms + share_ms + (5 * jitter_ms / max(1, least) ** 0.5)
+    long_ms = tolerances.rtt_p99_ms + share_ms + 4 * jitter_ms
+    beside = f" + {tolerances.rtt_percent:g} %" + (" + jitter" if jitter_ms else "")
+    worst = _worst(group, lambda link: _off(link.rtt_p50_ms, rtt_ms))
+    yield Check(
+        f"round trip, median, {name}",
+        rtt_ms,
+        worst.rtt_p50_ms,
+        "ms",
+        f"{tolerances.rtt_ms:g} ms{beside}",
+        worst.rtt_p50_ms is not None and _off(worst.rtt_p50_ms, rtt_ms) <= median_ms,
+        _which(worst, group),
+    )
+    worst = _worst(group, lambda link: float("inf") if link.rtt_p99_ms is None else link.rtt_p99_ms)
+    yield Check(
+        f"round trip, 99th percentile, {name}",
+        rtt_ms,
+        worst.rtt_p99_ms,
+        "ms",
+        f"at most {tolerances.rtt_p99_ms:g} ms{beside} above",
+        worst.rtt_p99_ms is not None and worst.rtt_p99_ms <= rtt_ms + long_ms,
+        _which(worst, group),
+    )
+
+
+def _pacing(nodes: Sequence[NodeFigures], tolerances: Tolerances) -> Check:
+    def percent(node: NodeFigures) -> float:
+        return 100 * node.overrun_ns / node.declared_ns if node.declared_ns else 0.0
+
+    worst = max(nodes, key=percent)
+    lost = percent(worst)
+    overruns, blocks = sum(node.overruns for node in nodes), sum(node.blocks for node in nodes)
+    return Check(
+        "training longer than declared",
+        0,
+        lost,
+        "%",
+        f"at most {tolerances.overrun_percent:g} % of the declared time",
+        lost <= tolerances.overrun_percent,
+        f"node {worst.node}, the worst of {len(nodes)}; {overruns:,} of {blocks:,} blocks of all nodes",
+    )
+
+
+def _arrivals(nodes: Sequence[NodeFigures], tolerances: Tolerances) -> Check:
+    many = [node for node in nodes if node.arrivals >= tolerances.percentile_samples] or nodes
+    worst = max(many, key=lambda node: node.late_p99_ns)
+    late_ms = worst.late_p99_ns / NS_PER_MS
+    return Check(
+        "delay of arrivals, 99th percentile",
+        0,
+        late_ms,
+        "ms",
+        f"{tolerances.late_ms:g} ms",
+        late_ms <= tolerances.late_ms,
+        f"node {worst.node}, the worst of {len(many)}; {sum(node.arrivals for node in nodes):,} arrivals at all nodes",
+    )
+
+
+def _in_flight(nodes: Sequence[NodeFigures]) -> Check:
+    worst = max(nodes, key=lambda node: node.in_flight_bytes_max / max(1, node.in_flight_bound_bytes))
+    return Check(
+        "bytes in flight",
+        worst.in_flight_bound_bytes,
+        worst.in_flight_bytes_max,
+        "bytes",
+        "at most",
+        all(node.in_flight_bytes_max <= node.in_flight_bound_bytes for node in nodes),
+        f"node {worst.node}, the worst of {len(nodes)}",
+    )
+
+
+def _off(achieved: float | None, requested: float) -> float:
+    return float("inf") if achieved is None else abs(achieved - requested)
+
+
+def _worst(group: Sequence[MeasuredLink], badness: Callable[[MeasuredLink], float]) -> MeasuredLink:
+    return max(group, key=badness)
+
+
+def _which(worst: MeasuredLink, group: Sequence[MeasuredLink]) -> str:
+    return f"node {worst.source} to {worst.destination}, the worst of {len(group)}"
+
+
+def _figures(measured: Measured) -> JsonObject:
+    """What is told without being judged."""
+    nodes, emulator = measured.nodes, measured.emulator
+    memory = [node.memory_bytes for node in nodes if node.memory_bytes is not None]
+    figures: JsonObject = {
+        "cpu_pressure_percent_before": measured.cpu_pressure[0],
+        "cpu_pressure_percent_after": measured.cpu_pressure[1],
+        "links_measured": len(measured.links or ()),
+        "blocks": sum(node.blocks for node in nodes),
+        "overruns": sum(node.overruns for node in nodes),
+        "overrun_s": ns_to_s(sum(node.overrun_ns for node in nodes)),
+        "arrivals": sum(node.arrivals for node in nodes),
+        "arrival_late_ms_max": max((node.late_max_ns for node in nodes), default=0) / NS_PER_MS,
+        "loop_late_ms_p99": max((node.loop_late_p99_ns for node in nodes), default=0) / NS_PER_MS,
+        "in_flight_bytes_max": max((node.in_flight_bytes_max for node in nodes), default=0),
+        "memory_bytes": sum(memory) if memory else None,
+        "memory_bytes_per_node": max(memory) if memory else None,
+    }
+    if emulator is not None:
+        figures["emulator"] = {
+            "transfers": emulator.transfers,
+            "late_starts": emulator.late_starts,
+            "wake_ms_p50": emulator.wake_p50_ns / NS_PER_MS,
+            "wake_ms_p99": emulator.wake_p99_ns / NS_PER_MS,
+            "wake_ms_max": emulator.wake_max_ns / NS_PER_MS,
+            "cpu_s": emulator.cpu_s,
+        }
+    return figures
+
+
+def _figure(value: float) -> str:
+    """A number as people read it: whole and large ones without decimals, others to four digits."""
+    return f"{value:,.0f}" if value % 1 == 0 or abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def cpu_pressure(text: str | None) -> float | None:
+    """Share of the last ten seconds in which some process waited for a core, in percent.
+
+    Args:
+        text: The content of ``/proc/pressure/cpu``; None where the kernel has no such file.
+
+    Returns:
+        None if the text does not say.
+    """
+    found = re.search(r"^some avg10=([0-9.]+)", text or "")
+    return float(found[1]) if found else None
