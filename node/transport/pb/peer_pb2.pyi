@@ -6,14 +6,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("frame", "hello", "probe")
+    __slots__ = ("frame", "hello", "probe", "number", "due_ns")
     FRAME_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DUE_NS_FIELD_NUMBER: _ClassVar[int]
     frame: bytes
     hello: Hello
     probe: Probe
-    def __init__(self, frame: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
+    number: int
+    due_ns: int
+    def __init__(self, frame: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., number: _Optional[int] = ..., due_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("wire_version", "run_id", "sender", "plan_id")
