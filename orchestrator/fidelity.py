@@ -264,7 +264,9 @@ def exit_code(fidelity: Mapping[str, Any] | None) -> int:
 def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
     if measured.links is not None:
         yield from _link_checks(measured.links, tolerances)
-    if measured.nodes:
+    if not measured.nodes:
+        yield Check("nodes that reported", 1, None, "nodes", "at least one", False)
+    else:
         yield _pacing(measured.nodes, tolerances)
         yield _arrivals(measured.nodes, tolerances)
         yield _in_flight(measured.nodes)
@@ -296,7 +298,7 @@ def _link_checks(links: Sequence[MeasuredLink], tolerances: Tolerances) -> Itera
     for link in links:
         groups.setdefault((link.requested_mbps, link.requested_rtt_ms, link.rtt_jitter_ms), []).append(link)
     for (mbps, rtt_ms, jitter_ms), group in groups.items():
-        speed = "unlimited" if mbps is None else f"{_figure(mbps)} Mbit/s"
+        speed = "unlimited bandwidth" if mbps is None else f"{_figure(mbps)} Mbit/s"
         name = f"links of {speed} and {_figure(rtt_ms)} ms" + (f" ± {_figure(jitter_ms)} ms" if jitter_ms else "")
         if mbps is not None:
             yield _rate(f"rate, {name}", mbps, group, tolerances)
