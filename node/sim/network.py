@@ -19,6 +19,11 @@ A completion event is pushed when a transfer starts or its end moves *earlier*. 
 the old event stays, and :meth:`FluidNetwork.finish` pushes the next one when the old one comes up. So a
 delivery costs a little more than one event, whatever happens to its rate meanwhile.
 
+A simulation makes its calls in order of time. An emulation in real time learns late what happened, and may
+make a call for a time before that of an earlier one. Then every transfer keeps its own order: the new rate holds
+from the time given or from the transfer's own last change, whichever is later. The outcome is that of calls in
+order, unless a transfer that the late call slows or speeds up has changed its rate, or one has ended, in between.
+
 Everything ordered iterates over lists in an order that depends on the calls only.
 """
 
@@ -141,7 +146,7 @@ class FluidNetwork:
         """Begin a transfer.
 
         Args:
-            now_ns: The time, not before that of any earlier call.
+            now_ns: The time; see the module's text where it lies before that of an earlier call.
             source: The sending node.
             destination: The receiving node, another one.
             size: Bytes on the wire, >= 1.
@@ -260,7 +265,7 @@ class FluidNetwork:
     def transmitted(self, flow: Flow, now_ns: int) -> int:
         """Whole bytes of ``flow`` that have left the sender by ``now_ns``, at most its size."""
         left = flow.remaining
-        if flow.active:
+        if flow.active and now_ns > flow.updated_ns:
             left -= flow.rate * (now_ns - flow.updated_ns)
         return flow.size if left <= 0 else int(flow.size - left)
 
@@ -311,16 +316,19 @@ class FluidNetwork:
             old = flow.rate
             if rate != old:
                 # As in _settle, written out: this is the innermost loop of a simulation.
-                remaining = flow.remaining - old * (now_ns - flow.updated_ns)
-                if remaining < 0.0:
-                    remaining = 0.0
-                flow.remaining = remaining
-                flow.updated_ns = now_ns
+                since = flow.updated_ns
+                remaining = flow.remaining
+                if since < now_ns:
+                    remaining -= old * (now_ns - since)
+                    if remaining < 0.0:
+                        remaining = 0.0
+                    flow.remaining = remaining
+                    flow.updated_ns = since = now_ns
                 flow.rate = rate
                 if rate:
                     exact = remaining / rate
                     whole = int(exact)
-                    finish = now_ns + (whole + 1 if whole < exact else whole)
+                    finish = since + (whole + 1 if whole < exact else whole)
                     flow.finish_ns = finish
                     if finish < flow.scheduled_ns:
                         flow.scheduled_ns = finish
@@ -332,13 +340,14 @@ class FluidNetwork:
         """Book what was transmitted at the old rate, take the new one and move the end."""
         if rate == flow.rate:
             return
-        flow.remaining = max(0.0, flow.remaining - flow.rate * (now_ns - flow.updated_ns))
-        flow.updated_ns = now_ns
+        if flow.updated_ns < now_ns:
+            flow.remaining = max(0.0, flow.remaining - flow.rate * (now_ns - flow.updated_ns))
+            flow.updated_ns = now_ns
         flow.rate = rate
         if rate == 0.0:
             flow.finish_ns = NEVER
             return
-        finish = now_ns + _ceil(flow.remaining / rate)
+        finish = flow.updated_ns + _ceil(flow.remaining / rate)
         flow.finish_ns = finish
         if finish < flow.scheduled_ns:
             flow.scheduled_ns = finish

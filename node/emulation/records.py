@@ -1,0 +1,138 @@
+"""Records between a node and the link emulator: fixed size, little endian, several to a datagram.
+
+A node asks with :class:`Start`, :class:`Abort` and :class:`Change`; the emulator answers with :class:`Notice`. All
+times are testbed time in nanoseconds of the run's clock. The sockets are UNIX socket pairs of one host, which neither
+lose nor reorder; the length of a record is checked, its meaning is the emulator's to judge.
+"""
+
+import struct
+from typing import NamedTuple
+
+from node.core.links import CapacityChange
+
+RECORD_BYTES = 32
+"""The size of every record in both directions."""
+
+DATAGRAM_BYTES = 64 * 1024
+"""No datagram is longer."""
+
+RECORDS_PER_DATAGRAM = 256
+"""How many a sender puts into one datagram at most."""
+
+AT_ONCE = -(1 << 63)
+"""As the time of an abort: when the emulator reads it."""
+
+_START, _ABORT, _CHANGE = 1, 2, 3
+_FINISHED, _ABORTED = 1, 2
+_START_RECORD = struct.Struct("<B3xiqqq")
+_ABORT_RECORD = struct.Struct("<B7xqq8x")
+_CHANGE_RECORD = struct.Struct("<BB2xiiqd4x")
+_NOTICE_RECORD = struct.Struct("<B7xqqq")
+_CAPACITIES = ("up", "down", "pair")
+
+
+class Start(NamedTuple):
+    """Begin a transfer.
+
+    Attributes:
+        number: The sender's name for it, not in use by another of its transfers.
+        receiver: The receiving node.
+        wire_bytes: Bytes on the wire, >= 1.
+        ready_ns: When the uplink was free and the message was there.
+    """
+
+    number: int
+    receiver: int
+    wire_bytes: int
+    ready_ns: int
+
+
+class Abort(NamedTuple):
+    """End a transfer before its last byte.
+
+    Attributes:
+        number: As in its start.
+        at_ns: When, or :data:`AT_ONCE`.
+    """
+
+    number: int
+    at_ns: int
+
+
+class Change(NamedTuple):
+    """Set a capacity.
+
+    Attributes:
+        at_ns: From when on; may lie in the future.
+        change: The capacity.
+    """
+
+    at_ns: int
+    change: CapacityChange
+
+
+Request = Start | Abort | Change
+
+
+class Notice(NamedTuple):
+    """The end of a transfer.
+
+    Attributes:
+        aborted: Whether it ended before its last byte.
+        number: As in its start.
+        at_ns: When it ended: its last byte has left, or the abort took effect.
+        sent_bytes: Bytes that have left the sender; its size unless it was aborted.
+    """
+
+    aborted: bool
+    number: int
+    at_ns: int
+    sent_bytes: int
+
+
+def encode_request(request: Request) -> bytes:
+    """One record."""
+    match request:
+        case Start(number, receiver, wire_bytes, ready_ns):
+            return _START_RECORD.pack(_START, receiver, number, wire_bytes, ready_ns)
+        case Abort(number, at_ns):
+            return _ABORT_RECORD.pack(_ABORT, number, at_ns)
+        case Change(at_ns, change):
+            which = _CAPACITIES.index(change.kind)
+            return _CHANGE_RECORD.pack(_CHANGE, which, change.source, change.destination, at_ns, change.mbps)
+
+
+def decode_requests(datagram: bytes) -> list[Request | None]:
+    """The records of a datagram in order; None stands for one that makes no sense."""
+    requests: list[Request | None] = []
+    whole = len(datagram) - len(datagram) % RECORD_BYTES
+    for offset in range(0, whole, RECORD_BYTES):
+        kind = datagram[offset]
+        if kind == _START:
+            _, receiver, number, wire_bytes, ready_ns = _START_RECORD.unpack_from(datagram, offset)
+            requests.append(Start(number, receiver, wire_bytes, ready_ns))
+        elif kind == _ABORT:
+            requests.append(Abort(*_ABORT_RECORD.unpack_from(datagram, offset)[1:]))
+        elif kind == _CHANGE and datagram[offset + 1] < len(_CAPACITIES):
+            _, which, source, destination, at_ns, mbps = _CHANGE_RECORD.unpack_from(datagram, offset)
+            requests.append(Change(at_ns, CapacityChange(_CAPACITIES[which], source, destination, mbps)))  # type: ignore[arg-type]
+        else:
+            requests.append(None)
+    if whole != len(datagram):
+        requests.append(None)
+    return requests
+
+
+def encode_notice(notice: Notice) -> bytes:
+    """One record."""
+    return _NOTICE_RECORD.pack(
+        _ABORTED if notice.aborted else _FINISHED, notice.number, notice.at_ns, notice.sent_bytes
+    )
+
+
+def decode_notices(datagram: bytes) -> list[Notice]:
+    """The records of a datagram from the emulator, in order."""
+    return [
+        Notice(kind == _ABORTED, number, at_ns, sent_bytes)
+        for kind, number, at_ns, sent_bytes in _NOTICE_RECORD.iter_unpack(datagram)
+    ]

@@ -1,0 +1,106 @@
+"""What the link emulator measures of itself: how late the host lets it be."""
+
+import json
+from dataclasses import asdict, dataclass
+
+_STEPS = 8
+"""Buckets for each doubling, so that a percentile is exact within an eighth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late something was, nanoseconds of testbed time.
+
+    Attributes:
+        count: How many times it was measured.
+        p50: The median, up to an eighth too high.
+        p99: As exact.
+        max: Exact.
+    """
+
+    count: int
+    p50: int
+    p99: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatorStatistics:
+    """Counts since the emulator began; times are testbed time unless their name says otherwise.
+
+    Attributes:
+        starts: Transfers begun.
+        finishes: Transfers whose last byte left.
+        aborts: Transfers aborted by their sender, or because it was gone.
+        changes: Capacities set.
+        ignored: Records that made no sense or that the node had no right to.
+        excessive_delays: Records that came later than the emulator makes up for.
+        nodes_gone: Nodes that closed their socket.
+        wakeup_lateness_ns: From a transfer's exact end to the instant at which its sender was told.
+        start_lateness_ns: From the instant at which a transfer was ready to that at which the emulator knew.
+        change_lateness_ns_max: The latest that a change came after its time; 0 if none was late.
+        cpu_s: Processor time of the emulator's process, real seconds.
+    """
+
+    starts: int
+    finishes: int
+    aborts: int
+    changes: int
+    ignored: int
+    excessive_delays: int
+    nodes_gone: int
+    wakeup_lateness_ns: Lateness
+    start_lateness_ns: Lateness
+    change_lateness_ns_max: int
+    cpu_s: float
+
+    def to_json(self) -> bytes:
+        """One datagram."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "EmulatorStatistics":
+        """What :meth:`to_json` made."""
+        fields = json.loads(text)
+        for name in ("wakeup_lateness_ns", "start_lateness_ns"):
+            fields[name] = Lateness(**fields[name])
+        return cls(**fields)
+
+
+class LatenessHistogram:
+    """Whole nanoseconds in buckets that grow by an eighth: bounded memory, whatever is added."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (64 * _STEPS)
+        self._max = 0
+
+    def add(self, ns: int) -> None:
+        """Count one; less than nothing counts as 0."""
+        ns = max(0, ns)
+        self._max = max(self._max, ns)
+        self._counts[_bucket(ns)] += 1
+
+    def summary(self) -> Lateness:
+        """Where the percentiles are now."""
+        count = sum(self._counts)
+        return Lateness(count=count, p50=self._percentile(0.5, count), p99=self._percentile(0.99, count), max=self._max)
+
+    def _percentile(self, share: float, count: int) -> int:
+        """The upper end of the bucket with the value of this rank, and not more than the greatest."""
+        seen = 0
+        for bucket, members in enumerate(self._counts):
+            seen += members
+            if seen and seen >= share * count:
+                return min(_upper(bucket), self._max)
+        return 0
+
+
+def _bucket(ns: int) -> int:
+    """0 to 15 have buckets of their own; then eight for each doubling."""
+    shift = max(0, ns.bit_length() - 4)
+    return min(shift * _STEPS + (ns >> shift), 64 * _STEPS - 1)
+
+
+def _upper(bucket: int) -> int:
+    shift = max(0, bucket // _STEPS - 1)
+    return ((bucket - shift * _STEPS + 1) << shift) - 1

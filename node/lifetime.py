@@ -1,0 +1,28 @@
+"""A forked process ends with the process that made it, whatever ends that one."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ParentGoneError(Exception):
+    """The parent ended before the child could tie its life to it."""
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Let the kernel kill this process when the thread that forked it ends; does nothing but on Linux.
+
+    Args:
+        parent_pid: The parent's process id, read before the fork.
+
+    Raises:
+        ParentGoneError: The parent has already ended.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it ended before the call
+        raise ParentGoneError
