@@ -108,6 +108,8 @@ class RejectReason(Enum):
     """A round that cannot be."""
     NOT_FINITE = "not_finite"
     """An infinity or not a number among the values."""
+    ENVELOPE = "envelope"
+    """Not an envelope, or not one that may come here. Never raised here."""
     FLOOD = "flood"
     """In order, but the receiver's bounded queue was full. Never raised here."""
     ALGORITHM = "algorithm"

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ from node.core.messages import Message
 from node.core.types import NodeId
 from node.transport.codec import WIRE_VERSION, FrameRejectedError, RejectReason, WireContext, decode
 from node.transport.delay import DelayLine, Lateness
-from node.transport.envelope import Framed, parse
+from node.transport.envelope import Content, Framed, parse
 from node.transport.pb.peer_pb2 import Echo, Hello, Receipt
 from node.transport.tuning import server_options
 
@@ -86,10 +86,10 @@ class _Stream:
         frames, frame_bytes, frames_rejected: The receipt's running totals.
         echoes: To be sent, in order; emptied by the writer.
         wake: Set when there is something to tell.
-        replaced: A newer stream of the same peer took over.
+        ended: Why this side ended it; empty while it did not.
     """
 
-    __slots__ = ("context", "echoes", "frame_bytes", "frames", "frames_rejected", "replaced", "sender", "task", "wake")
+    __slots__ = ("context", "echoes", "ended", "frame_bytes", "frames", "frames_rejected", "sender", "task", "wake")
 
     def __init__(self, sender: NodeId, context: WireContext, task: "asyncio.Task[Any] | None") -> None:
         self.sender = sender
@@ -100,7 +100,13 @@ class _Stream:
         self.frames_rejected = 0
         self.echoes: deque[Echo] = deque()
         self.wake = asyncio.Event()
-        self.replaced = False
+        self.ended = ""
+
+    def end(self, why: str) -> None:
+        """End it from this side; the peer is told why."""
+        self.ended = why
+        if self.task is not None:
+            self.task.cancel()
 
     def settle(self, frame_bytes: int) -> None:
         """A frame has been handed over or rejected: the next receipt covers it."""
@@ -155,6 +161,7 @@ class PeerServer:
         self._on_probe = on_probe
         self._window_bytes = window_bytes
         self._server: grpc.aio.Server | None = None
+        self._health: health.aio.HealthServicer
         self._streams: dict[NodeId, _Stream] = {}
         self._held: DelayLine[_Held] = DelayLine()
         self._held_of: Counter[NodeId] = Counter()
@@ -175,16 +182,196 @@ class PeerServer:
         Raises:
             TransportError: The address cannot be bound.
         """
-        raise NotImplementedError
+        server = grpc.aio.server(options=server_options(self._wire.frame_bytes_max, self._window_bytes))
+        server.add_generic_rpc_handlers([_Handler(self._exchange)])
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        try:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise TransportError(f"{host}:{port}: the port is taken or the address is not this host's") from error
+        await server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._server = server
+        return f"{host}:{bound}"
 
     async def stop(self, grace_s: float) -> None:
         """End all streams, after at most ``grace_s`` seconds. What is held is dropped."""
-        raise NotImplementedError
+        if self._timer is not None:
+            self._timer.cancel()
+        self._held = DelayLine()
+        for stream in self._streams.values():
+            stream.end("the node stops")
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(grace_s)
 
     def echo(self, sender: NodeId, sequence: int, sent_ns: int, padding_bytes: int) -> None:
         """Answer a probe now. Does nothing when the peer's stream is gone."""
-        raise NotImplementedError
+        stream = self._streams.get(sender)
+        if stream is not None:
+            stream.echoes.append(Echo(sequence=sequence, sent_ns=sent_ns, padding_bytes=padding_bytes))
+            stream.wake.set()
 
     def reject(self, sender: NodeId, reason: RejectReason, text: str) -> None:
         """Count a message that is of no use, and log the first of its peer and reason."""
-        raise NotImplementedError
+        self.rejected[reason] += 1
+        if (sender, reason) not in self._logged:
+            self._logged.add((sender, reason))
+            _LOG.warning("node %d: dropped a message of node %d (%s): %s", self._node, sender, reason.value, text)
+
+    async def _exchange(self, _requests: object, context: _Context) -> None:
+        """Serve one stream until it ends."""
+        try:
+            async with asyncio.timeout(HELLO_WITHIN_S):
+                greeting = await context.read()
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no greeting within {HELLO_WITHIN_S:g} s")
+        hello = parse(greeting) if isinstance(greeting, bytes) else None  # else it is grpc.aio.EOF
+        refusal = self._refusal(hello)
+        if refusal or not isinstance(hello, Hello):
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+        sender = NodeId(hello.sender)
+        stream = _Stream(sender, replace(self._wire, senders=frozenset((sender,))), asyncio.current_task())
+        older = self._streams.get(sender)
+        if older is not None:
+            older.end("a newer stream of the same node")
+        self._streams[sender] = stream
+        writer = asyncio.create_task(_write_receipts(stream, context))
+        try:
+            while isinstance(data := await context.read(), bytes):  # else it is grpc.aio.EOF
+                self._take(stream, data)
+        except asyncio.CancelledError:
+            if not stream.ended:
+                raise
+            await context.abort(grpc.StatusCode.ABORTED, stream.ended)
+        finally:
+            writer.cancel()
+            if self._streams.get(sender) is stream:
+                del self._streams[sender]
+
+    def _refusal(self, hello: object) -> str:
+        """Why a greeting is not accepted; empty when it is."""
+        if not isinstance(hello, Hello):
+            return "the first envelope must be a Hello"
+        if hello.wire_version != WIRE_VERSION:
+            return f"wire_version {hello.wire_version}: must be {WIRE_VERSION}"
+        if hello.run_id != self._run_id:
+            return f"run_id {hello.run_id[:64]!r}: must be {self._run_id!r}"
+        if hello.plan_id != self._wire.plan_id:
+            return f"plan_id {hello.plan_id:#018x}: must be {self._wire.plan_id:#018x}"
+        if hello.sender == self._node or hello.sender not in self._wire.senders:
+            return f"sender {hello.sender}: may not send to node {self._node}"
+        return ""
+
+    def _take(self, stream: _Stream, data: bytes) -> None:
+        """One envelope. Never raises, whatever it holds."""
+        received_ns = time.monotonic_ns()
+        content = parse(data)
+        if not isinstance(content, Framed):
+            self._take_other(stream, content, len(data), received_ns)
+            return
+        frame, due_ns = content.frame, content.due_ns
+        frame_bytes = len(frame)
+        self.frames += 1
+        self.frame_bytes += frame_bytes
+        sender = stream.sender
+        if self._held_of.get(sender, 0) >= self._queue_frames_max:
+            text = f"{self._queue_frames_max} of its frames wait already"
+            self._drop(stream, frame_bytes, RejectReason.FLOOD, text)
+            return
+        try:
+            _, message = decode(frame, expected=stream.context)
+        except FrameRejectedError as error:
+            self._drop(stream, frame_bytes, error.reason, str(error))
+            return
+        arrival = Arrival(sender, message, content.number, frame_bytes, due_ns, received_ns)
+        if due_ns:
+            self._hold(stream, arrival)
+        else:
+            self._hand_over(stream, arrival)
+
+    def _take_other(self, stream: _Stream, content: Content, data_bytes: int, received_ns: int) -> None:
+        """What is not a frame: a probe, or nothing that belongs here."""
+        if isinstance(content, tuple):
+            probe, due_ns = content
+            info = ProbeInfo(probe.sequence, probe.sent_ns, len(probe.padding), due_ns, received_ns)
+            if due_ns:
+                self._hold(stream, info)
+            else:
+                self._on_probe(stream.sender, info)
+            return
+        self.frames += 1
+        self.frame_bytes += data_bytes
+        self._drop(stream, data_bytes, RejectReason.ENVELOPE, f"{data_bytes} bytes that are no frame")
+
+    def _drop(self, stream: _Stream, frame_bytes: int, reason: RejectReason, text: str) -> None:
+        stream.frames_rejected += 1
+        self.reject(stream.sender, reason, text)
+        stream.settle(frame_bytes)
+
+    def _hold(self, stream: _Stream, item: Arrival | ProbeInfo) -> None:
+        """Put it into the delay line, and release what is due: perhaps this."""
+        if item.received_ns > item.due_ns:
+            self.lateness.arrived_late += 1
+        self._held.put(item.due_ns, (stream, item))
+        self._held_of[stream.sender] += 1
+        if item.due_ns <= item.received_ns or item.due_ns < self._timer_due_ns or not self._timer_due_ns:
+            self._release()
+
+    def _release(self) -> None:
+        """Hand over what is due and set the timer for the next."""
+        while True:
+            now_ns = time.monotonic_ns()
+            held = self._held.pop_due(now_ns)
+            if held is None:
+                break
+            stream, item = held
+            self._held_of[stream.sender] -= 1
+            self.lateness.add(now_ns - item.due_ns)
+            if isinstance(item, Arrival):
+                self._hand_over(stream, item)
+            else:
+                self._on_probe(stream.sender, item)
+        due_ns = self._held.next_due_ns
+        if due_ns != self._timer_due_ns:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due_ns = due_ns or 0
+            self._timer = None
+            if due_ns is not None:
+                self._timer = asyncio.get_running_loop().call_at(due_ns / 1e9, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_due_ns = 0
+        self._release()
+
+    def _hand_over(self, stream: _Stream, arrival: Arrival) -> None:
+        self._on_message(arrival)
+        stream.settle(arrival.frame_bytes)
+
+
+class _Handler(grpc.GenericRpcHandler):
+    """Finds the one method. Its bytes are neither parsed nor made by gRPC."""
+
+    def __init__(self, exchange: Callable[[object, _Context], Any]) -> None:
+        self._method: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(exchange)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """See :class:`grpc.GenericRpcHandler`."""
+        return self._method if handler_call_details.method == METHOD else None
+
+
+async def _write_receipts(stream: _Stream, context: _Context) -> None:
+    """Tell the peer the totals, at first those of nothing; what is settled while one is written goes with the next."""
+    while True:
+        stream.wake.clear()
+        receipt = Receipt(frames=stream.frames, frame_bytes=stream.frame_bytes, frames_rejected=stream.frames_rejected)
+        if stream.echoes:
+            receipt.echo.CopyFrom(stream.echoes.popleft())
+        await context.write(receipt.SerializeToString())
+        if not stream.echoes:
+            await stream.wake.wait()
