@@ -1,0 +1,224 @@
+"""The verdict on a real run: each check fails alone, what cannot be measured fails, and deaths are named."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.fidelity import (
+    EXIT_UNFAITHFUL,
+    TOLERANCES,
+    EmulatorFigures,
+    Measured,
+    MeasuredLink,
+    NodeFigures,
+    cpu_pressure,
+    exit_code,
+    is_unfaithful,
+    judge,
+    stamp,
+    unfaithful_reasons,
+)
+from orchestrator.results.files import to_json
+
+LINK = MeasuredLink(
+    source=0,
+    destination=1,
+    requested_mbps=12.0,
+    achieved_mbps=11.9,
+    requested_rtt_ms=50.0,
+    rtt_p50_ms=50.4,
+    rtt_p99_ms=52.0,
+    probes=100,
+)
+NODE = NodeFigures(
+    node=0,
+    blocks=100,
+    declared_ns=10_000_000_000,
+    overruns=2,
+    overrun_ns=50_000_000,
+    in_flight_bytes_max=72_000,
+    in_flight_bound_bytes=108_000,
+    loop_late_p99_ns=400_000,
+    arrivals=5_000,
+    late_p99_ns=1_200_000,
+    late_max_ns=9_000_000,
+    change_late_max_ns=700_000,
+    memory_bytes=60_000_000,
+)
+EMULATOR = EmulatorFigures(
+    transfers=10_000,
+    late_starts=3,
+    wake_p50_ns=80_000,
+    wake_p99_ns=900_000,
+    wake_max_ns=30_000_000,
+    change_late_max_ns=300_000,
+    cpu_s=1.5,
+)
+GOOD = Measured(
+    time_dilation=2.0,
+    links=(LINK, replace(LINK, source=2, requested_mbps=60.0, achieved_mbps=60.4)),
+    nodes=(NODE, replace(NODE, node=1)),
+    emulator=EMULATOR,
+    cpu_pressure=(0.0, 41.5),
+)
+
+
+def link(**changes: Any) -> Measured:
+    return replace(GOOD, links=(replace(LINK, **changes), *(GOOD.links or ())[1:]))
+
+
+def node(**changes: Any) -> Measured:
+    return replace(GOOD, nodes=(GOOD.nodes[0], replace(GOOD.nodes[1], **changes)))
+
+
+def emulator(**changes: Any) -> Measured:
+    return replace(GOOD, emulator=replace(EMULATOR, **changes))
+
+
+def failed(measured: Measured) -> list[str]:
+    return [check["name"] for check in judge(measured)["checks"] if not check["ok"]]
+
+
+def test_a_run_within_its_tolerances_is_faithful() -> None:
+    fidelity = judge(GOOD)
+    assert (fidelity["verdict"], fidelity["runtime"], fidelity["time_dilation"]) == ("faithful", "processes", 2.0)
+    assert fidelity["statement"] == "All 11 checks are within their tolerance."
+    assert (unfaithful_reasons(fidelity), exit_code(fidelity), stamp(fidelity)) == ([], 0, "faithful")
+    assert fidelity["figures"]["memory_bytes"] == 120_000_000
+    assert fidelity["figures"]["cpu_pressure_percent_after"] == 41.5
+    assert json.loads(to_json(fidelity)) == fidelity
+
+
+LINKS = "links of 12 Mbit/s and 50 ms"
+ALONE = {
+    "slow link": (link(achieved_mbps=11.6), f"rate, {LINKS}"),
+    "fast link": (link(achieved_mbps=12.4), f"rate, {LINKS}"),
+    "rate not measured": (link(achieved_mbps=None), f"rate, {LINKS}"),
+    "no number": (link(achieved_mbps=float("nan")), f"rate, {LINKS}"),
+    "late median": (link(rtt_p50_ms=52.1), f"round trip, median, {LINKS}"),
+    "early median": (link(rtt_p50_ms=47.9), f"round trip, median, {LINKS}"),
+    "long tail": (link(rtt_p99_ms=56.1), f"round trip, 99th percentile, {LINKS}"),
+    "pacing": (node(overrun_ns=101_000_000), "training longer than declared"),
+    "arrivals": (node(late_p99_ns=5_100_000), "delay of arrivals, 99th percentile"),
+    "in flight": (node(in_flight_bytes_max=108_001), "bytes in flight"),
+    "change told late": (node(change_late_max_ns=5_100_000), "delay of capacity changes"),
+    "change made late": (emulator(change_late_max_ns=5_100_000), "delay of capacity changes"),
+    "late starts": (emulator(late_starts=11), "transfers begun too late"),
+    "death": (replace(GOOD, died={3: "killed by signal 9"}), "nodes that died"),
+    "no links": (replace(GOOD, links=()), "links measured before the run"),
+    "no nodes": (replace(GOOD, nodes=()), "nodes that reported"),
+}
+
+
+@pytest.mark.parametrize(("measured", "name"), ALONE.values(), ids=ALONE)
+def test_each_check_fails_alone(measured: Measured, name: str) -> None:
+    fidelity = judge(measured)
+    assert failed(measured) == [name]
+    assert fidelity["verdict"] == "unfaithful"
+    assert [reason.split(":")[0] for reason in unfaithful_reasons(fidelity)] == [name]
+    assert exit_code(fidelity) == EXIT_UNFAITHFUL
+    to_json(fidelity)
+
+
+def test_what_the_user_allows_is_still_unfaithful() -> None:
+    fidelity = judge(link(achieved_mbps=6.0), allowed=True)
+    assert (fidelity["allowed"], stamp(fidelity), exit_code(fidelity)) == (True, "unfaithful", 0)
+    assert unfaithful_reasons(fidelity) == [
+        f"rate, {LINKS}: 6 Mbit/s, requested 12 Mbit/s (tolerance: 3 %)",
+    ]
+
+
+def test_the_worst_of_a_profile_speaks_for_it() -> None:
+    links = tuple(replace(LINK, source=index, achieved_mbps=12.0 - 0.2 * (index == 3)) for index in range(6))
+    rate = judge(replace(GOOD, links=links))["checks"][0]
+    assert (rate["achieved"], rate["note"]) == (11.8, "node 3 to 1, the worst of 6")
+    silent = (*links, replace(LINK, rtt_p50_ms=None, rtt_p99_ms=None, probes=0))
+    names = [f"round trip, median, {LINKS}", f"round trip, 99th percentile, {LINKS}"]
+    assert failed(replace(GOOD, links=silent)) == names
+
+
+def test_unlimited_parked_and_missing_links() -> None:
+    unlimited = replace(LINK, requested_mbps=None, achieved_mbps=None, requested_rtt_ms=0.0, rtt_p50_ms=0.9)
+    unlimited = replace(unlimited, rtt_p99_ms=4.9)
+    parked = replace(LINK, requested_mbps=0.0, achieved_mbps=0.0, rtt_p50_ms=None, rtt_p99_ms=None, probes=0)
+    assert failed(replace(GOOD, links=(unlimited, parked))) == []
+    assert failed(replace(GOOD, links=(replace(parked, achieved_mbps=0.1),))) == ["rate, links of 0 Mbit/s and 50 ms"]
+    assert failed(replace(GOOD, links=None, emulator=None)) == []
+
+
+def test_requested_jitter_is_no_fault() -> None:
+    shaky = replace(LINK, rtt_jitter_ms=10.0, rtt_p50_ms=53.0, rtt_p99_ms=85.0)
+    assert failed(replace(GOOD, links=(shaky,))) == []
+    assert len(failed(replace(GOOD, links=(replace(shaky, rtt_jitter_ms=0.0),)))) == 2
+    assert failed(replace(GOOD, links=(replace(shaky, rtt_p50_ms=70.0),)))
+
+
+def test_a_death_that_the_experiment_allows_is_named_all_the_same() -> None:
+    fidelity = judge(replace(GOOD, died={5: "ended with code 1", 3: "killed by signal 9"}, deaths_allowed=True))
+    assert fidelity["verdict"] == "faithful"
+    assert fidelity["statement"].endswith("node 3 killed by signal 9; node 5 ended with code 1.")
+    assert fidelity["died"] == {"3": "killed by signal 9", "5": "ended with code 1"}
+    assert fidelity["checks"][-1]["note"] == "node 3, 5"
+
+
+def test_one_late_message_of_a_few_is_not_a_percentile() -> None:
+    rare = node(arrivals=4, late_p99_ns=9_000_000)
+    assert failed(rare) == []
+    assert failed(replace(rare, nodes=rare.nodes[1:])) == ["delay of arrivals, 99th percentile"]
+
+
+def test_one_late_start_is_allowed_however_few_transfers_there_are() -> None:
+    assert failed(emulator(transfers=10, late_starts=1)) == []
+    assert failed(emulator(transfers=10, late_starts=2)) == ["transfers begun too late"]
+
+
+def test_other_records_of_fidelity_are_no_verdict() -> None:
+    for record in (None, {}, {"verdict": "exact", "checks": []}):
+        assert not is_unfaithful(record)
+        assert exit_code(record) == 0
+        assert unfaithful_reasons(record) == []
+    assert unfaithful_reasons({"verdict": "unfaithful"}) == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.1, 1e3), st.none() | st.floats(0, 2e3), st.floats(0, 300), st.none() | st.floats(0, 400)),
+        max_size=5,
+    ),
+    st.lists(st.tuples(*[st.integers(0, 2**40)] * 4), max_size=4),
+)
+def test_faithful_means_that_every_figure_is_within_its_tolerance(
+    links: list[tuple[float, float | None, float, float | None]], nodes: list[tuple[int, int, int, int]]
+) -> None:
+    measured = Measured(
+        time_dilation=1.0,
+        links=tuple(replace(LINK, requested_mbps=a, achieved_mbps=b, requested_rtt_ms=c, rtt_p50_ms=d, rtt_p99_ms=d)
+                    for a, b, c, d in links),
+        nodes=tuple(replace(NODE, declared_ns=a, overrun_ns=b, late_p99_ns=c, in_flight_bytes_max=d)
+                    for a, b, c, d in nodes),
+    )  # fmt: skip
+    good = bool(links and nodes)
+    for wanted, got, rtt, median in links:
+        good &= got is not None and abs(got - wanted) <= TOLERANCES.rate_percent / 100 * wanted
+        good &= median is not None and abs(median - rtt) <= 1 + 0.02 * rtt
+    for declared, overrun, late, in_flight in nodes:
+        good &= not declared or 100 * overrun / declared <= 1
+        good &= late <= 5_000_000 and in_flight <= 108_000
+    assert (judge(measured)["verdict"] == "faithful") == good
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("some avg10=2.04 avg60=0.75 avg300=0.40 total=157622151\nfull avg10=0.00 avg60=0 avg300=0 total=0\n", 2.04),
+        ("some avg10=100.00 avg60=0.75", 100.0),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_pressure_as_the_kernel_tells_it(text: str | None, value: float | None) -> None:
+    assert cpu_pressure(text) == value
