@@ -28,6 +28,37 @@ LIVE_EVERY_S: Final = 0.1
 PLAIN_EVERY_S: Final = 5.0
 JSON_EVERY_S: Final = 1.0
 
+_OTHER_LINES: Final = 10
+"""Lines of the live display that are not rows of nodes, and one to spare: what does not fit would not be redrawn."""
+_LEAST_ROWS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """How one node of a real run is doing.
+
+    Attributes:
+        node: The node.
+        state: What it does, in a word or two: ``training``, ``waiting``, ``died``, ...
+        rounds: Rounds completed.
+        loss: Training loss of its last round; None before the first.
+        up_mbps: What it sends now, 10^6 bits a testbed second; None if unknown.
+        down_mbps: What it receives now.
+        queued: Messages in its outbox.
+        straggler: Whether it is slowed on purpose.
+        failed: Whether it has ended and should not have.
+    """
+
+    node: int
+    state: str
+    rounds: int
+    loss: float | None
+    up_mbps: float | None
+    down_mbps: float | None
+    queued: int
+    straggler: bool = False
+    failed: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -42,6 +73,7 @@ class Snapshot:
         delivered: Messages delivered so far.
         bytes_sent: Bytes sent so far, all nodes.
         sample: The last evaluation; None before the first.
+        nodes: How each node is doing, in node order; empty where a run has no node processes.
     """
 
     time_ns: int
@@ -52,6 +84,7 @@ class Snapshot:
     delivered: int
     bytes_sent: int
     sample: Sample | None
+    nodes: tuple[NodeRow, ...] = ()
 
     @property
     def share(self) -> float | None:
@@ -63,6 +96,7 @@ class Snapshot:
 
 class _Display(Protocol):
     def preparing(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
     def show(self, snapshot: Snapshot, pace: "Pace") -> None: ...
     def close(self) -> None: ...
 
@@ -160,6 +194,10 @@ class Progress:
             self._display.preparing(f"{what} ...")
             self._preparing = what
 
+    def note(self, text: str) -> None:
+        """Tell at once of something that happened in the run, for example that a node died. One line."""
+        self._display.note(" ".join(text.split()))
+
     def update(self, snapshot: Snapshot) -> None:
         """Take in a snapshot; cheap, and shown only as often as the display should change."""
         self._last = snapshot
@@ -187,6 +225,9 @@ class _NoDisplay:
     def preparing(self, text: str) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
     def show(self, snapshot: Snapshot, pace: Pace) -> None:
         pass
 
@@ -203,6 +244,9 @@ class _JsonDisplay:
     def preparing(self, text: str) -> None:
         self._write({"event": "preparing", "what": text})
 
+    def note(self, text: str) -> None:
+        self._write({"event": "note", "text": text})
+
     def show(self, snapshot: Snapshot, pace: Pace) -> None:
         figures = _figures(snapshot.sample)
         self._write(
@@ -218,6 +262,7 @@ class _JsonDisplay:
                 "bytes_sent": snapshot.bytes_sent,
                 "evaluated_at_s": None if snapshot.sample is None else ns_to_s(snapshot.sample.time_ns),
                 **{f"{name}_{which}": value for name, row in figures.items() for which, value in row.items()},
+                **({"nodes": [_node_figures(row) for row in snapshot.nodes]} if snapshot.nodes else {}),
             }
         )
 
@@ -236,6 +281,9 @@ class _PlainDisplay:
         self._stream = stream
 
     def preparing(self, text: str) -> None:
+        self._write(text)
+
+    def note(self, text: str) -> None:
         self._write(text)
 
     def show(self, snapshot: Snapshot, pace: Pace) -> None:
@@ -259,7 +307,7 @@ class _PlainDisplay:
 
 
 class _LiveDisplay:
-    """A bar over testbed time and a table of the last figures, redrawn in place."""
+    """A bar over testbed time, a table of the last figures and one of the nodes, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -268,8 +316,11 @@ class _LiveDisplay:
     def preparing(self, text: str) -> None:
         self._console.print(Text(text, style="dim"))
 
+    def note(self, text: str) -> None:
+        self._console.print(Text(text, style="yellow"))  # above the display, where it stays
+
     def show(self, snapshot: Snapshot, pace: Pace) -> None:
-        picture = _picture(snapshot, pace)
+        picture = _picture(snapshot, pace, self._console.height - _OTHER_LINES)
         if self._live is None:
             # No refresh thread: the runner's updates are what drives the display.
             self._live = Live(picture, console=self._console, auto_refresh=False)
@@ -283,7 +334,7 @@ class _LiveDisplay:
             self._live = None
 
 
-def _picture(snapshot: Snapshot, pace: Pace) -> Group:
+def _picture(snapshot: Snapshot, pace: Pace, room: int) -> Group:
     head = Table.grid(padding=(0, 2))
     eta = pace.eta_s(snapshot)
     left = "done" if snapshot.share == 1.0 else "" if eta is None else f"{_clock(eta)} left"
@@ -301,7 +352,42 @@ def _picture(snapshot: Snapshot, pace: Pace) -> Group:
         f"{format_bytes(snapshot.bytes_sent)} sent · {_clock(snapshot.wall_s)} on the clock",
         style="dim",
     )
-    return Group(head, table, foot)
+    nodes = [_node_table(snapshot.nodes, max(_LEAST_ROWS, room))] if snapshot.nodes else []
+    return Group(head, table, *nodes, foot)
+
+
+def _node_table(nodes: tuple[NodeRow, ...], room: int) -> Table:
+    """A row a node. Where there is no room for all, those that failed and the slowest, which are looked for."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("node", "state", "rounds", "loss", "up Mbit/s", "down Mbit/s", "queued"):
+        is_text = column == "state"  # which is cut where the terminal is narrow; figures are not
+        width = None if is_text else max(6, len(column))
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True, min_width=width)
+    shown = sorted(nodes, key=lambda row: (not row.failed, row.rounds, row.node))[:room] if len(nodes) > room else nodes
+    for row in shown:
+        loss = "" if row.loss is None else f"{row.loss:.4f}"
+        table.add_row(
+            Text(f"{'▼ ' if row.straggler else ''}{row.node}"),
+            Text(row.state, style="red" if row.failed else ""),
+            f"{row.rounds:,}",
+            loss,
+            _rate(row.up_mbps),
+            _rate(row.down_mbps),
+            f"{row.queued:,}",
+        )
+    notes = ["▼ slowed on purpose"] if any(row.straggler for row in shown) else []
+    notes += [f"and {len(nodes) - len(shown):,} more"] if len(nodes) > len(shown) else []
+    table.caption = Text("; ".join(notes), style="dim") if notes else None
+    table.caption_justify = "left"
+    return table
+
+
+def _rate(mbps: float | None) -> str:
+    return "" if mbps is None else f"{mbps:.3g}"
+
+
+def _node_figures(row: NodeRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("node", "state", "rounds", "loss", "up_mbps", "down_mbps", "queued")}
 
 
 def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:

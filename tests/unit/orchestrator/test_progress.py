@@ -2,12 +2,15 @@
 
 import io
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from synthetic_runs import sample
 
-from orchestrator.progress import Pace, Progress, Snapshot
+from orchestrator.progress import NodeRow, Pace, Progress, Snapshot, _LiveDisplay
 
 
 def snapshot(wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any) -> Snapshot:
@@ -118,3 +121,87 @@ def test_the_eta_follows_the_recent_pace() -> None:
         pace.follow(snapshot(float(second), share=0.1 + 0.01 * (second - 1)))
     assert pace.eta_s(snapshot(19.0, share=0.28)) == pytest.approx(72.0, rel=0.01)
     assert pace.deliveries_per_s == pytest.approx(1000.0)
+
+
+def rows(count: int, **changes: Any) -> tuple[NodeRow, ...]:
+    made = (
+        NodeRow(node, "training", 100 - node, 1.5, 12.3456, None, node, straggler=node % 2 == 0)
+        for node in range(count)
+    )
+    return tuple(replace(row, **changes) if row.node == 1 else row for row in made)
+
+
+def live(count: int, *, height: int, width: int = 80, note: str = "") -> list[str]:
+    stream = io.StringIO()
+    display = _LiveDisplay(Console(file=stream, height=height, width=width, force_terminal=True, color_system=None))
+    snapshots = [snapshot(1.0, nodes=rows(count, state="died", failed=True))] * 2
+    display.show(snapshots[0], Pace())
+    if note:
+        display.note(note)
+    display.show(snapshots[1], Pace())
+    display.close()
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()))
+
+
+def test_live_shows_a_table_of_nodes_where_there_is_room() -> None:
+    lines = live(5, height=40)
+    table = [line.split() for line in lines if "training" in line or "died" in line]
+    assert [cells[:2] for cells in table[-5:]] == [
+        *(["▼", "0"], ["1", "died"], ["▼", "2"], ["3", "training"], ["▼", "4"]),
+    ]
+    assert table[-1] == ["▼", "4", "training", "96", "1.5000", "12.3", "4"]
+    assert "▼ slowed on purpose" in lines[-3]
+
+
+@pytest.mark.parametrize("height", [14, 24, 50])
+def test_the_slowest_and_the_failed_come_first_where_there_is_not(height: int) -> None:
+    lines = live(60, height=height)
+    drawn = lines[max(index for index, line in enumerate(lines) if "of 100 s" in line) :]
+    assert len(drawn) <= height
+    table = [line.replace("▼", "").split() for line in drawn if "training" in line or "died" in line]
+    assert len(table) == height - 10
+    assert [cells[0] for cells in table] == ["1", *(str(59 - index) for index in range(len(table) - 1))]
+    assert any(line.strip().endswith(f"and {60 - len(table)} more") for line in drawn)
+
+
+def test_no_line_is_wider_than_a_narrow_terminal() -> None:
+    assert all(len(line) <= 60 for line in live(9, height=30, width=60))
+
+
+def test_a_note_is_told_at_once_in_every_style_but_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "node 3 died: killed by [signal] 9;\ngoing on without it"
+    told = "node 3 died: killed by [signal] 9; going on without it"
+    stream = io.StringIO()
+    Progress("plain", stream).note(text)
+    assert stream.getvalue() == told + "\n"
+    stream = io.StringIO()
+    Progress("json", stream).note(text)
+    assert json.loads(stream.getvalue()) == {"event": "note", "text": told}
+    assert live(3, height=30, note=told).count(told) == 1
+    stream = io.StringIO()
+    Progress("live", stream).note(text)
+    assert told in stream.getvalue()
+    Progress("quiet").note(text)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_json_has_the_nodes_and_plain_lines_do_not() -> None:
+    stream = io.StringIO()
+    with Progress("json", stream) as progress:
+        progress.update(snapshot(1.0, nodes=rows(2, loss=float("nan"))))
+    (event,) = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert event["nodes"][0] == {
+        "node": 0,
+        "state": "training",
+        "rounds": 100,
+        "loss": 1.5,
+        "up_mbps": 12.3456,
+        "down_mbps": None,
+        "queued": 0,
+    }
+    assert event["nodes"][1]["loss"] is None
+    plain = [io.StringIO(), io.StringIO()]
+    for stream, nodes in zip(plain, ((), rows(2)), strict=True):
+        with Progress("plain", stream) as progress:
+            progress.update(snapshot(1.0, nodes=nodes))
+    assert plain[0].getvalue() == plain[1].getvalue()
