@@ -26,8 +26,6 @@ from google.protobuf.message import DecodeError
 from node.transport.pb.peer_pb2 import Envelope, Hello, Probe
 
 PREFIX_BYTES = 24
-ENVELOPE_BYTES_MAX = 64
-"""Bytes that any encoding of an envelope adds to a frame or a padding; a bound, not a tight one."""
 
 _PREFIX = struct.Struct("<BQBQBIB")
 assert _PREFIX.size == PREFIX_BYTES

@@ -3,7 +3,8 @@
 One stream for each peer that sends here. A frame goes through it in this order: envelope, room in the peer's
 queue, the checks of :mod:`node.transport.codec`, the wait until it is due, :attr:`PeerServer.on_message`, a
 receipt. A frame that fails is counted and dropped, and a receipt covers it too; no frame ends the stream, but
-for one so long that gRPC itself refuses it.
+for one so long that gRPC itself refuses it: gRPC ends that stream with RESOURCE_EXHAUSTED, which only its sender is
+told, who opens another.
 
 All of it runs in one asyncio loop, and nothing here starts a task for a frame.
 """
@@ -105,6 +106,7 @@ class _Stream:
     def end(self, why: str) -> None:
         """End it from this side; the peer is told why."""
         self.ended = why
+        self.wake.set()
         if self.task is not None:
             self.task.cancel()
 
@@ -246,6 +248,7 @@ class PeerServer:
         except asyncio.CancelledError:
             if not stream.ended:
                 raise
+            await writer  # what has been handed over should be known to the peer
             await context.abort(grpc.StatusCode.ABORTED, stream.ended)
         finally:
             writer.cancel()
@@ -278,6 +281,10 @@ class PeerServer:
         self.frames += 1
         self.frame_bytes += frame_bytes
         sender = stream.sender
+        if frame_bytes > self._wire.frame_bytes_max:
+            text = f"frame of {frame_bytes} bytes: must be at most {self._wire.frame_bytes_max}"
+            self._drop(stream, frame_bytes, RejectReason.SIZE, text)
+            return
         if self._held_of.get(sender, 0) >= self._queue_frames_max:
             text = f"{self._queue_frames_max} of its frames wait already"
             self._drop(stream, frame_bytes, RejectReason.FLOOD, text)
@@ -366,12 +373,18 @@ class _Handler(grpc.GenericRpcHandler):
 
 
 async def _write_receipts(stream: _Stream, context: _Context) -> None:
-    """Tell the peer the totals, at first those of nothing; what is settled while one is written goes with the next."""
+    """Tell the peer the totals, at first those of nothing; what is settled while one is written goes with the next.
+
+    Ends after a last receipt when the stream was ended from this side.
+    """
     while True:
         stream.wake.clear()
+        last = bool(stream.ended)
         receipt = Receipt(frames=stream.frames, frame_bytes=stream.frame_bytes, frames_rejected=stream.frames_rejected)
         if stream.echoes:
             receipt.echo.CopyFrom(stream.echoes.popleft())
         await context.write(receipt.SerializeToString())
+        if last:
+            return
         if not stream.echoes:
             await stream.wake.wait()

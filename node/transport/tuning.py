@@ -10,8 +10,6 @@ settings keep what is within the window from lying where it cannot be taken back
 
 from typing import TypeAlias
 
-from node.transport.envelope import ENVELOPE_BYTES_MAX
-
 Options: TypeAlias = list[tuple[str, int]]
 
 HTTP2_WINDOW_BYTES_MIN = 65_536
@@ -20,6 +18,8 @@ HTTP2_WINDOW_BYTES_MAX = 16 * 2**20
 HTTP2_FRAME_BYTES = 1 << 20
 """Larger than a fragment, so that one is a single DATA frame where the default of 16 KiB would make three."""
 
+OVERSIZE = 4
+"""How many times too long a message may be and still be received, to be rejected."""
 CONTROL_BYTES_MAX = 65_536
 """Longest receipt or greeting that is taken."""
 
@@ -33,7 +33,9 @@ def server_options(frame_bytes_max: int, window_bytes: int) -> Options:
     """
     return [
         ("grpc.so_reuseport", 0),  # a taken port must be an error, not a shared port
-        ("grpc.max_receive_message_length", max(frame_bytes_max, CONTROL_BYTES_MAX) + ENVELOPE_BYTES_MAX),
+        # What is too long by less than this is received and counted; gRPC ends the stream of what is longer still, and
+        # does not tell the server why.
+        ("grpc.max_receive_message_length", OVERSIZE * max(frame_bytes_max, CONTROL_BYTES_MAX)),
         *_common(window_bytes),
     ]
 
