@@ -96,7 +96,9 @@ def channel_options(
     return [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+        # Whichever is longer decides, and the second is a minute if it is not set.
         ("grpc.keepalive_timeout_ms", int(keepalive_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         # A connection without data is our ordinary case: neither side may count the other's pings as abuse.
         ("grpc.http2.max_pings_without_data", 0),
