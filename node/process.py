@@ -209,6 +209,7 @@ class _Node:
         self._uplink = EmulatedUplink(
             emulator, loop, self._transfer_ended, self._transfer_aborted, on_gone=self._emulator_gone
         )
+        self._uplink.open()
         self._control = ControlClient(address, spec.run_id, spec.node)
         window_bytes = 4 * spec.message_bytes
         self._server = PeerServer(

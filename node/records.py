@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.errors import ProtocolError
+from node.core.types import NodeId
 from node.sim.trace import NEVER, Trace, message_states
 
 Column = npt.NDArray[np.int64]
@@ -62,7 +63,7 @@ class Records:
         return buffer.getvalue()
 
 
-def join(nodes: Mapping[int, bytes]) -> dict[str, Column]:
+def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
     """The table of all messages of a run, from what each node recorded.
 
     Rows are in order of (queued, sender, number). What a node that is not given sent is missing; what it received
@@ -78,7 +79,8 @@ def join(nodes: Mapping[int, bytes]) -> dict[str, Column]:
         ProtocolError: A node's records are damaged.
     """
     parts = {node: _read(node, nodes[node]) for node in sorted(nodes)}
-    first_row, rows = {}, 0
+    first_row: dict[int, int] = {}
+    rows = 0
     for node, part in parts.items():
         first_row[node] = rows
         rows += len(part["sent.id"])
@@ -89,7 +91,9 @@ def join(nodes: Mapping[int, bytes]) -> dict[str, Column]:
         origin, number = part["received.from"], part["received.number"]
         first = np.array([first_row.get(int(sender), -1) for sender in origin], dtype=np.int64)
         known = first >= 0
-        known[known] = number[known] < np.array([len(parts[int(s)]["sent.id"]) for s in origin[known]], dtype=np.int64)
+        known[known] = number[known] < np.array(
+            [len(parts[NodeId(int(s))]["sent.id"]) for s in origin[known]], dtype=np.int64
+        )
         at = (first + number)[known]
         for end, name in zip(ends, _RECEIVED[2:], strict=True):
             end[at] = part[f"received.{name}"][known]
@@ -102,7 +106,7 @@ def join(nodes: Mapping[int, bytes]) -> dict[str, Column]:
     return {**ordered, "id": np.arange(rows, dtype=np.int64)}
 
 
-def _read(node: int, data: bytes) -> dict[str, Column]:
+def _read(node: NodeId, data: bytes) -> dict[str, Column]:
     names = [*(f"sent.{name}" for name in _SENT), *(f"received.{name}" for name in _RECEIVED), "lost"]
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as content:

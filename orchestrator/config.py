@@ -21,6 +21,7 @@ from node.algorithms.registry import ALGORITHMS
 from node.core.errors import ConfigError
 from node.declared import Declared
 from node.learning.config import LearningConfig
+from node.transport.codec import WireDtype
 from orchestrator.networks.config import NetworkConfig
 from orchestrator.topologies import FullTopology, TopologyConfig
 
@@ -99,6 +100,10 @@ class EvaluationConfig(Declared):
     model: Literal["after_aggregation", "after_training"] = Field(
         "after_aggregation", description="which of a node's models is tested"
     )
+    live: bool = Field(
+        False,
+        description="real runtimes: test at low priority during the run, not only after it; simulation always does",
+    )
 
 
 class StopConfig(Declared):
@@ -114,12 +119,44 @@ class StopConfig(Declared):
         return self
 
 
+class WireConfig(Declared):
+    """How values travel between nodes."""
+
+    dtype: WireDtype = Field(
+        WireDtype.FLOAT32,
+        description="float32 is exact; float16 and bfloat16 halve the bytes and round, processes only",
+    )
+
+
+class ProcessesConfig(Declared):
+    """What only the runtime with real processes on one machine reads."""
+
+    base_port: int | None = Field(
+        None, ge=1024, le=65_535, description="node i listens on base_port + i of 127.0.0.1; free ports when absent"
+    )
+    start_timeout_s: float = Field(
+        60.0, gt=0, le=86_400, description="real time that nodes may take to get ready, beyond what their number costs"
+    )
+    on_node_death: Literal["auto", "continue", "fail"] = Field(
+        "auto", description="auto: go on without it, unless the algorithm waits for every message"
+    )
+
+
+class FidelityConfig(Declared):
+    """What becomes of a run that its host could not keep up with. Real runtimes only."""
+
+    allow_unfaithful: bool = Field(False, description="end with code 0 all the same; the stamp stays on the results")
+
+
 class OutputConfig(Declared):
     """What is written beside the curve."""
 
     messages: bool = Field(True, description="keep the life of every message (messages.parquet)")
     targets: tuple[float, ...] | None = Field(
         None, description="targets for time-to-accuracy (or RMSE); automatic when absent"
+    )
+    checkpoint_every_s: float | None = Field(
+        300.0, ge=0.1, le=1e9, description="real time between checkpoints of a simulation; null: only when interrupted"
     )
 
 
@@ -128,7 +165,13 @@ class ExperimentConfig(Declared):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="part of the run's folder")
     seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in the run")
-    runtime: Literal["simulation"] = Field("simulation", description="where the nodes run")
+    runtime: Literal["simulation", "processes"] = Field("simulation", description="where the nodes run")
+    time_dilation: float | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="real seconds a testbed second; chosen by measurement when absent. Real runtimes only",
+    )
     nodes: int = Field(ge=1, le=10_000, description="number of nodes")
     algorithm: AlgorithmSection = AlgorithmSection()
     topology: TopologyConfig = FullTopology()
@@ -138,6 +181,9 @@ class ExperimentConfig(Declared):
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig
     output: OutputConfig = OutputConfig()
+    wire: WireConfig = WireConfig()
+    processes: ProcessesConfig = ProcessesConfig()
+    fidelity: FidelityConfig = FidelityConfig()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

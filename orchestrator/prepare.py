@@ -10,9 +10,10 @@ import numpy.typing as npt
 from node.core.algorithm import Algorithm
 from node.core.errors import DataError
 from node.core.training import TrainerAndEvaluator
-from node.learning.build import build_trainer, partition_dataset
+from node.learning.build import build_learner, partition_dataset, start_trainer
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
+from node.learning.trainer import Learner
 from orchestrator.plan import Plan, naming
 from orchestrator.results.schema import RunFacts
 from orchestrator.runners.base import signals_held
@@ -30,20 +31,29 @@ class Prepared:
 
     dataset: Dataset
     split: Partition
+    learner: Learner
     trainer: TrainerAndEvaluator
+    workers: int
     algorithms: list[Algorithm]
     facts: RunFacts
 
 
 def prepare(
-    plan: Plan, *, data_root: Path | None, workers: int, command: str = "", report: Report | None = None
+    plan: Plan,
+    *,
+    data_root: Path | None,
+    workers: int,
+    niceness: int = 0,
+    command: str = "",
+    report: Report | None = None,
 ) -> Prepared:
     """Load the data, split it, and make the trainer and the nodes' algorithms.
 
     Args:
         plan: The experiment.
         data_root: Folder with data sets; None for ``$FRAGMESH_DATA`` or none.
-        workers: Training processes; 0 trains in this process.
+        workers: Training processes; 0 trains in this process. No more than there are nodes.
+        niceness: How far these stand back behind other processes, 0..19.
         command: What to type to run the experiment again.
         report: Told of slow work.
 
@@ -53,10 +63,12 @@ def prepare(
     """
     root = resolve_data_root(data_root)
     with naming(plan.place):
-        return _prepare(plan, root, workers, command, report)
+        return _prepare(plan, root, min(workers, plan.config.nodes), niceness, command, report)
 
 
-def _prepare(plan: Plan, root: Path | None, workers: int, command: str, report: Report | None) -> Prepared:
+def _prepare(
+    plan: Plan, root: Path | None, workers: int, niceness: int, command: str, report: Report | None
+) -> Prepared:
     config, learning = plan.config, plan.config.learning
     try:
         dataset = load_dataset(learning.dataset, root, config.seed, report)
@@ -65,23 +77,18 @@ def _prepare(plan: Plan, root: Path | None, workers: int, command: str, report: 
     split = partition_dataset(learning, dataset, config.nodes, config.seed)
     trainer: TrainerAndEvaluator | None = None
     try:
+        learner = build_learner(
+            learning, dataset, split, config.seed, config.nodes, max_test_samples=config.evaluation.max_samples
+        )
         with signals_held():  # workers are forked
-            trainer = build_trainer(
-                learning,
-                dataset,
-                split,
-                seed=config.seed,
-                num_nodes=config.nodes,
-                workers=min(workers, config.nodes),
-                max_test_samples=config.evaluation.max_samples,
-            )
+            trainer = start_trainer(learner, config.nodes, workers, niceness)
             algorithms = plan.algorithms(trainer.tensor_sizes)
             facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
     except BaseException:
         if trainer is not None:
             trainer.close()
         raise
-    return Prepared(dataset, split, trainer, algorithms, facts)
+    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts)
 
 
 def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, command: str) -> RunFacts:

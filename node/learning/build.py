@@ -56,6 +56,25 @@ def build_learner(
     return Learner(config, dataset, partition, seed, max_test_samples)
 
 
+def start_trainer(learner: Learner, num_nodes: int, workers: int, niceness: int = 0) -> TrainerAndEvaluator:
+    """A trainer that also evaluates; close it at the end.
+
+    Args:
+        learner: What is computed.
+        num_nodes: Number of nodes.
+        workers: Number of worker processes; 0 computes in this process, with the same results.
+        niceness: How far the workers stand back behind other processes, 0..19.
+
+    Raises:
+        ConfigError: This system cannot run workers.
+    """
+    if workers < 0:
+        raise ConfigError(f"workers={workers}: must be at least 0")
+    if workers == 0:
+        return InProcessTrainer(learner)
+    return PoolTrainer(learner, num_nodes, workers, niceness).start()
+
+
 def build_trainer(
     config: LearningConfig,
     dataset: Dataset,
@@ -65,18 +84,6 @@ def build_trainer(
     workers: int,
     max_test_samples: int | None = None,
 ) -> TrainerAndEvaluator:
-    """A trainer that also evaluates; close it at the end.
-
-    Args:
-        config, dataset, partition, seed, num_nodes, max_test_samples: See :func:`build_learner`.
-        workers: Number of worker processes; 0 computes in this process, with the same results.
-
-    Raises:
-        ConfigError: The model does not fit the data set, or this system cannot run workers.
-    """
-    if workers < 0:
-        raise ConfigError(f"workers={workers}: must be at least 0")
+    """:func:`build_learner` and :func:`start_trainer` in one."""
     learner = build_learner(config, dataset, partition, seed, num_nodes, max_test_samples)
-    if workers == 0:
-        return InProcessTrainer(learner)
-    return PoolTrainer(learner, num_nodes, workers).start()
+    return start_trainer(learner, num_nodes, workers)

@@ -41,12 +41,14 @@ class RunOutcome:
         status: How.
         summary: The content of summary.json.
         error: Why it failed; None if it did not.
+        fidelity: The content of fidelity.json; None if there is none.
     """
 
     path: Path
     status: Status
     summary: dict[str, Any]
     error: str | None
+    fidelity: dict[str, Any] | None = None
 
 
 @contextmanager

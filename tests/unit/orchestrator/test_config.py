@@ -199,7 +199,7 @@ def test_the_algorithm_and_the_runtime_name_their_kinds() -> None:
     assert refusal({**BASE, "algorithm": {"kind": "fedavg"}}).startswith(
         "algorithm.kind=fedavg: must be one of adpsgd, "
     )
-    assert refusal({**BASE, "runtime": "cloud"}) == "runtime=cloud: must be one of simulation"
+    assert refusal({**BASE, "runtime": "cloud"}) == "runtime=cloud: must be one of simulation or processes"
 
 
 JSON = st.recursive(

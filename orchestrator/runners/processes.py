@@ -1,0 +1,690 @@
+"""The ``processes`` runtime: a plan in, one process a node, a run directory out.
+
+The course of a run: load the data, choose the time dilation, fork the link emulator and the nodes, wait for all of
+them at a barrier, let them measure their links under load, tell them the common start, watch them until the end, stop
+them, collect what they recorded, test the models that they handed over, write the results and how far they can be
+trusted.
+
+Every wait has a bound that follows from sizes and rates. A node that dies ends the run where the algorithm waits for
+every message, and is told and left behind elsewhere.
+"""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from math import inf, isfinite
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from node.clock import Clock
+from node.core.counters import add_up
+from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportError
+from node.core.links import LinkShape
+from node.core.types import NodeId
+from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
+from node.emulation.network import EmulatorHandle, start_emulator
+from node.emulation.statistics import EmulatorStatistics
+from node.measure import requested_mbps, requested_round_trip_ms
+from node.process import Beginning, NodeSpec
+from node.records import join
+from node.transport.control_values import (
+    LinkUpdate,
+    MeasureCommand,
+    NodeStatus,
+    Phase,
+    StartCommand,
+    StopCommand,
+    UpdateLinksCommand,
+)
+from orchestrator.dilation import measure_step_seconds, recommend
+from orchestrator.environment import environment, usable_cores
+from orchestrator.fidelity import EmulatorFigures, Measured, MeasuredLink, NodeFigures, judge
+from orchestrator.plan import Plan, naming
+from orchestrator.prepare import Prepared, prepare
+from orchestrator.progress import NodeRow, Progress, Snapshot
+from orchestrator.results.reader import load_run
+from orchestrator.results.schema import RunTotals, Sample
+from orchestrator.results.writer import RunWriter
+from orchestrator.runners.base import RunOptions, RunOutcome, Status, signals_held, stop_on_signals
+from orchestrator.runners.control import ControlServer
+from orchestrator.runners.figures import count_replaced, utilization, with_results
+from orchestrator.runners.nodes import NodeHandle, fork_nodes
+from orchestrator.runners.snapshots import Snapshots
+
+HOST = "127.0.0.1"
+
+TICK_S = 0.1
+"""How often the runner looks at its nodes, real time."""
+
+STATUS_PERIOD_S = 1.0
+"""How often nodes say how they are, real time."""
+
+START_A_NODE_S = 1.0
+"""What one node more may add to the time until all are ready, real time: they load nothing, but share the cores."""
+
+MEASURE_REAL_S = 8.0
+"""How long the measurement of the links may take, real time, where that is enough for :data:`MEASURE_TESTBED_S`."""
+
+MEASURE_TESTBED_S = (0.4, 2.0)
+"""The least and the most testbed time of the measurement."""
+
+HAND_OVER_S = 20.0
+"""Real time that nodes have for their last snapshot and records, beyond what the bytes take."""
+
+HAND_OVER_BYTES_PER_S = 20e6
+RECORD_BYTES = 250
+"""What the record of one message takes, at most."""
+
+TESTING_NICENESS = 19
+"""Models are tested with what is left of the host."""
+
+STALL_S = 60.0
+"""Real time without any progress after which a run has come to rest, beyond what its slowest step takes."""
+
+
+def run_processes(plan: Plan, options: RunOptions) -> RunOutcome:
+    """Run one experiment with a process a node.
+
+    Raises:
+        ConfigError, DataError: The experiment cannot start; nothing is left behind.
+        RunnerError: The results cannot be written; what was written stays valid.
+    """
+    progress = Progress(options.progress)
+    with naming(plan.place):
+        _check(plan)
+    prepared = prepare(
+        plan,
+        data_root=options.data_root,
+        workers=options.workers,
+        niceness=TESTING_NICENESS,
+        command=options.command,
+        report=progress.preparing,
+    )
+    try:
+        with signals_held():
+            dilation = _dilation(plan, prepared, progress)
+            about = environment(seed=plan.config.seed, data_source=prepared.dataset.source)
+            about["time_dilation"] = dilation
+        with stop_on_signals(lambda: run.request_stop()):
+            writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
+            run = _Run(plan, prepared, progress, dilation, writer)
+            with progress:
+                return run.execute()
+    finally:
+        prepared.trainer.close()
+
+
+def _check(plan: Plan) -> None:
+    config = plan.config
+    if config.nodes < 1:
+        raise ConfigError(f"nodes={config.nodes}: must be at least 1")
+    base = config.processes.base_port
+    if base is not None and base + config.nodes - 1 > 65_535:
+        raise ConfigError(
+            f"processes.base_port={base}: must be at most {65_536 - config.nodes} for {config.nodes} nodes"
+        )
+
+
+def _dilation(plan: Plan, prepared: Prepared, progress: Progress) -> float:
+    """The file's, or what this host needs."""
+    if plan.config.time_dilation is not None:
+        return plan.config.time_dilation
+    progress.preparing("measuring a local step")
+    cores = usable_cores()
+    step_s = measure_step_seconds(prepared.trainer, workers=prepared.workers)
+    advice = recommend(plan, prepared.trainer.tensor_sizes, step_seconds=step_s, cores=cores)
+    progress.note(f"time dilation {advice.dilation:g}: {advice.reasons[-1]}")
+    return advice.dilation
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A node as the runner knows it."""
+
+    handle: NodeHandle
+    status: NodeStatus
+    before: NodeStatus
+    died: str = ""
+
+
+class _StopRequested(Exception):
+    """The user wants the run to end."""
+
+
+class _Run:
+    """One run in progress."""
+
+    def __init__(self, plan: Plan, prepared: Prepared, progress: Progress, dilation: float, writer: RunWriter) -> None:
+        self._plan = plan
+        self._prepared = prepared
+        self._progress = progress
+        self._dilation = dilation
+        self._writer = writer
+        self._nodes: dict[NodeId, _Watched] = {}
+        self._measurements: dict[NodeId, dict[str, Any]] = {}
+        self._figures: dict[NodeId, dict[str, Any]] = {}
+        self._records: dict[NodeId, bytes] = {}
+        self._pending: dict[int, Sample] = {}
+        self._last: Sample | None = None
+        self._clock: Clock | None = None
+        self._ended_ns: int | None = None
+        self._stop_requested = False
+        self._skip_tests = False
+        self._testing = False
+        self._pressure: tuple[float | None, float | None] = (None, None)
+        self._emulator_statistics: EmulatorStatistics | None = None
+        self._began = time.perf_counter()
+
+    def request_stop(self) -> None:
+        """End in good order; called by a signal's handler."""
+        self._stop_requested = True
+
+    def execute(self) -> RunOutcome:
+        """Run, and write what comes of it."""
+        error: RunnerError | None = None
+        path = self._writer.path
+        self._snapshots = Snapshots.create(path / "snapshots")
+        self._logs = path / "logs"
+        self._logs.mkdir()
+        try:
+            self._run_nodes()
+            self._test_rest()
+        except _StopRequested:
+            self._test_rest()
+        except (RunnerError, TransportError) as failure:
+            error = None if self._stop_requested else RunnerError(str(failure))
+            self._test_rest()
+        return self._conclude(error)
+
+    def _run_nodes(self) -> None:
+        plan, count = self._plan, self._plan.config.nodes
+        clock = Clock(time.monotonic_ns(), self._dilation)
+        with signals_held():
+            emulator = start_emulator(plan.network, clock, count)
+        handles: list[NodeHandle] = []
+        try:
+            with signals_held():
+                specs = [self._spec(node, clock) for node in range(count)]
+                handles = fork_nodes(specs, self._prepared.learner, emulator, self._prepared.trainer, self._logs)
+            preparing = [NodeStatus(handle.node, Phase.PREPARING) for handle in handles]
+            self._nodes = {
+                handle.node: _Watched(handle, status, status) for handle, status in zip(handles, preparing, strict=True)
+            }
+            asyncio.run(self._supervise(emulator))
+        finally:
+            for handle in handles:
+                handle.kill()
+            self._emulator_statistics = emulator.stop()
+
+    def _spec(self, node: int, clock: Clock) -> NodeSpec:
+        config, plan = self._plan.config, self._plan
+        base = config.processes.base_port
+        return NodeSpec(
+            node=NodeId(node),
+            run_id=self._writer.path.name,
+            algorithm=self._prepared.algorithms[node],
+            network=plan.network,
+            compute=plan.compute,
+            seed=config.seed,
+            dtype=config.wire.dtype,
+            emulator_clock=clock,
+            host=HOST,
+            port=0 if base is None else base + node,
+            evaluation_interval_ns=s_to_ns(config.evaluation.interval_s),
+            evaluate_after_training=config.evaluation.model == "after_training",
+            end_ns=plan.end_ns,
+            max_rounds=config.stop.rounds,
+            keep_messages=config.output.messages,
+            start_timeout_s=self._start_timeout_s,
+            beginning=Beginning(self._prepared.trainer.initial_params()),
+        )
+
+    @property
+    def _start_timeout_s(self) -> float:
+        config = self._plan.config
+        return config.processes.start_timeout_s + START_A_NODE_S * config.nodes
+
+    # -- the nodes' life -------------------------------------------------------------------------------------
+
+    async def _supervise(self, emulator: EmulatorHandle) -> None:
+        config = self._plan.config
+        server = ControlServer(
+            self._writer.path.name,
+            config.nodes,
+            status_period_s=STATUS_PERIOD_S,
+            on_status=self._on_status,
+            on_snapshot=self._snapshots.keep,
+            on_records=self._on_records,
+            on_session_end=lambda node: None,  # its process says more
+        )
+        address = await server.start(HOST, 0)
+        for watched in self._nodes.values():
+            watched.handle.tell_address(address)
+        try:
+            self._progress.preparing(f"starting {config.nodes} nodes")
+            await self._while_watching(server.reached("ready", self._start_timeout_s), emulator)
+            await self._measure(server, emulator)
+            self._start(server)
+            await self._until_end(server, emulator)
+        finally:
+            await self._end(server)
+
+    async def _while_watching(self, work: Awaitable[None], emulator: EmulatorHandle) -> None:
+        """Wait for something before the start, where a node's end is a failure."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=TICK_S)
+                self._look_at_processes(emulator)
+                for node, watched in self._nodes.items():
+                    if watched.died:
+                        raise RunnerError(f"node {node} {watched.died} before the start{_words(watched.handle)}")
+                if self._stop_requested:
+                    raise _StopRequested
+            task.result()
+        finally:
+            task.cancel()
+
+    def _look_at_processes(self, emulator: EmulatorHandle) -> list[NodeId]:
+        """Find out who has ended; returns the nodes that have since the last look."""
+        if emulator.exit_code() is not None:
+            raise RunnerError(f"the link emulator ended with code {emulator.exit_code()}")
+        died = []
+        for node, watched in self._nodes.items():
+            if not watched.died and watched.handle.poll() is not None:
+                watched.died = watched.handle.how_it_ended()
+                died.append(node)
+        return died
+
+    async def _measure(self, server: ControlServer, emulator: EmulatorHandle) -> None:
+        """Let all nodes measure their links at the same time, training meanwhile."""
+        if self._plan.config.nodes == 1:
+            return
+        self._progress.preparing("measuring the links")
+        least, most = MEASURE_TESTBED_S
+        duration_s = min(most, max(least, MEASURE_REAL_S / self._dilation))
+        server.command(MeasureCommand(s_to_ns(duration_s)))
+        block_s = ns_to_s(max(self._plan.compute.step_ns) * self._plan.config.algorithm.local_steps)
+        longest_s = self._dilation * (duration_s + 3 * self._round_trip_s + 2 * block_s) + 30.0
+        await self._while_watching(self._all_measured(longest_s), emulator)
+
+    async def _all_measured(self, within_s: float) -> None:
+        until_s = time.monotonic() + within_s
+        while missing := self._nodes.keys() - self._measurements.keys():
+            if time.monotonic() > until_s:
+                names = ", ".join(str(node) for node in sorted(missing)[:5])
+                raise RunnerError(
+                    f"the links of {len(missing)} nodes ({names}) were not measured within {within_s:.0f} s"
+                )
+            await asyncio.sleep(0.02)
+
+    @property
+    def _round_trip_s(self) -> float:
+        latency_ns = self._plan.network.latency_ns
+        return 2 * ns_to_s(latency_ns if isinstance(latency_ns, int) else int(latency_ns.max()))
+
+    def _start(self, server: ControlServer) -> None:
+        lead_ns = s_to_ns(0.3 + 0.01 * self._plan.config.nodes)
+        monotonic_ns = time.monotonic_ns() + lead_ns
+        self._clock = Clock(monotonic_ns, self._dilation)
+        server.command(StartCommand(time.time_ns() + lead_ns, monotonic_ns))
+        for time_ns, change in self._plan.network.changes:
+            if self._plan.end_ns is not None and time_ns >= self._plan.end_ns:
+                continue
+            shape = LinkShape(None if change.mbps == inf else change.mbps)
+            if change.kind == "up":
+                update, node = LinkUpdate(None, up=shape), change.source
+            elif change.kind == "down":
+                update, node = LinkUpdate(None, down=shape), change.destination
+            else:
+                update, node = LinkUpdate(NodeId(change.destination), up=shape), change.source
+            server.command(UpdateLinksCommand(time_ns, (update,)), [NodeId(node)])
+
+    async def _until_end(self, server: ControlServer, emulator: EmulatorHandle) -> None:
+        assert self._clock is not None
+        end_ns = self._plan.end_ns
+        self._moved_s, self._moved = time.monotonic(), -1
+        self._pressure = (_cpu_pressure(), None)
+        while not self._stop_requested:
+            await asyncio.sleep(TICK_S)
+            for node in self._look_at_processes(emulator):
+                self._on_death(node, server)
+            self._show()
+            if self._plan.config.evaluation.live:
+                self._test_next()
+            now_ns = self._clock.now_ns()
+            alive = [watched.status for watched in self._nodes.values() if not watched.died]
+            if end_ns is not None and now_ns >= end_ns:
+                self._ended_ns = end_ns
+                break
+            if all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
+                break
+            for status in alive:
+                if status.phase is Phase.FAILED:
+                    raise RunnerError(f"node {status.node}: {status.failure}")
+            self._check_progress(alive)
+        if self._ended_ns is None:
+            self._ended_ns = max(0, self._clock.now_ns())
+        self._pressure = (self._pressure[0], _cpu_pressure())
+        if self._stop_requested:
+            raise _StopRequested
+
+    def _on_death(self, node: NodeId, server: ControlServer) -> None:
+        watched = self._nodes[node]
+        server.forget(node)
+        policy = self._plan.config.processes.on_node_death
+        waits = self._plan.algorithm.needs_every_message
+        words = _words(watched.handle)
+        if watched.status.phase is Phase.FAILED and watched.status.failure:
+            words = f": {watched.status.failure}"
+        if policy == "fail" or (policy == "auto" and waits):
+            why = f"; {self._plan.config.algorithm.kind} waits for every message" if waits else ""
+            raise RunnerError(f"node {node} {watched.died}{why}{words}")
+        if all(other.died for other in self._nodes.values()):
+            raise RunnerError(f"all nodes have ended; the last, node {node}, {watched.died}{words}")
+        self._progress.note(f"node {node} {watched.died}; going on without it{words}")
+
+    def _check_progress(self, alive: list[NodeStatus]) -> None:
+        """End a run in which nothing moves, for longer than its slowest step can take."""
+        moved = sum(status.local_steps + status.messages_sent + status.messages_received for status in alive)
+        if moved != self._moved:
+            self._moved_s, self._moved = time.monotonic(), moved
+            return
+        resting_s = time.monotonic() - self._moved_s
+        if resting_s > STALL_S + self._dilation * self._slowest_s:
+            raise RunnerError(f"nothing has moved for {resting_s:.0f} s of real time: every node waits for another one")
+
+    @property
+    def _slowest_s(self) -> float:
+        """The longest that one node may rightly be silent, testbed seconds."""
+        plan = self._plan
+        rates = np.concatenate([plan.network.up_mbps, plan.network.down_mbps])
+        slowest = float(rates.min())
+        model_s = 0.0
+        if isfinite(slowest):
+            if slowest == 0:
+                return inf  # parked until a change, which may never come
+            model_s = 4 * self._prepared.facts.num_params / mbps_to_bytes_per_ns(slowest) / NS_PER_S
+        block_s = ns_to_s(max(plan.compute.step_ns) * plan.config.algorithm.local_steps)
+        return 2 * (block_s + plan.config.nodes * model_s) + self._round_trip_s
+
+    async def _end(self, server: ControlServer) -> None:
+        """Stop the nodes, collect what they recorded, end those that do not end by themselves."""
+        begun = self._clock is not None
+        messages = sum(
+            watched.status.messages_sent + watched.status.messages_cancelled for watched in self._nodes.values()
+        )
+        models = 4 * self._prepared.facts.num_params * self._plan.config.nodes
+        grace_s = HAND_OVER_S + (2 * models + RECORD_BYTES * messages) / HAND_OVER_BYTES_PER_S if begun else 2.0
+        by_rounds = self._ended_ns is not None and self._ended_ns != self._plan.end_ns and not self._stop_requested
+        server.command(StopCommand("the run is over", s_to_ns(grace_s), by_rounds))
+        handles = [watched.handle for watched in self._nodes.values()]
+        until_s = time.monotonic() + grace_s + 3.0
+        while any(handle.poll() is None for handle in handles) and time.monotonic() < until_s:
+            await asyncio.sleep(0.02)
+        for handle in handles:
+            if handle.poll() is None:
+                self._progress.note(f"node {handle.node} did not end within {grace_s:.0f} s and was killed")
+                handle.kill()
+        await server.stop(0.5)
+        self._snapshots.close_with_final()
+
+    # -- what nodes say --------------------------------------------------------------------------------------
+
+    def _on_status(self, status: NodeStatus) -> None:
+        watched = self._nodes[status.node]
+        if status.time_ns > watched.status.time_ns:
+            watched.before = watched.status
+        watched.status = status
+
+    def _on_records(self, node: NodeId, name: str, data: bytes) -> None:
+        match name:
+            case "messages":
+                self._records[node] = data
+            case "figures":
+                self._figures[node] = json.loads(data)
+            case "measurement":
+                self._measurements[node] = json.loads(data)
+
+    def _show(self) -> None:
+        assert self._clock is not None
+        statuses = [watched.status for watched in self._nodes.values()]
+        self._progress.update(
+            Snapshot(
+                time_ns=max(0, min(self._clock.now_ns(), self._plan.end_ns or self._clock.now_ns())),
+                end_ns=self._plan.end_ns,
+                wall_s=time.perf_counter() - self._began,
+                rounds_min=min(status.rounds for status in statuses),
+                rounds_max=max(status.rounds for status in statuses),
+                delivered=sum(status.messages_received for status in statuses),
+                bytes_sent=sum(status.sent_bytes for status in statuses),
+                sample=self._last,
+                nodes=tuple(self._row(watched) for watched in self._nodes.values()),
+            )
+        )
+
+    def _row(self, watched: _Watched) -> NodeRow:
+        status, before = watched.status, watched.before
+        seconds = ns_to_s(status.time_ns - before.time_ns)
+
+        def mbps(now: int, then: int) -> float | None:
+            return (now - then) * 8e-6 / seconds if seconds > 0 and before.time_ns >= 0 else None
+
+        return NodeRow(
+            node=status.node,
+            state=watched.died or status.phase.value,
+            rounds=status.rounds,
+            loss=status.training_loss,
+            up_mbps=mbps(status.sent_bytes, before.sent_bytes),
+            down_mbps=mbps(status.received_bytes, before.received_bytes),
+            queued=status.outbox_messages,
+            straggler=status.node in self._plan.stragglers,
+            failed=bool(watched.died) or status.phase is Phase.FAILED,
+        )
+
+    # -- testing the models ------------------------------------------------------------------------------------
+
+    def _test_next(self) -> None:
+        """Take in results; have one more instant tested when nothing is under way."""
+        self._take_results(wait=False)
+        if not self._pending:
+            alive = frozenset(int(node) for node, watched in self._nodes.items() if not watched.died)
+            time_ns = self._snapshots.next_complete(alive)
+            if time_ns is not None:
+                self._pending[time_ns] = self._snapshots.submit(time_ns, self._prepared.trainer)
+
+    def _test_rest(self) -> None:
+        """Test what is left; a second request to stop leaves the rest on the disk."""
+        asked_before = self._stop_requested
+        self._stop_requested = False
+        said = False
+        while True:
+            self._take_results(wait=False)
+            time_ns = self._snapshots.next_any()
+            if time_ns is None and not self._pending:
+                break
+            if self._stop_requested:
+                break
+            if time_ns is not None and not self._pending:
+                if not said:
+                    self._progress.preparing("testing the models")
+                    said = True
+                self._pending[time_ns] = self._snapshots.submit(time_ns, self._prepared.trainer)
+            time.sleep(0.005)
+        self._stop_requested = asked_before or self._stop_requested
+
+    def _take_results(self, *, wait: bool) -> None:
+        for time_ns, evaluations in self._prepared.trainer.collect(wait=wait):
+            self._last = with_results(self._pending.pop(time_ns), evaluations)
+            self._snapshots.tested(self._last)
+            self._writer.add(self._last)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def _conclude(self, error: RunnerError | None) -> RunOutcome:
+        status: Status = "failed" if error else "interrupted" if self._stop_requested else "done"
+        totals = self._totals(status, error)
+        messages = None
+        if self._plan.config.output.messages and self._records:
+            try:
+                messages = join(self._records)
+                totals = count_replaced(totals, messages)
+            except ProtocolError as failure:
+                self._progress.note(str(failure))
+        fidelity = None
+        if self._measurements or self._plan.config.nodes == 1:
+            fidelity = judge(self._measured(), allowed=self._plan.config.fidelity.allow_unfaithful)
+        try:
+            summary = self._writer.finish(totals, messages, fidelity=fidelity)
+            if status == "done":
+                self._snapshots.remove()
+                if not any(watched.died for watched in self._nodes.values()):
+                    shutil.rmtree(self._logs, ignore_errors=True)
+            else:
+                self._snapshots.drop_before_last(self._plan.config.nodes)
+            _report(self._writer.path)
+        except RunnerError as failure:
+            raise error or failure from failure
+        return RunOutcome(self._writer.path, status, summary, totals.error, fidelity)
+
+    def _totals(self, status: Status, error: RunnerError | None) -> RunTotals:
+        network, end_ns = self._plan.network, self._ended_ns or 0
+        counted = [self._counters(node) for node in sorted(self._nodes)]
+        counters = add_up(counted, network.header_bytes)
+        up, down = utilization(
+            network, [node.bytes_sent for node in counted], [node.bytes_received for node in counted], end_ns
+        )
+        if not counted:
+            up = down = None
+        return RunTotals(
+            status=status,
+            time_ns=end_ns,
+            bytes=counters.bytes,
+            messages=counters.messages,
+            train_steps=sum(node.local_steps for node in counted),
+            wall_s=time.perf_counter() - self._began,
+            uplink_utilization=up,
+            downlink_utilization=down,
+            error=None if error is None else str(error),
+        )
+
+    def _counters(self, node: NodeId) -> Any:
+        """What a node counted; of one that died, what it said last."""
+        figures = self._figures.get(node)
+        if figures is not None:
+            return SimpleNamespace(**figures["counters"])
+        status = self._nodes[node].status
+        payload = max(0, status.sent_bytes - status.messages_sent * self._plan.network.header_bytes)
+        return SimpleNamespace(
+            queued=status.messages_sent + status.messages_cancelled + status.outbox_messages,
+            sent=status.messages_sent,
+            sent_control=0,
+            delivered=status.messages_received,
+            aggregated=0,
+            cancelled=status.messages_cancelled,
+            aborted=0,
+            lost=0,
+            bytes_sent=status.sent_bytes,
+            payload_sent=payload,
+            bytes_wasted=0,
+            bytes_lost=0,
+            bytes_received=status.received_bytes,
+            local_steps=status.local_steps,
+        )
+
+    def _measured(self) -> Measured:
+        return Measured(
+            time_dilation=self._dilation,
+            links=None if self._plan.config.nodes == 1 else tuple(self._links()),
+            nodes=tuple(self._node_figures(node, figures) for node, figures in sorted(self._figures.items())),
+            emulator=_emulator_figures(self._emulator_statistics),
+            died={
+                int(node): watched.died
+                for node, watched in self._nodes.items()
+                if watched.died and node not in self._figures
+            },
+            deaths_allowed=self._plan.config.processes.on_node_death == "continue",
+            cpu_pressure=self._pressure,
+        )
+
+    def _links(self) -> Iterator[MeasuredLink]:
+        network = self._plan.network
+        for source, measured in sorted(self._measurements.items()):
+            destination = int(measured["peer"])
+            mbps = requested_mbps(network, source, destination)
+            arrived = self._measurements.get(NodeId(destination), {})
+            achieved = arrived.get("received_mbps") if arrived.get("received_from") == source else None
+            trips = np.array(measured["round_trips_ms"])
+            there, back = network.pair(source, destination), network.pair(destination, source)
+            yield MeasuredLink(
+                source=int(source),
+                destination=destination,
+                requested_mbps=None if mbps == inf else mbps,
+                achieved_mbps=achieved if mbps else 0.0,
+                requested_rtt_ms=requested_round_trip_ms(network, source, destination),
+                rtt_p50_ms=float(np.median(trips)) if trips.size else None,
+                rtt_p99_ms=float(np.percentile(trips, 99)) if trips.size else None,
+                probes=int(trips.size),
+                rtt_jitter_ms=float(np.hypot(there.jitter_ms, back.jitter_ms)),
+            )
+
+    def _node_figures(self, node: NodeId, figures: dict[str, Any]) -> NodeFigures:
+        counters = figures["counters"]
+        return NodeFigures(
+            node=int(node),
+            blocks=counters["rounds"] - figures["first_round"],
+            declared_ns=counters["declared_ns"],
+            overruns=counters["overruns"],
+            overrun_ns=counters["overrun_ns"],
+            in_flight_bytes_max=figures["in_flight_bytes_max"],
+            in_flight_bound_bytes=figures["in_flight_bound_bytes"],
+            loop_late_p99_ns=figures["loop_late_p99_ns"],
+            arrivals=figures["arrivals"],
+            late_p99_ns=figures["late_p99_ns"],
+            late_max_ns=figures["late_max_ns"],
+            change_late_max_ns=figures["change_late_max_ns"],
+            memory_bytes=figures["memory_bytes"] or None,
+        )
+
+
+def _emulator_figures(statistics: EmulatorStatistics | None) -> EmulatorFigures | None:
+    if statistics is None:
+        return None
+    wake = statistics.wakeup_lateness_ns
+    return EmulatorFigures(
+        transfers=statistics.starts,
+        late_starts=statistics.excessive_delays,
+        wake_p50_ns=wake.p50,
+        wake_p99_ns=wake.p99,
+        wake_max_ns=wake.max,
+        change_late_max_ns=statistics.change_lateness_ns_max if statistics.changes else None,
+        cpu_s=statistics.cpu_s,
+    )
+
+
+def _words(handle: NodeHandle) -> str:
+    words = handle.last_words()
+    return f"; it said last: {words}" if words else ""
+
+
+def _cpu_pressure() -> float | None:
+    """Share of the last ten seconds in which some process waited for a core, percent; None where the kernel is mute."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        first = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
+        return float(first.split("avg10=")[1].split()[0])
+    return None
+
+
+def _report(path: Path) -> None:
+    """Write the report, once the results are safe on the disk."""
+    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
+    from orchestrator.report.page import write_report
+
+    write_report(load_run(path))
