@@ -159,7 +159,9 @@ class PeerClient:
         self.frames_lost = 0
         self.frames_rejected = 0
         self._node = node
-        self._hello = Hello(wire_version=WIRE_VERSION, run_id=run_id, sender=node, plan_id=plan_id)
+        self._hello = Hello(
+            wire_version=WIRE_VERSION, run_id=run_id, sender=node, plan_id=plan_id, window_bytes=window_bytes
+        )
         self._on_acknowledged = on_acknowledged
         self._on_lost = on_lost
         self._on_echo = on_echo

@@ -35,6 +35,11 @@ METHOD = f"/{SERVICE}/Exchange"
 HELLO_WITHIN_S = 10.0
 """A stream that has not greeted by then is ended."""
 
+RECEIPT_DELAY_S = 0.001
+"""How long a receipt may wait for others, so that one tells of many frames."""
+RECEIPT_SHARE = 8
+"""It does not wait when this part of the sender's window is untold, for then it may be what the sender waits for."""
+
 _LOG = logging.getLogger(__name__)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
@@ -86,19 +91,30 @@ class _Stream:
     State:
         frames, frame_bytes, frames_rejected: The receipt's running totals.
         echoes: To be sent, in order; emptied by the writer.
-        wake: Set when there is something to tell.
+        untold_bytes: Of frames in the totals that no receipt has told yet.
+        receipt_bytes: When so many are untold, a receipt is sent at once.
+        timer: Sends a receipt that waits for others; None when none waits.
+        wake: Set when there is something to tell now.
         ended: Why this side ended it; empty while it did not.
     """
 
-    __slots__ = ("context", "echoes", "ended", "frame_bytes", "frames", "frames_rejected", "sender", "task", "wake")
+    __slots__ = (
+        "context", "echoes", "ended", "frame_bytes", "frames", "frames_rejected", "receipt_bytes", "sender", "task",
+        "timer", "untold_bytes", "wake",
+    )  # fmt: skip
 
-    def __init__(self, sender: NodeId, context: WireContext, task: "asyncio.Task[Any] | None") -> None:
+    def __init__(
+        self, sender: NodeId, context: WireContext, window_bytes: int, task: "asyncio.Task[Any] | None"
+    ) -> None:
         self.sender = sender
         self.context = context
         self.task = task
         self.frames = 0
         self.frame_bytes = 0
         self.frames_rejected = 0
+        self.untold_bytes = 0
+        self.receipt_bytes = window_bytes // RECEIPT_SHARE
+        self.timer: asyncio.TimerHandle | None = None
         self.echoes: deque[Echo] = deque()
         self.wake = asyncio.Event()
         self.ended = ""
@@ -114,7 +130,25 @@ class _Stream:
         """A frame has been handed over or rejected: the next receipt covers it."""
         self.frames += 1
         self.frame_bytes += frame_bytes
-        self.wake.set()
+        self.untold_bytes += frame_bytes
+        if self.untold_bytes >= self.receipt_bytes:
+            self.wake.set()
+        elif self.timer is None:
+            self.timer = asyncio.get_running_loop().call_later(RECEIPT_DELAY_S, self.wake.set)
+
+    def receipt(self) -> bytes:
+        """The totals as they are now, and one echo if there is any."""
+        self.wake.clear()
+        self.untold_bytes = 0
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        receipt = Receipt(frames=self.frames, frame_bytes=self.frame_bytes, frames_rejected=self.frames_rejected)
+        if self.echoes:
+            receipt.echo.CopyFrom(self.echoes.popleft())
+        if self.echoes:
+            self.wake.set()
+        return receipt.SerializeToString()
 
 
 _Held: TypeAlias = "tuple[_Stream, Arrival | ProbeInfo]"
@@ -236,7 +270,8 @@ class PeerServer:
         if refusal or not isinstance(hello, Hello):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
         sender = NodeId(hello.sender)
-        stream = _Stream(sender, replace(self._wire, senders=frozenset((sender,))), asyncio.current_task())
+        of_sender = replace(self._wire, senders=frozenset((sender,)))
+        stream = _Stream(sender, of_sender, hello.window_bytes, asyncio.current_task())
         older = self._streams.get(sender)
         if older is not None:
             older.end("a newer stream of the same node")
@@ -252,6 +287,8 @@ class PeerServer:
             await context.abort(grpc.StatusCode.ABORTED, stream.ended)
         finally:
             writer.cancel()
+            if stream.timer is not None:
+                stream.timer.cancel()
             if self._streams.get(sender) is stream:
                 del self._streams[sender]
 
@@ -378,13 +415,8 @@ async def _write_receipts(stream: _Stream, context: _Context) -> None:
     Ends after a last receipt when the stream was ended from this side.
     """
     while True:
-        stream.wake.clear()
         last = bool(stream.ended)
-        receipt = Receipt(frames=stream.frames, frame_bytes=stream.frame_bytes, frames_rejected=stream.frames_rejected)
-        if stream.echoes:
-            receipt.echo.CopyFrom(stream.echoes.popleft())
-        await context.write(receipt.SerializeToString())
+        await context.write(stream.receipt())
         if last:
             return
-        if not stream.echoes:
-            await stream.wake.wait()
+        await stream.wake.wait()

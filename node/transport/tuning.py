@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 Options: TypeAlias = list[tuple[str, int]]
 
-HTTP2_WINDOW_BYTES_MIN = 65_536
+HTTP2_WINDOW_BYTES_MIN = 1 << 20
 """HTTP/2's default; gRPC does not go below it."""
 HTTP2_WINDOW_BYTES_MAX = 16 * 2**20
 HTTP2_FRAME_BYTES = 1 << 20

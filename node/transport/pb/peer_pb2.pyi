@@ -20,16 +20,18 @@ class Envelope(_message.Message):
     def __init__(self, frame: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., number: _Optional[int] = ..., due_ns: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("wire_version", "run_id", "sender", "plan_id")
+    __slots__ = ("wire_version", "run_id", "sender", "plan_id", "window_bytes")
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
     wire_version: int
     run_id: str
     sender: int
     plan_id: int
-    def __init__(self, wire_version: _Optional[int] = ..., run_id: _Optional[str] = ..., sender: _Optional[int] = ..., plan_id: _Optional[int] = ...) -> None: ...
+    window_bytes: int
+    def __init__(self, wire_version: _Optional[int] = ..., run_id: _Optional[str] = ..., sender: _Optional[int] = ..., plan_id: _Optional[int] = ..., window_bytes: _Optional[int] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("sequence", "sent_ns", "padding")
