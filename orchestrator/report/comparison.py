@@ -1,19 +1,26 @@
 """A comparison of runs as text: a row a run. Draws nothing, so that a table on the terminal needs no matplotlib."""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from orchestrator.analysis import ComparedRun, Comparison
+from orchestrator.fidelity import is_unfaithful
 from orchestrator.report.text import format_bytes, headline_text
 from orchestrator.results.reader import Run
 
+UNFAITHFUL_MARK: Final = "UNFAITHFUL "
+"""Before the name of a run that its host could not keep up with, wherever it is compared."""
+
 
 def unique_labels(runs: Sequence[Run]) -> list[str]:
-    """A label a run: its name, with its directory's name where two share one."""
+    """A label a run: its name, with its directory's name where two share one, and a mark where it is unfaithful."""
     names = [run.label for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name} ({run.path.name.removeprefix(name).strip('-') or index})"
-        for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1)
-    ]
+    labels = []
+    for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
+        detail = run.path.name.removeprefix(name).strip("-") or index
+        mark = UNFAITHFUL_MARK if is_unfaithful(run.fidelity) else ""
+        labels.append(mark + (name if names.count(name) == 1 else f"{name} ({detail})"))
+    return labels
 
 
 def comparison_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:

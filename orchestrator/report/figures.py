@@ -170,13 +170,14 @@ def _by_group(run: Run, column: str) -> Picture | None:
 
 
 def _rounds_by_node(run: Run) -> Picture | None:
-    if run.nodes is None:
+    if run.nodes is None or not run.nodes["node"].size:
         return None
-    last = run.nodes["time_ns"] == run.nodes["time_ns"].max()
-    nodes, rounds = run.nodes["node"][last], run.nodes["rounds"][last]
+    # Each node's own last line: one that died is missing from later evaluations. Lines are in order of time.
+    nodes, first = np.unique(run.nodes["node"][::-1], return_index=True)
+    rounds = run.nodes["rounds"][::-1][first]
     figure, axes = new_figure()
     _bars_by_node(run, axes, nodes, rounds.astype(np.float64), "rounds completed", whole=True)
-    return Picture("Rounds per node", to_svg(figure), "Rounds completed at the last evaluation.")
+    return Picture("Rounds per node", to_svg(figure), "Rounds completed at a node's last evaluation.")
 
 
 def _queue_length(run: Run) -> Picture | None:
@@ -402,7 +403,7 @@ def _bars_by_node(
             axes.bar(nodes[inside], values[inside], width=0.8, color=GROUP_COLORS[name], label=name)
         axes.set_xlabel("node")
         axes.set_ylabel(label)
-        axes.set_xlim(-0.8, len(nodes) - 0.2)
+        axes.set_xlim(-0.8, max(run.facts.nodes, int(nodes.max()) + 1) - 0.2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(False, axis="x")
         axes.yaxis.set_major_locator(MaxNLocator(integer=whole, nbins=6))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from node.core.errors import ConfigError
 from orchestrator.analysis import Comparison
+from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.report.comparison import comparison_table, unique_labels
 from orchestrator.report.drawing import (
     BLUE,
@@ -83,6 +84,11 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
         header=header,
         rows=[(_look(index)[0], row) for index, row in enumerate(rows)],
         runs=list(zip(labels, runs, strict=True)),
+        unfaithful=[
+            (label, unfaithful_reasons(run.fidelity))
+            for label, run in zip(labels, runs, strict=True)
+            if is_unfaithful(run.fidelity)
+        ],
         pictures=pictures,
     )
 

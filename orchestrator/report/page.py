@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import yaml
 
 from orchestrator.analysis import best_index
+from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.report.drawing import Picture
 from orchestrator.report.figures import DATA_FIGURES, LEARNING_FIGURES, LINKS_FIGURES, MESSAGES_FIGURES, NODES_FIGURES
 from orchestrator.report.templates import template
-from orchestrator.report.text import clock_name, format_bytes, format_duration, headline_text, metric_name
+from orchestrator.report.text import clock_name, format_bytes, format_duration, headline_text, human, metric_name
 from orchestrator.results.files import write_file
 from orchestrator.results.reader import Run
 
@@ -21,6 +23,22 @@ class Section:
 
     title: str
     pictures: tuple[Picture, ...]
+
+
+CHECKS_SHOWN: Final = 12
+"""Checks that passed beyond so many are folded away: a network of regions has hundreds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """One line of the table of checks, as text."""
+
+    name: str
+    requested: str
+    achieved: str
+    tolerance: str
+    ok: bool
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +78,13 @@ def render_report(run: Run) -> str:
         metric=metric_name(run.metric),
         sections=[section for section in sections if section.pictures],
         fidelity=run.fidelity,
+        unfaithful=is_unfaithful(run.fidelity),
+        allowed=bool((run.fidelity or {}).get("allowed")),
+        reasons=unfaithful_reasons(run.fidelity),
+        died=_died(run),
+        checks=_checks(run),
+        checks_shown=CHECKS_SHOWN,
+        unjudged=_unjudged(run),
         environment=run.environment,
         experiment=None
         if run.experiment is None
@@ -107,6 +132,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     ]
     if facts.num_params:
         rows.append(("parameters", f"{facts.num_params:,}"))
+    dilation = (run.fidelity or {}).get("time_dilation")
+    if isinstance(dilation, float | int):
+        rows.append(("time dilation", f"{dilation:g} real seconds a testbed second"))
     # The runner's own words win over ours where both tell the same thing.
     rows = [row for row in rows if row[0] not in facts.details] + list(facts.details.items())
     if "train_steps" in summary:
@@ -134,3 +162,43 @@ def _targets(run: Run) -> list[tuple[str, str, str]]:
         if time is None:
             break
     return rows
+
+
+def _checks(run: Run) -> list[CheckRow]:
+    """What the fidelity record compared, failures first; empty where it only states something."""
+    rows = (run.fidelity or {}).get("checks")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return []
+
+    def figure(row: Mapping[str, Any], which: str) -> str:
+        value, unit = row.get(which), row.get("unit", "")
+        return "not measured" if value is None else f"{human(value)} {unit}"
+
+    checks = [
+        CheckRow(
+            name=str(row.get("name", "")),
+            requested=figure(row, "requested"),
+            achieved=figure(row, "achieved"),
+            tolerance=str(row.get("tolerance", "")),
+            ok=bool(row.get("ok")),
+            note=str(row.get("note", "")),
+        )
+        for row in rows
+    ]
+    return sorted(checks, key=lambda check: check.ok)
+
+
+def _died(run: Run) -> str:
+    """The nodes that died and how, in words; empty if none did."""
+    died = (run.fidelity or {}).get("died")
+    if not isinstance(died, dict):
+        return ""
+    return "; ".join(f"node {node} {how}" for node, how in died.items())
+
+
+def _unjudged(run: Run) -> dict[str, Any]:
+    """What the fidelity record tells besides its checks."""
+    fidelity = run.fidelity or {}
+    figures = fidelity.get("figures")
+    told: dict[str, Any] = {name: fidelity[name] for name in ("links", "time_dilation") if name in fidelity}
+    return told | (figures if isinstance(figures, dict) else {})

@@ -24,8 +24,9 @@ def summarize(
     totals: RunTotals,
     curve: Mapping[str, Float64Vector],
     messages: Mapping[str, Column] | None,
+    rounds: int,
 ) -> JsonObject:
-    """The figures of a run, as in ``summary.json``.
+    """The figures of a run, as in ``summary.json``; ``rounds`` are those of all nodes at their last evaluation.
 
     Staleness is in rounds of the receiver; age is from a message's queueing to its aggregation, in seconds.
     """
@@ -67,7 +68,6 @@ def summarize(
         summary["downlink_utilization_mean"] = _mean_or_none(totals.downlink_utilization)
     if messages is not None:
         aggregated = np.asarray(messages["aggregated_ns"]) >= 0
-        rounds = curve["rounds_mean"][-1] * facts.nodes if values.size else 0.0
         summary["aggregated_per_round"] = int(aggregated.sum()) / rounds if rounds else None
         summary["staleness"] = _by_sender(facts, messages, staleness(messages), aggregated)
         summary["age_s"] = _by_sender(facts, messages, age_s(messages), aggregated)

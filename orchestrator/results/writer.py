@@ -23,6 +23,7 @@ import yaml
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
+from orchestrator.fidelity import stamp
 from orchestrator.results.files import plain, reason, to_json, write_atomically, write_file
 from orchestrator.results.schema import (
     CURVE_COLUMNS,
@@ -121,9 +122,17 @@ class RunWriter:
         if fidelity is not None:
             _write(self.path / "fidelity.json", to_json(fidelity))
         curve = {name: _float_column([row[name] for row in self._curve_rows]) for name in CURVE_COLUMNS}
-        summary = summarize(self._facts, totals, curve, messages)
+        summary = summarize(self._facts, totals, curve, messages, self._rounds())
+        summary["fidelity"] = stamp(fidelity)
         _write(self.path / "summary.json", to_json(summary))
         return summary
+
+    def _rounds(self) -> int:
+        """Rounds of all nodes, of one that died those it had completed when it was seen last."""
+        last: dict[int, int] = {}
+        for row in self._node_rows:
+            last.update(zip(row["node"].tolist(), row["rounds"].tolist(), strict=True))
+        return sum(last.values())
 
     def _append(self, line: str) -> None:
         path = self.path / "curve.csv"
@@ -195,8 +204,8 @@ def _curve_row(
 ) -> dict[str, float | int | None]:
     """One line of ``curve.csv``. None where a figure does not apply, which is not the same as NaN."""
     slow = np.isin(columns["node"], sorted(stragglers))
-    # Without stragglers there are no two groups to tell apart.
-    fast = ~slow if slow.any() else np.zeros_like(slow)
+    # Without stragglers there are no two groups to tell apart. Stragglers that have all died leave the other group.
+    fast = ~slow if stragglers else np.zeros_like(slow)
     accuracy, loss, rounds = columns["accuracy"], columns["loss"], columns["rounds"]
     trained = columns["train_loss"][~np.isnan(columns["train_loss"])]
     everyone = np.ones_like(slow)

@@ -1,5 +1,7 @@
 """Made-up runs for the tests of results, analysis, report and progress. No training, no clock."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +150,23 @@ def write_run(
     name: str = "synthetic",
     status: Any = "done",
     error: str | None = None,
+    fidelity: Mapping[str, Any] = FIDELITY,
+    runtime: str = "simulation",
+    dies: Mapping[int, int] | None = None,
 ) -> Path:
-    """A whole run directory."""
-    writer = RunWriter.create(root, facts(nodes=nodes, metric=metric, slow=slow, name=name), EXPERIMENT, ENVIRONMENT)
+    """A whole run directory.
+
+    ``dies`` gives, for nodes that die, the first evaluation that they miss.
+    """
+    described = replace(facts(nodes=nodes, metric=metric, slow=slow, name=name), runtime=runtime)
+    writer = RunWriter.create(root, described, EXPERIMENT, ENVIRONMENT)
     for index in range(samples):
-        writer.add(sample(index, nodes=nodes, slow=slow, speed=speed))
+        taken = sample(index, nodes=nodes, slow=slow, speed=speed)
+        alive = tuple(entry for entry in taken.nodes if index < (dies or {}).get(entry.node, samples))
+        writer.add(replace(taken, nodes=alive))
     writer.finish(
         totals(nodes=nodes, slow=slow, status=status, error=error),
         messages(num_messages, nodes=nodes, slow=slow),
-        FIDELITY,
+        fidelity,
     )
     return writer.path

@@ -4,15 +4,18 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 from node.core.errors import ConfigError
 from orchestrator.analysis import compare
+from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
 from orchestrator.report.comparison import comparison_table, unique_labels
 from orchestrator.report.overlay import render_comparison, write_comparison
-from orchestrator.report.page import render_report, write_report
+from orchestrator.report.page import CHECKS_SHOWN, render_report, write_report
 from orchestrator.report.text import format_bytes, format_duration
 from orchestrator.results.reader import load_run
 from orchestrator.results.writer import RunWriter
@@ -169,3 +172,98 @@ def test_amounts_read_well() -> None:
         "2.5 GB",
     ]
     assert [format_duration(s) for s in (41.23, 725, 11_520)] == ["41.2 s", "12 min 5 s", "3 h 12 min"]
+
+
+LINK = MeasuredLink(0, 1, 12.0, 11.9, 2.0, 2.1, 4.0, 100)
+NODE = NodeFigures(0, 100, 10**10, 0, 0, 72_000, 108_000, 10**5, 5_000, 10**6, 10**7)
+
+
+def judged(
+    *, links: int = 1, slow: int = 0, died: dict[int, str] | None = None, allowed: bool = False
+) -> dict[str, Any]:
+    """A fidelity record of links of different rates, the first of which may be too slow."""
+    rates = [(12.0 + index, (6.0 if index < slow else 11.9) + index) for index in range(links)]
+    measured = tuple(replace(LINK, requested_mbps=wanted, achieved_mbps=got) for wanted, got in rates)
+    return judge(Measured(2.0, measured, (NODE,), died=died or {}), allowed=allowed)
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a second, and has tests of its own."""
+    for group in ("LEARNING", "NODES", "MESSAGES", "LINKS", "DATA"):
+        monkeypatch.setattr(f"orchestrator.report.page.{group}_FIGURES", ())
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_an_unfaithful_run_cannot_be_overlooked(tmp_path: Path) -> None:
+    record = judged(links=3, slow=2, died={4: "killed by <signal> 9"}, allowed=True)
+    page = render_report(load_run(write_run(tmp_path, runtime="processes", fidelity=record)))
+    assert "<title>UNFAITHFUL: synthetic</title>" in page
+    stamp, tiles = page.index("UNFAITHFUL RUN"), page.index('class="tiles"')
+    assert stamp < tiles
+    assert "<li>rate, links of 12 Mbit/s and 2 ms: 6 Mbit/s, requested 12 Mbit/s (tolerance: 3 %)</li>" in page[:tiles]
+    assert "it was allowed to end so" in page[:tiles]
+    assert "node 4 killed by &lt;signal&gt; 9" in page[:tiles]
+    assert page.count("✗ FAILED") == 3
+    assert "2 real seconds a testbed second" in page
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_faithful_run_shows_its_checks_and_no_stamp(tmp_path: Path) -> None:
+    page = render_report(load_run(write_run(tmp_path, runtime="processes", fidelity=judged(links=9))))
+    assert "UNFAITHFUL" not in page
+    assert "FAILED" not in page
+    assert "Nodes died" not in page
+    assert "<td>3 %</td><td>ok</td>" in page
+    assert "11.9 Mbit/s" in page
+    assert f"{3 * 9 + 3 - CHECKS_SHOWN} more checks that passed" in page
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_what_failed_comes_first_however_many_checks_there_are(tmp_path: Path) -> None:
+    record = judged(links=40, died={4: "ended"})
+    page = render_report(load_run(write_run(tmp_path, runtime="processes", fidelity=record)))
+    table = page[page.index('class="checks"') :]
+    assert table.index("nodes that died") < table.index("rate, links of 12 Mbit/s")
+    many = render_report(load_run(write_run(tmp_path, runtime="processes", fidelity=judged(links=40, slow=40))))
+    assert f"and {40 - CHECKS_SHOWN} more: see Fidelity" in many
+    assert many.count("✗ FAILED") == 40
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("record", [{}, {"verdict": "unfaithful"}, {"checks": 3}, {"checks": ["x"], "died": []}])
+def test_a_fidelity_record_of_another_shape_is_shown_as_it_is(record: dict[str, Any], tmp_path: Path) -> None:
+    page = render_report(load_run(write_run(tmp_path, samples=2, fidelity=record)))
+    assert ("UNFAITHFUL RUN" in page) == ("verdict" in record)
+
+
+def test_a_comparison_marks_what_is_unfaithful(tmp_path: Path) -> None:
+    records = (judged(slow=1), judged())
+    paths = [write_run(tmp_path, name=name, fidelity=r) for name, r in zip(("bad", "good"), records, strict=True)]
+    runs = [load_run(path, messages=False) for path in paths]
+    assert unique_labels(runs) == ["UNFAITHFUL bad", "good"]
+    page = render_comparison(runs, compare(runs))
+    assert page.index("UNFAITHFUL RUNS AMONG THEM") < page.index("<svg")
+    assert "<li>UNFAITHFUL bad: rate, links of 12 Mbit/s" in page
+    assert "UNFAITHFUL RUNS" not in render_comparison(runs[1:], compare(runs[1:]))
+
+
+def test_nodes_that_died_keep_their_last_figures(tmp_path: Path) -> None:
+    dies = {0: 3, 1: 3, 5: 0}  # both stragglers, and one that was never evaluated
+    run = load_run(write_run(tmp_path, dies=dies, runtime="processes"))
+    page = render_report(run)
+    for title in TITLES:
+        assert f"<h3>{title}</h3>" in page
+    assert np.isfinite(run.curve["accuracy_mean_fast"]).all()
+    assert np.isfinite(run.curve["accuracy_mean_stragglers"]).tolist() == [True] * 3 + [False] * 8
+    assert run.summary is not None
+    assert run.messages is not None
+    averaged = int((run.messages["aggregated_ns"] >= 0).sum())
+    rounds = 2 * 10 + 3 * 200  # at 0.5 a second until 20 s, at 2 until 100 s
+    assert run.summary["aggregated_per_round"] == pytest.approx(averaged / rounds)
+
+
+def test_a_run_whose_nodes_all_died_has_a_report(tmp_path: Path) -> None:
+    page = render_report(load_run(write_run(tmp_path, dies=dict.fromkeys(range(6), 4))))
+    assert "<h3>Rounds per node</h3>" in page
+    render_report(load_run(write_run(tmp_path, dies=dict.fromkeys(range(6), 0))))
