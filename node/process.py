@@ -51,19 +51,25 @@ from node.transport.control_values import (
     StartCommand,
     StopCommand,
     UpdateLinksCommand,
+    some_nodes,
 )
+from node.transport.delay import Lateness
 from node.transport.server import Arrival, PeerServer, ProbeInfo
 
 QUEUE_FRAMES_MIN = 64
 """Frames of one peer that may wait for their due instant, at least; more where the links hold more."""
 
+OPENING = (1 << 64) - 1
+"""Number of the probe that opens a stream; it is answered at once."""
+
+OPEN_AGAIN_S = 5.0
+"""After so long without an answer an opening probe is sent again, real time."""
+
+STREAMS_OPENED_MAX = 128
+"""Streams that are opened before the start, at most; others when they are needed first."""
+
 LOOP_CHECK_S = 0.05
 """How often the loop's lateness is measured, real time."""
-
-HAND_OVER_S = 30.0
-"""Real time for the last snapshot and the records, beyond what their size takes at :data:`UPLOAD_BYTES_PER_S`."""
-
-UPLOAD_BYTES_PER_S = 20e6
 
 EXIT_FAILED = 1
 EXIT_ORPHANED = 3
@@ -179,6 +185,7 @@ class _Node:
         self._clock: Clock | None = None  # of the experiment, once its start is known
         self._offset_ns = 0  # the emulator's time minus the experiment's
         self._measurement: Measurement | None = None
+        self._unopened: set[NodeId] = set()  # neighbors whose stream is not open yet
         self._pictures: asyncio.Queue[Picture] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_late_ns = array("q")
@@ -253,6 +260,8 @@ class _Node:
         self._spawn(self._watch_loop())
         self._set_phase(Phase.WAITING)
         self._client.set_addresses(await self._control.barrier("ready", spec.start_timeout_s))
+        await self._open_streams()
+        await self._control.barrier("connected", spec.start_timeout_s)
         command = await self._ended
         if command is None:
             return EXIT_ORPHANED
@@ -264,10 +273,33 @@ class _Node:
                 await self._hand_over(final=command.snapshot)
         return 0
 
+    async def _open_streams(self) -> None:
+        """Open the streams to the neighbors, so that no message of the experiment has to wait for a connection.
+
+        Raises:
+            TransportError: A neighbor did not answer in time.
+        """
+        spec = self._spec
+        neighbors = {*spec.algorithm.context.neighbors[:STREAMS_OPENED_MAX]}
+        if spec.network.num_nodes > 1:
+            neighbors.add(NodeId((spec.node + 1) % spec.network.num_nodes))  # the links are measured along this ring
+        self._unopened = {NodeId(peer) for peer in neighbors}
+        until_s = self._loop.time() + spec.start_timeout_s
+        while self._unopened:
+            for peer in sorted(self._unopened):  # again, where an attempt failed
+                self._client.probe(peer, OPENING, 0, 0, 0)
+            again_s = self._loop.time() + OPEN_AGAIN_S
+            while self._unopened and self._loop.time() < again_s:
+                await asyncio.sleep(0.01)
+            if self._unopened and self._loop.time() > until_s:
+                raise TransportError(f"{some_nodes(sorted(self._unopened))} cannot be reached")
+
     def _begin(self, clock: Clock) -> None:
         """The common instant has come."""
         spec = self._spec
         self._set_phase(Phase.RUNNING)
+        self._server.lateness = Lateness()  # what came before was measurement
+        self._loop_late_ns = array("q")
         self._spawn(self._upload_pictures())
         self._driver.start(
             spec.beginning.params,
@@ -458,6 +490,9 @@ class _Node:
             self._driver.received(arrival.sender, arrival.message, arrival.number, arrival.due_ns)
 
     def _on_probe(self, sender: NodeId, probe: ProbeInfo) -> None:
+        if probe.sequence == OPENING:
+            self._server.echo(sender, probe.sequence, probe.sent_ns, 0)
+            return
         if self._clock is not None:
             return  # too late to matter
         if self._measurement is None:
@@ -465,7 +500,9 @@ class _Node:
         self._measurement.probe_arrived(sender, probe.sequence, probe.sent_ns, probe.padding_bytes)
 
     def _on_echo(self, peer: NodeId, echo: EchoInfo) -> None:
-        if self._measurement is not None:
+        if echo.sequence == OPENING:
+            self._unopened.discard(peer)
+        elif self._measurement is not None:
             self._measurement.echo_arrived(echo.sequence)
 
     def _wire_context(self) -> WireContext:

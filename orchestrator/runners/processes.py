@@ -269,7 +269,8 @@ class _Run:
             watched.handle.tell_address(address)
         try:
             self._progress.preparing(f"starting {config.nodes} nodes")
-            await self._while_watching(server.reached("ready", self._start_timeout_s), emulator)
+            for point in ("ready", "connected"):
+                await self._while_watching(server.reached(point, self._start_timeout_s), emulator)
             await self._measure(server, emulator)
             self._start(server)
             await self._until_end(server, emulator)
