@@ -34,7 +34,6 @@ from node.emulation.records import (
     AT_ONCE,
     DATAGRAM_BYTES,
     RECORD_BYTES,
-    RECORDS_PER_DATAGRAM,
     Abort,
     Change,
     Notice,
@@ -54,10 +53,13 @@ LATENESS_MAX_S = 0.05
 WIRE_BYTES_MAX = 1 << 40
 """No transfer is larger."""
 
-TRANSFERS_MAX = 4_096
+TRANSFERS_MAX = 1_024
 """No node has more transfers under way."""
 
-_UNREAD_RECORDS_MAX = 2 * TRANSFERS_MAX
+WAITING_MAX = 65_536
+"""No node has more requests waiting for their time: changes of capacity that lie ahead."""
+
+_UNREAD_RECORDS_MAX = 8 * TRANSFERS_MAX
 _STATS, _STOP = b"stats", b"stop"
 
 
@@ -69,16 +71,18 @@ class _Node:
         flows: Its transfers under way, by its own numbers.
         unsent: Notices that the socket has not taken yet.
         blocked: Whether the socket was full and is watched for writing.
+        waiting: How many of its requests have not taken effect.
         asked_ns: When its last start or abort took effect; they take effect in the order in which it sent them.
     """
 
-    __slots__ = ("asked_ns", "blocked", "flows", "socket", "unsent")
+    __slots__ = ("asked_ns", "blocked", "flows", "socket", "unsent", "waiting")
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
         self.flows: dict[int, Flow] = {}
         self.unsent = bytearray()
         self.blocked = False
+        self.waiting = 0
         self.asked_ns = AT_ONCE
 
 
@@ -187,10 +191,11 @@ class LinkEmulator:
             self._forget(index)
             return
         for request in decode_requests(datagram):
-            if request is None or not self._allowed(index, request):
+            if request is None or node.waiting == WAITING_MAX or not self._allowed(index, request):
                 self._ignored += 1
             else:
-                self._push(self._effective_ns(node, request), index, request)
+                node.waiting += 1
+                heappush(self._heap, (self._effective_ns(node, request), next(self._order), index, request))
 
     def _allowed(self, index: int, request: Request) -> bool:
         """Whether a request makes sense and the node has a right to it, apart from its number."""
@@ -243,9 +248,6 @@ class LinkEmulator:
     def _schedule(self, finish_ns: int, flow: Flow) -> None:
         heappush(self._heap, (finish_ns, next(self._order), flow.source, flow))
 
-    def _push(self, at_ns: int, index: int, request: Request) -> None:
-        heappush(self._heap, (at_ns, next(self._order), index, request))
-
     def _advance(self) -> None:
         """Let everything happen that is due, in order of time as far as it is known."""
         heap = self._heap
@@ -253,17 +255,18 @@ class LinkEmulator:
             at_ns, _, index, what = heappop(heap)
             if isinstance(what, Flow):
                 self._end(what, at_ns)
-            elif index in self._nodes:
+            elif (node := self._nodes.get(index)) is not None:
+                node.waiting -= 1
                 match what:
                     case Start():
-                        self._start(index, what, at_ns)
+                        self._start(index, node, what, at_ns)
                     case Abort(number, _):
-                        self._abort(index, number, at_ns)
+                        self._abort(node, number, at_ns)
                     case Change(_, change):
                         self._change(change, at_ns)
 
-    def _start(self, index: int, start: Start, at_ns: int) -> None:
-        flows = self._nodes[index].flows
+    def _start(self, index: int, node: _Node, start: Start, at_ns: int) -> None:
+        flows = node.flows
         if start.number in flows or len(flows) >= TRANSFERS_MAX:
             self._ignored += 1
             return
@@ -281,8 +284,8 @@ class LinkEmulator:
         told_ns = self._now_ns if unlimited else at_ns
         self._tell(flow, Notice(False, flow.number, told_ns, flow.size))
 
-    def _abort(self, index: int, number: int, at_ns: int) -> None:
-        flow = self._nodes[index].flows.get(number)
+    def _abort(self, node: _Node, number: int, at_ns: int) -> None:
+        flow = node.flows.get(number)
         if flow is None:  # it has ended and the node will hear of it
             return
         self._aborts += 1
@@ -315,8 +318,8 @@ class LinkEmulator:
             node = self._nodes[index]
             try:
                 while node.unsent:
-                    node.socket.send(node.unsent[: RECORDS_PER_DATAGRAM * RECORD_BYTES])
-                    del node.unsent[: RECORDS_PER_DATAGRAM * RECORD_BYTES]
+                    node.socket.send(node.unsent[:DATAGRAM_BYTES])
+                    del node.unsent[:DATAGRAM_BYTES]
             except BlockingIOError:
                 if len(node.unsent) > _UNREAD_RECORDS_MAX * RECORD_BYTES:
                     self._forget(index)

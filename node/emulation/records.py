@@ -13,11 +13,11 @@ from node.core.links import CapacityChange
 RECORD_BYTES = 32
 """The size of every record in both directions."""
 
-DATAGRAM_BYTES = 64 * 1024
-"""No datagram is longer."""
-
 RECORDS_PER_DATAGRAM = 256
 """How many a sender puts into one datagram at most."""
+
+DATAGRAM_BYTES = RECORDS_PER_DATAGRAM * RECORD_BYTES
+"""No datagram is longer; what is longer is cut."""
 
 AT_ONCE = -(1 << 63)
 """As the time of an abort: when the emulator reads it."""
@@ -38,7 +38,7 @@ class Start(NamedTuple):
         number: The sender's name for it, not in use by another of its transfers.
         receiver: The receiving node.
         wire_bytes: Bytes on the wire, >= 1.
-        ready_ns: When the uplink was free and the message was there.
+        ready_ns: When the uplink was free and the message was there; not ahead.
     """
 
     number: int
@@ -52,7 +52,7 @@ class Abort(NamedTuple):
 
     Attributes:
         number: As in its start.
-        at_ns: When, or :data:`AT_ONCE`.
+        at_ns: When, or :data:`AT_ONCE`; not ahead.
     """
 
     number: int

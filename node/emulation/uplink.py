@@ -8,8 +8,6 @@ from node.core.links import CapacityChange
 from node.emulation.records import (
     AT_ONCE,
     DATAGRAM_BYTES,
-    RECORD_BYTES,
-    RECORDS_PER_DATAGRAM,
     Abort,
     Change,
     Request,
@@ -73,7 +71,7 @@ class EmulatedUplink:
 
         Args:
             number: As in its start.
-            at_ns: Testbed time; None: when the emulator reads it.
+            at_ns: Testbed time, not ahead; None: when the emulator reads it.
         """
         self._send(Abort(number, AT_ONCE if at_ns is None else at_ns))
 
@@ -113,11 +111,10 @@ class EmulatedUplink:
 
     def _flush(self) -> None:
         """Hand the socket what it takes, in order."""
-        size = RECORDS_PER_DATAGRAM * RECORD_BYTES
         try:
             while self._unsent:
-                self._socket.send(self._unsent[:size])
-                del self._unsent[:size]
+                self._socket.send(self._unsent[:DATAGRAM_BYTES])
+                del self._unsent[:DATAGRAM_BYTES]
         except BlockingIOError:
             pass
         except OSError:  # it is gone, and the reader will find out
