@@ -61,45 +61,60 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")
 
 @app.command()
 def run(
-    file: ExperimentFile,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="The experiment file (YAML).")] = None,
     runtime: Annotated[str | None, typer.Option(help="Where the nodes run.")] = None,
     overrides: Overrides = None,
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run's folder is made.")] = Path(
-        "runs"
-    ),
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the run's folder is made. [default: runs]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
     data_root: DataRoot = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Training processes; 0 trains in the main one. [default: all cores]")
     ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run, in its directory.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment and write its results."""
-    plan = _read_plan(file, overrides, runtime, seed)
+    """Run an experiment and write its results, or go on with an interrupted run."""
+    if resume is not None:
+        given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seed}
+        refused = ", ".join(name for name, value in given.items() if value is not None)
+        if refused:
+            raise ConfigError(f"--resume={resume}: goes on with the experiment as it was; must be without {refused}")
+    elif file is None:
+        raise ConfigError("Missing argument 'FILE' (or --resume RUN)")
+    else:
+        plan = _read_plan(file, overrides, runtime, seed)
     _check_data_root(data_root)
     from orchestrator.runners.base import RunOptions, signals_held
 
     with signals_held():  # importing torch takes seconds
         from orchestrator.environment import usable_cores
-        from orchestrator.runners.simulation import run_simulation
+        from orchestrator.fidelity import exit_code, unfaithful_reasons
+        from orchestrator.runners.start import resume_run, start_run
 
-    outcome = run_simulation(
-        plan,
-        RunOptions(
-            out=out_dir,
-            data_root=data_root,
-            workers=usable_cores() if workers is None else workers,
-            progress="json" if as_json else "auto",
-            command=shlex.join(["fragmesh", *sys.argv[1:]]),
-        ),
+    options = RunOptions(
+        out=out_dir or Path("runs"),
+        data_root=data_root,
+        workers=usable_cores() if workers is None else workers,
+        progress="json" if as_json else "auto",
+        command=shlex.join(["fragmesh", *sys.argv[1:]]),
     )
+    if resume is not None:
+        outcome = resume_run(resume, options)
+    else:
+        outcome = start_run(plan, options)
     if as_json:
         _print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
     else:
         _print_outcome(outcome.summary, outcome.path)
     if outcome.error is not None:
         _print_error("failed:", outcome.error)
-    raise typer.Exit({"done": 0, "interrupted": 130, "failed": 3}[outcome.status])
+    for reason in unfaithful_reasons(outcome.fidelity):
+        _print_error("unfaithful:", reason)
+    raise typer.Exit({"done": exit_code(outcome.fidelity), "interrupted": 130, "failed": 3}[outcome.status])
 
 
 @app.command()

@@ -215,14 +215,15 @@ class PoolTrainer:
 
     def begin(self, node: NodeId, params: Vector, first_step: int, count: int) -> None:
         """See Trainer."""
-        self._check_usable()
+        assert not self._closed, "the trainer is closed"
         assert node not in self._outstanding, f"node {node} is already training"
         before = self.momentum(node)
         if before is not None:
             self._momentum_before[node] = before
         self._outstanding.add(node)
         self._memory.row(node)[:] = params
-        self._post(self._train_write, _TASK.pack(node, first_step, count, node))
+        with contextlib.suppress(RunnerError):  # finish tells, where nobody is in the middle of anything
+            self._post(self._train_write, _TASK.pack(node, first_step, count, node))
 
     def finish(self, node: NodeId) -> TrainingResult:
         """See Trainer."""

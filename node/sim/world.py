@@ -9,11 +9,9 @@ free, transmitted at the rate that the network grants, in flight for the link's 
 ends with the local steps that it began with.
 """
 
-import itertools
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, assert_never
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
+from node.core.counters import Counters, add_up
 from node.core.effects import (
     Addressed,
     Aggregated,
@@ -45,21 +44,6 @@ from node.sim.trace import Trace
 
 NO_ROW = 0
 """Without a trace, messages are numbered from here on: the numbers mean nothing."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What happened to messages and bytes so far, over all nodes.
-
-    ``payload``, ``metadata`` (headers) and ``control`` (headers of messages without values) count when a
-    message's last byte left its sender; ``retransmitted`` is what loss added on the wire; ``wasted`` counts the
-    transmitted part of aborted messages. Their sum is all that was sent. ``bytes_lost`` is the part of it that
-    no receiver saw because the message was lost.
-    """
-
-    messages: dict[str, int]
-    bytes: dict[str, int]
-    bytes_lost: int
 
 
 class Arrivals:
@@ -107,6 +91,7 @@ class SimulatedNode:
         bytes_sent, payload_sent, bytes_wasted, bytes_lost, bytes_received: Bytes so far. ``bytes_sent`` is all
             that left the node, wasted or not; ``sent``, ``payload_sent`` count whole messages only.
         training: Local steps are outstanding.
+        block: How many local steps were asked for last; ``local_steps`` counts them from then on.
         finished: Asked for more local steps than the stop rule allows; it only listens and sends.
     """
 
@@ -115,6 +100,7 @@ class SimulatedNode:
         "aggregated",
         "algorithm",
         "arrivals",
+        "block",
         "bytes_lost",
         "bytes_received",
         "bytes_sent",
@@ -150,6 +136,7 @@ class SimulatedNode:
         self.arrivals = Arrivals()
         self.rounds = 0
         self.local_steps = 0
+        self.block = 0
         self.train_loss = float("nan")
         self.training = False
         self.finished = False
@@ -201,7 +188,7 @@ class World:
         self._after_steps = after_steps
         self._header_bytes = network.header_bytes
         self._heap: list[Entry] = []
-        self._sequence = itertools.count()
+        self._sequence = 0
         self._network = FluidNetwork(network, self._schedule_transfer_end)
         self._deliveries = DeliveryModel(network, seed)
         self._unfinished = len(self.nodes)
@@ -212,24 +199,7 @@ class World:
     @property
     def counters(self) -> Counters:
         """Messages and bytes so far, over all nodes."""
-
-        def total(name: str) -> int:
-            return sum(getattr(node, name) for node in self.nodes)
-
-        names = ("queued", "sent", "delivered", "aggregated", "cancelled", "aborted", "lost")
-        payload, wasted, control = total("payload_sent"), total("bytes_wasted"), total("sent_control")
-        headers = total("sent") * self._header_bytes
-        return Counters(
-            messages={name: total(name) for name in names},
-            bytes={
-                "payload": payload,
-                "metadata": headers - control * self._header_bytes,
-                "control": control * self._header_bytes,
-                "retransmitted": total("bytes_sent") - wasted - payload - headers,
-                "wasted": wasted,
-            },
-            bytes_lost=total("bytes_lost"),
-        )
+        return add_up(self.nodes, self._header_bytes)
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -287,7 +257,8 @@ class World:
         return False
 
     def _push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
-        heappush(self._heap, (time_ns, event_class, node, next(self._sequence), payload))
+        self._sequence += 1
+        heappush(self._heap, (time_ns, event_class, node, self._sequence, payload))
 
     def _change_capacity(self, change: CapacityChange) -> None:
         match change.kind:
@@ -329,13 +300,18 @@ class World:
                 self._unfinished -= 1
             return
         node.training = True
+        node.block = count
         self._trainer.begin(node.index, params, node.local_steps, count)
         node.local_steps += count
         self._push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
 
     def _steps_done(self, node: SimulatedNode) -> None:
         self._hand_over_arrivals(node)
-        result = self._trainer.finish(node.index)
+        try:
+            result = self._trainer.finish(node.index)
+        except RunnerError:
+            self._push(self.now_ns, STEPS_DONE, node.index, None)  # it did not happen: the world can still be saved
+            raise
         node.training = False
         node.rounds += 1
         node.train_loss = result.loss
@@ -343,6 +319,12 @@ class World:
         self._execute(node, node.algorithm.handle(LocalStepsDone(result.params), self.now_ns))
         if self._after_steps is not None:
             self._after_steps()
+
+    def begin_again(self) -> None:
+        """Begin the local steps that are outstanding, with a trainer that does not know of them."""
+        for node in self.nodes:
+            if node.training:
+                self._trainer.begin(node.index, node.params, node.local_steps - node.block, node.block)
 
     # -- effects ---------------------------------------------------------------------------------------------
 
@@ -419,7 +401,8 @@ class World:
             transfers.append(flow)
 
     def _schedule_transfer_end(self, finish_ns: int, flow: Flow) -> None:
-        heappush(self._heap, (finish_ns, TRANSFER_ENDED, flow.source, next(self._sequence), flow))
+        self._sequence = sequence = self._sequence + 1  # as in _push, written out: it is called for every transfer
+        heappush(self._heap, (finish_ns, TRANSFER_ENDED, flow.source, sequence, flow))
 
     def _transfer_ended(self, flow: Flow) -> None:
         node = self.nodes[flow.source]
@@ -446,7 +429,7 @@ class World:
             arrivals.messages.append(message)
             arrivals.details.extend((arrival_ns, node.index, row))
         else:
-            heappush(self._heap, (arrival_ns, DELIVERY, receiver, next(self._sequence), flow))
+            self._push(arrival_ns, DELIVERY, receiver, flow)
         if node.outbox:
             self._pull(node)
 

@@ -1,6 +1,7 @@
 """Writing a run directory: line by line while the run goes, the rest when it ends."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -37,19 +38,28 @@ from orchestrator.results.schema import (
 )
 from orchestrator.results.summary import summarize
 
+END_FILES: Final = ("summary.json", "nodes.parquet", "messages.parquet", "links.csv", "fidelity.json", "report.html")
+"""What is written when a run ends, however it ends."""
+
 MIN_FREE_BYTES: Final = 16 * 1024 * 1024
 """A run does not start with less free space than this for its results."""
 
 
 class RunWriter:
-    """Writes one run directory. Made by :meth:`create`."""
+    """Writes one run directory, which nobody else writes meanwhile. Made by :meth:`create` or :meth:`reopen`."""
 
     def __init__(self, path: Path, facts: RunFacts) -> None:
-        """Store; use :meth:`create`."""
+        """Take the directory; use :meth:`create`.
+
+        Raises:
+            ConfigError: A run is writing it.
+        """
         self.path = path
         """The run directory."""
         self._facts = facts
+        self._lock: int | None = _lock(path)
         self._complete_bytes = 0  # length of curve.csv up to its last complete line
+        self._complete = hashlib.sha256()  # of these bytes
         self._node_rows: list[dict[str, Column]] = []  # one entry a sample: columns of nodes.parquet
         self._curve_rows: list[dict[str, float | int | None]] = []
 
@@ -76,9 +86,67 @@ class RunWriter:
                 _write(path / "partition.csv", _partition_csv(facts))
             writer._append(",".join(CURVE_COLUMNS) + "\n")
         except RunnerError as error:
+            writer.close()
             shutil.rmtree(path, ignore_errors=True)
             raise ConfigError(f"out={root}: cannot be written: {error}") from error
         return writer
+
+    @classmethod
+    def reopen(
+        cls, path: Path, facts: RunFacts, state: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> "RunWriter":
+        """Go on with a run from where :meth:`state` was asked for.
+
+        What was written later is removed, until it is written again: lines of the curve, and what only an end writes.
+
+        Args:
+            path: The run directory.
+            facts: Those of the run.
+            state: From :meth:`state`.
+            environment: What ``environment.json`` says now; replaces what it said.
+
+        Raises:
+            ConfigError: A run is writing the directory, its curve is another one, or it cannot be written.
+        """
+        writer = cls(path, facts)
+        curve, complete_bytes = path / "curve.csv", state["curve_bytes"]
+        try:
+            with curve.open("rb") as file:
+                writer._complete.update(file.read(complete_bytes))
+            if writer._complete.hexdigest() != state["curve_sha256"]:
+                raise ConfigError(f"{curve}: changed since the run was interrupted")
+            _write(path / "environment.json", to_json(environment))
+            for name in END_FILES:
+                (path / name).unlink(missing_ok=True)
+            os.truncate(curve, complete_bytes)
+        except (OSError, RunnerError) as error:
+            writer.close()
+            raise ConfigError(f"{path}: cannot be continued: {reason(error)}") from error
+        except ConfigError:
+            writer.close()
+            raise
+        writer._complete_bytes = complete_bytes
+        writer._node_rows = [state["nodes"]] if state["nodes"] else []
+        rows = zip(*(state["curve"][name].tolist() for name in CURVE_COLUMNS), strict=True)
+        writer._curve_rows = [dict(zip(CURVE_COLUMNS, row, strict=True)) for row in rows]
+        return writer
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`reopen` needs, of plain values and arrays."""
+        return {
+            "curve_bytes": self._complete_bytes,
+            "curve_sha256": self._complete.hexdigest(),
+            "curve": self._curve_columns(),
+            "nodes": {name: np.concatenate([row[name] for row in self._node_rows]) for name in NODE_COLUMNS}
+            if self._node_rows
+            else {},
+        }
+
+    def close(self) -> None:
+        """Let others write the directory. May be called twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def add(self, sample: Sample) -> None:
         """Append one evaluation to ``curve.csv``.
@@ -121,11 +189,13 @@ class RunWriter:
             _write(self.path / "links.csv", _links_csv(totals.uplink_utilization, totals.downlink_utilization))
         if fidelity is not None:
             _write(self.path / "fidelity.json", to_json(fidelity))
-        curve = {name: _float_column([row[name] for row in self._curve_rows]) for name in CURVE_COLUMNS}
-        summary = summarize(self._facts, totals, curve, messages, self._rounds())
+        summary = summarize(self._facts, totals, self._curve_columns(), messages, self._rounds())
         summary["fidelity"] = stamp(fidelity)
         _write(self.path / "summary.json", to_json(summary))
         return summary
+
+    def _curve_columns(self) -> dict[str, Float64Vector]:
+        return {name: _float_column([row[name] for row in self._curve_rows]) for name in CURVE_COLUMNS}
 
     def _rounds(self) -> int:
         """Rounds of all nodes, of one that died those it had completed when it was seen last."""
@@ -153,6 +223,23 @@ class RunWriter:
         except OSError as error:
             raise RunnerError(f"{path}: cannot be written: {reason(error)}") from error
         self._complete_bytes += len(data)
+        self._complete.update(data)
+
+
+def _lock(path: Path) -> int:
+    """Keep others from writing a run directory until the descriptor is closed or this process has ended."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {reason(error)}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(f"{path}: the run is under way, in another process") from None
+    except OSError:
+        pass  # a file system without locks
+    return descriptor
 
 
 def experiment_hash(resolved_experiment: Mapping[str, Any]) -> str:

@@ -3,29 +3,40 @@
 Advances the world from one evaluation to the next. At each it looks at all nodes' models off the clock: the
 consensus distance at once, accuracy and loss through the training workers, which test models only while they
 have no training to do. Lines of the curve are written in order as they become known.
+
+A run that is interrupted leaves a checkpoint, from which :func:`resume_simulation` goes on: the results are then those
+of a run that was not interrupted, to the byte. Nothing is waited for. Local steps and tests that are under way are
+begun again.
 """
 
+import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from node.core.errors import RunnerError
+from node.core.errors import ConfigError, RunnerError
 from node.core.links import NetworkPlan
 from node.core.messages import MessageState
+from node.core.state import LEAVE_NOTHING, Classes, State
 from node.core.training import Evaluation, TrainerAndEvaluator
 from node.core.types import Float64Vector, NodeId, Vector
 from node.core.units import ns_to_s, s_to_ns
+from node.learning.datasets import resolve_data_root
+from node.sim.checkpoint import restore_world, save_world
 from node.sim.world import World
-from orchestrator.environment import environment
-from orchestrator.plan import Plan
+from orchestrator.config import read_experiment
+from orchestrator.environment import environment, versions
+from orchestrator.plan import Plan, make_plan
 from orchestrator.prepare import Prepared, prepare
 from orchestrator.progress import Progress, Snapshot
-from orchestrator.results.reader import load_run
-from orchestrator.results.schema import NodeSample, RunTotals, Sample
+from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
+from orchestrator.results.reader import Run, load_run
+from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
 from orchestrator.runners.base import RunOptions, RunOutcome, Status, signals_held, stop_on_signals
 
@@ -42,6 +53,13 @@ STOP_PATIENCE_S = 3.0
 """How long a run that was asked to stop waits for tests under way, which would be its last lines."""
 
 
+SAVED_CLASSES: Final[Classes] = {NodeSample: LEAVE_NOTHING, Sample: LEAVE_NOTHING}
+"""What the runner itself keeps in a checkpoint, besides plain values."""
+
+DECISIVE_VERSIONS: Final = ("fragmesh", "torch", "numpy")
+"""Packages of which another version may compute something else."""
+
+
 class _StopWaiting(Exception):
     """Raised by the signal handler in a wait that nothing else ends."""
 
@@ -53,6 +71,49 @@ def run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: The experiment cannot start; nothing is left behind.
         RunnerError: The results cannot be written; what was written stays valid.
     """
+    return _run(plan, options, None)
+
+
+def resume_simulation(path: Path, options: RunOptions) -> RunOutcome:
+    """Go on with an interrupted run, in its directory, to what it would have led to.
+
+    Args:
+        path: The run directory.
+        options: ``data_root`` None takes the run's own; ``out`` is not used.
+
+    Raises:
+        ConfigError, DataError: The run cannot go on; nothing has been changed.
+        RunnerError: The results cannot be written; what was written stays valid.
+    """
+    found = load_run(path, messages=False)
+    if found.status == "done":
+        raise ConfigError(f"{path}: the run is complete")
+    about, state = read_checkpoint(path / CHECKPOINT)
+    experiment = path / "experiment.yaml"
+    plan = make_plan(read_experiment(experiment), _recorded_path(found, "base_dir") or path, place=str(experiment))
+    options = replace(
+        options,
+        data_root=options.data_root or _recorded_path(found, "data_root"),
+        command=found.facts.command,
+    )
+    return _run(plan, options, _Saved(found, about, state))
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """An interrupted run: its directory as it was found, and its checkpoint."""
+
+    run: Run
+    about: JsonObject
+    state: State
+
+
+def _recorded_path(run: Run, name: str) -> Path | None:
+    value = (run.environment or {}).get(name)
+    return Path(value) if isinstance(value, str) else None
+
+
+def _run(plan: Plan, options: RunOptions, saved: _Saved | None) -> RunOutcome:
     progress = Progress(options.progress)
     prepared = prepare(
         plan,
@@ -61,24 +122,49 @@ def run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
         command=options.command,
         report=progress.preparing,
     )
+    writer: RunWriter | None = None
     try:
         with signals_held():  # git is asked for the commit
             run = _Run(plan, prepared, progress)
-            about = environment(seed=plan.config.seed, data_source=prepared.dataset.source)
+            about = _environment(plan, prepared, options)
         # From the first file to the last, a signal is a request that leaves a valid result.
         with stop_on_signals(run.request_stop):
-            writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
+            if saved is None:
+                writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
+            else:
+                writer = run.restore(saved, about)
             with progress:
                 return run.execute(writer)
     finally:
+        if writer is not None:
+            writer.close()
         prepared.trainer.close()
 
 
+def _environment(plan: Plan, prepared: Prepared, options: RunOptions) -> JsonObject:
+    """What the run depends on, and where a continuation finds the files that the experiment names."""
+    root = resolve_data_root(options.data_root)
+    return {
+        **environment(seed=plan.config.seed, data_source=prepared.dataset.source),
+        "base_dir": str(Path(plan.place).resolve().parent) if plan.place else None,
+        "data_root": None if root is None else str(root.resolve()),
+    }
+
+
 class _Run:
-    """One simulated run in progress."""
+    """One simulated run in progress.
+
+    State:
+        _next_ns: The next instant of evaluation, which the world has not reached or is at.
+        _simulated: Nothing is left but tests.
+        _ticket: Number of the next evaluation.
+        _pending: Evaluations without results, by number: the sample, and the models that are tested.
+        _saved_s: When the last checkpoint was written.
+    """
 
     def __init__(self, plan: Plan, prepared: Prepared, progress: Progress) -> None:
         self._plan = plan
+        self._prepared = prepared
         self._trainer: TrainerAndEvaluator = prepared.trainer
         self._progress = progress
         self._world = World(
@@ -89,13 +175,18 @@ class _Run:
             seed=plan.config.seed,
             max_rounds=plan.config.stop.rounds,
             keep_messages=plan.config.output.messages,
-            after_steps=self._show_now_and_then,
+            after_steps=self._after_steps,
         )
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
-        self._pending: dict[int, Sample] = {}
+        self._next_ns = 0
+        self._simulated = False
+        self._ticket = 0
+        self._pending: dict[int, tuple[Sample, dict[NodeId, Vector]]] = {}
         self._last: Sample | None = None
         self._only_waiting = False
-        self._began = self._shown_s = time.perf_counter()
+        self._began = self._shown_s = self._saved_s = time.perf_counter()
+        self._writer: RunWriter | None = None
+        self._about: JsonObject | None = None
 
     def execute(self, writer: RunWriter) -> RunOutcome:
         """Simulate, and write what comes of it.
@@ -107,6 +198,7 @@ class _Run:
             RunnerError: The results cannot be written.
         """
         error: RunnerError | None = None
+        self._writer = writer
         try:
             self._simulate(writer)
             self._wait_for_tests(writer)
@@ -114,6 +206,11 @@ class _Run:
         except RunnerError as failure:
             # Workers may have been told to stop as well: that they ended is then no failure.
             error = None if self._world.stop_requested else failure
+        if error or self._world.stop_requested:
+            try:
+                self._save(writer)
+            except RunnerError as failure:
+                error = error or failure
         status: Status = "failed" if error else "interrupted" if self._world.stop_requested else "done"
         totals = self._totals(status, error)
         trace = self._world.trace
@@ -122,6 +219,8 @@ class _Run:
             totals = _count_replaced(totals, messages)
         try:
             summary = writer.finish(totals, messages, fidelity=_fidelity())
+            if status == "done":
+                (writer.path / CHECKPOINT).unlink(missing_ok=True)
             _report(writer.path)
         except RunnerError as failure:
             raise error or failure from failure
@@ -131,18 +230,15 @@ class _Run:
 
     def _simulate(self, writer: RunWriter) -> None:
         interval_ns = s_to_ns(self._plan.config.evaluation.interval_s)
-        ticket, next_ns = 0, 0
-        while True:
-            reached = self._world.advance(next_ns)
+        while not self._simulated:
+            reached = self._world.advance(self._next_ns)
             if self._world.stop_requested and not reached:
                 return
-            self._evaluate(ticket)
+            self._simulated = not reached or self._next_ns >= self._end_ns
+            self._next_ns = min(self._next_ns + interval_ns, self._end_ns)
+            self._evaluate()
             self._write(writer, self._trainer.collect(wait=False))
             self._show()
-            if not reached or next_ns >= self._end_ns:
-                return
-            ticket += 1
-            next_ns = min(next_ns + interval_ns, self._end_ns)
 
     def request_stop(self) -> None:
         """End at the next event; called by a signal's handler."""
@@ -150,9 +246,70 @@ class _Run:
         if self._only_waiting:
             raise _StopWaiting
 
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def restore(self, saved: _Saved, environment: JsonObject) -> RunWriter:
+        """Bring a new run to where another one was saved, and its directory with it.
+
+        Raises:
+            ConfigError: The checkpoint is of another run, or the directory cannot be written; it is as it was.
+        """
+        path = saved.run.path
+        self._refuse_another(saved)
+        try:
+            more = restore_world(self._world, self._trainer, saved.state, SAVED_CLASSES)
+        except ConfigError as error:
+            raise ConfigError(f"{path / CHECKPOINT}: {error}") from error
+        recorded = saved.run.environment or {}
+        again = [*recorded.get("resumed", []), environment]
+        writer = RunWriter.reopen(path, self._prepared.facts, more["writer"], {**recorded, "resumed": again})
+        self._next_ns, self._simulated, self._ticket = more["next_ns"], more["simulated"], more["ticket"]
+        self._began -= more["wall_s"]
+        self._pending = more["pending"]
+        for ticket, (_, models) in self._pending.items():
+            self._trainer.submit(ticket, models)
+        return writer
+
+    def _refuse_another(self, saved: _Saved) -> None:
+        path, about = saved.run.path, self._about_checkpoint()
+        for name, version in about["versions"].items():
+            written = saved.about["versions"].get(name)
+            if written != version:
+                raise ConfigError(f"{path / CHECKPOINT}: made with {name} {written}, this is {version}: would differ")
+        for what, place in (("experiment", path / "experiment.yaml"), ("inputs", "data set, trace or edge list")):
+            if saved.about[what] != about[what]:
+                raise ConfigError(f"{path}: cannot be continued: {place}: changed since the run began")
+
+    def _about_checkpoint(self) -> JsonObject:
+        if self._about is None:
+            found, experiment = versions(), self._plan.config.model_dump_json()
+            self._about = {
+                "versions": {name: found[name] for name in DECISIVE_VERSIONS},
+                "experiment": hashlib.sha256(experiment.encode()).hexdigest(),
+                "inputs": _fingerprint(self._plan, self._prepared),
+            }
+        return self._about
+
+    def _save(self, writer: RunWriter) -> None:
+        """Write a checkpoint. The world is between two events."""
+        self._saved_s = time.perf_counter()
+        more: dict[str, Any] = {
+            "next_ns": self._next_ns,
+            "simulated": self._simulated,
+            "ticket": self._ticket,
+            "pending": self._pending,
+            "wall_s": self._saved_s - self._began,
+            "writer": writer.state(),
+        }
+        write_checkpoint(
+            writer.path / CHECKPOINT,
+            self._about_checkpoint(),
+            save_world(self._world, self._trainer, more, SAVED_CLASSES),
+        )
+
     # -- evaluation ------------------------------------------------------------------------------------------
 
-    def _evaluate(self, ticket: int) -> None:
+    def _evaluate(self) -> None:
         models = self._models()
         nodes = tuple(
             NodeSample(
@@ -167,12 +324,14 @@ class _Run:
             )
             for node in self._world.nodes
         )
-        self._pending[ticket] = Sample(
+        sample = Sample(
             time_ns=self._world.now_ns,
             nodes=nodes,
             bytes_sent=sum(node.bytes_sent for node in nodes),
             consensus_distance=consensus_distance(models),
         )
+        ticket, self._ticket = self._ticket, self._ticket + 1
+        self._pending[ticket] = sample, models
         self._trainer.submit(ticket, models)
 
     def _models(self) -> dict[NodeId, Vector]:
@@ -199,16 +358,22 @@ class _Run:
 
     def _write(self, writer: RunWriter, finished: Tested) -> None:
         for ticket, evaluations in finished:
-            sample = _with_results(self._pending.pop(ticket), evaluations)
-            self._last = sample
+            sample = _with_results(self._pending[ticket][0], evaluations)
             writer.add(sample)
+            del self._pending[ticket]
+            self._last = sample
 
     # -- figures ---------------------------------------------------------------------------------------------
 
-    def _show_now_and_then(self) -> None:
-        """After every block of local steps, which in a large network come faster than a snapshot can be made."""
-        if time.perf_counter() - self._shown_s >= SHOW_EVERY_S:
+    def _after_steps(self) -> None:
+        """Show and save now and then. Called by the world after every block of local steps, the end of an event."""
+        now_s = time.perf_counter()
+        if now_s - self._shown_s >= SHOW_EVERY_S:
             self._show()
+        every_s = self._plan.config.output.checkpoint_every_s
+        if every_s is not None and now_s - self._saved_s >= every_s:
+            assert self._writer is not None
+            self._save(self._writer)
 
     def _show(self) -> None:
         world = self._world
@@ -284,6 +449,24 @@ def mean_capacity_mbps(network: NetworkPlan, direction: str, end_ns: int) -> Flo
         total[node] += (change.mbps - capacity[node]) * (end_ns - time_ns)
         capacity[node] = change.mbps
     return total / end_ns
+
+
+def _fingerprint(plan: Plan, prepared: Prepared) -> str:
+    """A digest of what the experiment file only names: data, traces, edge lists, and what was drawn from them."""
+    digest = hashlib.sha256()
+    dataset, split, network = prepared.dataset, prepared.split, plan.network
+    for samples in (dataset.train, dataset.test):
+        digest.update(np.ascontiguousarray(samples.inputs).data)
+        digest.update(np.ascontiguousarray(samples.targets).data)
+    for indices in (*split.train_indices, *(split.test_indices or ())):
+        digest.update(indices.data)
+    for values in (network.up_mbps, network.down_mbps, network.pair_mbps):
+        digest.update(b"" if values is None else np.ascontiguousarray(values).data)
+    for value in (network.latency_ns, network.jitter_ns, network.loss):
+        digest.update(np.ascontiguousarray(value).data)
+    digest.update(repr((plan.topology.adjacency, network.changes, plan.compute.step_ns)).encode())
+    digest.update(prepared.trainer.initial_params().data)
+    return digest.hexdigest()
 
 
 def _with_results(sample: Sample, evaluations: Mapping[NodeId, Evaluation]) -> Sample:
