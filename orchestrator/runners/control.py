@@ -174,9 +174,9 @@ class ControlServer(ControlServicer):
         try:
             bound = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
-            raise TransportError(
-                f"{host}:{port}: cannot be served; the port is taken, or it is no address of this host"
-            ) from error
+            await server.stop(None)
+            text = "cannot be served: the port is taken, or this host has no such address"
+            raise TransportError(f"{host}:{port}: {text}") from error
         await server.start()
         self._server = server
         return f"{host}:{bound}"
@@ -282,12 +282,13 @@ class ControlServer(ControlServicer):
             while True:
                 changed = self._changed
                 if barrier.released:
-                    await context.write(pb.BarrierState(released=True, peers=self._peers()))
+                    await _told(context, pb.BarrierState(released=True, peers=self._peers()))
                     return
                 if self._stopped or not known.alive:
                     why = "the run is over" if self._stopped else f"node {node} was given up"
                     await context.abort(grpc.StatusCode.ABORTED, why)
-                await context.write(pb.BarrierState(missing=self._missing(barrier)))
+                if not await _told(context, pb.BarrierState(missing=self._missing(barrier))):
+                    return
                 await changed.wait()
         finally:
             if not barrier.released and barrier.arrived.get(node) is call:
@@ -308,7 +309,8 @@ class ControlServer(ControlServicer):
         reader = asyncio.create_task(self._read_statuses(known, first, context))
         try:
             while (message := await known.commands.get()) is not None:
-                await context.write(message)
+                if not await _told(context, message):
+                    break
             if reader.done():
                 reader.result()  # a bug of ours must show, and gRPC logs it
         finally:
@@ -462,6 +464,15 @@ def _is_new(known: _Node, head: pb.SnapshotHead | pb.RecordsHead) -> bool:
     if key in known.uploads:
         return False
     known.uploads.add(key)
+    return True
+
+
+async def _told(context: Context, message: pb.Command | pb.BarrierState) -> bool:
+    """Send a message; False if the node is gone, which gRPC would log as an error of ours."""
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError:
+        return False
     return True
 
 

@@ -657,6 +657,26 @@ def test_a_bug_in_a_callback_ends_the_node_and_does_not_hang_it(place: str) -> N
     run(scenario())
 
 
+def test_a_bug_in_a_servers_callback_ends_that_session_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with network(2) as (center, nodes):
+
+            def on_status(status: NodeStatus) -> None:
+                if status.node == 0:
+                    raise ZeroDivisionError
+                center.seen.statuses.append(status)
+
+            center.server._on_status = on_status
+            await until(nodes[0].client.lost.is_set)
+            assert center.seen.ended == [0]
+            before = len(center.seen.statuses)
+            await until(lambda: len(center.seen.statuses) > before + 1)
+            assert not nodes[1].client.lost.is_set()
+
+    run(scenario())
+    assert "ZeroDivisionError" in caplog.text
+
+
 # -- the other side is gone ------------------------------------------------------------------------------------
 
 
@@ -749,6 +769,54 @@ def test_the_orchestrator_learns_that_a_node_was_killed_or_froze(number: signal.
     run(scenario())
 
 
+UPLOAD = """
+import asyncio, sys
+import grpc.aio
+from node.transport.pb import control_pb2 as pb
+from node.transport.pb.control_pb2_grpc import ControlStub
+from tests.integration.test_control import Node, NUM_PARAMS
+
+async def upload():
+    await Node(sys.argv[1], 0).enter()
+
+    async def parts():
+        yield pb.SnapshotPart(head=pb.SnapshotHead(run_id="run", node=0, purpose=1, num_params=NUM_PARAMS))
+        yield pb.SnapshotPart(data=bytes(1000))
+        print("half way", flush=True)
+        await asyncio.sleep(60)
+
+    await ControlStub(grpc.aio.insecure_channel(sys.argv[1])).UploadSnapshot(parts())
+
+asyncio.run(upload())
+"""
+
+
+@pytest.mark.parametrize("code", [JOIN, UPLOAD])
+def test_a_node_killed_while_it_is_spoken_with_is_no_error_of_the_server(
+    code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More commands wait than the connection takes, or half an upload was taken."""
+    links = tuple(LinkUpdate(NodeId(peer), LinkShape(1.0), LinkShape(2.0)) for peer in range(2000))
+
+    async def scenario() -> None:
+        async with orchestrator(1) as center:
+            with process(code, center.address) as node:
+                if code is UPLOAD:
+                    assert node.stdout is not None
+                    await asyncio.to_thread(node.stdout.readline)
+                await until(lambda: center.seen.statuses)
+                for _ in range(200):
+                    center.server.command(UpdateLinksCommand(0, links))
+                await asyncio.sleep(0.05)
+                node.kill()
+                await until(lambda: center.seen.ended)
+            await asyncio.sleep(0.1)
+            assert (center.seen.ended, center.seen.snapshots) == ([0], [])
+
+    run(scenario())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_a_busy_orchestrator_is_not_a_dead_one() -> None:
     """Its interpreter is held for longer than the keepalive allows for silence."""
 
@@ -774,7 +842,7 @@ def test_a_port_that_is_taken_is_named() -> None:
     async def scenario() -> None:
         async with orchestrator(1) as center:
             host, _, port = center.address.rpartition(":")
-            with pytest.raises(TransportError, match=f"^{center.address}: cannot be served; the port is taken"):
+            with pytest.raises(TransportError, match=f"^{center.address}: cannot be served: the port is taken"):
                 await make_server(Seen(), 1).start(host, int(port))
 
     run(scenario())
