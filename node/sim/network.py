@@ -22,7 +22,8 @@ delivery costs a little more than one event, whatever happens to its rate meanwh
 A simulation makes its calls in order of time. An emulation in real time learns late what happened, and may
 make a call for a time before that of an earlier one. Then every transfer keeps its own order: the new rate holds
 from the time given or from the transfer's own last change, whichever is later. The outcome is that of calls in
-order, unless a transfer that the late call slows or speeds up has changed its rate, or one has ended, in between.
+order, unless in between a transfer that the late call concerns has ended or changed its rate, or a capacity has
+changed.
 
 Everything ordered iterates over lists in an order that depends on the calls only.
 """

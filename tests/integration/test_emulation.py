@@ -7,6 +7,7 @@ nanosecond on any host that is less than :data:`LATENESS_MAX_S` late.
 import asyncio
 import os
 import random
+import resource
 import selectors
 import signal
 import socket
@@ -313,6 +314,18 @@ def test_a_node_that_does_not_read_is_forgotten_in_the_end(emulate: Emulate) -> 
 
 
 # --- the owner's side -------------------------------------------------------------------
+
+
+def test_too_few_descriptors_are_one_clear_error() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 100, hard))
+    try:
+        with pytest.raises(RunnerError, match=r"link emulator for 1000 nodes: .*[Tt]oo many open files"):
+            start_emulator(plan_of([8.0] * 1_000), Clock(time.monotonic_ns()), 1_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 def test_it_stops_when_told_and_says_what_it_measured(emulate: Emulate) -> None:
