@@ -17,7 +17,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -27,10 +27,10 @@ from google.protobuf.message import DecodeError
 
 from node.core.types import NodeId
 from node.transport.codec import WIRE_VERSION
-from node.transport.envelope import pack_frame
+from node.transport.envelope import pack
 from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt
 from node.transport.server import METHOD
-from node.transport.tuning import channel_options
+from node.transport.tuning import ENVELOPE_BYTES, channel_options
 
 DEADLINE_S = 60.0
 """For frames that were given none, seconds."""
@@ -199,7 +199,7 @@ class PeerClient:
             due_ns: As for :meth:`send`.
         """
         probe = Probe(sequence=sequence, sent_ns=sent_ns, padding=bytes(padding_bytes))
-        envelope = Envelope(probe=probe, due_ns=due_ns).SerializeToString()
+        envelope = Envelope(probe=probe, due_ns=[due_ns]).SerializeToString()
         deadline_ns = time.monotonic_ns() + int(DEADLINE_S * 1e9)
         self._push(self._links[peer], _Item(_NO_NUMBER, envelope, due_ns, deadline_ns))
 
@@ -281,22 +281,30 @@ class PeerClient:
 
     async def _write(self, link: _Link, call: _Call) -> None:
         """Write what waits. A failure shows in the reader, which learns the status."""
-        waiting, unacknowledged = link.waiting, link.unacknowledged
+        waiting = link.waiting
         try:
             while True:
                 while waiting:
-                    item = waiting.popleft()
-                    if item.number == _NO_NUMBER:
-                        await call.write(item.payload)
-                        continue
-                    unacknowledged.append(item)
-                    self.frames_sent += 1
-                    self.frame_bytes_sent += len(item.payload)
-                    await call.write(pack_frame(item.payload, item.number, item.due_ns))
+                    if waiting[0].number == _NO_NUMBER:
+                        await call.write(waiting.popleft().payload)
+                    else:
+                        await call.write(pack(self._next_frames(link)))
                 link.wake.clear()
                 await link.wake.wait()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return
+
+    def _next_frames(self, link: _Link) -> Iterator[tuple[bytes, int, int]]:
+        """What one envelope takes of the frames that wait: at least one, and together little more than that."""
+        waiting, room = link.waiting, ENVELOPE_BYTES
+        while waiting and room > 0 and waiting[0].number != _NO_NUMBER:
+            item = waiting.popleft()
+            link.unacknowledged.append(item)
+            frame_bytes = len(item.payload)
+            room -= frame_bytes
+            self.frames_sent += 1
+            self.frame_bytes_sent += frame_bytes
+            yield item.payload, item.number, item.due_ns
 
     async def _read(self, link: _Link, call: _Call) -> str:
         """Take receipts until the stream ends, and say why it ended."""

@@ -310,10 +310,14 @@ class PeerServer:
         """One envelope. Never raises, whatever it holds."""
         received_ns = time.monotonic_ns()
         content = parse(data)
-        if not isinstance(content, Framed):
+        if isinstance(content, list):
+            for framed in content:
+                self._take_frame(stream, framed, received_ns)
+        else:
             self._take_other(stream, content, len(data), received_ns)
-            return
-        frame, due_ns = content.frame, content.due_ns
+
+    def _take_frame(self, stream: _Stream, framed: Framed, received_ns: int) -> None:
+        frame, due_ns = framed.frame, framed.due_ns
         frame_bytes = len(frame)
         self.frames += 1
         self.frame_bytes += frame_bytes
@@ -331,7 +335,7 @@ class PeerServer:
         except FrameRejectedError as error:
             self._drop(stream, frame_bytes, error.reason, str(error))
             return
-        arrival = Arrival(sender, message, content.number, frame_bytes, due_ns, received_ns)
+        arrival = Arrival(sender, message, framed.number, frame_bytes, due_ns, received_ns)
         if due_ns:
             self._hold(stream, arrival)
         else:

@@ -20,6 +20,8 @@ HTTP2_FRAME_BYTES = 1 << 20
 
 OVERSIZE = 4
 """How many times too long a message may be and still be received, to be rejected."""
+ENVELOPE_BYTES = 131_072
+"""An envelope takes frames that wait until they are together as long as this; it is longer by less than one frame."""
 CONTROL_BYTES_MAX = 65_536
 """Longest receipt or greeting that is taken."""
 
@@ -35,7 +37,7 @@ def server_options(frame_bytes_max: int, window_bytes: int) -> Options:
         ("grpc.so_reuseport", 0),  # a taken port must be an error, not a shared port
         # What is too long by less than this is received and counted; gRPC ends the stream of what is longer still, and
         # does not tell the server why.
-        ("grpc.max_receive_message_length", OVERSIZE * max(frame_bytes_max, CONTROL_BYTES_MAX)),
+        ("grpc.max_receive_message_length", OVERSIZE * (frame_bytes_max + ENVELOPE_BYTES)),
         *_common(window_bytes),
     ]
 

@@ -65,15 +65,14 @@ class Averager:
         self.received = 0
         self._plan = plan()
         self._inbox = Inbox()
-        self._model = model()
+        self._ordered, _ = self._plan.cut(model())
 
     def take(self, sender: NodeId, message: Message) -> None:
         self._inbox.keep(MessageReceived(sender, message, self.received))
         self.received += 1
         if self.received % AVERAGE_EVERY == 0:
             taken = self._inbox.drain()
-            ordered, _ = self._plan.cut(self._model)
-            self._model = average_fragments(self._plan, ordered, [event.message for event in taken])
+            average_fragments(self._plan, self._ordered, [event.message for event in taken])
 
 
 # ---- our transport
@@ -97,7 +96,7 @@ async def receive_ours(pipe: Connection, recipients: int, fragments: int) -> Non
     await done.wait()
     assert not any(server.rejected for server in servers)
     for server in servers:
-        await server.stop(0.0)
+        await server.stop(1.0)
 
 
 async def send_ours(pipe: Connection, recipients: int, fragments: int) -> None:

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnode/transport/pb/peer.proto\x12\x0b\x66ragmesh.v1\"\x90\x01\n\x08\x45nvelope\x12\x0f\n\x05\x66rame\x18\x01 \x01(\x0cH\x00\x12#\n\x05hello\x18\x02 \x01(\x0b\x32\x12.fragmesh.v1.HelloH\x00\x12#\n\x05probe\x18\x03 \x01(\x0b\x32\x12.fragmesh.v1.ProbeH\x00\x12\x0e\n\x06number\x18\x04 \x01(\x06\x12\x0e\n\x06\x64ue_ns\x18\x05 \x01(\x06\x42\t\n\x07\x63ontent\"d\n\x05Hello\x12\x14\n\x0cwire_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\r\x12\x0f\n\x07plan_id\x18\x04 \x01(\x06\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\x04\";\n\x05Probe\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"h\n\x07Receipt\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x66rames_rejected\x18\x03 \x01(\x04\x12\x1f\n\x04\x65\x63ho\x18\x04 \x01(\x0b\x32\x11.fragmesh.v1.Echo\"@\n\x04\x45\x63ho\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x15\n\rpadding_bytes\x18\x03 \x01(\x04\x32\x43\n\x04Peer\x12;\n\x08\x45xchange\x12\x15.fragmesh.v1.Envelope\x1a\x14.fragmesh.v1.Receipt(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnode/transport/pb/peer.proto\x12\x0b\x66ragmesh.v1\"\x7f\n\x08\x45nvelope\x12!\n\x05hello\x18\x02 \x01(\x0b\x32\x12.fragmesh.v1.Hello\x12!\n\x05probe\x18\x03 \x01(\x0b\x32\x12.fragmesh.v1.Probe\x12\r\n\x05\x66rame\x18\x01 \x03(\x0c\x12\x0e\n\x06number\x18\x04 \x03(\x06\x12\x0e\n\x06\x64ue_ns\x18\x05 \x03(\x06\"d\n\x05Hello\x12\x14\n\x0cwire_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\r\x12\x0f\n\x07plan_id\x18\x04 \x01(\x06\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\x04\";\n\x05Probe\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"h\n\x07Receipt\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x66rames_rejected\x18\x03 \x01(\x04\x12\x1f\n\x04\x65\x63ho\x18\x04 \x01(\x0b\x32\x11.fragmesh.v1.Echo\"@\n\x04\x45\x63ho\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x15\n\rpadding_bytes\x18\x03 \x01(\x04\x32\x43\n\x04Peer\x12;\n\x08\x45xchange\x12\x15.fragmesh.v1.Envelope\x1a\x14.fragmesh.v1.Receipt(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'node.transport.pb.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENVELOPE']._serialized_start=46
-  _globals['_ENVELOPE']._serialized_end=190
-  _globals['_HELLO']._serialized_start=192
-  _globals['_HELLO']._serialized_end=292
-  _globals['_PROBE']._serialized_start=294
-  _globals['_PROBE']._serialized_end=353
-  _globals['_RECEIPT']._serialized_start=355
-  _globals['_RECEIPT']._serialized_end=459
-  _globals['_ECHO']._serialized_start=461
-  _globals['_ECHO']._serialized_end=525
-  _globals['_PEER']._serialized_start=527
-  _globals['_PEER']._serialized_end=594
+  _globals['_ENVELOPE']._serialized_start=45
+  _globals['_ENVELOPE']._serialized_end=172
+  _globals['_HELLO']._serialized_start=174
+  _globals['_HELLO']._serialized_end=274
+  _globals['_PROBE']._serialized_start=276
+  _globals['_PROBE']._serialized_end=335
+  _globals['_RECEIPT']._serialized_start=337
+  _globals['_RECEIPT']._serialized_end=441
+  _globals['_ECHO']._serialized_start=443
+  _globals['_ECHO']._serialized_end=507
+  _globals['_PEER']._serialized_start=509
+  _globals['_PEER']._serialized_end=576
 # @@protoc_insertion_point(module_scope)

@@ -1,23 +1,24 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("frame", "hello", "probe", "number", "due_ns")
-    FRAME_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("hello", "probe", "frame", "number", "due_ns")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     DUE_NS_FIELD_NUMBER: _ClassVar[int]
-    frame: bytes
     hello: Hello
     probe: Probe
-    number: int
-    due_ns: int
-    def __init__(self, frame: _Optional[bytes] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., number: _Optional[int] = ..., due_ns: _Optional[int] = ...) -> None: ...
+    frame: _containers.RepeatedScalarFieldContainer[bytes]
+    number: _containers.RepeatedScalarFieldContainer[int]
+    due_ns: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., frame: _Optional[_Iterable[bytes]] = ..., number: _Optional[_Iterable[int]] = ..., due_ns: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("wire_version", "run_id", "sender", "plan_id", "window_bytes")
