@@ -36,6 +36,7 @@ from node.transport.control_values import (
     StopCommand,
     UpdateLinksCommand,
 )
+from node.transport.control_wire import pieces as pieces_of
 from node.transport.pb import control_pb2 as pb
 from node.transport.pb.control_pb2_grpc import ControlStub
 from orchestrator.runners.control import ControlServer
@@ -253,19 +254,20 @@ def test_sixty_nodes_hand_over_their_models_at_once() -> None:
         return max(stall_s)
 
     # Both sides of 60 uploads share this loop. Work for every byte would take it seconds.
-    assert run(scenario()) < 1.0
+    stall_s = run(scenario())
+    assert stall_s < 0.5, stall_s
 
 
 @asynccontextmanager
 async def longest_stall() -> AsyncIterator[list[float]]:
-    """How long the event loop did not come round, seconds; filled as long as the block lasts."""
+    """How much this thread computed between two rounds of the event loop, seconds; filled while the block lasts."""
     found = [0.0]
 
     async def watch() -> None:
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0)
-            found.append(time.perf_counter() - before)
+            found.append(time.thread_time() - before)
 
     task = asyncio.create_task(watch())
     try:
@@ -307,7 +309,7 @@ def test_a_node_that_does_not_belong_here_is_told_why(change: dict[str, Any], re
             request.MergeFrom(pb.RegisterRequest(**change))
             if change.get("node") == 0:  # what has the default value is not merged
                 request.node = 0
-            reply = await stub.Register(request)
+            reply: pb.RegisterReply = await stub.Register(request)
             assert set(center.server.registered) == {0}
             await first.client.close()
             return reply
@@ -497,7 +499,7 @@ def test_a_node_may_be_up_before_the_orchestrator() -> None:
 
 def damage(times: int, monkeypatch: pytest.MonkeyPatch, harm: Callable[[bytes], bytes]) -> None:
     """Harm the first piece of the next uploads."""
-    whole, left = client_module.pieces, [times]
+    whole, left = pieces_of, [times]
 
     def pieces(data: memoryview) -> Iterator[bytes]:
         for number, piece in enumerate(whole(data)):
@@ -638,7 +640,7 @@ def test_a_command_that_makes_no_sense_is_left_out() -> None:
 
 @pytest.mark.parametrize("place", ["command", "status"])
 def test_a_bug_in_a_callback_ends_the_node_and_does_not_hang_it(place: str) -> None:
-    def fail(*_: object) -> NodeStatus:
+    def fail(*_: object) -> Any:
         raise ZeroDivisionError
 
     async def scenario() -> None:
@@ -732,7 +734,7 @@ def process(code: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
         child.communicate()
 
 
-@pytest.mark.parametrize(("number", "within_s"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, 8.0)])
+@pytest.mark.parametrize(("number", "within_s"), [(signal.SIGKILL, 5.0), (signal.SIGSTOP, 12.0)])
 def test_a_node_learns_that_its_orchestrator_was_killed_or_froze(number: signal.Signals, within_s: float) -> None:
     async def scenario(orchestrator: "subprocess.Popen[str]", address: str) -> None:
         node = Node(address, 0, keepalive_s=0.2, keepalive_timeout_s=0.5)
@@ -752,7 +754,7 @@ def test_a_node_learns_that_its_orchestrator_was_killed_or_froze(number: signal.
         run(scenario(orchestrator, orchestrator.stdout.readline().strip()))
 
 
-@pytest.mark.parametrize(("number", "within_s"), [(signal.SIGKILL, 2.0), (signal.SIGSTOP, 8.0)])
+@pytest.mark.parametrize(("number", "within_s"), [(signal.SIGKILL, 5.0), (signal.SIGSTOP, 12.0)])
 def test_the_orchestrator_learns_that_a_node_was_killed_or_froze(number: signal.Signals, within_s: float) -> None:
     async def scenario() -> None:
         async with orchestrator(1, keepalive_s=0.2, keepalive_timeout_s=0.5) as center:
