@@ -36,12 +36,16 @@ class Lateness:
         self.histogram[min((max(late_ns, 0) // 1_000).bit_length(), self.BUCKETS - 1)] += 1
 
     def percentile_ns(self, share: float) -> int:
-        """A bound, at most twice too large, below which at least this share in [0, 1] lies; 0 when nothing came."""
-        wanted, seen = share * self.count, 0
+        """What at least this share in [0, 1] does not exceed; a bound at most twice too large, or 1 us; 0 if none came.
+
+        Beyond the last bucket it is the maximum.
+        """
+        wanted, seen = share * self.count - 1e-6, 0  # the product may be rounded up
         for exponent, count in enumerate(self.histogram):
             seen += count
             if seen >= wanted and seen:
-                return min(self.max_ns, 1_000 << exponent)
+                last = exponent == self.BUCKETS - 1
+                return self.max_ns if last else min(self.max_ns, 1_000 << exponent)
         return 0
 
 
