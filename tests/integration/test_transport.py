@@ -1,0 +1,675 @@
+"""Servers and clients over real sockets: what arrives, what is refused, what is lost, and that nothing blocks."""
+
+import asyncio
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from node.core.errors import TransportError
+from node.core.messages import Message, MessageKind, frozen
+from node.core.types import NodeId
+from node.transport import client as client_module
+from node.transport.client import EchoInfo, PeerClient
+from node.transport.codec import WIRE_VERSION, RejectReason, WireContext, encode
+from node.transport.envelope import pack
+from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt
+from node.transport.server import METHOD, SERVICE, Arrival, PeerServer, ProbeInfo
+from node.transport.window import Window
+
+RUN = "test"
+PLAN = 7
+SIZE = 9_000
+WIRE = WireContext(PLAN, 2 * SIZE, (SIZE, SIZE), frozenset(map(NodeId, range(4))), round_max=10)
+ME, PEER, OTHER = NodeId(0), NodeId(1), NodeId(2)
+VALUES = frozen(np.arange(SIZE, dtype=np.float32))
+FRAME = encode(Message(MessageKind.FRAGMENT, 3, VALUES, 1), ME, PLAN)
+WITHIN_S = 20.0
+"""Every wait of these tests ends by then; none takes so long unless something is broken."""
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """In the kind of loop that nodes use; nothing of a test may go on after it."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(3 * WITHIN_S):
+            await test
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        runner.run(bounded())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@dataclass
+class Receiver:
+    """A server and what it was told."""
+
+    node: NodeId = PEER
+    queue_frames_max: int = 100
+    wire: WireContext = WIRE
+    arrivals: list[Arrival] = field(default_factory=list)
+    handed_ns: list[int] = field(default_factory=list)
+    probes: list[tuple[NodeId, ProbeInfo]] = field(default_factory=list)
+    address: str = ""
+
+    @property
+    def numbers(self) -> list[int]:
+        return [arrival.number for arrival in self.arrivals]
+
+    async def __aenter__(self) -> "Receiver":
+        self.server = PeerServer(
+            self.node, RUN, self.wire, self.queue_frames_max, self._on_message, lambda *told: self.probes.append(told)
+        )
+        host, port = (self.address or "127.0.0.1:0").split(":")
+        self.address = await self.server.start(host, int(port))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.server.stop(1.0)
+
+    def _on_message(self, arrival: Arrival) -> None:
+        self.arrivals.append(arrival)
+        self.handed_ns.append(time.monotonic_ns())
+
+
+@dataclass
+class Sender:
+    """A client and what it was told. Nothing may be told from within ``send``."""
+
+    addresses: dict[NodeId, str]
+    run_id: str = RUN
+    window_bytes: int = 0
+    acknowledged: list[int] = field(default_factory=list)
+    lost: list[tuple[int, str]] = field(default_factory=list)
+    echoes: list[EchoInfo] = field(default_factory=list)
+    next_number: int = 0
+    _sending: bool = False
+
+    async def __aenter__(self) -> "Sender":
+        rng = np.random.default_rng(0)
+        self.client = PeerClient(
+            ME, self.run_id, PLAN, self._on_acknowledged, self._on_lost, self._on_echo, rng, self.window_bytes
+        )
+        self.client.set_addresses(self.addresses)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+
+    def send(self, peer: NodeId = PEER, frame: bytes = FRAME, due_ns: int = 0, within_s: float = 60.0) -> int:
+        number = self.next_number
+        self.next_number += 1
+        self._sending = True
+        self.client.send(peer, frame, number, due_ns, time.monotonic_ns() + int(within_s * 1e9))
+        self._sending = False
+        return number
+
+    @property
+    def ended(self) -> list[int]:
+        return sorted([*self.acknowledged, *(number for number, _ in self.lost)])
+
+    def _on_acknowledged(self, _peer: NodeId, number: int, frame_bytes: int) -> None:
+        assert not self._sending
+        assert frame_bytes > 0
+        self.acknowledged.append(number)
+
+    def _on_lost(self, _peer: NodeId, number: int, frame_bytes: int, reason: str) -> None:
+        assert not self._sending
+        assert frame_bytes > 0
+        self.lost.append((number, reason))
+
+    def _on_echo(self, _peer: NodeId, echo: EchoInfo) -> None:
+        self.echoes.append(echo)
+
+
+Scene = Callable[[Receiver, Sender], Awaitable[None]]
+
+
+def with_both(scene: Scene, **settings: Any) -> None:
+    async def test() -> None:
+        async with Receiver(**settings) as receiver, Sender({PEER: receiver.address}) as sender:
+            await scene(receiver, sender)
+
+    run(test())
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+# ---- what arrives
+
+
+def test_messages_arrive_whole_in_order_and_are_acknowledged() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        sent = [sender.send() for _ in range(50)]
+        await until(lambda: len(sender.acknowledged) == 50)
+        assert receiver.numbers == sender.acknowledged == sent
+        for arrival in receiver.arrivals:
+            assert (arrival.sender, arrival.frame_bytes, arrival.due_ns) == (ME, len(FRAME), 0)
+            assert arrival.message.values.tobytes() == VALUES.tobytes()
+            assert not arrival.message.values.flags.writeable
+        assert receiver.server.frames == sender.client.frames_sent == 50
+        assert receiver.server.frame_bytes == sender.client.frame_bytes_sent == 50 * len(FRAME)
+        assert not receiver.server.rejected
+        assert not sender.lost
+
+    with_both(scene)
+
+
+def test_the_same_bytes_go_to_all_recipients() -> None:
+    async def test() -> None:
+        async with (
+            Receiver(PEER) as first,
+            Receiver(OTHER) as second,
+            Sender({PEER: first.address, OTHER: second.address}) as sender,
+        ):
+            for peer in (PEER, OTHER):
+                sender.send(peer)
+            await until(lambda: len(sender.acknowledged) == 2)
+            assert first.arrivals[0].message.values.tobytes() == second.arrivals[0].message.values.tobytes()
+
+    run(test())
+
+
+def test_what_is_not_due_is_held_and_handed_over_in_order_of_due() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        sender.send()  # opens the stream
+        await until(lambda: sender.acknowledged)
+        now_ns = time.monotonic_ns()
+        after_ms = [80, 40, 60, 40, 20]
+        for delay in after_ms:
+            sender.send(due_ns=now_ns + delay * 1_000_000)
+        past = sender.send(due_ns=now_ns - 1)
+        at_once = sender.send()
+        await until(lambda: len(receiver.arrivals) == 3)
+        # Held frames are not acknowledged: what is in the delay line is in flight.
+        assert len(sender.acknowledged) <= 3
+        await until(lambda: len(sender.acknowledged) == 8)
+        assert receiver.numbers[1:] == [past, at_once, 5, 2, 4, 3, 1]
+        for arrival, handed_ns in zip(receiver.arrivals, receiver.handed_ns, strict=True):
+            assert handed_ns >= arrival.due_ns
+            assert arrival.received_ns <= handed_ns
+        lateness = receiver.server.lateness
+        assert lateness.count == 6
+        assert lateness.arrived_late >= 1
+
+    with_both(scene)
+
+
+def test_a_timer_set_for_later_does_not_delay_what_is_due_earlier() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        now_ns = time.monotonic_ns()
+        late = sender.send(due_ns=now_ns + 10**9)
+        await until(lambda: receiver.server.frames == 1)
+        early = sender.send(due_ns=time.monotonic_ns() + 30_000_000)
+        await until(lambda: receiver.numbers)
+        assert receiver.numbers == [early]
+        assert time.monotonic_ns() < now_ns + 10**9
+        await until(lambda: receiver.numbers == [early, late])
+
+    with_both(scene)
+
+
+def test_held_frames_survive_the_end_of_their_stream() -> None:
+    async def test() -> None:
+        async with Receiver() as receiver:
+            async with Sender({PEER: receiver.address}) as sender:
+                sender.send(due_ns=time.monotonic_ns() + 100_000_000)
+                await until(lambda: receiver.server.frames == 1)
+            assert not receiver.arrivals
+            await until(lambda: receiver.numbers == [0])
+
+    run(test())
+
+
+def test_probes_are_held_too_and_echoed() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        start_ns = time.monotonic_ns()
+        for sequence in range(3):
+            sender.client.probe(PEER, sequence, start_ns + sequence, 1_000 * sequence, start_ns + 50_000_000)
+        await until(lambda: len(receiver.probes) == 3)
+        assert time.monotonic_ns() >= start_ns + 50_000_000
+        for peer, probe in receiver.probes:
+            assert peer == ME
+            receiver.server.echo(peer, probe.sequence, probe.sent_ns, probe.padding_bytes)
+        receiver.server.echo(OTHER, 0, 0, 0)  # nobody there: nothing happens
+        await until(lambda: len(sender.echoes) == 3)
+        assert [(e.sequence, e.sent_ns - start_ns, e.padding_bytes) for e in sender.echoes] == [
+            (0, 0, 0),
+            (1, 1, 1_000),
+            (2, 2, 2_000),
+        ]
+        assert not receiver.arrivals
+
+    with_both(scene)
+
+
+def test_receipts_tell_of_many_frames_where_the_window_is_wide() -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, raw_stream(receiver, window_bytes=10**9) as call:
+            for number in range(20):
+                await call.write(pack([(FRAME, number, 0)]))
+            receipts = 0
+            while (await read_receipt(call)).frames < 20:
+                receipts += 1
+            assert receipts < 15
+
+    run(test())
+
+
+# ---- what is refused and rejected
+
+
+@asynccontextmanager
+async def raw_stream(receiver: Receiver, accepted: bool = True, **greeting: Any) -> AsyncIterator[Any]:
+    """A stream of any bytes."""
+    fields: dict[str, Any] = {"wire_version": WIRE_VERSION, "run_id": RUN, "sender": ME, "plan_id": PLAN}
+    hello = Hello(**(fields | greeting))
+    async with grpc.aio.insecure_channel(receiver.address) as channel:
+        call: Any = channel.stream_stream(METHOD)()  # type: ignore[var-annotated]
+        await call.write(Envelope(hello=hello).SerializeToString())
+        if accepted:
+            assert await read_receipt(call) == Receipt()
+        yield call
+        call.cancel()
+
+
+async def read_receipt(call: Any) -> Receipt:
+    async with asyncio.timeout(WITHIN_S):
+        return Receipt.FromString(await call.read())
+
+
+@pytest.mark.parametrize(
+    ("greeting", "text"),
+    [
+        ({"wire_version": 99}, "wire_version 99: must be 1"),
+        ({"run_id": "an earlier one"}, "run_id 'an earlier one': must be 'test'"),
+        ({"plan_id": 8}, "plan_id 0x0000000000000008: must be 0x0000000000000007"),
+        ({"sender": 9}, "sender 9: may not send to node 1"),
+        ({"sender": PEER}, "sender 1: may not send to node 1"),
+    ],
+)
+def test_a_wrong_greeting_is_refused_with_a_reason(greeting: dict[str, Any], text: str) -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, raw_stream(receiver, accepted=False, **greeting) as call:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await call.read()
+            assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert error.value.details() == text
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"\xff\xff", Envelope(probe=Probe()).SerializeToString(), pack([(FRAME, 0, 0)])]
+)
+def test_whoever_does_not_greet_is_refused(first: bytes) -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, grpc.aio.insecure_channel(receiver.address) as channel:
+            call: Any = channel.stream_stream(METHOD)()  # type: ignore[var-annotated]
+            await call.write(first)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await call.read()
+            assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert not receiver.arrivals
+
+    run(test())
+
+
+def test_a_refused_client_loses_at_once_and_does_not_insist(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, Sender({PEER: receiver.address}, run_id="other") as sender:
+            sender.send()
+            await until(lambda: sender.lost)
+            assert sender.lost == [(0, "refused: run_id 'other': must be 'test'")]
+            assert sender.client.unreachable == {PEER}
+            for _ in range(5):
+                sender.send()
+            await until(lambda: len(sender.lost) == 6)
+            assert {reason for _, reason in sender.lost[1:]} == {"unreachable"}
+
+    run(test())
+    assert sum("refused" in record.getMessage() for record in caplog.records) == 1
+
+
+BAD_CHECKSUM = FRAME[:-1] + bytes([FRAME[-1] ^ 1])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\xff\xff", RejectReason.ENVELOPE),
+        (b"", RejectReason.ENVELOPE),
+        (Envelope(hello=Hello()).SerializeToString(), RejectReason.ENVELOPE),
+        (pack([(b"short", 0, 0)]), RejectReason.LENGTH),
+        (pack([(bytes(WIRE.frame_bytes_max + 1), 0, 0)]), RejectReason.SIZE),
+        (pack([(BAD_CHECKSUM, 0, 0)]), RejectReason.CHECKSUM),
+        (
+            pack([(encode(Message(MessageKind.FRAGMENT, 3, VALUES, 1), OTHER, PLAN), 0, 0)]),
+            RejectReason.SENDER,
+        ),
+    ],
+)
+def test_a_bad_message_is_counted_and_the_stream_lives(
+    data: bytes, reason: RejectReason, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, raw_stream(receiver) as call:
+            for number in (1, 2):
+                await call.write(data)
+                await call.write(pack([(FRAME, number, 0)]))
+            receipt = await read_receipt(call)
+            while receipt.frames < 4:
+                receipt = await read_receipt(call)
+            assert receipt.frames_rejected == 2
+            assert receiver.server.rejected == {reason: 2}
+            assert receiver.numbers == [1, 2]
+            receiver.server.reject(ME, RejectReason.ALGORITHM, "no use for it")
+            assert receiver.server.rejected[RejectReason.ALGORITHM] == 1
+
+    run(test())
+    logged = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(logged) == 2  # once for the reason of this test, once for "algorithm"
+
+
+def test_what_grpc_refuses_as_too_long_is_lost_and_the_next_message_arrives() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        sender.send()
+        await until(lambda: sender.acknowledged == [0])
+        sender.send(frame=bytes(10 * (WIRE.frame_bytes_max + 2**20)))
+        await until(lambda: sender.lost)
+        assert sender.lost[0][1].startswith("resource_exhausted")
+        sender.send()
+        await until(lambda: sender.acknowledged == [0, 2])
+        assert not sender.client.unreachable
+
+    with_both(scene)
+
+
+def test_a_flood_is_dropped_and_told() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        due_ns = time.monotonic_ns() + 300_000_000
+        for _ in range(10):
+            sender.send(due_ns=due_ns)
+        await until(lambda: len(sender.acknowledged) == 10)
+        assert receiver.server.rejected == {RejectReason.FLOOD: 6}
+        assert sender.client.frames_rejected == 6
+        assert receiver.numbers == [0, 1, 2, 3]
+
+    with_both(scene, queue_frames_max=4)
+
+
+def test_a_newer_stream_replaces_the_older() -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, raw_stream(receiver) as older, raw_stream(receiver) as newer:
+            assert await read_receipt(older) == Receipt()  # the last before the end
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await read_receipt(older)
+            assert error.value.code() is grpc.StatusCode.ABORTED
+            await newer.write(pack([(FRAME, 5, 0)]))
+            assert (await read_receipt(newer)).frames == 1
+            assert receiver.numbers == [5]
+
+    run(test())
+
+
+# ---- the server's life
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    async def test() -> None:
+        async with Receiver() as receiver:
+            second = Receiver(OTHER, address=receiver.address)
+            with pytest.raises(TransportError, match=rf"^{receiver.address}: the port is taken") as error:
+                await second.__aenter__()
+            assert "\n" not in str(error.value)
+
+    run(test())
+
+
+def test_health_and_reflection_answer() -> None:
+    async def test() -> None:
+        async with Receiver() as receiver:
+            async with grpc.aio.insecure_channel(receiver.address) as channel:
+                health: Any = health_pb2_grpc.HealthStub(channel)
+                for service in ("", SERVICE):
+                    reply = await health.Check(health_pb2.HealthCheckRequest(service=service))
+                    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+            def ask() -> tuple[list[str], str]:
+                with grpc.insecure_channel(receiver.address) as channel:
+                    database = ProtoReflectionDescriptorDatabase(channel)
+                    file = database.FindFileContainingSymbol(SERVICE)
+                    return list(database.get_services()), file.service[0].method[0].name
+
+            services, method = await asyncio.to_thread(ask)
+            assert SERVICE in services
+            assert method == "Exchange"
+
+    run(test())
+
+
+def test_stopping_tells_of_what_was_handed_over() -> None:
+    async def test() -> None:
+        async with Receiver() as receiver, Sender({PEER: receiver.address}, window_bytes=10**9) as sender:
+            sender.send()
+            await until(lambda: receiver.arrivals)
+            await receiver.server.stop(1.0)
+            await until(lambda: sender.acknowledged or sender.lost)
+            assert sender.acknowledged == [0]
+
+    run(test())
+
+
+# ---- peers that are not there
+
+
+def test_nobody_there_is_found_at_once() -> None:
+    async def test() -> None:
+        async with Sender({PEER: free_address()}) as sender:
+            started = time.monotonic()
+            sender.send()
+            await until(lambda: sender.lost)
+            assert time.monotonic() - started < 5
+            assert sender.client.unreachable == {PEER}
+            assert sender.lost[0][1].startswith("unavailable")
+            sender.client.probe(PEER, 0, 0, 10)  # lost without a word
+
+    run(test())
+
+
+def test_a_peer_that_comes_late_is_found() -> None:
+    async def test() -> None:
+        address = free_address()
+        async with Sender({PEER: address}) as sender:
+            for _ in range(4):
+                sender.send()
+                await asyncio.sleep(0.03)
+            async with Receiver(address=address) as receiver:
+                while not sender.acknowledged:
+                    sender.send()
+                    await asyncio.sleep(0.02)
+                assert not sender.client.unreachable
+                await until(lambda: len(sender.ended) == sender.next_number)
+                assert receiver.numbers == sender.acknowledged
+
+    run(test())
+
+
+def test_a_peer_that_never_answers_holds_up_nobody_else() -> None:
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and says nothing
+            address = f"127.0.0.1:{mute.getsockname()[1]}"
+            async with Receiver(OTHER) as other, Sender({PEER: address, OTHER: other.address}) as sender:
+                started = time.monotonic()
+                dead = [sender.send(PEER, within_s=0.3) for _ in range(3)]
+                alive = [sender.send(OTHER) for _ in range(3)]
+                await until(lambda: sender.acknowledged == alive)
+                await until(lambda: len(sender.lost) == 3)
+                assert 0.3 <= time.monotonic() - started < 5
+                assert sender.lost == [(number, "deadline passed") for number in dead]
+
+    run(test())
+
+
+def test_an_attempt_without_an_answer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "CONNECT_WITHIN_S", 0.2)
+
+    async def test() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            async with Sender({PEER: f"127.0.0.1:{mute.getsockname()[1]}"}) as sender:
+                sender.send()
+                await until(lambda: sender.lost)
+                assert sender.client.unreachable == {PEER}
+
+    run(test())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_frame_ends_once_whatever_happens_to_the_peer(seed: int) -> None:
+    async def test() -> None:
+        rng = np.random.default_rng(seed)
+        address = free_address()
+        received: list[int] = []
+        async with Sender({PEER: address}) as sender:
+            for _ in range(4):
+                async with Receiver(address=address) as receiver:
+                    for _ in range(int(rng.integers(1, 40))):
+                        due_ns = int(rng.integers(0, 2)) * (time.monotonic_ns() + int(rng.integers(0, 30_000_000)))
+                        sender.send(due_ns=due_ns)
+                        await asyncio.sleep(float(rng.uniform(0, 0.004)))
+                    received += receiver.numbers
+                await asyncio.sleep(float(rng.uniform(0, 0.05)))
+                sender.send()
+            await until(lambda: len(sender.ended) >= sender.next_number)
+            await asyncio.sleep(0.05)
+            assert sender.ended == list(range(sender.next_number))
+            assert sender.acknowledged
+
+    run(test())
+
+
+# ---- another process
+
+
+@asynccontextmanager
+async def peer_process(port: int = 0) -> AsyncIterator[tuple["subprocess.Popen[bytes]", str]]:
+    """A receiving node in a process of its own, and its address."""
+    command = [sys.executable, "-m", "tests.integration.transport_peer", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        yield process, (await asyncio.to_thread(process.stdout.readline)).decode().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_peer_that_stops_reading_holds_no_more_than_the_window() -> None:
+    """The promise: what is handed to the transport and not acknowledged stays below the bound, wherever it lies."""
+
+    async def test() -> None:
+        async with peer_process() as (process, address):
+            window = Window(5 * len(FRAME))
+            async with Sender({PEER: address}, window_bytes=window.bound_bytes) as sender:
+                taken = 0
+
+                def pump(until_number: int) -> None:
+                    nonlocal taken
+                    while taken < len(sender.ended):
+                        window.remove(sender.ended[taken])
+                        taken += 1
+                    while sender.next_number < until_number and window.fits(len(FRAME)):
+                        window.add(sender.send(within_s=1.0), len(FRAME))
+
+                def all_sent(count: int) -> bool:
+                    pump(count)
+                    return len(sender.acknowledged) == count
+
+                await until(lambda: all_sent(20))
+                os.kill(process.pid, signal.SIGSTOP)
+                stopped = time.monotonic()
+                while time.monotonic() - stopped < 0.4:
+                    pump(100)
+                    await asyncio.sleep(0.01)
+                assert len(window) == 5
+                assert sender.next_number == 25
+                assert sender.client.frames_sent <= 25
+                # At its deadline the stream counts as broken, so that the window is free for others.
+                await until(lambda: len(sender.lost) == 5)
+                assert {reason for _, reason in sender.lost} == {"deadline passed"}
+                os.kill(process.pid, signal.SIGCONT)
+
+                def again() -> bool:
+                    pump(sender.next_number + 1)
+                    return len(sender.acknowledged) > 20
+
+                await until(again)
+                assert window.bytes_max == window.bound_bytes
+
+    run(test())
+
+
+def test_a_peer_that_is_killed_and_comes_back() -> None:
+    async def test() -> None:
+        async with peer_process() as (process, address), Sender({PEER: address}) as sender:
+            sender.send()
+            await until(lambda: sender.acknowledged == [0])
+            held = sender.send(due_ns=time.monotonic_ns() + 10**10)
+            await asyncio.sleep(0.05)
+            process.kill()
+            await until(lambda: sender.lost)
+            assert sender.lost[0][0] == held
+            sender.send()
+            await until(lambda: len(sender.lost) == 2)
+            assert sender.client.unreachable == {PEER}
+            async with peer_process(int(address.rsplit(":", 1)[1])) as (_, again):
+                assert again == address
+                while len(sender.acknowledged) < 2:
+                    sender.send()
+                    await asyncio.sleep(0.02)
+            assert sender.ended == sorted(set(sender.ended))
+
+    run(test())
+
+
+def test_a_node_has_few_threads() -> None:
+    """What gRPC starts does not grow with the number of peers."""
+
+    async def test() -> None:
+        receivers = [Receiver(NodeId(1 + i)) for i in range(3)]
+        for receiver in receivers:
+            await receiver.__aenter__()
+        async with Sender({receiver.node: receiver.address for receiver in receivers}) as sender:
+            for receiver in receivers:
+                sender.send(receiver.node)
+            await until(lambda: len(sender.acknowledged) == 3)
+            assert threading.active_count() <= 4
+        for receiver in receivers:
+            await receiver.__aexit__()
+
+    run(test())
