@@ -1,0 +1,179 @@
+"""The two drivers agree: where the host takes no time, a network of real drivers does what the simulator does.
+
+To the nanosecond and to the bit: the life of every message, every model, every counter.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.core.links import CapacityChange
+from node.core.types import NodeId
+from node.records import join
+from node.sim.trace import KINDS, Column
+from node.sim.world import World
+from node.transport.codec import WireDtype
+from tests.simulation.build import EVERY_ALGORITHM, network
+from tests.virtual import Scenario, VirtualNetwork
+
+UNEVEN_MS = (1.0, 1.1, 1.3, 0.9, 2.5, 1.0)
+ONE_SIZE = [kind for kind in EVERY_ALGORITHM if kind != "epidemic"]
+"""Of one size are the messages of all but this one: the bound of the bytes in flight never holds them back."""
+
+COUNTED = (
+    "rounds", "local_steps", "queued", "sent", "sent_control", "delivered", "aggregated", "cancelled", "aborted",
+    "lost", "bytes_sent", "payload_sent", "bytes_wasted", "bytes_lost",
+)  # fmt: skip
+
+
+def table_of_world(world: World) -> dict[str, Column]:
+    """In the order of joined records: (queued, sender, number)."""
+    assert world.trace is not None
+    table = world.trace.columns(world.now_ns)
+    order = np.lexsort((table["id"], table["sender"], table["queued_ns"]))
+    return {**{name: column[order] for name, column in table.items()}, "id": table["id"]}
+
+
+def table_of_drivers(net: VirtualNetwork) -> dict[str, Column]:
+    records = {}
+    for node, driver in enumerate(net.drivers):
+        assert driver.records is not None
+        records[NodeId(node)] = driver.records.to_bytes(net.now_ns)
+    return join(records)
+
+
+def check_equal(world: World, net: VirtualNetwork) -> None:
+    simulated, real = table_of_world(world), table_of_drivers(net)
+    assert simulated.keys() == real.keys()
+    for name, column in simulated.items():
+        np.testing.assert_array_equal(real[name], column, err_msg=name)
+    arrived = real["delivered_ns"] >= 0
+    resent = np.where(arrived, real["wire_bytes"] - real["payload_bytes"] - net.scenario.network.header_bytes, 0)
+    for node, driver in zip(world.nodes, net.drivers, strict=True):
+        for name in COUNTED:
+            assert getattr(driver.counters, name) == getattr(node, name), (node.index, name)
+        # Only the sender knows what was transmitted again.
+        again = int(resent[real["receiver"] == node.index].sum())
+        assert driver.counters.bytes_received == node.bytes_received - again
+        np.testing.assert_array_equal(driver.counters.train_loss, node.train_loss)
+        assert driver.queued_messages == len(node.outbox)
+        assert driver.waiting_for() == node.algorithm.waiting_for()
+        picture = driver.picture(net.now_ns)
+        np.testing.assert_array_equal(picture.params, node.params)
+        if node.trained is not None:
+            np.testing.assert_array_equal(driver.picture(0, after_training=True).params, node.trained)
+        assert driver.counters.overruns == driver.counters.overrun_ns == 0
+    assert not net.refused
+
+
+def run_both(scenario: Scenario, *instants_ns: int, bounded: bool = False) -> tuple[World, VirtualNetwork]:
+    world, net = scenario.world(), VirtualNetwork(scenario, bounded=bounded)
+    for instant in instants_ns:
+        assert world.advance(instant) == net.advance(instant)
+        check_equal(world, net)
+    return world, net
+
+
+@pytest.mark.parametrize("dilation", [1.0, 3.0])
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_every_algorithm(kind: str, dilation: float) -> None:
+    scenario = Scenario(kind, network=network(6, 1.6, latency_ns=700_000), step_ms=UNEVEN_MS, dilation=dilation)
+    world, _ = run_both(scenario, 0, 1_999_999, 2_000_000, 37_000_000, 120_000_000, bounded=kind in ONE_SIZE)
+    if kind != "local":
+        assert world.counters.messages["aggregated"] > 50
+
+
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_where_nearly_everything_happens_at_the_same_instants(kind: str) -> None:
+    # 200 bytes at 1.6 Mbit/s take 1 ms, as long as a local step and the latency.
+    run_both(Scenario(kind, network=network(6, 1.6, latency_ns=1_000_000)), 60_000_000, bounded=kind in ONE_SIZE)
+
+
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_rounds_end_it(kind: str) -> None:
+    scenario = Scenario(kind, network=network(6, 5.0), step_ms=UNEVEN_MS, max_rounds=9)
+    world, net = run_both(scenario, 10**12)
+    assert world.finished
+    assert all(driver.done for driver in net.drivers)
+
+
+@pytest.mark.parametrize("sender", [1, 3])
+@pytest.mark.parametrize("flush", ["queued_only", "all", "none"])
+def test_what_divshare_cancels_and_aborts(flush: str, sender: int) -> None:
+    slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
+    world, _ = run_both(Scenario("divshare", network=slow, parameters={"flush": flush}), 80_000_000)
+    assert (world.counters.messages["aborted"] > 0) == (flush == "all")
+
+
+LOSS_TOLERANT = [kind for kind in EVERY_ALGORITHM if kind not in ("dpsgd", "epidemic", "adpsgd")]
+CHANGES = (
+    (10_000_000, CapacityChange("up", 1, -1, 0.0)),
+    (25_000_000, CapacityChange("down", -1, 2, 0.01)),
+    (30_000_000, CapacityChange("up", 1, -1, 3.0)),
+    (40_000_000, CapacityChange("pair", 0, 3, 0.02)),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(list(EVERY_ALGORITHM)),
+    mbps=st.lists(st.floats(0.05, 20), min_size=6, max_size=6),
+    latency_ns=st.integers(0, 4_000_000),
+    transport=st.sampled_from(["reliable", "datagram"]),
+    loss=st.sampled_from([0.0, 0.02, 0.4]),
+    changes=st.sampled_from([(), CHANGES]),
+    compute_jitter=st.sampled_from([0.0, 0.2]),
+    sender=st.integers(1, 3),
+    dilation=st.sampled_from([1.0, 2.0, 7.0]),
+    seed=st.integers(0, 99),
+)
+def test_any_network(
+    kind: str,
+    mbps: list[float],
+    latency_ns: int,
+    transport: str,
+    loss: float,
+    changes: tuple[Any, ...],
+    compute_jitter: float,
+    sender: int,
+    dilation: float,
+    seed: int,
+) -> None:
+    plan = network(
+        6,
+        mbps,
+        latency_ns=latency_ns,
+        transport=transport if kind in LOSS_TOLERANT else "reliable",
+        loss=loss,
+        changes=changes,
+        sender=sender,
+    )
+    run_both(Scenario(kind, network=plan, jitter=compute_jitter, seed=seed, dilation=dilation), 15_000_000, 60_000_000)
+
+
+def test_latencies_that_differ_and_jitter() -> None:
+    latency = np.random.default_rng(0).integers(0, 9_000_000, (6, 6))
+    plan = network(6, 1.0, latency_ns=latency, jitter_ns=500_000)
+    for kind in EVERY_ALGORITHM:
+        run_both(Scenario(kind, network=plan, step_ms=UNEVEN_MS), 90_000_000)
+
+
+@pytest.mark.parametrize("dtype", [WireDtype.FLOAT16, WireDtype.BFLOAT16])
+def test_half_the_bytes_take_half_the_time(dtype: WireDtype) -> None:
+    """The simulator has no such values; a network without headers and with twice the rate has the same times."""
+    half = network(6, 1.0, header_bytes=0)
+    full = network(6, 2.0, header_bytes=0)
+    net = VirtualNetwork(Scenario("swift_divshare", network=half, dtype=dtype))
+    world = Scenario("swift_divshare", network=full).world()
+    net.advance(60_000_000)
+    world.advance(60_000_000)
+    real, simulated = table_of_drivers(net), table_of_world(world)
+    for name, column in simulated.items():
+        np.testing.assert_array_equal(real[name] * (2 if name.endswith("_bytes") else 1), column, err_msg=name)
+    assert KINDS[real["kind"][0]].value == "model"
+    for driver, node in zip(net.drivers, world.nodes, strict=True):
+        np.testing.assert_allclose(driver.picture(0).params, node.params, rtol=0.05, atol=0.02)
+        assert not np.array_equal(driver.picture(0).params, node.params)

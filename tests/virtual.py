@@ -1,0 +1,340 @@
+"""A network of real drivers in virtual time: a fake event loop, the simulator's links, and no host in between.
+
+Everything that a driver is given is replaced: the loop, the monotonic clock, the uplink, the streams and the training.
+Frames are encoded and decoded as on a real stream. Events at the same instant come in the simulator's order, so that
+a run can be compared with a :class:`node.sim.world.World` to the nanosecond. A host that is late can be imitated.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from node.algorithms.registry import ALGORITHMS
+from node.clock import Clock
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.compute import ComputePlan, StepTimer
+from node.core.links import CapacityChange, NetworkPlan
+from node.core.topology import Topology
+from node.core.training import QuadraticTrainer
+from node.core.types import NodeId, Vector
+from node.core.units import NS_PER_S, ms_to_ns
+from node.driver import Driver
+from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
+from node.sim.network import Flow, FluidNetwork
+from node.sim.world import World
+from node.transport.codec import WireContext, WireDtype, decode, plan_id
+from node.transport.window import Window
+from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, graph_for, network
+
+AT_ONCE = -1
+"""Class of what follows from the event just handled, before anything else happens."""
+
+EPOCH_NS = 7_000_000_000
+"""The monotonic clock when testbed time is 0."""
+
+
+class Handle:
+    """What a loop gives for a planned call."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def __call__(self) -> None:
+        if self._callback is not None:
+            self._callback()
+
+
+class Host:
+    """A monotonic clock that stands still between events, and what is planned.
+
+    Attributes:
+        now_ns: The monotonic clock.
+        late_ns: By how much an event comes late, asked for each; 0 by default.
+    """
+
+    def __init__(self, late_ns: Callable[[], int] = lambda: 0) -> None:
+        self.now_ns = EPOCH_NS
+        self.late_ns = late_ns
+        self._heap: list[tuple[int, int, int, int, Callable[[], None]]] = []
+        self._sequence = 0
+
+    def plan(self, monotonic_ns: int, event_class: int, node: int, callback: Callable[[], None]) -> None:
+        self._sequence += 1
+        heappush(self._heap, (monotonic_ns, event_class, node, self._sequence, callback))
+
+    def step(self, until_ns: int) -> bool:
+        """Let the next event happen, unless it lies after ``until_ns`` or there is none."""
+        if not self._heap or self._heap[0][0] > until_ns:
+            self.now_ns = max(self.now_ns, until_ns)
+            return False
+        time_ns, _, _, _, callback = heappop(self._heap)
+        self.now_ns = max(self.now_ns, time_ns)
+        callback()
+        return True
+
+    def run_until(self, until_ns: int) -> None:
+        while self.step(until_ns):
+            pass
+
+    @contextmanager
+    def is_the_clock(self) -> Iterator[None]:
+        """Where drivers and clocks look for the time."""
+        fake = SimpleNamespace(monotonic_ns=lambda: self.now_ns)
+        with pytest.MonkeyPatch.context() as patch:
+            for module in ("node.clock", "node.driver", "node.measure"):
+                patch.setattr(f"{module}.time", fake)
+            yield
+
+
+class Loop:
+    """As much of an event loop as a driver uses."""
+
+    def __init__(self, host: Host, node: int) -> None:
+        self._host, self._node = host, node
+        self.next_class = TIMER
+
+    def call_at(self, when: float, callback: Callable[..., None], *arguments: Any) -> asyncio.TimerHandle:
+        handle = Handle(lambda: callback(*arguments))
+        event_class, self.next_class = self.next_class, TIMER
+        self._host.plan(round(when * NS_PER_S) + self._host.late_ns(), event_class, self._node, handle)
+        return cast(asyncio.TimerHandle, handle)
+
+    def call_later(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> asyncio.TimerHandle:
+        return self.call_at(self._host.now_ns / NS_PER_S + delay_s, callback, *arguments)
+
+    def as_loop(self) -> asyncio.AbstractEventLoop:
+        return cast(asyncio.AbstractEventLoop, self)
+
+
+class Trainer(QuadraticTrainer):
+    """Tells the loop that the call which a driver plans next is the end of local steps."""
+
+    def __init__(self, targets: "np.ndarray[Any, np.dtype[np.float32]]", learning_rate: float, loop: Loop) -> None:
+        super().__init__(targets, learning_rate)
+        self._loop = loop
+
+    def begin(self, node: NodeId, params: Vector, first_step: int, count: int) -> None:
+        super().begin(node, params, first_step, count)
+        self._loop.next_class = STEPS_DONE
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One small experiment, for either driver."""
+
+    kind: str
+    nodes: int = 6
+    network: NetworkPlan = field(default_factory=lambda: network(6))
+    step_ms: Sequence[float] = ()
+    seed: int = 1
+    max_rounds: int | None = None
+    topology: Topology | None = None
+    local_steps: int = 2
+    jitter: float = 0.0
+    dilation: float = 1.0
+    dtype: WireDtype = WireDtype.FLOAT32
+    parameters: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def compute(self) -> ComputePlan:
+        return ComputePlan(tuple(ms_to_ns(ms) for ms in self.step_ms or [1.0] * self.nodes), jitter=self.jitter)
+
+    @property
+    def targets(self) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        return np.random.default_rng(self.seed).standard_normal((self.nodes, NUM_PARAMS)).astype(np.float32)
+
+    def algorithms(self) -> list[Algorithm]:
+        topology = self.topology or graph_for(self.kind, self.nodes)
+        entry = ALGORITHMS[self.kind]
+        config = entry.config.model_validate({**EVERY_ALGORITHM[self.kind], **self.parameters})
+        contexts = (
+            NodeContext(NodeId(node), topology, (NUM_PARAMS,), self.local_steps, self.seed)
+            for node in range(self.nodes)
+        )
+        return [entry.make(context, config) for context in contexts]
+
+    def world(self) -> World:
+        return World(
+            algorithms=self.algorithms(),
+            trainer=QuadraticTrainer(self.targets, 0.1),
+            network=self.network,
+            compute=self.compute,
+            seed=self.seed,
+            max_rounds=self.max_rounds,
+        )
+
+
+class _NoBound(Window):
+    """Counts what is in flight and bounds nothing."""
+
+    def fits(self, size: int) -> bool:
+        return True
+
+
+class _Uplink:
+    """One node's way out, into the simulator's network."""
+
+    def __init__(self, net: "VirtualNetwork", node: int) -> None:
+        self._net, self._node = net, node
+        self._flows: dict[int, Flow] = {}
+
+    def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
+        assert ready_ns <= self._net.clock.now_ns()
+        flow = self._net.fluid.start(ready_ns, self._node, receiver, wire_bytes, self)
+        flow.number = number
+        self._flows[number] = flow
+
+    def ended(self, flow: Flow, finish_ns: int) -> None:
+        del self._flows[flow.number]
+        self._tell(lambda driver: driver.transfer_ended(flow.number, finish_ns), TRANSFER_ENDED)
+
+    def abort(self, number: int) -> None:
+        flow = self._flows.pop(number, None)
+        if flow is not None:  # or its end is about to be told
+            sent_bytes = self._net.fluid.abort(flow, self._net.clock.now_ns())
+            self._tell(lambda driver: driver.transfer_aborted(number, sent_bytes), AT_ONCE)
+
+    def _tell(self, what: Callable[[Driver], None], event_class: int) -> None:
+        host, driver = self._net.host, self._net.drivers[self._node]
+        late_ns = host.late_ns()
+        if late_ns or event_class == AT_ONCE:
+            host.plan(host.now_ns + late_ns, event_class, self._node, lambda: what(driver))
+        else:
+            what(driver)
+
+
+class _Streams:
+    """One node's streams: frames are decoded as a receiver would, and a receipt follows at once."""
+
+    def __init__(self, net: "VirtualNetwork", node: int) -> None:
+        self._net, self._node = net, node
+
+    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
+        host = self._net.host
+        assert due_ns >= host.now_ns or host.late_ns()
+        self._net.frames.append((self._node, peer, number, frame))
+
+        def arrive() -> None:
+            sender, message = decode(frame, expected=self._net.contexts[peer])
+            assert sender == self._node
+            self._net.drivers[peer].received(sender, message, number, due_ns)
+            self._net.drivers[self._node].acknowledged(number)
+
+        host.plan(max(host.now_ns, due_ns) + host.late_ns(), DELIVERY, peer, arrive)
+
+
+class VirtualNetwork:
+    """All drivers of a scenario.
+
+    Args:
+        scenario: The experiment.
+        late_ns: By how much the host is late, asked for each event.
+        bounded: Keep the bound of the bytes in flight, of which the simulator knows nothing. Messages of different
+            sizes, jitter and repeated packets can reach it.
+    """
+
+    def __init__(self, scenario: Scenario, late_ns: Callable[[], int] = lambda: 0, *, bounded: bool = True) -> None:
+        self.scenario = scenario
+        self.host = Host(late_ns)
+        self.clock = Clock(EPOCH_NS, scenario.dilation)
+        self.fluid = FluidNetwork(scenario.network, self._schedule)
+        self.frames: list[tuple[int, int, int, bytes]] = []
+        self.refused: list[tuple[int, int]] = []
+        self.unfinished = scenario.nodes
+        algorithms = scenario.algorithms()
+        number = plan_id((NUM_PARAMS,), scenario.seed, algorithms[0].fragments)
+        self.loops = [Loop(self.host, node) for node in range(scenario.nodes)]
+        self.contexts = [self._context(algorithm, number) for algorithm in algorithms]
+        self.drivers = [
+            Driver(
+                node=NodeId(node),
+                algorithm=algorithm,
+                trainer=Trainer(scenario.targets, 0.1, self.loops[node]),
+                timer=StepTimer(scenario.compute, node, scenario.seed),
+                network=scenario.network,
+                seed=scenario.seed,
+                plan_id=number,
+                dtype=scenario.dtype,
+                max_rounds=scenario.max_rounds,
+                reject=lambda sender, node=node: self.refused.append((node, sender)),  # type: ignore[misc]
+                on_done=self._one_is_done,
+            )
+            for node, algorithm in enumerate(algorithms)
+        ]
+        if not bounded:
+            for driver in self.drivers:
+                driver.window = _NoBound(0)
+        self._started = False
+        for time_ns, change in scenario.network.changes:
+            self._plan(time_ns, CAPACITY_CHANGE, 0, lambda change=change: self._change(change))  # type: ignore[misc]
+
+    @property
+    def now_ns(self) -> int:
+        """Testbed time."""
+        return self.clock.at_ns(self.host.now_ns)
+
+    def advance(self, until_ns: int) -> bool:
+        """As :meth:`World.advance`: up to an instant, or until all nodes are done."""
+        with self.host.is_the_clock():
+            if not self._started:
+                self._started = True
+                self._start()
+            until_ns = self.clock.monotonic_ns(until_ns)
+            while self.unfinished and self.host.step(until_ns):
+                pass
+        return self.unfinished > 0
+
+    def _start(self) -> None:
+        for node, driver in enumerate(self.drivers):
+            driver.start(
+                np.zeros(NUM_PARAMS, dtype=np.float32),
+                at_ns=0,
+                clock=self.clock,
+                loop=self.loops[node].as_loop(),
+                uplink=_Uplink(self, node),
+                streams=_Streams(self, node),
+            )
+
+    def _one_is_done(self) -> None:
+        self.unfinished -= 1
+
+    def _context(self, algorithm: Algorithm, number: int) -> WireContext:
+        plan, context = algorithm.fragments, algorithm.context
+        return WireContext(
+            plan_id=number,
+            num_params=NUM_PARAMS,
+            fragment_sizes=() if plan is None else tuple(np.diff(plan.bounds).tolist()),
+            senders=frozenset(NodeId(node) for node in range(self.scenario.nodes) if node != context.node),
+            kinds=algorithm.kinds,
+            dtype=self.scenario.dtype,
+        )
+
+    def _plan(self, time_ns: int, event_class: int, node: int, callback: Callable[[], None]) -> None:
+        self.host.plan(self.clock.monotonic_ns(time_ns), event_class, node, callback)
+
+    def _schedule(self, finish_ns: int, flow: Flow) -> None:
+        self._plan(finish_ns, TRANSFER_ENDED, flow.source, lambda: self._finish(flow, finish_ns))
+
+    def _finish(self, flow: Flow, finish_ns: int) -> None:
+        if self.fluid.finish(flow, finish_ns):
+            flow.token.ended(flow, finish_ns)
+
+    def _change(self, change: CapacityChange) -> None:
+        now_ns = self.now_ns
+        match change.kind:
+            case "up":
+                self.fluid.set_up(change.source, change.mbps, now_ns)
+            case "down":
+                self.fluid.set_down(change.destination, change.mbps, now_ns)
+            case "pair":
+                self.fluid.set_pair(change.source, change.destination, change.mbps, now_ns)
