@@ -355,8 +355,12 @@ def test_a_node_that_is_gone_may_come_back() -> None:
             await until(lambda: center.seen.statuses)
             await first.client.close()
             await until(lambda: center.seen.ended == [0])
+            center.server.forget(NodeId(0))
+            await center.server.reached("without it", WAIT_S, expected={NodeId(0)})
             again = Node(center.address, 0)
             await again.enter()
+            with pytest.raises(RunnerError, match=r"^node 0 did not come"):
+                await center.server.reached("with it", 0.1, expected={NodeId(0)})
             center.server.command(MeasureCommand(1))
             await until(lambda: again.commands == [MeasureCommand(1)])
             assert first.commands == []
