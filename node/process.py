@@ -310,7 +310,7 @@ class _Node:
             streams=self._client,
         )
         # A part that goes on where an earlier one ended has that instant's snapshot already.
-        first = -(-spec.begin_ns // spec.evaluation_interval_ns) + (spec.begin_ns > 0)
+        first = spec.begin_ns // spec.evaluation_interval_ns + 1 if spec.begin_ns else 0
         self._plan_picture(first * spec.evaluation_interval_ns)
 
     def _plan_picture(self, time_ns: int) -> None:

@@ -10,7 +10,10 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.networks.config import PresetConfig, SenderConfig
 from orchestrator.topologies import TopologyConfig
 
-RUNTIMES = {"simulation": "training is real; time and links are virtual"}
+RUNTIMES = {
+    "simulation": "training is real; time and links are virtual",
+    "processes": "a process a node, gRPC streams, wall-clock time; links shaped in user space",
+}
 
 
 def catalog() -> dict[str, dict[str, str]]:

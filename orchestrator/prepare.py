@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,10 @@ from node.learning.build import build_learner, partition_dataset, start_trainer
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
 from node.learning.trainer import Learner
-from orchestrator.plan import Plan, naming
+from orchestrator.config import read_experiment
+from orchestrator.environment import environment
+from orchestrator.plan import Plan, make_plan, naming
+from orchestrator.results.reader import Run
 from orchestrator.results.schema import RunFacts
 from orchestrator.runners.base import signals_held
 
@@ -120,3 +124,29 @@ def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
         return dataset.class_names, np.asarray(dataset.train.targets, dtype=np.int64)
     values = tuple(f"{half / 2:.1f}" for half in range(1, 11))
     return values, np.rint(2 * dataset.train.targets).astype(np.int64) - 1
+
+
+def environment_of(plan: Plan, prepared: Prepared, data_root: Path | None) -> dict[str, Any]:
+    """What the run depends on, and where a continuation finds the files that the experiment names."""
+    root = resolve_data_root(data_root)
+    return {
+        **environment(seed=plan.config.seed, data_source=prepared.dataset.source),
+        "base_dir": str(Path(plan.place).resolve().parent) if plan.place else None,
+        "data_root": None if root is None else str(root.resolve()),
+    }
+
+
+def recorded_path(run: Run, name: str) -> Path | None:
+    """A path that :func:`environment_of` recorded."""
+    value = (run.environment or {}).get(name)
+    return Path(value) if isinstance(value, str) else None
+
+
+def recorded_plan(run: Run) -> Plan:
+    """The plan of a run, from its own directory.
+
+    Raises:
+        ConfigError: Its experiment is damaged, or a file that it names is gone.
+    """
+    experiment = run.path / "experiment.yaml"
+    return make_plan(read_experiment(experiment), recorded_path(run, "base_dir") or run.path, place=str(experiment))

@@ -1,4 +1,11 @@
-"""The wire: how messages become bytes and how bytes reach a peer. The only room of gRPC and protobuf.
+"""The wire: how messages become bytes and how bytes reach a peer. The room of gRPC and protobuf.
 
-``codec`` needs neither of them and can be imported without their being loaded.
+``codec``, ``window``, ``delay`` and ``control_values`` need neither of them and can be imported without their being
+loaded. Of the orchestrator, ``orchestrator.runners.control`` alone uses them: it is the other end of ``control``.
 """
+
+import os
+
+# gRPC writes what it finds remarkable to standard error by itself: a peer that leaves, a port that is taken. Nodes log
+# such things, in words. It reads this when it is loaded.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

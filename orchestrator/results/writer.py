@@ -45,6 +45,16 @@ MIN_FREE_BYTES: Final = 16 * 1024 * 1024
 """A run does not start with less free space than this for its results."""
 
 
+_HEADER: Final = ",".join(CURVE_COLUMNS) + "\n"
+_EMPTY: Final[Mapping[str, Any]] = {
+    "curve_bytes": len(_HEADER),
+    "curve_sha256": hashlib.sha256(_HEADER.encode()).hexdigest(),
+    "curve": {name: np.zeros(0) for name in CURVE_COLUMNS},
+    "nodes": {},
+}
+"""The state of a writer without evaluations."""
+
+
 class RunWriter:
     """Writes one run directory, which nobody else writes meanwhile. Made by :meth:`create` or :meth:`reopen`."""
 
@@ -84,7 +94,7 @@ class RunWriter:
             _write(path / "facts.json", to_json(_facts_to_json(facts)))
             if facts.partition_counts is not None:
                 _write(path / "partition.csv", _partition_csv(facts))
-            writer._append(",".join(CURVE_COLUMNS) + "\n")
+            writer._append(_HEADER)
         except RunnerError as error:
             writer.close()
             shutil.rmtree(path, ignore_errors=True)
@@ -93,7 +103,7 @@ class RunWriter:
 
     @classmethod
     def reopen(
-        cls, path: Path, facts: RunFacts, state: Mapping[str, Any], environment: Mapping[str, Any]
+        cls, path: Path, facts: RunFacts, state: Mapping[str, Any] | None, environment: Mapping[str, Any]
     ) -> "RunWriter":
         """Go on with a run from where :meth:`state` was asked for.
 
@@ -102,13 +112,14 @@ class RunWriter:
         Args:
             path: The run directory.
             facts: Those of the run.
-            state: From :meth:`state`.
+            state: From :meth:`state`; None begins the curve anew.
             environment: What ``environment.json`` says now; replaces what it said.
 
         Raises:
             ConfigError: A run is writing the directory, its curve is another one, or it cannot be written.
         """
         writer = cls(path, facts)
+        state = _EMPTY if state is None else state
         curve, complete_bytes = path / "curve.csv", state["curve_bytes"]
         try:
             with curve.open("rb") as file:

@@ -64,7 +64,7 @@ def signals_held() -> Iterator[None]:
         nonlocal held
         held = True
 
-    with _on_signals(hold):
+    with on_signals(hold):
         yield
     if held:
         raise KeyboardInterrupt
@@ -82,13 +82,13 @@ def stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
         asked = True
         request_stop()
 
-    with _on_signals(handle):
+    with on_signals(handle):
         yield
 
 
 @contextmanager
-def _on_signals(handle: Callable[[], None]) -> Iterator[None]:
-    """Call ``handle`` for every SIGINT and SIGTERM. Outside the main thread signals are left alone."""
+def on_signals(handle: Callable[[], None]) -> Iterator[None]:
+    """Call ``handle`` for every SIGINT and SIGTERM in the block. Outside the main thread signals are left alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -103,3 +103,16 @@ def _on_signals(handle: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, previous in zip(signals, before, strict=True):
             signal.signal(number, previous)
+
+
+def report(path: Path) -> None:
+    """Write a run's report, once its results are safe on the disk.
+
+    Raises:
+        RunnerError: It could not be written.
+    """
+    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
+    from orchestrator.report.page import write_report
+    from orchestrator.results.reader import load_run
+
+    write_report(load_run(path))

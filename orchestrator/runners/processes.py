@@ -14,8 +14,8 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from math import inf, isfinite
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,39 +26,45 @@ import numpy as np
 from node.clock import Clock
 from node.core.counters import add_up
 from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportError
-from node.core.links import LinkShape
-from node.core.types import NodeId
+from node.core.links import LinkShape, NetworkPlan
+from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
+from node.driver import Counters
 from node.emulation.network import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from node.measure import requested_mbps, requested_round_trip_ms
 from node.process import Beginning, NodeSpec
-from node.records import join
+from node.records import Column, join
 from node.transport.control_values import (
     LinkUpdate,
     MeasureCommand,
     NodeStatus,
     Phase,
+    SnapshotInfo,
     StartCommand,
     StopCommand,
     UpdateLinksCommand,
 )
 from orchestrator.dilation import measure_step_seconds, recommend
-from orchestrator.environment import environment, usable_cores
+from orchestrator.environment import usable_cores
 from orchestrator.fidelity import EmulatorFigures, Measured, MeasuredLink, NodeFigures, judge
 from orchestrator.plan import Plan, naming
-from orchestrator.prepare import Prepared, prepare
+from orchestrator.prepare import Prepared, environment_of, prepare, recorded_path, recorded_plan
 from orchestrator.progress import NodeRow, Progress, Snapshot
+from orchestrator.results.reader import Run as Results
 from orchestrator.results.reader import load_run
 from orchestrator.results.schema import RunTotals, Sample
 from orchestrator.results.writer import RunWriter
-from orchestrator.runners.base import RunOptions, RunOutcome, Status, signals_held, stop_on_signals
+from orchestrator.runners.base import RunOptions, RunOutcome, Status, on_signals, report, signals_held
 from orchestrator.runners.control import ControlServer
 from orchestrator.runners.figures import count_replaced, utilization, with_results
 from orchestrator.runners.nodes import NodeHandle, fork_nodes
-from orchestrator.runners.snapshots import Snapshots
+from orchestrator.runners.snapshots import Earlier, Part, Snapshots
 
 HOST = "127.0.0.1"
+
+SNAPSHOTS = "snapshots"
+"""Folder in the run directory; gone when the run is complete."""
 
 TICK_S = 0.1
 """How often the runner looks at its nodes, real time."""
@@ -85,6 +91,12 @@ RECORD_BYTES = 250
 TESTING_NICENESS = 19
 """Models are tested with what is left of the host."""
 
+LEAVE_S = 5.0
+"""What a node may take from the end of its session to the end of its process."""
+
+ONE_SIGNAL_S = 0.5
+"""Signals that come closer together are one: some senders reach a process twice."""
+
 STALL_S = 60.0
 """Real time without any progress after which a run has come to rest, beyond what its slowest step takes."""
 
@@ -96,6 +108,35 @@ def run_processes(plan: Plan, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: The experiment cannot start; nothing is left behind.
         RunnerError: The results cannot be written; what was written stays valid.
     """
+    return _run(plan, options, None)
+
+
+def resume_processes(path: Path, options: RunOptions) -> RunOutcome:
+    """Go on with an interrupted run, in its directory, from the last models that all nodes handed over.
+
+    Unlike a simulation it does not become what it would have been: messages that were under way are lost, momentum
+    begins anew, and algorithms count their rounds from there.
+
+    Args:
+        path: The run directory.
+        options: ``data_root`` None takes the run's own; ``out`` is not used.
+
+    Raises:
+        ConfigError, DataError: The run cannot go on.
+        RunnerError: The results cannot be written; what was written stays valid.
+    """
+    found = load_run(path, messages=False)
+    if found.status == "done":
+        raise ConfigError(f"{path}: the run is complete")
+    if not (path / SNAPSHOTS).is_dir():
+        raise ConfigError(f"{path / SNAPSHOTS}: nothing to resume from: the run ended before it began")
+    options = replace(
+        options, data_root=options.data_root or recorded_path(found, "data_root"), command=found.facts.command
+    )
+    return _run(recorded_plan(found), options, found)
+
+
+def _run(plan: Plan, options: RunOptions, found: Results | None) -> RunOutcome:
     progress = Progress(options.progress)
     with naming(plan.place):
         _check(plan)
@@ -107,17 +148,24 @@ def run_processes(plan: Plan, options: RunOptions) -> RunOutcome:
         command=options.command,
         report=progress.preparing,
     )
+    writer: RunWriter | None = None
     try:
         with signals_held():
             dilation = _dilation(plan, prepared, progress)
-            about = environment(seed=plan.config.seed, data_source=prepared.dataset.source)
-            about["time_dilation"] = dilation
-        with stop_on_signals(lambda: run.request_stop()):
-            writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
-            run = _Run(plan, prepared, progress, dilation, writer)
+            about = {**environment_of(plan, prepared, options.data_root), "time_dilation": dilation}
+        run = _Run(plan, prepared, progress, dilation)
+        with on_signals(run.request_stop):
+            if found is None:
+                writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
+                run.begin(writer)
+            else:
+                writer = RunWriter.reopen(found.path, found.facts, None, about)
+                run.go_on(writer)
             with progress:
                 return run.execute()
     finally:
+        if writer is not None:
+            writer.close()
         prepared.trainer.close()
 
 
@@ -152,6 +200,7 @@ class _Watched:
     status: NodeStatus
     before: NodeStatus
     died: str = ""
+    silent_since_s: float | None = None
 
 
 class _StopRequested(Exception):
@@ -161,12 +210,13 @@ class _StopRequested(Exception):
 class _Run:
     """One run in progress."""
 
-    def __init__(self, plan: Plan, prepared: Prepared, progress: Progress, dilation: float, writer: RunWriter) -> None:
+    def __init__(self, plan: Plan, prepared: Prepared, progress: Progress, dilation: float) -> None:
         self._plan = plan
         self._prepared = prepared
         self._progress = progress
         self._dilation = dilation
-        self._writer = writer
+        self._earlier: Earlier | None = None
+        self._begin_ns = 0
         self._nodes: dict[NodeId, _Watched] = {}
         self._measurements: dict[NodeId, dict[str, Any]] = {}
         self._figures: dict[NodeId, dict[str, Any]] = {}
@@ -176,25 +226,69 @@ class _Run:
         self._clock: Clock | None = None
         self._ended_ns: int | None = None
         self._stop_requested = False
-        self._skip_tests = False
-        self._testing = False
+        self._stop_requested_s = 0.0
+        self._hurry = False
         self._pressure: tuple[float | None, float | None] = (None, None)
         self._emulator_statistics: EmulatorStatistics | None = None
         self._began = time.perf_counter()
 
     def request_stop(self) -> None:
-        """End in good order; called by a signal's handler."""
-        self._stop_requested = True
+        """End in good order; called by a signal's handler.
+
+        A second time, leave the models untested and the nodes' records where they are; a third time, drop everything.
+        """
+        now_s = time.monotonic()
+        if self._hurry:
+            raise KeyboardInterrupt
+        if not self._stop_requested:
+            self._stop_requested, self._stop_requested_s = True, now_s
+        elif now_s - self._stop_requested_s > ONE_SIGNAL_S:
+            self._hurry = True
+
+    def begin(self, writer: RunWriter) -> None:
+        """Take a new run directory."""
+        self._writer = writer
+        self._snapshots = Snapshots.create(writer.path / SNAPSHOTS)
+
+    def go_on(self, writer: RunWriter) -> None:
+        """Take the directory of an interrupted run, and go on where it ended.
+
+        Raises:
+            ConfigError: There is nothing to go on with.
+        """
+        self._writer = writer
+        self._snapshots, self._earlier = Snapshots.reopen(writer.path / SNAPSHOTS, self._plan.config.nodes)
+        self._begin_ns = self._earlier.time_ns
+        self._account_for_killed_part(self._earlier)
+        end_ns = self._plan.end_ns
+        if end_ns is not None and self._begin_ns >= end_ns:
+            self._ended_ns = end_ns  # only tests are left
+        for sample in self._earlier.samples:
+            writer.add(sample)
+
+    def _account_for_killed_part(self, earlier: Earlier) -> None:
+        """Of a part that was killed only what its last models tell is known: bytes and local steps, not messages."""
+        known_ns = max((part.end_ns for part in earlier.parts), default=0)
+        if earlier.time_ns <= known_ns:
+            return
+        counters = []
+        for node, (stored, _) in enumerate(earlier.models):
+            before = [part.counters[node] for part in earlier.parts]
+            sent = stored.bytes_sent - sum(part["bytes_sent"] for part in before)
+            steps = stored.local_steps - sum(part["steps_taken"] for part in before)
+            counters.append(_known(bytes_sent=sent, payload_sent=sent, steps_taken=steps))
+        part = Part(known_ns, earlier.time_ns, 0.0, counters)
+        self._snapshots.end_part(part, None)
+        earlier.parts.append(part)
 
     def execute(self) -> RunOutcome:
         """Run, and write what comes of it."""
         error: RunnerError | None = None
-        path = self._writer.path
-        self._snapshots = Snapshots.create(path / "snapshots")
-        self._logs = path / "logs"
-        self._logs.mkdir()
+        self._logs = self._writer.path / "logs"
+        self._logs.mkdir(exist_ok=True)
         try:
-            self._run_nodes()
+            if self._ended_ns is None:
+                self._run_nodes()
             self._test_rest()
         except _StopRequested:
             self._test_rest()
@@ -206,12 +300,13 @@ class _Run:
     def _run_nodes(self) -> None:
         plan, count = self._plan, self._plan.config.nodes
         clock = Clock(time.monotonic_ns(), self._dilation)
+        network = network_at(plan.network, self._begin_ns)
         with signals_held():
-            emulator = start_emulator(plan.network, clock, count)
+            emulator = start_emulator(network, clock, count)
         handles: list[NodeHandle] = []
         try:
             with signals_held():
-                specs = [self._spec(node, clock) for node in range(count)]
+                specs = [self._spec(node, network, clock) for node in range(count)]
                 handles = fork_nodes(specs, self._prepared.learner, emulator, self._prepared.trainer, self._logs)
             preparing = [NodeStatus(handle.node, Phase.PREPARING) for handle in handles]
             self._nodes = {
@@ -223,14 +318,14 @@ class _Run:
                 handle.kill()
             self._emulator_statistics = emulator.stop()
 
-    def _spec(self, node: int, clock: Clock) -> NodeSpec:
+    def _spec(self, node: int, network: NetworkPlan, clock: Clock) -> NodeSpec:
         config, plan = self._plan.config, self._plan
         base = config.processes.base_port
         return NodeSpec(
             node=NodeId(node),
             run_id=self._writer.path.name,
             algorithm=self._prepared.algorithms[node],
-            network=plan.network,
+            network=network,
             compute=plan.compute,
             seed=config.seed,
             dtype=config.wire.dtype,
@@ -243,8 +338,19 @@ class _Run:
             max_rounds=config.stop.rounds,
             keep_messages=config.output.messages,
             start_timeout_s=self._start_timeout_s,
-            beginning=Beginning(self._prepared.trainer.initial_params()),
+            beginning=self._beginning(node),
+            begin_ns=self._begin_ns,
         )
+
+    def _beginning(self, node: int) -> Beginning:
+        if self._earlier is None:
+            return Beginning(self._prepared.trainer.initial_params())
+        stored, params = self._earlier.models[node]
+        rounds = stored.rounds
+        if self._plan.algorithm.needs_every_message:
+            # All do as many rounds from here on, or one would wait for a round that another one does not have.
+            rounds = max(other.rounds for other, _ in self._earlier.models)
+        return Beginning(params, rounds, stored.local_steps)
 
     @property
     def _start_timeout_s(self) -> float:
@@ -260,9 +366,9 @@ class _Run:
             config.nodes,
             status_period_s=STATUS_PERIOD_S,
             on_status=self._on_status,
-            on_snapshot=self._snapshots.keep,
+            on_snapshot=self._on_snapshot,
             on_records=self._on_records,
-            on_session_end=lambda node: None,  # its process says more
+            on_session_end=self._on_session_end,
         )
         address = await server.start(HOST, 0)
         for watched in self._nodes.values():
@@ -299,8 +405,15 @@ class _Run:
             raise RunnerError(f"the link emulator ended with code {emulator.exit_code()}")
         died = []
         for node, watched in self._nodes.items():
-            if not watched.died and watched.handle.poll() is not None:
+            if watched.died:
+                continue
+            silent_s = watched.silent_since_s
+            if watched.handle.poll() is not None:
                 watched.died = watched.handle.how_it_ended()
+            elif silent_s is not None and time.monotonic() - silent_s > LEAVE_S:
+                watched.handle.kill()
+                watched.died = "did not answer any more and was killed"
+            if watched.died:
                 died.append(node)
         return died
 
@@ -334,10 +447,10 @@ class _Run:
     def _start(self, server: ControlServer) -> None:
         lead_ns = s_to_ns(0.3 + 0.01 * self._plan.config.nodes)
         monotonic_ns = time.monotonic_ns() + lead_ns
-        self._clock = Clock(monotonic_ns, self._dilation)
+        self._clock = Clock(monotonic_ns - int(self._begin_ns * self._dilation), self._dilation)
         server.command(StartCommand(time.time_ns() + lead_ns, monotonic_ns))
         for time_ns, change in self._plan.network.changes:
-            if self._plan.end_ns is not None and time_ns >= self._plan.end_ns:
+            if time_ns <= self._begin_ns or (self._plan.end_ns is not None and time_ns >= self._plan.end_ns):
                 continue
             shape = LinkShape(None if change.mbps == inf else change.mbps)
             if change.kind == "up":
@@ -424,18 +537,20 @@ class _Run:
         )
         models = 4 * self._prepared.facts.num_params * self._plan.config.nodes
         grace_s = HAND_OVER_S + (2 * models + RECORD_BYTES * messages) / HAND_OVER_BYTES_PER_S if begun else 2.0
-        by_rounds = self._ended_ns is not None and self._ended_ns != self._plan.end_ns and not self._stop_requested
-        server.command(StopCommand("the run is over", s_to_ns(grace_s), by_rounds))
+        # Their models at the very end are wanted where no planned instant is the end.
+        final = begun and self._ended_ns != self._plan.end_ns
+        server.command(StopCommand("the run is over", s_to_ns(grace_s), final))
         handles = [watched.handle for watched in self._nodes.values()]
         until_s = time.monotonic() + grace_s + 3.0
-        while any(handle.poll() is None for handle in handles) and time.monotonic() < until_s:
+        while any(handle.poll() is None for handle in handles) and time.monotonic() < until_s and not self._hurry:
             await asyncio.sleep(0.02)
         for handle in handles:
             if handle.poll() is None:
-                self._progress.note(f"node {handle.node} did not end within {grace_s:.0f} s and was killed")
+                if not self._hurry:
+                    self._progress.note(f"node {handle.node} did not end within {grace_s:.0f} s and was killed")
                 handle.kill()
         await server.stop(0.5)
-        self._snapshots.close_with_final()
+        self._snapshots.close_with_final(to_resume=self._stop_requested)
 
     # -- what nodes say --------------------------------------------------------------------------------------
 
@@ -444,6 +559,16 @@ class _Run:
         if status.time_ns > watched.status.time_ns:
             watched.before = watched.status
         watched.status = status
+
+    def _on_session_end(self, node: NodeId) -> None:
+        """A node has left, or has not answered for longer than a session may be silent."""
+        self._nodes[node].silent_since_s = time.monotonic()
+
+    def _on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+        if self._earlier is not None:
+            before = self._earlier.models[info.node][0]
+            info = replace(info, sent_bytes=info.sent_bytes + before.bytes_sent)
+        self._snapshots.keep(info, params)
 
     def _on_records(self, node: NodeId, name: str, data: bytes) -> None:
         match name:
@@ -502,24 +627,20 @@ class _Run:
                 self._pending[time_ns] = self._snapshots.submit(time_ns, self._prepared.trainer)
 
     def _test_rest(self) -> None:
-        """Test what is left; a second request to stop leaves the rest on the disk."""
-        asked_before = self._stop_requested
-        self._stop_requested = False
+        """Test what is left; a second request to stop leaves it on the disk."""
         said = False
-        while True:
+        while not self._hurry:
             self._take_results(wait=False)
             time_ns = self._snapshots.next_any()
             if time_ns is None and not self._pending:
-                break
-            if self._stop_requested:
-                break
+                return
             if time_ns is not None and not self._pending:
                 if not said:
-                    self._progress.preparing("testing the models")
+                    again = "; another interrupt leaves them to be resumed" if self._stop_requested else ""
+                    self._progress.preparing(f"testing the models{again}")
                     said = True
                 self._pending[time_ns] = self._snapshots.submit(time_ns, self._prepared.trainer)
             time.sleep(0.005)
-        self._stop_requested = asked_before or self._stop_requested
 
     def _take_results(self, *, wait: bool) -> None:
         for time_ns, evaluations in self._prepared.trainer.collect(wait=wait):
@@ -531,14 +652,13 @@ class _Run:
 
     def _conclude(self, error: RunnerError | None) -> RunOutcome:
         status: Status = "failed" if error else "interrupted" if self._stop_requested else "done"
-        totals = self._totals(status, error)
-        messages = None
-        if self._plan.config.output.messages and self._records:
-            try:
-                messages = join(self._records)
-                totals = count_replaced(totals, messages)
-            except ProtocolError as failure:
-                self._progress.note(str(failure))
+        own = self._joined()
+        parts = [*(self._earlier.parts if self._earlier else ()), *self._own_part(own is not None)]
+        tables = [*(self._earlier.messages if self._earlier else ()), *([] if own is None else [own])]
+        totals = self._totals(status, error, parts)
+        messages = _one_table(tables)
+        if messages is not None:
+            totals = count_replaced(totals, messages)
         fidelity = None
         if self._measurements or self._plan.config.nodes == 1:
             fidelity = judge(self._measured(), allowed=self._plan.config.fidelity.allow_unfaithful)
@@ -546,58 +666,72 @@ class _Run:
             summary = self._writer.finish(totals, messages, fidelity=fidelity)
             if status == "done":
                 self._snapshots.remove()
-                if not any(watched.died for watched in self._nodes.values()):
+                if not any(watched.died for watched in self._nodes.values() if watched.handle.exit_code):
                     shutil.rmtree(self._logs, ignore_errors=True)
             else:
                 self._snapshots.drop_before_last(self._plan.config.nodes)
-            _report(self._writer.path)
+                for part in self._own_part(own is not None):
+                    self._snapshots.end_part(part, own)
+            report(self._writer.path)
         except RunnerError as failure:
             raise error or failure from failure
         return RunOutcome(self._writer.path, status, summary, totals.error, fidelity)
 
-    def _totals(self, status: Status, error: RunnerError | None) -> RunTotals:
-        network, end_ns = self._plan.network, self._ended_ns or 0
-        counted = [self._counters(node) for node in sorted(self._nodes)]
+    def _joined(self) -> dict[str, Column] | None:
+        """The messages of this part; None where they were not recorded."""
+        if not self._plan.config.output.messages or not self._records:
+            return None
+        try:
+            return join(self._records)
+        except ProtocolError as failure:
+            self._progress.note(str(failure))
+            return None
+
+    def _own_part(self, has_messages: bool) -> list[Part]:
+        """This part; none if it did not begin."""
+        if self._clock is None or self._ended_ns is None:
+            return []
+        counters = [self._counters(node) for node in sorted(self._nodes)]
+        return [Part(self._begin_ns, self._ended_ns, time.perf_counter() - self._began, counters, has_messages)]
+
+    def _totals(self, status: Status, error: RunnerError | None, parts: Sequence[Part]) -> RunTotals:
+        """Over all parts. Of one that was killed nothing is known but what its last models tell."""
+        network = self._plan.network
+        nodes = self._plan.config.nodes
+        counted = [_summed([part.counters[node] for part in parts]) for node in range(nodes)] if parts else []
         counters = add_up(counted, network.header_bytes)
-        up, down = utilization(
-            network, [node.bytes_sent for node in counted], [node.bytes_received for node in counted], end_ns
-        )
-        if not counted:
-            up = down = None
+        end_ns = max((part.end_ns for part in parts), default=self._begin_ns)
+        up = down = None
+        if counted:
+            sent, received = [node.bytes_sent for node in counted], [node.bytes_received for node in counted]
+            up, down = utilization(network, sent, received, end_ns)
         return RunTotals(
             status=status,
             time_ns=end_ns,
             bytes=counters.bytes,
             messages=counters.messages,
-            train_steps=sum(node.local_steps for node in counted),
-            wall_s=time.perf_counter() - self._began,
+            train_steps=sum(node.steps_taken for node in counted),
+            wall_s=sum(part.wall_s for part in parts) if parts else time.perf_counter() - self._began,
             uplink_utilization=up,
             downlink_utilization=down,
             error=None if error is None else str(error),
         )
 
-    def _counters(self, node: NodeId) -> Any:
+    def _counters(self, node: NodeId) -> dict[str, Any]:
         """What a node counted; of one that died, what it said last."""
-        figures = self._figures.get(node)
+        figures, before = self._figures.get(node), self._beginning(node)
         if figures is not None:
-            return SimpleNamespace(**figures["counters"])
+            return {**figures["counters"], "steps_taken": figures["counters"]["local_steps"] - before.local_steps}
         status = self._nodes[node].status
-        payload = max(0, status.sent_bytes - status.messages_sent * self._plan.network.header_bytes)
-        return SimpleNamespace(
+        return _known(
             queued=status.messages_sent + status.messages_cancelled + status.outbox_messages,
             sent=status.messages_sent,
-            sent_control=0,
             delivered=status.messages_received,
-            aggregated=0,
             cancelled=status.messages_cancelled,
-            aborted=0,
-            lost=0,
             bytes_sent=status.sent_bytes,
-            payload_sent=payload,
-            bytes_wasted=0,
-            bytes_lost=0,
+            payload_sent=max(0, status.sent_bytes - status.messages_sent * self._plan.network.header_bytes),
             bytes_received=status.received_bytes,
-            local_steps=status.local_steps,
+            steps_taken=max(0, status.local_steps - before.local_steps),
         )
 
     def _measured(self) -> Measured:
@@ -655,6 +789,45 @@ class _Run:
         )
 
 
+def network_at(network: NetworkPlan, time_ns: int) -> NetworkPlan:
+    """A network as it is at a time, with the changes that are still to come."""
+    if not any(change_ns <= time_ns for change_ns, _ in network.changes):
+        return network
+    up, down = network.up_mbps.copy(), network.down_mbps.copy()
+    pairs = None if network.pair_mbps is None else network.pair_mbps.copy()
+    for change_ns, change in network.changes:
+        if change_ns > time_ns:
+            break
+        if change.kind == "up":
+            up[change.source] = change.mbps
+        elif change.kind == "down":
+            down[change.destination] = change.mbps
+        else:
+            if pairs is None:
+                pairs = np.full((network.num_nodes, network.num_nodes), inf)
+            pairs[change.source, change.destination] = change.mbps
+    changes = tuple(item for item in network.changes if item[0] > time_ns)
+    return replace(network, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
+
+
+def _one_table(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
+    """The messages of all parts under each other, numbered through."""
+    if not tables:
+        return None
+    table = {name: np.concatenate([part[name] for part in tables]) for name in tables[0]}
+    return {**table, "id": np.arange(len(table["id"]), dtype=np.int64)}
+
+
+def _known(**counters: int) -> dict[str, Any]:
+    """A node's counters, of which only some are known; the others are 0."""
+    return {**{field.name: 0 for field in fields(Counters)}, **counters}
+
+
+def _summed(counters: Sequence[dict[str, Any]]) -> Any:
+    names = counters[0].keys()
+    return SimpleNamespace(**{name: sum(count[name] or 0 for count in counters) for name in names})
+
+
 def _emulator_figures(statistics: EmulatorStatistics | None) -> EmulatorFigures | None:
     if statistics is None:
         return None
@@ -681,11 +854,3 @@ def _cpu_pressure() -> float | None:
         first = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
         return float(first.split("avg10=")[1].split()[0])
     return None
-
-
-def _report(path: Path) -> None:
-    """Write the report, once the results are safe on the disk."""
-    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
-    from orchestrator.report.page import write_report
-
-    write_report(load_run(path))

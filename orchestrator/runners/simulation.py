@@ -11,34 +11,29 @@ begun again.
 
 import hashlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from node.core.errors import ConfigError, RunnerError
-from node.core.links import NetworkPlan
-from node.core.messages import MessageState
 from node.core.state import LEAVE_NOTHING, Classes, State
 from node.core.training import Evaluation, TrainerAndEvaluator
-from node.core.types import Float64Vector, NodeId, Vector
-from node.core.units import ns_to_s, s_to_ns
-from node.learning.datasets import resolve_data_root
+from node.core.types import NodeId, Vector
+from node.core.units import s_to_ns
 from node.sim.checkpoint import restore_world, save_world
 from node.sim.world import World
-from orchestrator.config import read_experiment
-from orchestrator.environment import environment, versions
-from orchestrator.plan import Plan, make_plan
-from orchestrator.prepare import Prepared, prepare
+from orchestrator.environment import versions
+from orchestrator.plan import Plan
+from orchestrator.prepare import Prepared, environment_of, prepare, recorded_path, recorded_plan
 from orchestrator.progress import Progress, Snapshot
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from orchestrator.results.reader import Run, load_run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
-from orchestrator.runners.base import RunOptions, RunOutcome, Status, signals_held, stop_on_signals
+from orchestrator.runners.base import RunOptions, RunOutcome, Status, report, signals_held, stop_on_signals
+from orchestrator.runners.figures import consensus_distance, count_replaced, utilization, with_results
 
 Tested = list[tuple[int, dict[NodeId, Evaluation]]]
 """Finished evaluations: (ticket, result of each node)."""
@@ -89,11 +84,10 @@ def resume_simulation(path: Path, options: RunOptions) -> RunOutcome:
     if found.status == "done":
         raise ConfigError(f"{path}: the run is complete")
     about, state = read_checkpoint(path / CHECKPOINT)
-    experiment = path / "experiment.yaml"
-    plan = make_plan(read_experiment(experiment), _recorded_path(found, "base_dir") or path, place=str(experiment))
+    plan = recorded_plan(found)
     options = replace(
         options,
-        data_root=options.data_root or _recorded_path(found, "data_root"),
+        data_root=options.data_root or recorded_path(found, "data_root"),
         command=found.facts.command,
     )
     return _run(plan, options, _Saved(found, about, state))
@@ -106,11 +100,6 @@ class _Saved:
     run: Run
     about: JsonObject
     state: State
-
-
-def _recorded_path(run: Run, name: str) -> Path | None:
-    value = (run.environment or {}).get(name)
-    return Path(value) if isinstance(value, str) else None
 
 
 def _run(plan: Plan, options: RunOptions, saved: _Saved | None) -> RunOutcome:
@@ -126,7 +115,7 @@ def _run(plan: Plan, options: RunOptions, saved: _Saved | None) -> RunOutcome:
     try:
         with signals_held():  # git is asked for the commit
             run = _Run(plan, prepared, progress)
-            about = _environment(plan, prepared, options)
+            about = environment_of(plan, prepared, options.data_root)
         # From the first file to the last, a signal is a request that leaves a valid result.
         with stop_on_signals(run.request_stop):
             if saved is None:
@@ -139,16 +128,6 @@ def _run(plan: Plan, options: RunOptions, saved: _Saved | None) -> RunOutcome:
         if writer is not None:
             writer.close()
         prepared.trainer.close()
-
-
-def _environment(plan: Plan, prepared: Prepared, options: RunOptions) -> JsonObject:
-    """What the run depends on, and where a continuation finds the files that the experiment names."""
-    root = resolve_data_root(options.data_root)
-    return {
-        **environment(seed=plan.config.seed, data_source=prepared.dataset.source),
-        "base_dir": str(Path(plan.place).resolve().parent) if plan.place else None,
-        "data_root": None if root is None else str(root.resolve()),
-    }
 
 
 class _Run:
@@ -216,12 +195,12 @@ class _Run:
         trace = self._world.trace
         messages = None if trace is None else trace.columns(self._world.now_ns)
         if messages is not None:
-            totals = _count_replaced(totals, messages)
+            totals = count_replaced(totals, messages)
         try:
             summary = writer.finish(totals, messages, fidelity=_fidelity())
             if status == "done":
                 (writer.path / CHECKPOINT).unlink(missing_ok=True)
-            _report(writer.path)
+            report(writer.path)
         except RunnerError as failure:
             raise error or failure from failure
         if status == "done" and self._world.stop_requested:
@@ -358,7 +337,7 @@ class _Run:
 
     def _write(self, writer: RunWriter, finished: Tested) -> None:
         for ticket, evaluations in finished:
-            sample = _with_results(self._pending[ticket][0], evaluations)
+            sample = with_results(self._pending[ticket][0], evaluations)
             writer.add(sample)
             del self._pending[ticket]
             self._last = sample
@@ -393,7 +372,9 @@ class _Run:
 
     def _totals(self, status: Status, error: RunnerError | None) -> RunTotals:
         world, counters = self._world, self._world.counters
-        up, down = self._utilization()
+        nodes = world.nodes
+        sent, received = [node.bytes_sent for node in nodes], [node.bytes_received for node in nodes]
+        up, down = utilization(self._plan.network, sent, received, world.now_ns)
         return RunTotals(
             status=status,
             time_ns=world.now_ns,
@@ -405,50 +386,6 @@ class _Run:
             downlink_utilization=down,
             error=None if error is None else str(error),
         )
-
-    def _utilization(self) -> tuple[Float64Vector | None, Float64Vector | None]:
-        seconds = ns_to_s(self._world.now_ns)
-        if seconds == 0:
-            return None, None
-        shares = []
-        for direction, counted in (("up", "bytes_sent"), ("down", "bytes_received")):
-            mbps = mean_capacity_mbps(self._plan.network, direction, self._world.now_ns)
-            used = np.array([getattr(node, counted) for node in self._world.nodes]) * 8e-6 / seconds
-            if not np.isfinite(mbps).all():
-                return None, None
-            shares.append(np.divide(used, mbps, out=np.zeros_like(used), where=mbps > 0))
-        return shares[0], shares[1]
-
-
-def _report(path: Path) -> None:
-    """Write the report, once the results are safe on the disk."""
-    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
-    from orchestrator.report.page import write_report
-
-    write_report(load_run(path))
-
-
-def consensus_distance(models: Mapping[NodeId, Vector]) -> float:
-    """D(x) = (1/n) sum of ||x_i - mean||^2 over the nodes' models; summed in float64, in node order."""
-    first = next(iter(models.values()))
-    mean = np.zeros(first.shape, dtype=np.float64)
-    for params in models.values():
-        mean += params
-    mean /= len(models)
-    return float(sum(np.square(params - mean).sum() for params in models.values()) / len(models))
-
-
-def mean_capacity_mbps(network: NetworkPlan, direction: str, end_ns: int) -> Float64Vector:
-    """Access capacity of every node averaged over ``[0, end_ns]``, Mbit/s; inf where unlimited."""
-    capacity = (network.up_mbps if direction == "up" else network.down_mbps).copy()
-    total = capacity * end_ns
-    for time_ns, change in network.changes:
-        if change.kind != direction or time_ns >= end_ns:
-            continue
-        node = change.source if direction == "up" else change.destination
-        total[node] += (change.mbps - capacity[node]) * (end_ns - time_ns)
-        capacity[node] = change.mbps
-    return total / end_ns
 
 
 def _fingerprint(plan: Plan, prepared: Prepared) -> str:
@@ -467,19 +404,6 @@ def _fingerprint(plan: Plan, prepared: Prepared) -> str:
     digest.update(repr((plan.topology.adjacency, network.changes, plan.compute.step_ns)).encode())
     digest.update(prepared.trainer.initial_params().data)
     return digest.hexdigest()
-
-
-def _with_results(sample: Sample, evaluations: Mapping[NodeId, Evaluation]) -> Sample:
-    nodes = tuple(
-        replace(node, accuracy=evaluations[NodeId(node.node)].accuracy, loss=evaluations[NodeId(node.node)].loss)
-        for node in sample.nodes
-    )
-    return replace(sample, nodes=nodes)
-
-
-def _count_replaced(totals: RunTotals, messages: Mapping[str, npt.NDArray[np.int64]]) -> RunTotals:
-    replaced = int((messages["state"] == MessageState.REPLACED).sum())
-    return replace(totals, messages={**totals.messages, "replaced": replaced})
 
 
 def _fidelity() -> dict[str, object]:

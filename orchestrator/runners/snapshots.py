@@ -4,13 +4,14 @@ Testing takes as long as it takes, after the run or beside it; the experiment do
 file a model and two lists that only grow, so that a run that is killed leaves what it had.
 
 ``index.jsonl`` has a line for each model, ``tested.jsonl`` one for each instant whose models were tested: with it a
-run that is resumed writes its curve anew without testing anything twice.
+run that is resumed writes its curve anew without testing anything twice. ``parts.jsonl`` and ``messages-<k>.npz`` hold
+what the parts of a run counted and recorded that ended before the run did.
 """
 
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.training import Evaluator
 from node.core.types import NodeId, Vector
 from node.transport.control_values import SnapshotInfo, SnapshotPurpose
-from orchestrator.results.files import plain, reason
-from orchestrator.results.schema import NodeSample, Sample
+from orchestrator.results.files import plain, reason, write_file
+from orchestrator.results.schema import Column, NodeSample, Sample
 from orchestrator.runners.figures import consensus_distance
 
 
@@ -36,6 +37,45 @@ class Stored:
     local_steps: int
     bytes_sent: int
     queued_messages: int
+    to_resume: bool = False
+    """It is there to resume from only; it is no part of the curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part of a run did that ended before the run did.
+
+    Attributes:
+        begin_ns, end_ns: From when to when, testbed time.
+        wall_s: Real time that it took.
+        counters: What each node counted, in node order; see :class:`node.driver.Counters`.
+        has_messages: Whether its messages were recorded.
+    """
+
+    begin_ns: int
+    end_ns: int
+    wall_s: float
+    counters: list[dict[str, Any]]
+    has_messages: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What a run that goes on has behind it.
+
+    Attributes:
+        time_ns: Where it goes on.
+        models: The model of each node then, in node order.
+        samples: The evaluations so far, in order.
+        parts: The parts so far, in order.
+        messages: Their messages, in order: columns as of :func:`node.records.join`.
+    """
+
+    time_ns: int
+    models: list[tuple[Stored, Vector]]
+    samples: list[Sample]
+    parts: list[Part]
+    messages: list[dict[str, Column]]
 
 
 class Snapshots:
@@ -93,13 +133,17 @@ class Snapshots:
             raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
         self._times.setdefault(stored.time_ns, {})[stored.node] = stored
 
-    def close_with_final(self) -> None:
-        """Take the nodes' last models as one more instant, the latest of theirs: the run ended by rounds."""
+    def close_with_final(self, *, to_resume: bool) -> None:
+        """Take the nodes' last models as one more instant, the latest of theirs.
+
+        ``to_resume``: the run was interrupted; else its rounds are over, and the instant is the curve's last.
+        """
         if not self._final:
             return
         time_ns = max(stored.time_ns for stored, _ in self._final.values())
-        for stored, params in self._final.values():
-            self._store(Stored(**{**asdict(stored), "time_ns": time_ns}), params)
+        if time_ns not in self._times:
+            for stored, params in self._final.values():
+                self._store(replace(stored, time_ns=time_ns, to_resume=to_resume), params)
         self._final.clear()
 
     def _file(self, time_ns: int, node: int) -> Path:
@@ -113,14 +157,13 @@ class Snapshots:
 
     def next_complete(self, alive: frozenset[int]) -> int | None:
         """The next instant in order that all living nodes have handed over, and that was not tested."""
-        waiting = sorted(time_ns for time_ns in self._times if time_ns > self._tested_ns)
-        if not waiting or not alive <= self._times[waiting[0]].keys():
-            return None
-        return waiting[0]
+        time_ns = self.next_any()
+        return time_ns if time_ns is not None and alive <= self._times[time_ns].keys() else None
 
     def next_any(self) -> int | None:
         """The next instant in order that was not tested, complete or not."""
-        return min((time_ns for time_ns in self._times if time_ns > self._tested_ns), default=None)
+        waiting = (time_ns for time_ns, stored in self._times.items() if time_ns > self._tested_ns and _counts(stored))
+        return min(waiting, default=None)
 
     def submit(self, time_ns: int, evaluator: Evaluator) -> Sample:
         """Have an instant's models tested, under its time as the ticket; returns the sample without the results."""
@@ -176,44 +219,64 @@ class Snapshots:
         complete = [time_ns for time_ns, stored in self._times.items() if len(stored) == nodes]
         return max(complete, default=None)
 
+    def end_part(self, part: Part, messages: Mapping[str, Column] | None) -> None:
+        """Keep what a part did that ended before the run did."""
+        number = sum(1 for _ in _lines(self._folder / "parts.jsonl"))
+        try:
+            if messages is not None:
+                np.savez(self._folder / f"messages-{number}.npz", allow_pickle=False, **messages)
+            self._append("parts.jsonl", asdict(replace(part, has_messages=messages is not None)))
+        except OSError as error:
+            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+
     @classmethod
-    def reopen(cls, folder: Path, nodes: int) -> "tuple[Snapshots, int, list[tuple[Stored, Vector]], list[Sample]]":
+    def reopen(cls, folder: Path, nodes: int) -> "tuple[Snapshots, Earlier]":
         """Go on from the last instant that all nodes handed over. What is later is removed.
 
         Returns:
-            The folder; that instant; its models, in node order; and the samples tested so far, in order.
+            The folder, and what the run has behind it.
 
         Raises:
             ConfigError: There is nothing to resume from, or it is damaged.
         """
         self = cls(folder)
-        for stored in (Stored(**_with_nan(line)) for line in _lines(folder / "index.jsonl")):
-            self._times.setdefault(stored.time_ns, {})[stored.node] = stored
+        try:
+            for stored in (Stored(**_with_nan(line)) for line in _lines(folder / "index.jsonl")):
+                self._times.setdefault(stored.time_ns, {})[stored.node] = stored
+            samples = [_sample(line) for line in _lines(folder / "tested.jsonl")]
+            parts = [Part(**line) for line in _lines(folder / "parts.jsonl")]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError(f"{folder}: damaged: {reason(error)}") from error
         last = self._last_complete(nodes)
         if last is None:
-            raise ConfigError(
-                f"{folder}: nothing to resume from: there is no instant that all {nodes} nodes handed over"
-            )
-        samples = [sample for line in _lines(folder / "tested.jsonl") if (sample := _sample(line)).time_ns <= last]
+            raise ConfigError(f"{folder}: nothing to resume from: no instant that all {nodes} nodes handed over")
+        samples = [sample for sample in samples if sample.time_ns <= last]
         self._tested_ns = max((sample.time_ns for sample in samples), default=-1)
+        try:
+            models = [(self._times[last][node], self._load(last, node)) for node in range(nodes)]
+            messages = [
+                _messages(folder / f"messages-{number}.npz") for number, part in enumerate(parts) if part.has_messages
+            ]
+            self._forget_after(last)
+            for name, values in (("index.jsonl", self._all()), ("tested.jsonl", iter(samples))):
+                lines = "".join(json.dumps(plain(asdict(value))) + "\n" for value in values)
+                write_file(folder / name, lines.encode())
+        except RunnerError as error:
+            raise ConfigError(str(error)) from error
+        return self, Earlier(last, models, samples, parts, messages)
+
+    def _forget_after(self, last: int) -> None:
         for time_ns in [time_ns for time_ns in self._times if time_ns > last]:
             for node in self._times.pop(time_ns):
                 self._file(time_ns, node).unlink(missing_ok=True)
-        try:
-            models = [(self._times[last][node], self._load(last, node)) for node in range(nodes)]
-            for name, values in (("index.jsonl", self._all()), ("tested.jsonl", samples)):
-                (folder / name).unlink(missing_ok=True)
-                for value in values:
-                    self._append(name, asdict(value))
-        except RunnerError as error:
-            raise ConfigError(str(error)) from error
-        except OSError as error:
-            raise ConfigError(f"{folder}: cannot be written: {reason(error)}") from error
-        return self, last, models, samples
 
     def _all(self) -> Iterator[Stored]:
         for time_ns in sorted(self._times):
             yield from (self._times[time_ns][node] for node in sorted(self._times[time_ns]))
+
+
+def _counts(stored: dict[int, Stored]) -> bool:
+    return not any(one.to_resume for one in stored.values())
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -228,6 +291,14 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}: damaged: line {number + 1}: {error}") from error
+
+
+def _messages(path: Path) -> dict[str, Column]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path}: damaged: {reason(error)}") from error
 
 
 def _with_nan(line: dict[str, Any]) -> dict[str, Any]:

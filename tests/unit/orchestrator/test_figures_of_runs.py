@@ -5,7 +5,7 @@ import pytest
 
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.types import NodeId
-from orchestrator.runners.simulation import consensus_distance, mean_capacity_mbps
+from orchestrator.runners.figures import consensus_distance, mean_capacity_mbps
 
 
 def test_consensus_distance_is_the_mean_squared_distance_to_the_mean_model() -> None:
