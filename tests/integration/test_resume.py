@@ -1,0 +1,318 @@
+"""A run that was interrupted and goes on writes the same bytes as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from node.core.errors import ConfigError
+from orchestrator.config import read_experiment
+from orchestrator.plan import make_plan
+from orchestrator.results.checkpoint import CHECKPOINT
+from orchestrator.results.reader import load_run
+from orchestrator.runners import simulation
+from orchestrator.runners.base import RunOptions, RunOutcome
+from orchestrator.runners.simulation import resume_simulation, run_simulation
+
+EXPERIMENT = """
+name: trial
+nodes: 6
+algorithm: {kind: divshare, local_steps: 3, divshare: {recipients: 2}, swift_divshare: {recipients: 2}}
+topology: {kind: edge_list, file: graph.txt}
+learning:
+  dataset: {kind: synthetic, samples: 300, test_samples: 40}
+  model: {kind: logistic_regression}
+  optimizer: {learning_rate: 0.05, momentum: 0.9}
+compute: {step_time_ms: 10, jitter_percent: 20, stragglers: {count: 1, factor: 3}}
+network:
+  preset: {kind: uniform, bandwidth_mbps: 0.1, latency_ms: 5, jitter_ms: 2, loss_percent: 2}
+  sender: {kind: parallel, transfers: 2}
+evaluation: {interval_s: 0.07}
+stop: {time_s: 1}
+"""
+SAME = ("curve.csv", "nodes.parquet", "messages.parquet", "links.csv", "partition.csv", "experiment.yaml")
+WAIT_S = 60.0
+
+
+pytestmark = pytest.mark.usefixtures("no_reports")
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FRAGMESH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "experiment"
+    folder.mkdir()
+    (folder / "graph.txt").write_text("\n".join(f"{a} {b}" for b in range(6) for a in range(b)))
+    (folder / "trial.yaml").write_text(EXPERIMENT)
+    return folder / "trial.yaml"
+
+
+@pytest.fixture
+def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time."""
+    monkeypatch.setattr("orchestrator.report.page.write_report", lambda run: None)
+
+
+def options(out: Path, workers: int) -> RunOptions:
+    return RunOptions(out=out, data_root=None, workers=workers, progress="quiet", command="fragmesh run trial.yaml")
+
+
+def run(file: Path, out: Path, workers: int = 0, *overrides: str) -> RunOutcome:
+    return run_simulation(make_plan(read_experiment(file, overrides), file.parent, str(file)), options(out, workers))
+
+
+def resume(path: Path, workers: int = 0) -> RunOutcome:
+    return resume_simulation(path, options(path / "unused", workers))
+
+
+@contextmanager
+def stopped_after(blocks: int) -> Iterator[None]:
+    """Stop each run, as a signal would, when so many blocks of local steps have ended in it."""
+    ended: Counter[int] = Counter()
+    original = simulation._Run._after_steps
+
+    def after_steps(self: simulation._Run) -> None:
+        ended[id(self)] += 1
+        if ended[id(self)] == blocks:
+            self.request_stop()
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation._Run, "_after_steps", after_steps)
+        yield
+
+
+def assert_same_results(path: Path, expected: Path) -> None:
+    assert (expected / "curve.csv").is_file()
+    for name in SAME:
+        if (expected / name).exists():
+            assert (path / name).read_bytes() == (expected / name).read_bytes(), name
+    ours, theirs = (json.loads((run / "summary.json").read_text()) for run in (path, expected))
+    assert ours.pop("wall_s") > 0
+    theirs.pop("wall_s")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "workers", "workers_then"),
+    [
+        ((), 0, 2),
+        ((), 2, 0),
+        (("evaluation.model=after_training", "algorithm.kind=swift_divshare"), 2, 2),
+        (("stop={rounds: 9}", "network.sender={kind: serial}", "network.preset.loss_percent=0"), 0, 0),
+        (("learning.optimizer.momentum=0", "network.preset.jitter_ms=0", "network.preset.loss_percent=0"), 2, 2),
+        (("output.messages=false", "algorithm.kind=dpsgd", "stop.time_s=3"), 0, 2),
+    ],
+)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    overrides: tuple[str, ...],
+    workers: int,
+    workers_then: int,
+    file: Path,
+    tmp_path: Path,
+) -> None:
+    """Interrupted twice and more, at blocks that fall anywhere between evaluations."""
+    whole = run(file, tmp_path / "whole", workers, *overrides).path
+    with stopped_after(7):
+        part = run(file, tmp_path / "part", workers, *overrides)
+        assert part.status == "interrupted"
+        assert (part.path / CHECKPOINT).is_file()
+        assert (whole / "curve.csv").read_text().startswith((part.path / "curve.csv").read_text())
+        assert load_run(part.path).status == "interrupted"  # a valid result of its own
+        times = 1
+        while (part := resume(part.path, workers_then)).status == "interrupted":
+            times += 1
+    assert times > 2
+    assert part.status == "done"
+    assert_same_results(part.path, whole)
+    assert not (part.path / CHECKPOINT).exists()
+    assert len(json.loads((part.path / "environment.json").read_text())["resumed"]) == times
+
+
+def test_wall_clock_time_adds_up(file: Path, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    with stopped_after(20):
+        first = run(file, tmp_path)
+    second = resume(first.path)
+    assert first.summary["wall_s"] < second.summary["wall_s"] < time.perf_counter() - began
+
+
+def test_a_run_that_was_stopped_before_it_began_and_one_that_only_waited_for_tests(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(file, tmp_path / "whole").path
+    before = simulation._Run._simulate
+
+    def stopped(self: simulation._Run, writer: object) -> None:
+        self.request_stop()
+        before(self, writer)  # type: ignore[arg-type]
+
+    def not_waited_for(self: simulation._Run, writer: object) -> None:
+        self.request_stop()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation._Run, "_simulate", stopped)
+        first = run(file, tmp_path / "part")
+        assert first.status == "interrupted"
+        assert load_run(first.path).times_s.size == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation._Run, "_wait_for_tests", not_waited_for)
+        patch.setattr(simulation._Run, "_write", lambda *_: None)  # results that were never taken
+        assert resume(first.path).status == "interrupted"
+        assert load_run(first.path).times_s.size == 0
+    assert resume(first.path).status == "done"
+    assert_same_results(first.path, whole)
+
+
+@pytest.fixture
+def interrupted(file: Path, tmp_path: Path) -> Path:
+    with stopped_after(30):
+        return run(file, tmp_path / "part").path
+
+
+def refusal(path: Path) -> str:
+    """Why a run is not continued; whatever the reason, nothing is changed."""
+    before = {child.name: child.read_bytes() for child in path.iterdir()} if path.is_dir() else {}
+    with pytest.raises(ConfigError) as refused:
+        resume(path)
+    assert "\n" not in str(refused.value)
+    if path.is_dir():
+        assert {child.name: child.read_bytes() for child in path.iterdir()} == before
+    return str(refused.value)
+
+
+def test_runs_that_cannot_go_on(file: Path, tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'}: no such run directory"
+    done = run(file, tmp_path / "out").path
+    assert refusal(done) == f"{done}: the run is complete"
+    (done / "summary.json").unlink()  # as if it had been killed before its first checkpoint
+    assert refusal(done) == f"{done}: no checkpoint to go on from"
+
+
+@pytest.mark.parametrize("where", [0, 7, 20, 47, 3000, -1])
+def test_a_damaged_checkpoint_is_refused(where: int, interrupted: Path) -> None:
+    checkpoint = interrupted / CHECKPOINT
+    content = bytearray(checkpoint.read_bytes())
+    content[where] ^= 1
+    checkpoint.write_bytes(content)
+    expected = "made by another version of fragmesh" if where == 7 else "damaged: "
+    assert refusal(interrupted).startswith(f"{checkpoint}: {expected}")
+
+
+def test_a_cut_off_checkpoint_is_refused(interrupted: Path) -> None:
+    checkpoint = interrupted / CHECKPOINT
+    content = checkpoint.read_bytes()
+    for length in (0, 10, 48, 1000, len(content) - 1):
+        checkpoint.write_bytes(content[:length])
+        assert refusal(interrupted).startswith(f"{checkpoint}: damaged: ")
+
+
+def test_what_has_changed_since_is_refused(file: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(path: Path, old: str, new: str, expected: str) -> None:
+        before = path.read_text()
+        assert old in before
+        path.write_text(before.replace(old, new, 1))
+        assert refusal(interrupted).endswith(expected)
+        path.write_text(before)
+
+    changed(interrupted / "experiment.yaml", "seed: 1", "seed: 2", "experiment.yaml: changed since the run began")
+    changed(interrupted / "experiment.yaml", "nodes: 6", "nodes: six", "must be a whole number")
+    changed(file.parent / "graph.txt", "0 1\n", "", "data set, trace or edge list: changed since the run began")
+    changed(interrupted / "curve.csv", "0.07,", "0.08,", "curve.csv: changed since the run was interrupted")
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation, "versions", lambda: {"fragmesh": "9", "torch": "9", "numpy": "9"})
+        assert refusal(interrupted).endswith(": would differ")
+    assert resume(interrupted).status == "done"
+
+
+def test_an_edge_list_is_found_from_anywhere(
+    file: Path, interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths in the experiment start where the experiment file was."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = interrupted.rename(tmp_path / "elsewhere" / "moved")
+    (file.parent / "graph.txt").rename(tmp_path / "kept")
+    assert "graph.txt" in refusal(Path("moved"))
+    (tmp_path / "kept").rename(file.parent / "graph.txt")
+    assert resume(Path("moved")).status == "done"
+    assert moved.is_dir()
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+
+def fragmesh(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", "run", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.005)
+
+
+LONGER = ("--set", "stop.time_s=20", "--set", "evaluation.interval_s=0.2")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_from_the_command_line(number: int, file: Path, tmp_path: Path) -> None:
+    """Every process gets the signal, as from a terminal or a batch system; a killed run has its last checkpoint."""
+    every = ("--set", "output.checkpoint_every_s=0.3")
+    whole = run(file, tmp_path / "whole", 0, *LONGER[1::2], every[1]).path
+    out = tmp_path / "part"
+    process = fragmesh(str(file), "--out", str(out), "--workers", "2", *LONGER, *every)
+    wanted = CHECKPOINT if number == signal.SIGKILL else "curve.csv"
+    until(lambda: any(path.stat().st_size > 800 for path in out.glob(f"*/{wanted}")), process)
+    (path,) = out.iterdir()
+    if number == signal.SIGKILL:
+        refused = fragmesh("--resume", str(path))
+        assert refused.communicate(timeout=WAIT_S)[1] == f"error: {path}: the run is under way, in another process\n"
+        assert refused.returncode == 2
+    os.killpg(process.pid, number)
+    process.communicate(timeout=WAIT_S)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert load_run(path).status == ("partial" if number == signal.SIGKILL else "interrupted")
+    continued = fragmesh("--resume", str(path), "--workers", "1")
+    out_text, err = continued.communicate(timeout=WAIT_S)
+    assert continued.returncode == 0, err
+    assert "done" in out_text
+    assert_same_results(path, whole)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["FILE"], "must be without FILE"),
+        (["--set", "nodes=3", "--seed", "0"], "must be without --set, --seed"),
+        (["--out", "x", "--runtime", "simulation"], "must be without --runtime, --out"),
+    ],
+)
+def test_nothing_that_changes_the_experiment_goes_with_resume(
+    more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator import cli
+
+    monkeypatch.setattr(sys, "argv", ["fragmesh", "run", "--resume", str(tmp_path), *more])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --resume={tmp_path}: goes on with the experiment as it was; {expected}"
