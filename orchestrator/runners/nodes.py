@@ -155,9 +155,7 @@ def _enter(
             evaluator.abandon()
         end = emulator.take(spec.node)
         close_all_but({0, 1, 2, end.fileno(), read_end})
-        logging.basicConfig(
-            level=logging.INFO, format=f"%(asctime)s node {spec.node} %(levelname)s %(message)s", force=True
-        )
+        _log_to_stderr(spec.node)
         with PoolTrainer(learner, spec.network.num_nodes, 1, niceness=TRAINING_NICENESS).start() as trainer:
             code = run_node(spec, trainer, end, lambda: _read_line(read_end), list(trainer.worker_pids))
     except BaseException:  # the last frame of this process
@@ -177,6 +175,13 @@ def _write_to(log: Path) -> None:
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def _log_to_stderr(node: NodeId) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s node {node} %(levelname)s %(message)s"))
+    logging.root.handlers = [handler]  # those inherited are the parent's, and their files are closed here
+    logging.root.setLevel(logging.INFO)
 
 
 def _read_line(descriptor: int) -> str:
