@@ -18,6 +18,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -256,13 +257,15 @@ class PeerClient:
             call: _Call = channel.stream_stream(METHOD)()
             try:
                 async with asyncio.timeout(CONNECT_WITHIN_S):
-                    await call.write(Envelope(hello=self._hello).SerializeToString())
-                    accepted = await call.read()
+                    with suppress(asyncio.InvalidStateError):  # it has failed already; reading says why
+                        await call.write(Envelope(hello=self._hello).SerializeToString())
+                    first = await call.read()
             except TimeoutError:
-                accepted = grpc.aio.EOF
-            if accepted is grpc.aio.EOF:
                 self.unreachable.add(link.peer)
-                return f"not accepted within {CONNECT_WITHIN_S:g} s"
+                return f"no answer: {CONNECT_WITHIN_S:g} s passed"
+            if not isinstance(first, bytes):  # grpc.aio.EOF
+                self.unreachable.add(link.peer)
+                return "ended by the peer"
             self.unreachable.discard(link.peer)
             link.call, link.settled, link.rejected = call, 0, 0
             writer = asyncio.create_task(self._write(link, call))

@@ -35,6 +35,10 @@ METHOD = f"/{SERVICE}/Exchange"
 HELLO_WITHIN_S = 10.0
 """A stream that has not greeted by then is ended."""
 
+ECHOES_MAX = 1_000
+"""Echoes that wait for one peer; the oldest gives way. More than any measurement has under way."""
+FAREWELL_S = 1.0
+"""How long a stream that this side ends may take to tell what was handed over."""
 RECEIPT_DELAY_S = 0.001
 """How long a receipt may wait for others, so that one tells of many frames."""
 RECEIPT_SHARE = 8
@@ -115,7 +119,7 @@ class _Stream:
         self.untold_bytes = 0
         self.receipt_bytes = window_bytes // RECEIPT_SHARE
         self.timer: asyncio.TimerHandle | None = None
-        self.echoes: deque[Echo] = deque()
+        self.echoes: deque[Echo] = deque(maxlen=ECHOES_MAX)
         self.wake = asyncio.Event()
         self.ended = ""
 
@@ -180,7 +184,7 @@ class PeerServer:
             node: This node.
             run_id: The run's name; a peer must greet with the same.
             wire: What a frame must agree with. Its ``senders`` are the peers that may open a stream.
-            queue_frames_max: How many frames of one peer may wait until they are due, >= 1.
+            queue_frames_max: How many frames and probes of one peer may wait until they are due, >= 1.
             on_message: Called in the loop, in order of due instants, never from within another call of itself.
             on_probe: Likewise.
             window_bytes: How far a sender may run ahead of the reader, bytes: the senders' bound in flight.
@@ -283,7 +287,7 @@ class PeerServer:
         except asyncio.CancelledError:
             if not stream.ended:
                 raise
-            await writer  # what has been handed over should be known to the peer
+            await asyncio.wait((writer,), timeout=FAREWELL_S)
             await context.abort(grpc.StatusCode.ABORTED, stream.ended)
         finally:
             writer.cancel()
@@ -345,6 +349,9 @@ class PeerServer:
         """What is not a frame: a probe, or nothing that belongs here."""
         if isinstance(content, tuple):
             probe, due_ns = content
+            if self._held_of.get(stream.sender, 0) >= self._queue_frames_max:
+                self.reject(stream.sender, RejectReason.FLOOD, f"a probe; {self._queue_frames_max} of its wait already")
+                return
             info = ProbeInfo(probe.sequence, probe.sent_ns, len(probe.padding), due_ns, received_ns)
             if due_ns:
                 self._hold(stream, info)
@@ -418,9 +425,12 @@ async def _write_receipts(stream: _Stream, context: _Context) -> None:
 
     Ends after a last receipt when the stream was ended from this side.
     """
-    while True:
-        last = bool(stream.ended)
-        await context.write(stream.receipt())
-        if last:
-            return
-        await stream.wake.wait()
+    try:
+        while True:
+            last = bool(stream.ended)
+            await context.write(stream.receipt())
+            if last:
+                return
+            await stream.wake.wait()
+    except grpc.aio.BaseError:
+        return  # the stream broke, and its reader learns that too

@@ -1,11 +1,13 @@
-"""gRPC's own settings, in one place: buffers, sizes, threads, and what is switched off.
+"""gRPC's own settings, in one place: buffers, sizes, and what is switched off.
 
-What gRPC can limit and what it cannot, for the bound on bytes in flight: HTTP/2 flow control lets a sender run ahead
-of the reading application by the lookahead window, and a completed write may lie in the sender's write buffer. Both
-are set here. Beyond them lie the two kernels' socket buffers, which gRPC does not let us set for sending; Linux
-sizes them by itself (``net.ipv4.tcp_wmem``, ``tcp_rmem``). None of this carries the promise: that is the window,
-which counts a message from the moment it leaves the outbox until its receipt, wherever it lies between. These
-settings keep what is within the window from lying where it cannot be taken back for longer than the link takes.
+Between outbox and receipt a message can lie in the client's queue, in gRPC's write buffer, in two socket buffers, in
+the receiver's HTTP/2 window, or in its delay line. gRPC bounds write buffer and HTTP/2 window for each stream, not for
+a node, and does not let us set the kernel's send buffer. So none of these carries the promise about bytes in
+flight: :class:`node.transport.window.Window` does, which counts a message all the way. What is asked of the buffers
+is not to be smaller than that window, or they would slow down what it allows, and not to grow by themselves.
+
+Threads: a node has its own and gRPC's seven or so (four of the event engine on up to four cores, more on larger hosts;
+timer, watchdog, and one poller of the completion queue), however many peers it has. gRPC has no setting for them.
 """
 
 from typing import TypeAlias
@@ -13,14 +15,14 @@ from typing import TypeAlias
 Options: TypeAlias = list[tuple[str, int]]
 
 HTTP2_WINDOW_BYTES_MIN = 1 << 20
-"""HTTP/2's default; gRPC does not go below it."""
-HTTP2_WINDOW_BYTES_MAX = 16 * 2**20
+"""For small windows; less would only cost more WINDOW_UPDATE frames."""
+HTTP2_WINDOW_BYTES_MAX = 16 << 20
 HTTP2_FRAME_BYTES = 1 << 20
 """Larger than a fragment, so that one is a single DATA frame where the default of 16 KiB would make three."""
 
 OVERSIZE = 4
 """How many times too long a message may be and still be received, to be rejected."""
-ENVELOPE_BYTES = 131_072
+ENVELOPE_BYTES = 262_144
 """An envelope takes frames that wait until they are together as long as this; it is longer by less than one frame."""
 CONTROL_BYTES_MAX = 65_536
 """Longest receipt or greeting that is taken."""
@@ -31,7 +33,7 @@ def server_options(frame_bytes_max: int, window_bytes: int) -> Options:
 
     Args:
         frame_bytes_max: Longest frame that can pass.
-        window_bytes: How far one stream may run ahead of the reader, bytes.
+        window_bytes: The bound on bytes in flight.
     """
     return [
         ("grpc.so_reuseport", 0),  # a taken port must be an error, not a shared port

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("bench_events", "bench_network", "bench_codec", "bench_memory", "bench_training")
+BENCHMARKS = ("bench_events", "bench_network", "bench_codec", "bench_memory", "bench_training", "bench_stream")
 
 
 def main() -> int:

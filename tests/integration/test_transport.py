@@ -8,10 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -422,6 +421,18 @@ def test_a_flood_is_dropped_and_told() -> None:
     with_both(scene, queue_frames_max=4)
 
 
+def test_probes_that_wait_are_bounded_too() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        due_ns = time.monotonic_ns() + 300_000_000
+        for sequence in range(10):
+            sender.client.probe(PEER, sequence, 0, 10, due_ns)
+        await until(lambda: receiver.probes)
+        assert [probe.sequence for _, probe in receiver.probes] == [0, 1, 2, 3]
+        assert receiver.server.rejected == {RejectReason.FLOOD: 6}
+
+    with_both(scene, queue_frames_max=4)
+
+
 def test_a_newer_stream_replaces_the_older() -> None:
     async def test() -> None:
         async with Receiver() as receiver, raw_stream(receiver) as older, raw_stream(receiver) as newer:
@@ -657,19 +668,20 @@ def test_a_peer_that_is_killed_and_comes_back() -> None:
     run(test())
 
 
-def test_a_node_has_few_threads() -> None:
-    """What gRPC starts does not grow with the number of peers."""
+def test_threads_do_not_grow_with_the_number_of_peers() -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
 
     async def test() -> None:
-        receivers = [Receiver(NodeId(1 + i)) for i in range(3)]
-        for receiver in receivers:
-            await receiver.__aenter__()
-        async with Sender({receiver.node: receiver.address for receiver in receivers}) as sender:
-            for receiver in receivers:
-                sender.send(receiver.node)
-            await until(lambda: len(sender.acknowledged) == 3)
-            assert threading.active_count() <= 4
-        for receiver in receivers:
-            await receiver.__aexit__()
+        async with Receiver() as first, Sender({PEER: first.address}) as sender, AsyncExitStack() as stack:
+            sender.send()
+            await until(lambda: sender.acknowledged)
+            before = threads()
+            for _ in range(8):
+                receiver = await stack.enter_async_context(Receiver())
+                other = await stack.enter_async_context(Sender({PEER: receiver.address}))
+                other.send()
+                await until(lambda other=other: other.acknowledged)  # type: ignore[misc]
+            assert threads() <= before + 2
 
     run(test())
