@@ -207,8 +207,20 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def doctor(data_root: DataRoot = None, as_json: AsJson = False) -> None:
-    """What this host can do, and what a run would use."""
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="An experiment: measure what it takes as real processes.")
+    ] = None,
+    overrides: Overrides = None,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """What this host can do, and what a run would use; of an experiment, how far it must be slowed down here."""
+    if file is not None:
+        _estimate(file, overrides, data_root, as_json)
+        return
+    if overrides:
+        raise ConfigError(f"--set {overrides[0]}: must come with an experiment file")
     from node.learning.datasets import resolve_data_root
     from orchestrator.doctor import examine
 
@@ -225,6 +237,29 @@ def doctor(data_root: DataRoot = None, as_json: AsJson = False) -> None:
         color = colors[finding.status]
         table.add_row(finding.name, escape(finding.value), f"[{color}]{finding.status}[/{color}]", escape(finding.note))
     out.print(table)
+
+
+def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, as_json: bool) -> None:
+    """Measure and print what an experiment takes of this host."""
+    plan = _read_plan(file, overrides)
+    _check_data_root(data_root)
+    from orchestrator.runners.base import signals_held
+
+    with signals_held():
+        from orchestrator.doctor import estimate
+        from orchestrator.environment import usable_cores
+        from orchestrator.prepare import prepare
+
+    workers = min(usable_cores(), plan.config.nodes)
+    prepared = prepare(plan, data_root=data_root, workers=workers)
+    try:
+        found = estimate(plan, prepared.trainer, workers=workers)
+    finally:
+        prepared.trainer.close()
+    if as_json:
+        _print_json({"file": str(file), "experiment": found.to_json()})
+        return
+    _print_rows(f"{plan.config.name}: as real processes on this host", found.rows(plan))
 
 
 def _read_plan(file: Path, overrides: list[str] | None, runtime: str | None = None, seed: int | None = None) -> "Any":

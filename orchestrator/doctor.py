@@ -1,19 +1,31 @@
 """What this host can do, and what a run would use. Looks only: nothing on the system is changed.
 
-Everything is read through a :class:`Host`, so that tests can describe any machine.
+Everything is read through a :class:`Host`, so that tests can describe any machine. :func:`estimate` is about one
+experiment: how far it must be slowed down here, and how long it then takes.
 """
 
 import os
 import platform
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from node.core.training import TrainerAndEvaluator
 from node.learning.datasets import cache_dir
+from orchestrator.dilation import (
+    Recommendation,
+    measure_evaluation_seconds,
+    measure_step_seconds,
+    real_seconds,
+    recommend,
+)
 from orchestrator.environment import cpu_model, memory_bytes, usable_cores, versions
+from orchestrator.plan import Plan
+from orchestrator.report.text import format_bytes, format_duration
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -29,6 +41,14 @@ _MIN_MEMORY_BYTES: Final = 4 * 10**9
 _MIN_FREE_BYTES: Final = 2 * 10**9
 _MIN_SHARED_BYTES: Final = 256 * 2**20
 _TIMEOUT_S: Final = 10.0
+
+NODE_MEMORY_BYTES: Final = 40 * 10**6
+"""What one more node and its training worker take besides models: 20 to 30 MB were measured after a fork that shares
+torch and the data set, and connections to peers come on top."""
+NODE_MODELS: Final = 20
+"""Models' worth of memory that a node takes: in training, in its inbox and outbox, and on the way."""
+_SHARED_MEMORY_BYTES: Final = 400 * 10**6
+"""What all processes of a run share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,119 @@ class Host:
         """The kernel's release."""
         return platform.release()
 
+    def can_fork(self) -> bool:
+        """Whether processes can be forked and joined by sockets that keep records apart."""
+        if not hasattr(os, "fork"):
+            return False
+        try:
+            for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET):
+                end.close()
+        except (AttributeError, OSError):
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one experiment takes of this host as real processes.
+
+    Attributes:
+        recommendation: The least time dilation, and why.
+        dilation: The file's ``time_dilation``, or the recommended one where it has none.
+        is_given: Whether the file has one.
+        step_s: A local step on one core, real seconds.
+        run_s: The run in real seconds.
+        run_is_least: Whether ``run_s`` is only a lower bound.
+        tests_s: Testing all models afterwards, real seconds.
+        memory_bytes: Of all processes together, about.
+        host_memory_bytes: What the host has; None if unknown.
+    """
+
+    recommendation: Recommendation
+    dilation: float
+    is_given: bool
+    step_s: float
+    run_s: float
+    run_is_least: bool
+    tests_s: float
+    memory_bytes: int
+    host_memory_bytes: int | None
+
+    def rows(self, plan: Plan) -> dict[str, str]:
+        """In words, for a table."""
+        needed = self.recommendation
+        rows = {
+            "a local step": f"{1e3 * self.step_s:.3g} ms on one core while all {needed.cores} train",
+            **dict(reason.split(": ", 1) for reason in needed.reasons[:-1]),
+            "recommended time_dilation": f"{needed.dilation:g}: {needed.reasons[-1]}",
+        }
+        if self.is_given:
+            low = self.dilation < needed.dilation
+            verdict = "less than this host needs: the run may end as unfaithful" if low else "enough"
+            rows["the file's time_dilation"] = f"{self.dilation:g}: {verdict}"
+        testbed_s = format_duration(self.run_s / self.dilation)
+        least = "at least " if self.run_is_least else ""
+        rows["the run"] = f"{least}{format_duration(self.run_s)} of real time for {testbed_s} of testbed time"
+        when = "during the run at low priority" if plan.config.evaluation.live else "after the run"
+        rows["tests"] = f"{least}{format_duration(self.tests_s)} {when}"
+        has = "" if self.host_memory_bytes is None else f" of {format_bytes(self.host_memory_bytes)}"
+        short = self.host_memory_bytes is not None and self.memory_bytes > self.host_memory_bytes
+        rows["memory"] = f"about {format_bytes(self.memory_bytes)}{has}{': too little' if short else ''}"
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """For machines."""
+        needed = self.recommendation
+        return {
+            "recommended_time_dilation": needed.dilation,
+            "time_dilation": self.dilation,
+            "cores": needed.cores,
+            "training_cores": needed.training_cores,
+            "message_cores": needed.message_cores,
+            "reasons": list(needed.reasons),
+            "step_s": self.step_s,
+            "run_s": self.run_s,
+            "run_is_least": self.run_is_least,
+            "tests_s": self.tests_s,
+            "memory_bytes": self.memory_bytes,
+            "host_memory_bytes": self.host_memory_bytes,
+        }
+
+
+def estimate(plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, host: Host | None = None) -> Estimate:
+    """Measure what an experiment takes of this host as real processes. Takes a second or two.
+
+    Args:
+        plan: The experiment.
+        trainer: Made for it with ``workers`` processes; not one to start a run with afterwards.
+        workers: Training processes, as many as there are cores.
+        host: The machine; None for this one.
+
+    Raises:
+        ConfigError: No time dilation is enough.
+        RunnerError: Training failed.
+    """
+    machine = Host() if host is None else host
+    cores = machine.cpu()[1]
+    step_s = measure_step_seconds(trainer, workers=workers)
+    needed = recommend(plan, trainer.tensor_sizes, step_seconds=step_s, cores=cores)
+    given = plan.config.time_dilation
+    dilation = needed.dilation if given is None else given
+    run_s, is_least = real_seconds(plan, dilation)
+    evaluations = 1 + int(run_s / dilation / plan.config.evaluation.interval_s)
+    model_bytes = 4 * sum(trainer.tensor_sizes)
+    return Estimate(
+        recommendation=needed,
+        dilation=dilation,
+        is_given=given is not None,
+        step_s=step_s,
+        run_s=run_s,
+        run_is_least=is_least,
+        tests_s=evaluations * plan.config.nodes * measure_evaluation_seconds(trainer) / cores,
+        memory_bytes=_SHARED_MEMORY_BYTES + plan.config.nodes * (NODE_MEMORY_BYTES + NODE_MODELS * model_bytes),
+        host_memory_bytes=machine.memory_bytes(),
+    )
+
 
 def examine(data_root: Path | None = None, host: Host | None = None) -> list[Finding]:
     """Look at everything a run could need.
@@ -126,7 +259,7 @@ def examine(data_root: Path | None = None, host: Host | None = None) -> list[Fin
         *shaping,
         *_data(data_root),
         _cache(cache_dir()),
-        *_runtimes(),
+        *_runtimes(machine),
     ]
 
 
@@ -253,10 +386,24 @@ def _cache(path: Path) -> Finding:
     return Finding("cache", str(path), "warn", f"{parent} cannot be written: data is decoded anew in each run")
 
 
-def _runtimes() -> Iterator[Finding]:
+def _runtimes(host: Host) -> Iterator[Finding]:
     yield Finding("runtime simulation", "usable", "ok", "virtual time; links are exact by construction")
-    for name in ("processes", "docker", "kubernetes"):
+    yield _processes(host)
+    for name in ("docker", "kubernetes"):
         yield Finding(f"runtime {name}", "not built yet", "missing", "not part of this version")
+
+
+def _processes(host: Host) -> Finding:
+    name = "runtime processes"
+    if not host.can_fork():
+        return Finding(name, "not usable", "missing", "this system has no fork, or no sockets between processes")
+    memory = host.memory_bytes()
+    note = "real time, slowed where cores are short: doctor FILE tells how much"
+    if memory is None:
+        return Finding(name, "usable", "ok", note)
+    room = max(0, memory - _SHARED_MEMORY_BYTES) // NODE_MEMORY_BYTES
+    text = f"usable, memory for about {room:,} small nodes"
+    return Finding(name, text, "ok" if room >= 2 else "warn", note)
 
 
 def _first_line(text: str) -> str:

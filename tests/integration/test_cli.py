@@ -458,6 +458,30 @@ def test_doctor_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(capsys, "doctor")[0] == 0
 
 
+def test_doctor_measures_an_experiment(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = invoke(capsys, "doctor", tiny, "--json", "--set", "stop={time_s: 20}")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["experiment"]
+    assert found["recommended_time_dilation"] == found["time_dilation"] >= 1
+    assert found["run_s"] == pytest.approx(20 * found["time_dilation"])
+    assert 0 < found["step_s"] < 1
+    assert len(found["reasons"]) == 3
+    code, out, err = invoke(capsys, "doctor", tiny, "--set", "time_dilation=9999")
+    assert (code, err) == (0, "")
+    for word in ("recommended time_dilation", "9999: enough", "at least", "memory"):
+        assert word in out
+    assert not list(tiny.parent.glob("runs*"))
+
+
+def test_doctor_refuses_what_it_cannot_measure(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = invoke(capsys, "doctor", "--set", "nodes=3")
+    assert (code, err) == (2, "error: --set nodes=3: must come with an experiment file\n")
+    code, _, err = invoke(capsys, "doctor", tiny, "--set", "compute.step_time_ms=1e-6")
+    assert code == 2
+    assert "compute.step_time_ms=1e-06: this host takes" in err
+    assert invoke(capsys, "doctor", tiny.parent / "none.yaml")[0] == 2
+
+
 def test_help_needs_no_torch() -> None:
     """Commands that do not train start at once."""
     code = "import sys; from orchestrator import cli; cli._guard(lambda: cli.app(sys.argv[1:], standalone_mode=False));"

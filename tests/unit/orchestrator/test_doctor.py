@@ -1,11 +1,19 @@
 """The examination of described machines, and of this one."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from orchestrator.doctor import Finding, Host, examine
+from node.core.training import Evaluation, QuadraticTrainer
+from node.core.types import NodeId, Vector
+from orchestrator.config import parse_experiment
+from orchestrator.doctor import Estimate, Finding, Host, estimate, examine
 from orchestrator.environment import environment, source
+from orchestrator.plan import make_plan
 
 
 class Described(Host):
@@ -19,12 +27,16 @@ class Described(Host):
         found: frozenset[str] = frozenset(),
         free: int = 50 * 10**9,
         shared: int = 8 * 10**9,
+        memory: int | None = 32 * 10**9,
+        forks: bool = True,
     ) -> None:
         self.commands = commands or {}
         self.files = files or {}
         self.found = found
         self.free = free
         self.shared = shared
+        self.memory = memory
+        self.forks = forks
 
     def run(self, *command: str) -> tuple[int, str] | None:
         return self.commands.get(command)
@@ -48,10 +60,13 @@ class Described(Host):
         return "a processor", 8
 
     def memory_bytes(self) -> int | None:
-        return 32 * 10**9
+        return self.memory
 
     def kernel(self) -> str:
         return "6.1.0"
+
+    def can_fork(self) -> bool:
+        return self.forks
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +83,8 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 def test_a_bare_machine_can_simulate() -> None:
     found = by_name(examine(None, Described()))
     assert found["runtime simulation"].status == "ok"
-    assert {found[f"runtime {name}"].value for name in ("processes", "docker", "kubernetes")} == {"not built yet"}
+    assert found["runtime processes"].value == "usable, memory for about 790 small nodes"
+    assert {found[f"runtime {name}"].value for name in ("docker", "kubernetes")} == {"not built yet"}
     assert found["Docker client"].status == "missing"
     assert found["Docker daemon"].status == "missing"
     assert found["tc"].status == "missing"
@@ -76,6 +92,65 @@ def test_a_bare_machine_can_simulate() -> None:
     assert found["torch"].status == "ok"
     assert found["torchvision"].status == "missing"
     assert found["data: CIFAR-10"].status == "warn"
+
+
+def test_what_real_processes_need() -> None:
+    name = "runtime processes"
+    assert by_name(examine(None, Described(forks=False)))[name].status == "missing"
+    assert by_name(examine(None, Described(memory=4 * 10**8)))[name].status == "warn"
+    assert by_name(examine(None, Described(memory=None)))[name].value == "usable"
+    assert Host().can_fork()
+
+
+EXPERIMENT = {
+    "name": "x",
+    "nodes": 4,
+    "algorithm": {"kind": "divshare", "local_steps": 2, "divshare": {"recipients": 2}},
+    "learning": {"dataset": {"kind": "synthetic"}, "model": {"kind": "logistic_regression"}},
+    "compute": {"step_time_ms": 50},
+    "network": {"preset": {"kind": "uniform", "bandwidth_mbps": 1}},
+    "stop": {"time_s": 30},
+}
+
+
+class Untrained(QuadraticTrainer):
+    """Trains and tests in no time."""
+
+    def submit(self, ticket: int, models: Mapping[NodeId, Vector]) -> None:
+        pass
+
+    def collect(self, *, wait: bool) -> list[tuple[int, dict[NodeId, Evaluation]]]:
+        return []
+
+
+def estimated(**changes: Any) -> tuple[Estimate, dict[str, str]]:
+    plan = make_plan(parse_experiment(EXPERIMENT | changes, "x"), Path())
+    trainer = Untrained(np.zeros((8, 100), dtype=np.float32), 0.1)
+    found = estimate(plan, trainer, workers=2, host=Described())
+    return found, found.rows(plan)
+
+
+def test_an_experiment_is_estimated() -> None:
+    found, rows = estimated()
+    assert (found.dilation, found.is_given, found.run_s, found.run_is_least) == (1.0, False, 30.0, False)
+    assert rows["recommended time_dilation"].startswith("1: nothing bounds it: ")
+    assert rows["the run"] == "30.0 s of real time for 30.0 s of testbed time"
+    assert rows["tests"].endswith(" after the run")
+    assert rows["memory"] == "about 560 MB of 32 GB"
+    assert rows["training"].startswith("4 nodes, ")
+    assert "the file's time_dilation" not in rows
+    assert found.to_json()["recommended_time_dilation"] == 1.0
+
+
+def test_the_dilation_of_a_file_is_judged() -> None:
+    assert estimated(time_dilation=2)[1]["the file's time_dilation"] == "2: enough"
+    found, rows = estimated(time_dilation=2, stop={"rounds": 10}, evaluation={"live": True})
+    assert rows["the run"] == "at least 2.0 s of real time for 1.0 s of testbed time"
+    assert rows["tests"].endswith(" during the run at low priority")
+    hard = replace(found, recommendation=replace(found.recommendation, dilation=5.0), host_memory_bytes=10**8)
+    told = hard.rows(make_plan(parse_experiment(EXPERIMENT, "x"), Path()))
+    assert told["the file's time_dilation"].startswith("2: less than this host needs")
+    assert told["memory"].endswith("of 100 MB: too little")
 
 
 def test_each_way_a_kernel_part_can_be_there() -> None:
