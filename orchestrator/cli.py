@@ -162,6 +162,7 @@ def compare(
 ) -> None:
     """Compare runs: time and bytes to a target, and the ratios between them."""
     from orchestrator.analysis import compare as compare_measured
+    from orchestrator.fidelity import is_unfaithful
     from orchestrator.report.comparison import comparison_table, unique_labels
     from orchestrator.results.reader import load_run
 
@@ -174,7 +175,8 @@ def compare(
 
         write_comparison(loaded, comparison, figure)
     if as_json:
-        _print_json(dataclasses.asdict(comparison))
+        unfaithful = [str(run.path) for run in loaded if is_unfaithful(run.fidelity)]
+        _print_json(dataclasses.asdict(comparison) | {"unfaithful": unfaithful})
         return
     goal = "nothing that all runs reach" if comparison.target is None else f"{comparison.target:.4f}"
     chosen = " (the best that every run reaches)" if comparison.target_is_automatic else ""
@@ -352,6 +354,8 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         "wall clock": f"{summary['wall_s']:.1f} s for {summary['train_steps']:,} local steps",
         "report": str(path / "report.html"),
     }
+    if summary["status"] == "interrupted":
+        rows["go on with"] = f"fragmesh run --resume {shlex.quote(str(path))}"
     _print_rows(path.name, rows)
 
 

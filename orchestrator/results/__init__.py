@@ -8,6 +8,7 @@ A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
     nodes.parquet     one row an evaluation and node      messages.parquet  one row a message: its life
     links.csv         utilisation by node                 fidelity.json     how far to trust the emulation
     summary.json      the figures                         report.html       the figures as pictures
+    checkpoint.bin    what an interrupted simulation goes on from, until it is complete
 
 Only ``curve.csv`` grows during a run, a whole line at a time, so that whatever stops a run leaves a valid
 partial result. The rest of the second half is written at the end, each file under another name first.

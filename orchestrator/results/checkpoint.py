@@ -23,7 +23,7 @@ import numpy as np
 
 from node.core.errors import ConfigError
 from node.core.state import State
-from orchestrator.results.files import reason, write_atomically
+from orchestrator.results.files import reason, temporary_of, write_atomically
 from orchestrator.results.schema import JsonObject
 
 CHECKPOINT: Final = "checkpoint.bin"
@@ -61,6 +61,12 @@ def write_checkpoint(path: Path, about: Mapping[str, Any], state: State) -> None
             file.write(_HEADER.pack(_MAGIC, len(text), digest.digest()))
 
     write_atomically(path, write)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, and what is left of one that was being written by a run that was killed."""
+    for name in (path, temporary_of(path)):
+        name.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> tuple[JsonObject, State]:

@@ -28,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunnerError: It could not be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_of(path)
     try:
         try:
             write(temporary)
@@ -39,6 +39,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise
     except OSError as error:
         raise RunnerError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def temporary_of(path: Path) -> Path:
+    """The name under which a file is written before it is renamed."""
+    return path.with_name(path.name + ".tmp")
 
 
 def reason(error: Exception) -> str:

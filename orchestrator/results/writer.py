@@ -113,7 +113,7 @@ class RunWriter:
             path: The run directory.
             facts: Those of the run.
             state: From :meth:`state`; None begins the curve anew.
-            environment: What ``environment.json`` says now; replaces what it said.
+            environment: What the rest of the run depends on; added to ``environment.json``, under ``resumed``.
 
         Raises:
             ConfigError: A run is writing the directory, its curve is another one, or it cannot be written.
@@ -126,11 +126,13 @@ class RunWriter:
                 writer._complete.update(file.read(complete_bytes))
             if writer._complete.hexdigest() != state["curve_sha256"]:
                 raise ConfigError(f"{curve}: changed since the run was interrupted")
-            _write(path / "environment.json", to_json(environment))
+            recorded = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+            recorded["resumed"] = [*recorded.get("resumed", ()), environment]
+            _write(path / "environment.json", to_json(recorded))
             for name in END_FILES:
                 (path / name).unlink(missing_ok=True)
             os.truncate(curve, complete_bytes)
-        except (OSError, RunnerError) as error:
+        except (OSError, ValueError, AttributeError, RunnerError) as error:
             writer.close()
             raise ConfigError(f"{path}: cannot be continued: {reason(error)}") from error
         except ConfigError:

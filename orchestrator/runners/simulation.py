@@ -5,8 +5,8 @@ consensus distance at once, accuracy and loss through the training workers, whic
 have no training to do. Lines of the curve are written in order as they become known.
 
 A run that is interrupted leaves a checkpoint, from which :func:`resume_simulation` goes on: the results are then those
-of a run that was not interrupted, to the byte. Nothing is waited for. Local steps and tests that are under way are
-begun again.
+of a run that was not interrupted, to the byte, on a processor for which torch computes alike. Nothing is waited for:
+local steps and tests that are under way are begun again.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from orchestrator.environment import versions
 from orchestrator.plan import Plan
 from orchestrator.prepare import Prepared, environment_of, prepare, recorded_path, recorded_plan
 from orchestrator.progress import Progress, Snapshot
-from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
+from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
 from orchestrator.results.reader import Run, load_run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
@@ -46,7 +46,6 @@ SHOW_EVERY_S = 0.1
 
 STOP_PATIENCE_S = 3.0
 """How long a run that was asked to stop waits for tests under way, which would be its last lines."""
-
 
 SAVED_CLASSES: Final[Classes] = {NodeSample: LEAVE_NOTHING, Sample: LEAVE_NOTHING}
 """What the runner itself keeps in a checkpoint, besides plain values."""
@@ -199,7 +198,7 @@ class _Run:
         try:
             summary = writer.finish(totals, messages, fidelity=_fidelity())
             if status == "done":
-                (writer.path / CHECKPOINT).unlink(missing_ok=True)
+                remove_checkpoint(writer.path / CHECKPOINT)
             report(writer.path)
         except RunnerError as failure:
             raise error or failure from failure
@@ -239,9 +238,7 @@ class _Run:
             more = restore_world(self._world, self._trainer, saved.state, SAVED_CLASSES)
         except ConfigError as error:
             raise ConfigError(f"{path / CHECKPOINT}: {error}") from error
-        recorded = saved.run.environment or {}
-        again = [*recorded.get("resumed", []), environment]
-        writer = RunWriter.reopen(path, self._prepared.facts, more["writer"], {**recorded, "resumed": again})
+        writer = RunWriter.reopen(path, self._prepared.facts, more["writer"], environment)
         self._next_ns, self._simulated, self._ticket = more["next_ns"], more["simulated"], more["ticket"]
         self._began -= more["wall_s"]
         self._pending = more["pending"]
