@@ -410,6 +410,19 @@ def test_compare(two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
+def test_compare_names_what_is_unfaithful(two_runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    record = two_runs[1] / "fidelity.json"
+    before = record.read_text()
+    record.write_text(json.dumps({"verdict": "unfaithful", "checks": []}))
+    try:
+        content = json.loads(invoke(capsys, "compare", *two_runs, "--json")[1])
+        assert content["unfaithful"] == [str(two_runs[1])]
+        assert "UNFAITHFUL" in invoke(capsys, "compare", *two_runs)[1]
+    finally:
+        record.write_text(before)
+    assert json.loads(invoke(capsys, "compare", *two_runs, "--json")[1])["unfaithful"] == []
+
+
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_a_comparison_keeps_names_whole(
     columns: int, two_runs: list[Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
