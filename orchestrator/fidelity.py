@@ -296,7 +296,8 @@ def _link_checks(links: Sequence[MeasuredLink], tolerances: Tolerances) -> Itera
         yield Check("links measured before the run", 1, None, "links", "at least one", False)
     groups: dict[tuple[float | None, float, float], list[MeasuredLink]] = {}
     for link in links:
-        groups.setdefault((link.requested_mbps, link.requested_rtt_ms, link.rtt_jitter_ms), []).append(link)
+        mbps = None if link.requested_mbps is None else round(link.requested_mbps, 6)  # sums differ in the last bits
+        groups.setdefault((mbps, round(link.requested_rtt_ms, 6), round(link.rtt_jitter_ms, 6)), []).append(link)
     for (mbps, rtt_ms, jitter_ms), group in groups.items():
         speed = "unlimited bandwidth" if mbps is None else f"{_figure(mbps)} Mbit/s"
         name = f"links of {speed} and {_figure(rtt_ms)} ms" + (f" ± {_figure(jitter_ms)} ms" if jitter_ms else "")

@@ -136,6 +136,8 @@ def test_the_worst_of_a_profile_speaks_for_it() -> None:
     links = tuple(replace(LINK, source=index, achieved_mbps=12.0 - 0.2 * (index == 3)) for index in range(6))
     rate = judge(replace(GOOD, links=links))["checks"][0]
     assert (rate["achieved"], rate["note"]) == (11.8, "node 3 to 1, the worst of 6")
+    almost = (*links, replace(LINK, requested_rtt_ms=0.1 + 49.9, requested_mbps=12.000000000000002))
+    assert judge(replace(GOOD, links=almost))["checks"][0]["note"].endswith("the worst of 7")
     silent = (*links, replace(LINK, rtt_p50_ms=None, rtt_p99_ms=None, probes=0))
     names = [f"round trip, median, {LINKS}", f"round trip, 99th percentile, {LINKS}"]
     assert failed(replace(GOOD, links=silent)) == names
