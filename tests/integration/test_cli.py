@@ -520,6 +520,6 @@ def test_a_reader_that_has_seen_enough_is_told_nothing(options: list[str]) -> No
 def test_quickstart_runs_with_every_algorithm(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "quickstart.yaml"
     file.write_text(QUICKSTART.read_text())
-    outcome = simulate(file, f"algorithm.kind={kind}", "stop.time_s=2")
+    outcome = simulate(file, "runtime=simulation", f"algorithm.kind={kind}", "stop.time_s=2")
     assert outcome.status == "done"
     assert outcome.summary["train_steps"] >= 8 * 16 * (1 if kind != "local" else 5)

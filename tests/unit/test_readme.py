@@ -5,7 +5,7 @@ import re
 import shlex
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from node.algorithms import registry
 from node.algorithms.registry import ALGORITHMS, Entry
 from node.core.algorithm import NodeContext
 from node.core.compute import ComputePlan
-from node.core.errors import ConfigError
 from node.core.links import NetworkPlan
 from node.core.topology import ring
 from node.core.training import QuadraticTrainer
@@ -114,7 +113,7 @@ def test_every_path_exists(page: str) -> None:
 
 def test_every_module_named_exists() -> None:
     for name in re.findall(r"\bnode\.(\w+)", section("Modules")):
-        assert (ROOT / "node" / name).is_dir()
+        assert (ROOT / "node" / name).is_dir() or (ROOT / "node" / f"{name}.py").is_file()
 
 
 # --- tables -------------------------------------------------------------------------------------------------
@@ -143,8 +142,7 @@ def test_the_exit_codes_are_those_of_the_command_line() -> None:
 
 def test_the_runtimes_are_those_of_the_experiment_file() -> None:
     """Whoever adds one rewrites what the README says of them."""
-    with pytest.raises(ConfigError, match=r"runtime=docker: must be one of simulation$"):
-        read_experiment(ROOT / "deploy" / "experiments" / "quickstart.yaml", ["runtime=docker"])
+    assert [row[0] for row in table("Runtimes")] == list(get_args(ExperimentConfig.model_fields["runtime"].annotation))
 
 
 # --- examples -----------------------------------------------------------------------------------------------
