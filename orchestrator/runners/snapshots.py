@@ -184,7 +184,15 @@ class Snapshots:
             )
             for node in sorted(stored)
         )
-        return Sample(time_ns, nodes, sum(node.bytes_sent for node in nodes), consensus_distance(models))
+        return Sample(time_ns, nodes, self._bytes_sent(time_ns), consensus_distance(models))
+
+    def _bytes_sent(self, time_ns: int) -> int:
+        """By all nodes until an instant; of one that has died, until it handed over its last model."""
+        last: dict[int, int] = {}
+        for instant in sorted(self._times):
+            if instant <= time_ns:
+                last |= {node: stored.bytes_sent for node, stored in self._times[instant].items()}
+        return sum(last.values())
 
     def tested(self, sample: Sample) -> None:
         """Note the results of an instant."""
