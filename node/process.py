@@ -68,7 +68,7 @@ OPEN_AGAIN_S = 5.0
 STREAMS_OPENED_MAX = 128
 """Streams that are opened before the start, at most; others when they are needed first."""
 
-LOOP_CHECK_S = 0.05
+LOOP_CHECK_S = 0.2
 """How often the loop's lateness is measured, real time."""
 
 EXIT_FAILED = 1
@@ -261,7 +261,8 @@ class _Node:
         self._set_phase(Phase.WAITING)
         self._client.set_addresses(await self._control.barrier("ready", spec.start_timeout_s))
         await self._open_streams()
-        await self._control.barrier("connected", spec.start_timeout_s)
+        # Longer than anyone tries to connect: who cannot says why, and not who waits for it.
+        await self._control.barrier("connected", 2 * spec.start_timeout_s)
         command = await self._ended
         if command is None:
             return EXIT_ORPHANED
@@ -288,11 +289,13 @@ class _Node:
         while self._unopened:
             for peer in sorted(self._unopened):  # again, where an attempt failed
                 self._client.probe(peer, OPENING, 0, 0, 0)
-            again_s = self._loop.time() + OPEN_AGAIN_S
+            again_s = min(self._loop.time() + OPEN_AGAIN_S, until_s)
             while self._unopened and self._loop.time() < again_s:
                 await asyncio.sleep(0.01)
-            if self._unopened and self._loop.time() > until_s:
-                raise TransportError(f"{some_nodes(sorted(self._unopened))} cannot be reached")
+            if self._unopened and self._loop.time() >= until_s:
+                missing = sorted(self._unopened)
+                why = self._client.troubles.get(missing[0], "no answer")
+                raise TransportError(f"{some_nodes(missing)} cannot be reached ({missing[0]}: {why})")
 
     def _begin(self, clock: Clock) -> None:
         """The common instant has come."""

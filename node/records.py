@@ -90,7 +90,7 @@ def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
     for part in parts.values():
         origin, number = part["received.from"], part["received.number"]
         first = np.array([first_row.get(int(sender), -1) for sender in origin], dtype=np.int64)
-        known = first >= 0
+        known = (first >= 0) & (number >= 0)
         known[known] = number[known] < np.array(
             [len(parts[NodeId(int(s))]["sent.id"]) for s in origin[known]], dtype=np.int64
         )
@@ -107,12 +107,21 @@ def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
 
 
 def _read(node: NodeId, data: bytes) -> dict[str, Column]:
-    names = [*(f"sent.{name}" for name in _SENT), *(f"received.{name}" for name in _RECEIVED), "lost"]
+    sent, received = [f"sent.{name}" for name in _SENT], [f"received.{name}" for name in _RECEIVED]
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            return {name: content[name].astype(np.int64) for name in names}
-    except (ValueError, KeyError, OSError, EOFError) as error:
+            part = {name: content[name] for name in (*sent, *received, "lost")}
+    except Exception as error:  # zip files and headers of arrays can be wrong in a dozen ways
         raise ProtocolError(f"records of node {node}: damaged: {error}") from error
+    if any(column.dtype != np.int64 or column.ndim != 1 for column in part.values()):
+        raise ProtocolError(f"records of node {node}: damaged: columns must be lists of int64")
+    rows = len(part["sent.id"])
+    if {len(part[name]) for name in sent} != {rows} or len({len(part[name]) for name in received}) != 1:
+        raise ProtocolError(f"records of node {node}: damaged: columns differ in length")
+    lost = part["lost"]
+    if lost.size and not 0 <= lost.min() <= lost.max() < rows:
+        raise ProtocolError(f"records of node {node}: damaged: a row that does not exist was lost")
+    return part
 
 
 def _joined(columns: list[Column]) -> Column:

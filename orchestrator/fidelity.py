@@ -8,6 +8,7 @@ All times here are testbed time: under time dilation a late event counts for as 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -102,6 +103,7 @@ class NodeFigures:
         late_max_ns: The same, the worst.
         change_late_max_ns: How late a change of capacity was told to the emulator; None: nothing changed.
         memory_bytes: Memory of the node and its training worker, proportional set size; None if unknown.
+        rejected: Messages that were refused on arrival, by reason.
     """
 
     node: int
@@ -117,6 +119,7 @@ class NodeFigures:
     late_max_ns: int
     change_late_max_ns: int | None = None
     memory_bytes: int | None = None
+    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +420,7 @@ def _figures(measured: Measured) -> JsonObject:
         "overruns": sum(node.overruns for node in nodes),
         "overrun_s": ns_to_s(sum(node.overrun_ns for node in nodes)),
         "arrivals": sum(node.arrivals for node in nodes),
+        "rejected": dict(sorted(sum((Counter(node.rejected) for node in nodes), Counter()).items())),
         "arrival_late_ms_max": max((node.late_max_ns for node in nodes), default=0) / NS_PER_MS,
         "loop_late_ms_p99": max((node.loop_late_p99_ns for node in nodes), default=0) / NS_PER_MS,
         "in_flight_bytes_max": max((node.in_flight_bytes_max for node in nodes), default=0),

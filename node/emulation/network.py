@@ -471,8 +471,9 @@ def _enter(plan: NetworkPlan, clock: Clock, ends: list[socket.socket], owner: in
     """What the forked child does instead of returning; nothing may escape into the owner's code."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the owner decides
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Ctrl-C and the end of a job reach the whole group; the owner decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         die_with_parent(owner)
         _close_all_but({0, 1, 2, *(end.fileno() for end in ends)})
         gc.disable()  # nothing here makes cycles, and a collection would copy the owner's memory

@@ -502,8 +502,9 @@ def _enter_worker(worker: _Worker, parent: int, parents_ends: tuple[int, ...]) -
     """What a forked child does instead of returning; nothing may escape into the parent's code."""
     code = 1
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Ctrl-C and the end of a job reach the whole group; the parent decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for descriptor in parents_ends:
             os.close(descriptor)
         _die_with(parent)

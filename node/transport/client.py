@@ -124,6 +124,7 @@ class PeerClient:
 
     Attributes:
         unreachable: The peers whose last attempt failed. Not to be changed.
+        troubles: Why the last attempt that failed did, for every peer that could not be reached once.
         frames_sent: Frames written to a stream.
         frame_bytes_sent: Sum of their lengths.
         frames_lost: Frames that ended without a receipt.
@@ -155,6 +156,7 @@ class PeerClient:
             window_bytes: The bound on bytes in flight.
         """
         self.unreachable: set[NodeId] = set()
+        self.troubles: dict[NodeId, str] = {}
         self.frames_sent = 0
         self.frame_bytes_sent = 0
         self.frames_lost = 0
@@ -368,6 +370,7 @@ class PeerClient:
         if trouble.startswith("refused"):
             link.failures = 32  # what it refuses now it will refuse again
         link.retry_ns = time.monotonic_ns() + int(self._pause_s(link) * 1e9)
+        self.troubles[link.peer] = trouble
         kind = trouble.partition(":")[0]
         if kind not in link.told:
             link.told.add(kind)

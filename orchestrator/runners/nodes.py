@@ -80,13 +80,7 @@ class NodeHandle:
 
     def how_it_ended(self) -> str:
         """In words, for a message."""
-        code = self.exit_code
-        if code is None:
-            return "still runs"
-        if code < 0:
-            name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)
-            return f"was killed by {name}"
-        return f"ended with code {code}"
+        return "still runs" if self.exit_code is None else ending(self.exit_code)
 
     def last_words(self) -> str:
         """The end of its log, on one line; empty if it said nothing."""
@@ -95,6 +89,14 @@ class NodeHandle:
         except OSError:
             return ""
         return " | ".join(line.strip() for line in lines[-LOG_LINES_SHOWN:])
+
+
+def ending(exit_code: int) -> str:
+    """How a process ended, in words; ``exit_code`` is negative for a signal."""
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name if -exit_code in list(signal.Signals) else str(-exit_code)
+        return f"was killed by {name}"
+    return f"ended with code {exit_code}"
 
 
 def fork_nodes(
@@ -147,8 +149,9 @@ def _enter(
     """What a forked child does instead of returning; nothing may escape into the parent's code."""
     code = EXIT_FAILED
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the orchestrator decides
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Ctrl-C and the end of a job reach the whole group; the orchestrator decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         die_with_parent(owner)
         _write_to(log)
         if isinstance(evaluator, PoolTrainer):

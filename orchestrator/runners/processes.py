@@ -58,7 +58,7 @@ from orchestrator.results.writer import RunWriter
 from orchestrator.runners.base import RunOptions, RunOutcome, Status, on_signals, report, signals_held
 from orchestrator.runners.control import ControlServer
 from orchestrator.runners.figures import count_replaced, utilization, with_results
-from orchestrator.runners.nodes import NodeHandle, fork_nodes
+from orchestrator.runners.nodes import NodeHandle, ending, fork_nodes
 from orchestrator.runners.snapshots import Earlier, Part, Snapshots
 
 HOST = "127.0.0.1"
@@ -375,8 +375,9 @@ class _Run:
             watched.handle.tell_address(address)
         try:
             self._progress.preparing(f"starting {config.nodes} nodes")
-            for point in ("ready", "connected"):
-                await self._while_watching(server.reached(point, self._start_timeout_s), emulator)
+            # Who cannot connect says why when its own time is over, so that the second wait is longer.
+            for point, more_s in (("ready", 0.0), ("connected", LEAVE_S)):
+                await self._while_watching(server.reached(point, self._start_timeout_s + more_s), emulator)
             await self._measure(server, emulator)
             self._start(server)
             await self._until_end(server, emulator)
@@ -392,7 +393,7 @@ class _Run:
                 self._look_at_processes(emulator)
                 for node, watched in self._nodes.items():
                     if watched.died:
-                        raise RunnerError(f"node {node} {watched.died} before the start{_words(watched.handle)}")
+                        raise RunnerError(f"node {node} {watched.died} before the start{_words(watched)}")
                 if self._stop_requested:
                     raise _StopRequested
             task.result()
@@ -401,8 +402,8 @@ class _Run:
 
     def _look_at_processes(self, emulator: EmulatorHandle) -> list[NodeId]:
         """Find out who has ended; returns the nodes that have since the last look."""
-        if emulator.exit_code() is not None:
-            raise RunnerError(f"the link emulator ended with code {emulator.exit_code()}")
+        if (code := emulator.exit_code()) is not None:
+            raise RunnerError(f"the link emulator {ending(code)}")
         died = []
         for node, watched in self._nodes.items():
             if watched.died:
@@ -480,9 +481,6 @@ class _Run:
                 break
             if all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
                 break
-            for status in alive:
-                if status.phase is Phase.FAILED:
-                    raise RunnerError(f"node {status.node}: {status.failure}")
             self._check_progress(alive)
         if self._ended_ns is None:
             self._ended_ns = max(0, self._clock.now_ns())
@@ -495,9 +493,7 @@ class _Run:
         server.forget(node)
         policy = self._plan.config.processes.on_node_death
         waits = self._plan.algorithm.needs_every_message
-        words = _words(watched.handle)
-        if watched.status.phase is Phase.FAILED and watched.status.failure:
-            words = f": {watched.status.failure}"
+        words = _words(watched)
         if policy == "fail" or (policy == "auto" and waits):
             why = f"; {self._plan.config.algorithm.kind} waits for every message" if waits else ""
             raise RunnerError(f"node {node} {watched.died}{why}{words}")
@@ -536,19 +532,24 @@ class _Run:
             watched.status.messages_sent + watched.status.messages_cancelled for watched in self._nodes.values()
         )
         models = 4 * self._prepared.facts.num_params * self._plan.config.nodes
-        grace_s = HAND_OVER_S + (2 * models + RECORD_BYTES * messages) / HAND_OVER_BYTES_PER_S if begun else 2.0
+        grace_s = HAND_OVER_S + (2 * models + RECORD_BYTES * messages) / HAND_OVER_BYTES_PER_S if begun else 0.0
         # Their models at the very end are wanted where no planned instant is the end.
         final = begun and self._ended_ns != self._plan.end_ns
         server.command(StopCommand("the run is over", s_to_ns(grace_s), final))
         handles = [watched.handle for watched in self._nodes.values()]
-        until_s = time.monotonic() + grace_s + 3.0
+        # Before the start they have nothing to hand over.
+        until_s = time.monotonic() + (grace_s + 3.0 if begun else 0.0)
         while any(handle.poll() is None for handle in handles) and time.monotonic() < until_s and not self._hurry:
             await asyncio.sleep(0.02)
-        for handle in handles:
-            if handle.poll() is None:
-                if not self._hurry:
-                    self._progress.note(f"node {handle.node} did not end within {grace_s:.0f} s and was killed")
-                handle.kill()
+        for watched in self._nodes.values():
+            if watched.handle.poll() is None:
+                if begun and not self._hurry:
+                    watched.died = f"did not end within {grace_s:.0f} s and was killed"
+                    self._progress.note(f"node {watched.handle.node} {watched.died}")
+                watched.handle.kill()
+            elif watched.handle.exit_code and not watched.died:
+                watched.died = watched.handle.how_it_ended()
+                self._progress.note(f"node {watched.handle.node} {watched.died}{_words(watched)}")
         await server.stop(0.5)
         self._snapshots.close_with_final(to_resume=self._stop_requested)
 
@@ -786,6 +787,7 @@ class _Run:
             late_max_ns=figures["late_max_ns"],
             change_late_max_ns=figures["change_late_max_ns"],
             memory_bytes=figures["memory_bytes"] or None,
+            rejected=figures["rejected"],
         )
 
 
@@ -843,8 +845,11 @@ def _emulator_figures(statistics: EmulatorStatistics | None) -> EmulatorFigures 
     )
 
 
-def _words(handle: NodeHandle) -> str:
-    words = handle.last_words()
+def _words(watched: _Watched) -> str:
+    """Why a node ended, as far as it said."""
+    if watched.status.phase is Phase.FAILED and watched.status.failure:
+        return f": {watched.status.failure}"
+    words = watched.handle.last_words()
     return f"; it said last: {words}" if words else ""
 
 
