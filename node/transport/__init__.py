@@ -9,3 +9,8 @@ import os
 # gRPC writes what it finds remarkable to standard error by itself: a peer that leaves, a port that is taken. Nodes log
 # such things, in words. It reads this when it is loaded.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+# The thread that waits for gRPC's events also does its reading, as before gRPC had an event engine, instead of being
+# woken by a pool of threads that does: half of the context switches and a seventh of the CPU time of a message go
+# (tests/benchmarks/bench_stream.py). A release that does not know these names ignores them.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
