@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Protocol, assert_never
 
 import numpy as np
@@ -190,6 +191,7 @@ class Driver:
         self._next_number = 0
         self._batches: deque[tuple[int, int]] = deque()  # first number and time of each batch in the outbox
         self._transfers: dict[int, _Transfer] = {}
+        self._free_since_ns = [0] * network.sender  # a heap: since when each transfer that may be begun could be
         self._frames: OrderedDict[int, tuple[Message, bytes]] = OrderedDict()
         self._frames_bytes = 0
         # All fragments of a round and some of the one before: what further recipients may still get.
@@ -253,8 +255,8 @@ class Driver:
     # -- events ----------------------------------------------------------------------------------------------
 
     def _handle(self, event: Event, at_ns: int) -> None:
-        self._now_ns = at_ns = max(self._now_ns, at_ns)
-        self._execute(self._algorithm.handle(event, at_ns), at_ns)
+        self._now_ns = now_ns = max(self._now_ns, at_ns)
+        self._execute(self._algorithm.handle(event, now_ns), now_ns, at_ns)
 
     def _planned(self, planned_ns: int) -> int:
         """The time of an event that was planned for ``planned_ns`` and comes now."""
@@ -332,13 +334,18 @@ class Driver:
 
     # -- effects ---------------------------------------------------------------------------------------------
 
-    def _execute(self, effects: Sequence[Effect], at_ns: int) -> None:
+    def _execute(self, effects: Sequence[Effect], at_ns: int, planned_ns: int) -> None:
+        """Do what an event at ``at_ns`` led to.
+
+        Something else may have happened between ``planned_ns``, the event's own time, and now. What takes time goes
+        on from there all the same, or such delays would add up.
+        """
         for effect in effects:
             match effect:
                 case Enqueue(items=items):
                     self._enqueue(items, at_ns)
                 case StartLocalSteps(params=params, count=count):
-                    self._start_steps(params, count, at_ns)
+                    self._start_steps(params, count, planned_ns)
                 case Aggregated(deliveries=deliveries):
                     self._aggregated(deliveries, at_ns)
                 case CancelQueued(abort_in_flight=abort):
@@ -348,10 +355,10 @@ class Driver:
                     if self.records is not None:
                         self.records.sent.replaced(rows, new)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
-                    self._start_timer(timer, at_ns + delay_ns)
+                    self._start_timer(timer, planned_ns + delay_ns)
                 case _:
                     assert_never(effect)
-        self._pull(at_ns)
+        self._pull()
 
     def _enqueue(self, items: Sequence[Addressed], at_ns: int) -> None:
         if not items:
@@ -392,10 +399,10 @@ class Driver:
 
     # -- sending ---------------------------------------------------------------------------------------------
 
-    def _pull(self, free_ns: int) -> None:
+    def _pull(self, not_before_ns: int = 0) -> None:
         """Start transfers from the head of the outbox while the uplink takes more and not too much is in flight.
 
-        ``free_ns``: since when the uplink could have taken one.
+        Each has begun when the message was queued and the uplink was free, which may be a moment ago.
         """
         while self._outbox and len(self._transfers) < self._max_transfers and not self._stopped:
             payload_bytes = len(self._outbox.head().values) * self._value_bytes
@@ -412,7 +419,7 @@ class Driver:
                 return  # acknowledged() looks again
             (receiver, message), number = self._outbox.pop()
             wire_bytes = self._deliveries.wire_bytes(payload_bytes, self._node, receiver)
-            ready_ns = max(free_ns, self._queued_ns(number))
+            ready_ns = max(not_before_ns, heappop(self._free_since_ns), self._queued_ns(number))
             self.window.add(number, frame_bytes)
             self._transfers[number] = _Transfer(receiver, message, wire_bytes)
             if self.records is not None:
@@ -433,6 +440,7 @@ class Driver:
         if self._stopped:
             return
         transfer = self._transfers.pop(number)
+        heappush(self._free_since_ns, finish_ns)
         message, receiver = transfer.message, transfer.receiver
         payload_bytes = len(message.values) * self._value_bytes
         count = self.counters
@@ -451,21 +459,23 @@ class Driver:
         else:
             due_ns = self._clock.monotonic_ns(arrival_ns)
             self._streams.send(receiver, self._frame(message), number, due_ns, due_ns + RECEIPT_WITHIN_NS)
-        self._pull(finish_ns)
+        self._pull()
 
     def transfer_aborted(self, number: int, sent_bytes: int) -> None:
         """The uplink has given a transfer up, after so many bytes."""
         if self._stopped:
             return
         del self._transfers[number]
+        now_ns = self._clock.now_ns()
+        heappush(self._free_since_ns, now_ns)
         self.window.remove(number)
         count = self.counters
         count.aborted += 1
         count.bytes_wasted += sent_bytes
         count.bytes_sent += sent_bytes
         if self.records is not None:
-            self.records.sent.aborted(number, self._clock.now_ns())
-        self._pull(self._clock.now_ns())
+            self.records.sent.aborted(number, now_ns)
+        self._pull()
 
     def acknowledged(self, number: int) -> None:
         """A receipt covers a message."""

@@ -352,6 +352,7 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         f" {messages['cancelled']:,} cancelled, {messages['lost']:,} lost",
         "sent": f"{summary['bytes_sent'] / 1e6:,.1f} MB",
         "wall clock": f"{summary['wall_s']:.1f} s for {summary['train_steps']:,} local steps",
+        "fidelity": summary["fidelity"] or "not judged",
         "report": str(path / "report.html"),
     }
     if summary["status"] == "interrupted":

@@ -47,7 +47,7 @@ def prepare(
     *,
     data_root: Path | None,
     workers: int,
-    niceness: int = 0,
+    background: bool = False,
     command: str = "",
     report: Report | None = None,
 ) -> Prepared:
@@ -57,7 +57,7 @@ def prepare(
         plan: The experiment.
         data_root: Folder with data sets; None for ``$FRAGMESH_DATA`` or none.
         workers: Training processes; 0 trains in this process. No more than there are nodes.
-        niceness: How far these stand back behind other processes, 0..19.
+        background: These compute only while no other process wants the core.
         command: What to type to run the experiment again.
         report: Told of slow work.
 
@@ -67,11 +67,11 @@ def prepare(
     """
     root = resolve_data_root(data_root)
     with naming(plan.place):
-        return _prepare(plan, root, min(workers, plan.config.nodes), niceness, command, report)
+        return _prepare(plan, root, min(workers, plan.config.nodes), background, command, report)
 
 
 def _prepare(
-    plan: Plan, root: Path | None, workers: int, niceness: int, command: str, report: Report | None
+    plan: Plan, root: Path | None, workers: int, background: bool, command: str, report: Report | None
 ) -> Prepared:
     config, learning = plan.config, plan.config.learning
     try:
@@ -85,7 +85,7 @@ def _prepare(
             learning, dataset, split, config.seed, config.nodes, max_test_samples=config.evaluation.max_samples
         )
         with signals_held():  # workers are forked
-            trainer = start_trainer(learner, config.nodes, workers, niceness)
+            trainer = start_trainer(learner, config.nodes, workers, background=background)
             algorithms = plan.algorithms(trainer.tensor_sizes)
             facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
     except BaseException:

@@ -56,14 +56,14 @@ def build_learner(
     return Learner(config, dataset, partition, seed, max_test_samples)
 
 
-def start_trainer(learner: Learner, num_nodes: int, workers: int, niceness: int = 0) -> TrainerAndEvaluator:
+def start_trainer(learner: Learner, num_nodes: int, workers: int, *, background: bool = False) -> TrainerAndEvaluator:
     """A trainer that also evaluates; close it at the end.
 
     Args:
         learner: What is computed.
         num_nodes: Number of nodes.
         workers: Number of worker processes; 0 computes in this process, with the same results.
-        niceness: How far the workers stand back behind other processes, 0..19.
+        background: The workers compute only while no other process wants the core.
 
     Raises:
         ConfigError: This system cannot run workers.
@@ -72,7 +72,7 @@ def start_trainer(learner: Learner, num_nodes: int, workers: int, niceness: int 
         raise ConfigError(f"workers={workers}: must be at least 0")
     if workers == 0:
         return InProcessTrainer(learner)
-    return PoolTrainer(learner, num_nodes, workers, niceness).start()
+    return PoolTrainer(learner, num_nodes, workers, background=background).start()
 
 
 def build_trainer(

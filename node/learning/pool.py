@@ -115,17 +115,17 @@ class PoolTrainer:
     lives to that thread), and close it, or use it as a context manager.
     """
 
-    def __init__(self, learner: Learner, num_nodes: int, workers: int, niceness: int = 0) -> None:
+    def __init__(self, learner: Learner, num_nodes: int, workers: int, *, background: bool = False) -> None:
         """Store what :meth:`start` needs.
 
         Args:
             learner: The computation; workers get it by fork.
             num_nodes: Number of nodes.
             workers: Number of processes, >= 1.
-            niceness: Added to that of this process in the workers, 0..19: how far they stand back.
+            background: The workers compute only while no other process wants the core.
         """
         self._learner = learner
-        self._niceness = niceness
+        self._background = background
         self._num_nodes = num_nodes
         self._num_workers = workers
         self._pids: dict[int, int] = {}  # process id -> worker number; emptied by close
@@ -184,7 +184,7 @@ class PoolTrainer:
                             train_read,
                             test_read,
                             results_write,
-                            self._niceness,
+                            self._background,
                         ),
                         parent,
                         (self._train_write, self._test_write, self._results_read),
@@ -424,7 +424,7 @@ class _Worker:
         train_read: int,
         test_read: int,
         results_write: int,
-        niceness: int,
+        background: bool,
     ) -> None:
         self._learner = learner
         self._memory = memory
@@ -433,12 +433,12 @@ class _Worker:
         self._train_read = train_read
         self._test_read = test_read
         self._results_write = results_write
-        self._niceness = niceness
+        self._background = background
 
     def run(self) -> NoReturn:
         """Training first, evaluation when there is none, sleep when there is neither."""
-        if self._niceness:
-            os.nice(self._niceness)
+        if self._background:
+            _stand_back()
         ready = select.poll()
         ready.register(self._train_read, select.POLLIN)
         ready.register(self._test_read, select.POLLIN)
@@ -518,6 +518,16 @@ def _enter_worker(worker: _Worker, parent: int, parents_ends: tuple[int, ...]) -
             worker.report_failure(f"{type(error).__name__}: {error}")
     finally:
         os._exit(code)
+
+
+def _stand_back() -> None:
+    """Give way to every other process at once.
+
+    With niceness alone a process that wakes up waits for the end of a slice, some milliseconds, now and then.
+    """
+    os.nice(19)
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _die_with(parent: int) -> None:

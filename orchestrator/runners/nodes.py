@@ -28,9 +28,6 @@ from node.learning.trainer import Learner
 from node.lifetime import close_all_but, die_with_parent
 from node.process import EXIT_FAILED, NodeSpec, run_node
 
-TRAINING_NICENESS = 15
-"""Training stands back behind the network: a late message would be a slower link."""
-
 LOG_LINES_SHOWN = 3
 
 
@@ -159,7 +156,8 @@ def _enter(
         end = emulator.take(spec.node)
         close_all_but({0, 1, 2, end.fileno(), read_end})
         _log_to_stderr(spec.node)
-        with PoolTrainer(learner, spec.network.num_nodes, 1, niceness=TRAINING_NICENESS).start() as trainer:
+        # Training stands back behind the network: a late message would be a slower link.
+        with PoolTrainer(learner, spec.network.num_nodes, 1, background=True).start() as trainer:
             code = run_node(spec, trainer, end, lambda: _read_line(read_end), list(trainer.worker_pids))
     except BaseException:  # the last frame of this process
         traceback.print_exc()

@@ -88,9 +88,6 @@ HAND_OVER_BYTES_PER_S = 20e6
 RECORD_BYTES = 250
 """What the record of one message takes, at most."""
 
-TESTING_NICENESS = 19
-"""Models are tested with what is left of the host."""
-
 LEAVE_S = 5.0
 """What a node may take from the end of its session to the end of its process."""
 
@@ -144,7 +141,7 @@ def _run(plan: Plan, options: RunOptions, found: Results | None) -> RunOutcome:
         plan,
         data_root=options.data_root,
         workers=options.workers,
-        niceness=TESTING_NICENESS,
+        background=True,  # models are tested with what is left of the host
         command=options.command,
         report=progress.preparing,
     )

@@ -373,12 +373,11 @@ def test_workers_stand_back_as_told(synthetic: LearningConfig) -> None:
     dataset = load_dataset(synthetic.dataset, None, 1)
     split = partition_dataset(synthetic, dataset, len(NODES), 1)
     learner = build_learner(synthetic, dataset, split, 1, len(NODES))
-    with PoolTrainer(learner, len(NODES), 1, niceness=5).start() as pool:
+    with PoolTrainer(learner, len(NODES), 1, background=True).start() as pool:
         pool.begin(NODES[0], pool.initial_params(), 0, 1)
         pool.finish(NODES[0])
-        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pool.worker_pids] == [
-            min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
-        ]
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pool.worker_pids] == [19]
+        assert [os.sched_getscheduler(pid) for pid in pool.worker_pids] == [os.SCHED_IDLE]
 
 
 def test_a_forked_child_lets_go_of_its_parents_workers(pool: PoolTrainer) -> None:
