@@ -62,9 +62,10 @@ class Host:
         late_ns: By how much an event comes late, asked for each; 0 by default.
     """
 
-    def __init__(self, late_ns: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, late_ns: Callable[[], int] | None = None) -> None:
         self.now_ns = EPOCH_NS
-        self.late_ns = late_ns
+        self.is_ideal = late_ns is None
+        self.late_ns = late_ns or (lambda: 0)
         self._heap: list[tuple[int, int, int, int, Callable[[], None]]] = []
         self._sequence = 0
 
@@ -189,7 +190,9 @@ class _Uplink:
         self._flows: dict[int, Flow] = {}
 
     def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
-        assert ready_ns <= self._net.clock.now_ns()
+        now_ns = self._net.clock.now_ns()
+        assert ready_ns <= now_ns
+        assert ready_ns == now_ns or not self._net.host.is_ideal
         flow = self._net.fluid.start(ready_ns, self._node, receiver, wire_bytes, self)
         flow.number = number
         self._flows[number] = flow
@@ -206,11 +209,10 @@ class _Uplink:
 
     def _tell(self, what: Callable[[Driver], None], event_class: int) -> None:
         host, driver = self._net.host, self._net.drivers[self._node]
-        late_ns = host.late_ns()
-        if late_ns or event_class == AT_ONCE:
-            host.plan(host.now_ns + late_ns, event_class, self._node, lambda: what(driver))
-        else:
+        if host.is_ideal and event_class != AT_ONCE:
             what(driver)
+        else:
+            host.plan(host.now_ns + host.late_ns(), event_class, self._node, lambda: what(driver))
 
 
 class _Streams:
@@ -221,7 +223,7 @@ class _Streams:
 
     def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
         host = self._net.host
-        assert due_ns >= host.now_ns or host.late_ns()
+        assert due_ns >= host.now_ns or not host.is_ideal
         self._net.frames.append((self._node, peer, number, frame))
 
         def arrive() -> None:
@@ -243,7 +245,7 @@ class VirtualNetwork:
             sizes, jitter and repeated packets can reach it.
     """
 
-    def __init__(self, scenario: Scenario, late_ns: Callable[[], int] = lambda: 0, *, bounded: bool = True) -> None:
+    def __init__(self, scenario: Scenario, late_ns: Callable[[], int] | None = None, *, bounded: bool = True) -> None:
         self.scenario = scenario
         self.host = Host(late_ns)
         self.clock = Clock(EPOCH_NS, scenario.dilation)

@@ -1,0 +1,79 @@
+"""One experiment, simulated and in real processes: the same messages, bytes, rounds and curve, within what a host adds.
+
+What differs is who meets whom: a delay of microseconds decides which of two messages shares a link with a third. So
+totals are compared, and the curve, not single messages.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.config import parse_experiment
+from orchestrator.plan import make_plan
+from orchestrator.results.reader import Run, load_run
+from orchestrator.runners.base import RunOptions
+from orchestrator.runners.start import start_run
+
+EXPERIMENT: dict[str, Any] = {
+    "name": "agree",
+    "nodes": 6,
+    "time_dilation": 2,
+    "algorithm": {
+        "local_steps": 8,
+        "divshare": {"omega": 0.25, "recipients": 2},
+        "adpsgd_pingpong": {"recipients": 2},
+        "adpsgd": {"roles": "parity"},
+    },
+    "learning": {
+        "dataset": {"kind": "synthetic", "samples": 1_200, "test_samples": 300, "features": 500, "classes": 4},
+        "model": {"kind": "logistic_regression"},
+        "partition": {"kind": "k_shards", "shards": 2},
+        "optimizer": {"learning_rate": 0.02},
+    },
+    "compute": {"step_time_ms": 20, "stragglers": {"count": 1, "factor": 2}},
+    # A fast node's link carries about a round's fragments, a straggler's a third of them.
+    "network": {
+        "preset": {
+            "kind": "stragglers",
+            "bandwidth_mbps": 1,
+            "count": 2,
+            "factor": 3,
+            "jitter_mbps": 0,
+            "latency_ms": 10,
+        }
+    },
+    "evaluation": {"interval_s": 0.5},
+    "stop": {"time_s": 5},
+    "fidelity": {"allow_unfaithful": True},
+}
+
+
+def run(runtime: str, kind: str, folder: Path) -> Run:
+    algorithm = {**EXPERIMENT["algorithm"], "kind": kind}
+    content = {**EXPERIMENT, "runtime": runtime, "algorithm": algorithm}
+    plan = make_plan(parse_experiment(content, "agree"), folder)
+    outcome = start_run(plan, RunOptions(folder, None, 1, "quiet", ""))
+    assert outcome.status == "done", outcome.error
+    return load_run(outcome.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "dpsgd"])
+def test_simulation_and_processes_agree(kind: str, tmp_path: Path) -> None:
+    simulated, real = run("simulation", kind, tmp_path / "s"), run("processes", kind, tmp_path / "p")
+    assert simulated.summary is not None
+    assert real.summary is not None
+    assert real.fidelity is not None
+    pacing = next(check for check in real.fidelity["checks"] if check["name"].startswith("training longer"))
+    if not pacing["ok"]:
+        pytest.skip(f"this host is too busy to compare: {pacing['achieved']:.1f} % of the declared time were lost")
+    for figures in ("messages", "bytes"):
+        key = {"messages": "delivered", "bytes": "payload"}[figures]
+        expected = simulated.summary[figures][key]
+        assert real.summary[figures][key] == pytest.approx(expected, rel=0.05), figures
+    assert real.curve["time_s"].tolist() == simulated.curve["time_s"].tolist()
+    assert np.abs(real.curve["rounds_mean"] - simulated.curve["rounds_mean"]).max() <= 1
+    assert np.abs(real.headline - simulated.headline).max() <= 0.08
+    assert real.headline[-1] > simulated.headline[0] + 0.1  # something was learnt
