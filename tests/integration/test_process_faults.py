@@ -199,9 +199,9 @@ def test_the_orchestrator_is_killed(start: Start) -> None:
 
 SIGNALS = [
     pytest.param(True, signal.SIGINT, id="ctrl-c"),
-    pytest.param(False, signal.SIGINT, id="kill-int"),
+    pytest.param(False, signal.SIGINT, id="kill-int", marks=pytest.mark.slow),
     pytest.param(True, signal.SIGTERM, id="end-of-job"),
-    pytest.param(False, signal.SIGTERM, id="kill-term"),
+    pytest.param(False, signal.SIGTERM, id="kill-term", marks=pytest.mark.slow),
 ]
 
 
@@ -298,7 +298,7 @@ def test_a_model_that_diverges(start: Start) -> None:
 # --- what the host could not do -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("allowed", "expected"), [(False, 4), (True, 0)])
+@pytest.mark.parametrize(("allowed", "expected"), [(False, 4), pytest.param(True, 0, marks=pytest.mark.slow)])
 def test_a_host_that_is_too_slow(allowed: bool, expected: int, start: Start) -> None:
     started = start("compute.step_time_ms=0.001", f"fidelity.allow_unfaithful={str(allowed).lower()}")
     code, _, err = started.end()

@@ -1,0 +1,188 @@
+"""Runs with real processes: they do what the simulator does, and every choice of the file has its effect."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from node.algorithms.registry import ALGORITHMS
+from node.core.messages import MessageState
+from orchestrator.results.reader import Run
+from tests.integration.started import SMALL, Start, Started, start
+
+__all__ = ["start"]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+MS = 1_000_000
+BYTES_PER_NS = SMALL["network"]["preset"]["bandwidth_mbps"] / 8_000
+LATENCY_NS = SMALL["network"]["preset"]["latency_ms"] * MS
+
+Table = dict[str, npt.NDArray[Any]]
+
+
+def table_of(run: Run) -> Table:
+    assert run.messages is not None
+    return dict(run.messages)
+
+
+def done(started: Started) -> Run:
+    code, _, err = started.end()
+    assert code == 0, err
+    run = started.run()
+    assert run.status == "done"
+    return run
+
+
+def check_table(table: Table) -> None:
+    """What must hold for every message of a serial sender, on whatever host."""
+    sent, delivered, aggregated = (table[f"{name}_ns"] >= 0 for name in ("sent", "delivered", "aggregated"))
+    assert np.all(table["started_ns"][sent] >= table["queued_ns"][sent])
+    least_ns = np.floor(table["wire_bytes"] / BYTES_PER_NS)
+    assert np.all((table["sent_ns"] - table["started_ns"])[sent] >= least_ns[sent] - 1)
+    assert np.all(sent[delivered])
+    assert np.all((table["delivered_ns"] - table["sent_ns"])[delivered] >= LATENCY_NS)
+    assert np.all(delivered[aggregated])
+    assert np.all((table["aggregated_ns"] - table["delivered_ns"])[aggregated] >= 0)
+    for node in np.unique(table["sender"]):
+        own = sent & (table["sender"] == node)
+        order = np.argsort(table["started_ns"][own])
+        begin, end = table["started_ns"][own][order], table["sent_ns"][own][order]
+        assert np.all(begin[1:] >= end[:-1]), "a serial sender sends one message after the other"
+
+
+# --- the same as in the simulator -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["dpsgd", "local"])
+def test_what_does_not_depend_on_time_is_what_the_simulator_computes(kind: str, start: Start) -> None:
+    """Models after so many rounds, to the bit: one loss, one accuracy and one consensus distance for all of them."""
+    settings = (
+        f"algorithm.kind={kind}",
+        "topology={kind: ring}",
+        "stop={rounds: 7}",
+        "learning.optimizer.momentum=0.9",
+    )
+    real = done(start(*settings))
+    simulated = done(start(*settings, "runtime=simulation", "time_dilation=null"))
+    for name in ("accuracy_mean", "loss_mean", "consensus_distance", "rounds_min", "rounds_max", "train_loss_mean"):
+        assert real.curve[name][-1] == simulated.curve[name][-1], name
+    assert real.curve["rounds_min"][-1] == 7
+    assert real.summary is not None
+    assert simulated.summary is not None
+    assert real.summary["bytes_sent"] == simulated.summary["bytes_sent"]
+    assert real.summary["messages"] == simulated.summary["messages"]
+    assert real.summary["train_steps"] == simulated.summary["train_steps"] == 3 * 7 * 2
+
+
+SLOW_SWEEP = [pytest.param(kind, marks=() if kind == "divshare" else pytest.mark.slow) for kind in ALGORITHMS]
+
+
+@pytest.mark.parametrize("kind", SLOW_SWEEP)
+def test_every_algorithm(kind: str, start: Start) -> None:
+    topology = "topology={kind: ring}" if kind in ("dpsgd", "swift", "adpsgd") else "seed=1"
+    run = done(start(f"algorithm.kind={kind}", topology, "nodes=4"))
+    assert run.times_s[-1] == 1.0
+    assert len(run.times_s) == 5  # 0, 0.25, ...
+    assert run.curve["rounds_min"][-1] >= 1
+    assert run.curve["loss_mean"][-1] < run.curve["loss_mean"][0]
+    table = table_of(run)
+    check_table(table)
+    assert (len(table["id"]) > 10) == (kind != "local")
+    assert ((table["state"] == MessageState.AGGREGATED).sum() > 5) == (kind != "local")
+
+
+def test_a_single_node(start: Start) -> None:
+    run = done(start("nodes=1", "algorithm.kind=local"))
+    assert len(table_of(run)["id"]) == 0
+    assert run.curve["rounds_min"][-1] > 5
+
+
+# --- every choice ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_values_of_half_the_size(dtype: str, start: Start) -> None:
+    run = done(start(f"wire.dtype={dtype}", "algorithm.kind=swift_divshare"))
+    table = table_of(run)
+    assert set(table["payload_bytes"].tolist()) == {2 * (8 * 3 + 3)}  # weights and biases
+    check_table(table)
+    assert run.curve["loss_mean"][-1] < run.curve["loss_mean"][0]
+
+
+def test_testing_during_the_run_and_after_training_without_messages(start: Start) -> None:
+    started = start(
+        "evaluation={live: true, model: after_training, interval_s: 0.25}",
+        "output.messages=false",
+        "stop={time_s: 4}",
+        workers=1,
+    )
+    started.until(lambda: any(path.read_text().count("\n") >= 5 for path in started.out.glob("*/curve.csv")))
+    assert not list(started.out.glob("*/summary.json"))  # it still runs
+    run = done(started)
+    assert len(run.times_s) == 17
+    assert run.messages is None
+    assert run.summary is not None
+    assert run.summary["messages"]["delivered"] > 20
+
+
+def test_rounds_and_time_whichever_comes_first(start: Start) -> None:
+    run = done(start("stop={time_s: 50, rounds: 4}"))
+    assert run.times_s[-1] < 5
+    assert run.curve["rounds_min"][-1] == run.curve["rounds_max"][-1] == 4
+
+
+def test_parallel_senders_jitter_and_messages_that_are_lost(start: Start) -> None:
+    network = (
+        "network={preset: {kind: uniform, bandwidth_mbps: 1, latency_ms: 5, jitter_ms: 3, loss_percent: 20},"
+        " sender: {kind: parallel, transfers: 2}, transport: datagram}"
+    )
+    run = done(start(network, "stop={time_s: 2}", "nodes=4", "algorithm.divshare.recipients=2"))
+    table = table_of(run)
+    sent, lost = table["sent_ns"] >= 0, table["state"] == MessageState.LOST
+    assert 0.05 < lost.sum() / sent.sum() < 0.4
+    assert np.all(table["delivered_ns"][lost] == -1)
+    arrived = table["delivered_ns"] >= 0
+    assert np.std((table["delivered_ns"] - table["sent_ns"])[arrived]) > 1 * MS
+    overlaps = 0
+    for node in range(4):
+        own = sent & (table["sender"] == node)
+        order = np.argsort(table["started_ns"][own])
+        begin, end = table["started_ns"][own][order], table["sent_ns"][own][order]
+        overlaps += int((begin[1:] < end[:-1]).sum())
+        assert np.all(begin[2:] >= np.minimum(end[:-2], end[1:-1])), "at most two at a time"
+    assert overlaps > 10
+
+
+def test_packets_that_are_sent_again(start: Start) -> None:
+    run = done(start("network.preset.loss_percent=30", "stop={time_s: 2}"))
+    table = table_of(run)
+    extra = table["wire_bytes"] - table["payload_bytes"] - 64
+    assert (extra[table["sent_ns"] >= 0] > 0).mean() > 0.1
+    assert not np.any(table["state"] == MessageState.LOST)
+    check_table(table)
+    assert run.summary is not None
+    assert run.summary["bytes"]["retransmitted"] > 0
+
+
+def test_links_that_change(start: Start, tmp_path: Path) -> None:
+    """Node 0's uplink is shut from 0.5 s to 1.5 s of testbed time."""
+    (tmp_path / "trace.csv").write_text("time_s,bandwidth_mbps\n0,1\n0.5,0\n1.5,1\n")
+    run = done(
+        start("network.traces=[{node: 0, file: trace.csv, direction: up}]", "stop={time_s: 2}", "time_dilation=1.5")
+    )
+    table = table_of(run)
+    sent_ns = table["sent_ns"][(table["sender"] == 0) & (table["sent_ns"] >= 0)]
+    assert not np.any((sent_ns > 505 * MS) & (sent_ns < 1500 * MS))
+    assert np.any(sent_ns < 500 * MS)
+    assert np.any(sent_ns > 1500 * MS)
+    others = table["sent_ns"][table["sender"] == 1]
+    assert np.any((others > 505 * MS) & (others < 1500 * MS))
+
+
+def test_ports_that_were_chosen(start: Start) -> None:
+    run = done(start("processes.base_port=28600", "stop={rounds: 3}"))
+    assert run.curve["rounds_min"][-1] == 3
