@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -296,16 +297,19 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     complete, _, _ = text.rpartition("\n")
     for number, line in enumerate(complete.splitlines()):
         try:
-            yield json.loads(line)
+            content = json.loads(line)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}: damaged: line {number + 1}: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: damaged: line {number + 1}: must hold keys and values")
+        yield content
 
 
 def _messages(path: Path) -> dict[str, Column]:
     try:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise ConfigError(f"{path}: damaged: {reason(error)}") from error
 
 
