@@ -41,7 +41,7 @@ FAREWELL_S = 1.0
 """How long a stream that this side ends may take to tell what was handed over."""
 RECEIPT_DELAY_S = 0.001
 """How long a receipt may wait for others, so that one tells of many frames."""
-RECEIPT_SHARE = 8
+RECEIPT_SHARE = 4
 """It does not wait when this part of the sender's window is untold, for then it may be what the sender waits for."""
 
 _LOG = logging.getLogger(__name__)
