@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from orchestrator.results.reader import Run, load_run
 
@@ -131,17 +132,24 @@ Start = Callable[..., Started]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start ``fragmesh run`` with settings and faults; afterwards nothing of it may be left."""
+    """Start ``fragmesh run`` with settings and faults, or resume a run; afterwards nothing of it may be left."""
     begun: list[Started] = []
 
-    def begin(*settings: str, faults: str = "-", workers: int = 0, experiment: dict[str, Any] = SMALL) -> Started:
-        import yaml
-
+    def begin(
+        *settings: str,
+        faults: str = "-",
+        workers: int = 0,
+        experiment: dict[str, Any] = SMALL,
+        resume: Path | None = None,
+    ) -> Started:
         file = tmp_path / "small.yaml"
         file.write_text(yaml.safe_dump(experiment))
         out, mark = tmp_path / f"runs{len(begun)}", uuid.uuid4().hex
         options = [part for setting in settings for part in ("--set", setting)]
-        arguments = ["run", str(file), "--out", str(out), "--workers", str(workers), *options]
+        arguments = (
+            ["run", str(file), "--out", str(out), *options] if resume is None else ["run", "--resume", str(resume)]
+        )
+        arguments += ["--workers", str(workers)]
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.integration.faulty", faults, *arguments],
             stdout=subprocess.PIPE,
@@ -151,7 +159,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             cwd=Path(__file__).resolve().parents[2],
             env={**os.environ, MARK: mark, "FRAGMESH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         )
-        begun.append(Started(process, out, mark))
+        begun.append(Started(process, out if resume is None else resume.parent, mark))
         return begun[-1]
 
     yield begin

@@ -82,13 +82,13 @@ def test_a_node_of_another_version(start: Start) -> None:
 
 
 def test_a_peer_of_another_version(start: Start) -> None:
-    code, _, err = start("processes.start_timeout_s=3", faults="other_wire_version").end()
+    code, _, err = start("processes.start_timeout_s=1", faults="other_wire_version").end()
     assert code == 3
     assert re.search(r"node 1 .*wire_version 77: must be 1", failure(err)), err
 
 
 def test_a_peer_that_cannot_be_reached(start: Start) -> None:
-    code, _, err = start("processes.start_timeout_s=3", faults="unreachable").end()
+    code, _, err = start("processes.start_timeout_s=1", faults="unreachable").end()
     assert code == 3
     assert "node 1 cannot be reached" in failure(err)
 

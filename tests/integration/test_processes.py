@@ -1,5 +1,6 @@
 """Runs with real processes: they do what the simulator does, and every choice of the file has its effect."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,33 @@ def test_links_that_change(start: Start, tmp_path: Path) -> None:
 def test_ports_that_were_chosen(start: Start) -> None:
     run = done(start("processes.base_port=28600", "stop={rounds: 3}"))
     assert run.curve["rounds_min"][-1] == 3
+
+
+# --- going on -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, "divshare"), (signal.SIGKILL, "dpsgd")])
+def test_a_run_that_was_ended_goes_on(number: int, kind: str, start: Start) -> None:
+    settings = ("stop={time_s: 4}", f"algorithm.kind={kind}", "topology={kind: ring}", "evaluation.interval_s=0.5")
+    started = start(*settings)
+    started.until_it_runs()
+    started.process.send_signal(number)
+    started.end()
+    path = started.path
+    before = started.run()
+    assert before.status == ("interrupted" if number == signal.SIGINT else "partial")
+    run = done(start(resume=path))
+    assert run.path == path
+    assert run.times_s.tolist() == [0.5 * step for step in range(9)]
+    for name in ("rounds_min", "rounds_max", "bytes_sent"):
+        assert np.all(np.diff(run.curve[name]) >= 0), name
+    known = len(before.times_s)
+    np.testing.assert_array_equal(run.curve["loss_mean"][:known], before.curve["loss_mean"])
+    assert run.curve["rounds_min"][-1] > run.curve["rounds_max"][known]
+    assert run.curve["loss_mean"][-1] < run.curve["loss_mean"][0]
+    table = table_of(run)
+    assert np.all(np.diff(table["id"]) == 1)
+    assert table["queued_ns"].max() > 3.5e9
+    code, _, err = start(resume=path).end()
+    assert code == 2
+    assert err.splitlines()[-1].endswith("the run is complete")
