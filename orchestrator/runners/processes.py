@@ -673,6 +673,8 @@ class _Run:
             report(self._writer.path)
         except RunnerError as failure:
             raise error or failure from failure
+        if status == "done" and self._stop_requested:
+            status = "interrupted"  # while the results were written, which are complete
         return RunOutcome(self._writer.path, status, summary, totals.error, fidelity)
 
     def _joined(self) -> dict[str, Column] | None:
