@@ -75,6 +75,16 @@ class Started:
             assert time.monotonic() < end, "it takes too long"
             time.sleep(0.01)
 
+    def until_handlers_are_set(self) -> None:
+        """Before that, Python itself is still starting."""
+        bit = 1 << (signal.SIGTERM - 1)
+
+        def catches_sigterm() -> bool:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            return bool(int(status.split("SigCgt:")[1].split()[0], 16) & bit)
+
+        self.until(catches_sigterm)
+
     def until_it_runs(self) -> None:
         """Until all nodes have handed over a model, after the first one."""
         count = len(self.nodes()) or 1

@@ -319,3 +319,31 @@ def test_the_run_directory_is_complete(start: Start) -> None:
     assert {"curve.csv", "facts.json", "fidelity.json", "messages.parquet", "summary.json"} <= names
     assert not names & {"logs", "snapshots"}
     assert not list(Path(started.path).glob("*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_s", [0.25 * step for step in range(16)])
+def test_a_signal_at_any_moment(delay_s: float, start: Start) -> None:
+    """Either there is no directory yet, or it holds a valid result."""
+    started = start("stop={time_s: 1}")
+    started.until_handlers_are_set()
+    time.sleep(delay_s)
+    if started.process.poll() is None:
+        os.killpg(started.process.pid, signal.SIGINT if delay_s % 0.5 else signal.SIGTERM)
+    code, out, err = started.end()
+    has_ended = code == 0 and "done" in out  # all was told before the signal came
+    assert code == 130 or has_ended, err
+    if started.out.exists() and list(started.out.iterdir()):
+        assert started.run().status in ("interrupted", "done")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_s", [0.5 * step for step in range(8)])
+def test_the_orchestrator_is_killed_at_any_moment(delay_s: float, start: Start) -> None:
+    started = start("stop={time_s: 1}", workers=1)
+    started.until_handlers_are_set()
+    time.sleep(delay_s)
+    started.process.kill()
+    started.end()
+    if started.out.exists() and list(started.out.iterdir()) and (started.path / "facts.json").exists():
+        assert started.run().status in ("partial", "done")
