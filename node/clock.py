@@ -6,6 +6,7 @@ further agreement. Under time dilation k, one second of testbed time takes k sec
 
 import time
 from dataclasses import dataclass
+from math import ceil
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +30,11 @@ class Clock:
         return int((monotonic_ns - self.epoch_ns) / self.dilation)
 
     def monotonic_ns(self, testbed_ns: int) -> int:
-        """The reading of the monotonic clock at a testbed time."""
-        return self.epoch_ns + int(testbed_ns * self.dilation)
+        """The reading of the monotonic clock when a testbed time has come, at most 1 ns later.
+
+        :meth:`at_ns` of it gives that time again, for times >= 0, a dilation >= 1 and 100 days of real time.
+        """
+        elapsed_ns = ceil(testbed_ns * self.dilation)
+        if int(elapsed_ns / self.dilation) < testbed_ns:  # the product was rounded down
+            elapsed_ns += 1
+        return self.epoch_ns + elapsed_ns

@@ -77,7 +77,7 @@ def run_both(scenario: Scenario, *instants_ns: int, bounded: bool = False) -> tu
     return world, net
 
 
-@pytest.mark.parametrize("dilation", [1.0, 3.0])
+@pytest.mark.parametrize("dilation", [1.0, 2.7])
 @pytest.mark.parametrize("kind", EVERY_ALGORITHM)
 def test_every_algorithm(kind: str, dilation: float) -> None:
     scenario = Scenario(kind, network=network(6, 1.6, latency_ns=700_000), step_ms=UNEVEN_MS, dilation=dilation)
@@ -127,7 +127,7 @@ CHANGES = (
     changes=st.sampled_from([(), CHANGES]),
     compute_jitter=st.sampled_from([0.0, 0.2]),
     sender=st.integers(1, 3),
-    dilation=st.sampled_from([1.0, 2.0, 7.0]),
+    dilation=st.sampled_from([1.0, 1.3, 7.0]),
     seed=st.integers(0, 99),
 )
 def test_any_network(
