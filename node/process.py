@@ -29,6 +29,7 @@ from node.clock import Clock
 from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
 from node.core.errors import RunnerError, TestbedError, TransportError
+from node.core.lateness import LatenessHistogram
 from node.core.links import CapacityChange, LinkShape, NetworkPlan
 from node.core.rng import stream
 from node.core.training import RealTimeTrainer
@@ -53,7 +54,6 @@ from node.transport.control_values import (
     UpdateLinksCommand,
     some_nodes,
 )
-from node.transport.delay import Lateness
 from node.transport.server import Arrival, PeerServer, ProbeInfo
 
 QUEUE_FRAMES_MIN = 64
@@ -301,7 +301,7 @@ class _Node:
         """The common instant has come."""
         spec = self._spec
         self._set_phase(Phase.RUNNING)
-        self._server.lateness = Lateness()  # what came before was measurement
+        self._server.lateness = LatenessHistogram()  # what came before was measurement
         self._loop_late_ns = array("q")
         self._spawn(self._upload_pictures())
         self._driver.start(
@@ -563,7 +563,7 @@ class _Node:
     def _figures(self) -> dict[str, Any]:
         """What is told once, at the end; times are testbed time."""
         driver, dilation = self._driver, self._spec.emulator_clock.dilation
-        late = self._server.lateness
+        late = self._server.lateness.summary()
         loop_late = np.array(self._loop_late_ns, dtype=np.int64)
         return {
             "counters": {key: None if value != value else value for key, value in asdict(driver.counters).items()},
@@ -572,8 +572,8 @@ class _Node:
             "in_flight_bound_bytes": driver.window.bound_bytes,
             "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
             "arrivals": late.count,
-            "late_p99_ns": int(late.percentile_ns(0.99) / dilation),
-            "late_max_ns": int(late.max_ns / dilation),
+            "late_p99_ns": int(late.p99 / dilation),
+            "late_max_ns": int(late.max / dilation),
             "change_late_max_ns": max(self._changes_late_ns, default=None),
             "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
             "rejected": {reason.value: times for reason, times in self._server.rejected.items()},

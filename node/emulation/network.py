@@ -28,6 +28,7 @@ from typing import NoReturn
 
 from node.clock import Clock
 from node.core.errors import ConfigError, RunnerError
+from node.core.lateness import LatenessHistogram
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.units import NS_PER_S
 from node.emulation.records import (
@@ -42,9 +43,9 @@ from node.emulation.records import (
     decode_requests,
     encode_notice,
 )
-from node.emulation.statistics import EmulatorStatistics, LatenessHistogram
+from node.emulation.statistics import EmulatorStatistics
 from node.emulation.timer import TimedPoll
-from node.lifetime import die_with_parent
+from node.lifetime import close_all_but, die_with_parent
 from node.sim.network import UNLIMITED, Flow, FluidNetwork
 
 LATENESS_MAX_S = 0.05
@@ -475,7 +476,7 @@ def _enter(plan: NetworkPlan, clock: Clock, ends: list[socket.socket], owner: in
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         die_with_parent(owner)
-        _close_all_but({0, 1, 2, *(end.fileno() for end in ends)})
+        close_all_but({0, 1, 2, *(end.fileno() for end in ends)})
         gc.disable()  # nothing here makes cycles, and a collection would copy the owner's memory
         LinkEmulator(plan, clock, ends[1:], ends[0]).run()
         code = 0
@@ -483,11 +484,3 @@ def _enter(plan: NetworkPlan, clock: Clock, ends: list[socket.socket], owner: in
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def _close_all_but(kept: set[int]) -> None:
-    """Close what was inherited, above all the nodes' ends, whose closing tells that a node is gone."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with contextlib.suppress(OSError):  # the listing's own
-                os.close(int(name))

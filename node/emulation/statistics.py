@@ -3,25 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 
-_STEPS = 8
-"""Buckets for each doubling, so that a percentile is exact within an eighth."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lateness:
-    """How late something was, nanoseconds of testbed time.
-
-    Attributes:
-        count: How many times it was measured.
-        p50: The median, up to an eighth too high.
-        p99: As exact.
-        max: Exact.
-    """
-
-    count: int
-    p50: int
-    p99: int
-    max: int
+from node.core.lateness import Lateness
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +47,3 @@ class EmulatorStatistics:
         for name in ("wakeup_lateness_ns", "start_lateness_ns"):
             fields[name] = Lateness(**fields[name])
         return cls(**fields)
-
-
-class LatenessHistogram:
-    """Whole nanoseconds in buckets that grow by an eighth: bounded memory, whatever is added."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (64 * _STEPS)
-        self._max = 0
-
-    def add(self, ns: int) -> None:
-        """Count one; less than nothing counts as 0."""
-        ns = max(0, ns)
-        self._max = max(self._max, ns)
-        self._counts[_bucket(ns)] += 1
-
-    def summary(self) -> Lateness:
-        """Where the percentiles are now."""
-        count = sum(self._counts)
-        return Lateness(count=count, p50=self._percentile(0.5, count), p99=self._percentile(0.99, count), max=self._max)
-
-    def _percentile(self, share: float, count: int) -> int:
-        """The upper end of the bucket with the value of this rank, and not more than the greatest."""
-        seen = 0
-        for bucket, members in enumerate(self._counts):
-            seen += members
-            if seen and seen >= share * count:
-                return min(_upper(bucket), self._max)
-        return 0
-
-
-def _bucket(ns: int) -> int:
-    """0 to 15 have buckets of their own; then eight for each doubling."""
-    shift = max(0, ns.bit_length() - 4)
-    return min(shift * _STEPS + (ns >> shift), 64 * _STEPS - 1)
-
-
-def _upper(bucket: int) -> int:
-    shift = max(0, bucket // _STEPS - 1)
-    return ((bucket - shift * _STEPS + 1) << shift) - 1

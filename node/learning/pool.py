@@ -22,7 +22,6 @@ import os
 import select
 import signal
 import struct
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.training import Evaluation, TrainingResult
 from node.core.types import NodeId, Vector
 from node.learning.trainer import Learner
+from node.lifetime import ParentGoneError, die_with_parent
 
 _TASK = struct.Struct("<qqqq")
 """Training: node, first step, count, row. Evaluation: node, ticket, 0, row."""
@@ -53,7 +53,6 @@ _PIPE_BYTES = 2**20
 _READ_BYTES = 1024 * _RESULT.size
 
 _F_SETPIPE_SZ = 1031
-_PR_SET_PDEATHSIG = 1
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -507,11 +506,11 @@ def _enter_worker(worker: _Worker, parent: int, parents_ends: tuple[int, ...]) -
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for descriptor in parents_ends:
             os.close(descriptor)
-        _die_with(parent)
+        die_with_parent(parent)
         _keep_freed_memory()
         torch.set_num_threads(1)
         worker.run()
-    except (_ParentGone, BrokenPipeError):
+    except (_ParentGone, ParentGoneError, BrokenPipeError):
         code = 0
     except BaseException as error:  # the last frame of this process; the parent raises it
         with contextlib.suppress(OSError):
@@ -528,14 +527,6 @@ def _stand_back() -> None:
     os.nice(19)
     with contextlib.suppress(OSError, AttributeError):  # not Linux, or not allowed
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call
-        raise _ParentGone
 
 
 def _keep_freed_memory() -> None:

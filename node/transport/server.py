@@ -22,10 +22,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from node.core.errors import TransportError
+from node.core.lateness import LatenessHistogram
 from node.core.messages import Message
 from node.core.types import NodeId
 from node.transport.codec import WIRE_VERSION, FrameRejectedError, RejectReason, WireContext, decode
-from node.transport.delay import DelayLine, Lateness
+from node.transport.delay import DelayLine
 from node.transport.envelope import Content, Framed, parse
 from node.transport.pb.peer_pb2 import Echo, Hello, Receipt
 from node.transport.tuning import server_options
@@ -192,7 +193,7 @@ class PeerServer:
         self.rejected: Counter[RejectReason] = Counter()
         self.frames = 0
         self.frame_bytes = 0
-        self.lateness = Lateness()
+        self.lateness = LatenessHistogram()
         self._node = node
         self._run_id = run_id
         self._wire = wire
@@ -369,8 +370,6 @@ class PeerServer:
 
     def _hold(self, stream: _Stream, item: Arrival | ProbeInfo) -> None:
         """Put it into the delay line, and release what is due: perhaps this."""
-        if item.received_ns > item.due_ns:
-            self.lateness.arrived_late += 1
         self._held.put(item.due_ns, (stream, item))
         self._held_of[stream.sender] += 1
         if item.due_ns <= item.received_ns or item.due_ns < self._timer_due_ns or not self._timer_due_ns:

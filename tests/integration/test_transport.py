@@ -211,9 +211,9 @@ def test_what_is_not_due_is_held_and_handed_over_in_order_of_due() -> None:
         for arrival, handed_ns in zip(receiver.arrivals, receiver.handed_ns, strict=True):
             assert handed_ns >= arrival.due_ns
             assert arrival.received_ns <= handed_ns
-        lateness = receiver.server.lateness
+        lateness = receiver.server.lateness.summary()
         assert lateness.count == 6
-        assert lateness.arrived_late >= 1
+        assert lateness.max > 0  # one was due before it was sent
 
     with_both(scene)
 
