@@ -14,3 +14,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 # woken by a pool of threads that does: half of the context switches and a seventh of the CPU time of a message go
 # (tests/benchmarks/bench_stream.py). A release that does not know these names ignores them.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
+
+# Whoever forks here forks processes that make gRPC their own, or do without it. What gRPC does by itself at a fork,
+# starting its threads anew in the child, is in the way of both.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

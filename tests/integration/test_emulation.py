@@ -371,17 +371,20 @@ def test_it_ends_with_its_owner() -> None:
     read, write = os.pipe()
     owner = os.fork()
     if owner == 0:
-        handle = start_emulator(plan_of([8.0, 8.0]), Clock(time.monotonic_ns()), 2)
-        if os.fork() == 0:  # keeps every descriptor for a while
-            time.sleep(0.5)
+        try:
+            handle = start_emulator(plan_of([8.0, 8.0]), Clock(time.monotonic_ns()), 2)
+            if os.fork() == 0:  # keeps every descriptor for a while
+                time.sleep(0.5)
+                os._exit(0)
+            handle.stats()
+            os.write(write, handle.pid.to_bytes(8, "little"))
+        finally:
             os._exit(0)
-        handle.stats()
-        os.write(write, handle.pid.to_bytes(8, "little"))
-        os._exit(0)
+    os.close(write)
     pid = int.from_bytes(os.read(read, 8), "little")
     os.waitpid(owner, 0)
     os.close(read)
-    os.close(write)
+    assert pid, "the owner has failed"
     end = time.monotonic() + 0.4
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < end
