@@ -192,6 +192,7 @@ def test_ports_that_were_chosen(start: Start) -> None:
 # --- going on -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, "divshare"), (signal.SIGKILL, "dpsgd")])
 def test_a_run_that_was_ended_goes_on(number: int, kind: str, start: Start) -> None:
     settings = ("stop={time_s: 4}", f"algorithm.kind={kind}", "topology={kind: ring}", "evaluation.interval_s=0.5")
