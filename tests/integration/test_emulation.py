@@ -463,14 +463,15 @@ def test_an_uplink_starts_aborts_and_changes(emulate: Emulate, loop: asyncio.Abs
     world, listener = emulate([8.0, 8.0]), Listener(loop)
     uplink = listener.uplink(world.handle.node_ends[0])
     ready = world.soon()
-    uplink.change(ready + 10 * MS, CapacityChange("up", 0, -1, 16.0))
-    uplink.start(1, 1, 12_000, ready)
+    # The emulator may be late by 40 ms and no one would know.
+    uplink.change(ready + 40 * MS, CapacityChange("up", 0, -1, 16.0))
+    uplink.start(1, 1, 48_000, ready)
     listener.until(lambda: listener.finished)
-    assert listener.finished == [(1, ready + 11 * MS)]
-    uplink.start(2, 1, 1 << 30, ready + 11 * MS)
-    world.wait_until(ready + 16 * MS)
-    uplink.abort(2, ready + 16 * MS)
-    uplink.start(3, 1, 1 << 30, ready + 16 * MS)
+    assert listener.finished == [(1, ready + 44 * MS)]
+    uplink.start(2, 1, 1 << 30, ready + 44 * MS)
+    world.wait_until(ready + 49 * MS)
+    uplink.abort(2, ready + 49 * MS)
+    uplink.start(3, 1, 1 << 30, ready + 49 * MS)
     uplink.abort(3)
     listener.until(lambda: len(listener.aborted) == 2)
     assert listener.aborted[0] == (2, 10_000)
