@@ -314,10 +314,12 @@ class Driver:
 
     def steps_may_be_done(self) -> None:
         """Look whether the local steps are over; called when their time has come and when the trainer has news."""
-        if self._steps is None or self._stopped:
+        if self._steps is None:
             return
         begin_ns, end_ns = self._steps
-        if self._clock.monotonic_ns(end_ns) > time.monotonic_ns() or not self._trainer.ready(self._node):
+        # Asked in any case: the trainer's news are taken in, or the loop would be told of them over and over.
+        ready = self._trainer.ready(self._node)
+        if self._stopped or not ready or self._clock.monotonic_ns(end_ns) > time.monotonic_ns():
             return
         self._steps = None
         result = self._trainer.finish(self._node)

@@ -31,6 +31,9 @@ ROUND_TRIP_SHARE = 0.4
 PROBES = 30
 """Round trips, at most."""
 
+PROBE_BYTES = 1
+"""A small probe on the wire, and its answer: on a slow link even a header's transmission would meet others."""
+
 RATE_PROBES_MIN = 10
 """Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
 
@@ -110,12 +113,13 @@ class Measurement:
     async def run(self, duration_ns: int) -> Result:
         """Measure for so much testbed time, and a round trip longer.
 
-        Nodes begin together; what arrives is answered from the moment this object exists.
+        What arrives is answered from the moment this object exists.
         """
         peer = NodeId(self.result.peer)
         round_trip_ns = _latency_ns(self._network, self._node, peer) + _latency_ns(self._network, peer, self._node)
-        begin_ns = self._clock.now_ns()
         gap_ns = max(5 * NS_PER_MS, int(ROUND_TRIP_SHARE * duration_ns / PROBES))
+        # Nodes begin together; their probes need not be there at the same instant.
+        begin_ns = self._clock.now_ns() + gap_ns * self._node // self._network.num_nodes
         for sequence in range(max(1, int(ROUND_TRIP_SHARE * duration_ns / gap_ns))):
             await self._until(begin_ns + sequence * gap_ns)
             self._send_probe(peer, sequence)
@@ -151,7 +155,7 @@ class Measurement:
             due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, peer))
             self._probing.probe(peer, sequence, 0, 0, due_ns)
 
-        self._transfer(peer, self._network.header_bytes, wanted_ns, send)
+        self._transfer(peer, PROBE_BYTES, wanted_ns, send)
 
     def probe_arrived(self, sender: NodeId, sequence: int, sent_ns: int, padding_bytes: int) -> None:
         """A probe is due here: count a large one, answer a small one through the own uplink."""
@@ -165,7 +169,7 @@ class Measurement:
             delay_s = (due_ns - time.monotonic_ns()) / NS_PER_S
             self._loop.call_later(max(0.0, delay_s), self._probing.echo, sender, sequence, sent_ns, 0)
 
-        self._transfer(sender, self._network.header_bytes, self._clock.now_ns(), answer)
+        self._transfer(sender, PROBE_BYTES, self._clock.now_ns(), answer)
 
     def echo_arrived(self, sequence: int) -> None:
         """The answer to a small probe."""
@@ -214,7 +218,7 @@ def requested_round_trip_ms(network: NetworkPlan, source: int, destination: int)
     for one, other in ((source, destination), (destination, source)):
         mbps = requested_mbps(network, one, other)
         if 0 < mbps < inf:
-            total_ns += network.header_bytes / mbps_to_bytes_per_ns(mbps)
+            total_ns += PROBE_BYTES / mbps_to_bytes_per_ns(mbps)
     return total_ns / NS_PER_MS
 
 

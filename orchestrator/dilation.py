@@ -6,6 +6,7 @@ for the rest, so that :data:`LOAD_MAX` of the cores is used at most.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
@@ -22,6 +23,7 @@ from node.core.messages import Message, MessageKind, frozen
 from node.core.training import TrainerAndEvaluator
 from node.core.types import Float64Vector, NodeId
 from node.core.units import ns_to_s
+from orchestrator.fidelity import TOLERANCES
 from orchestrator.plan import Plan
 
 LOAD_MAX: Final = 0.6
@@ -33,6 +35,10 @@ MESSAGE_CPU_S: Final = 0.4e-3
 """Processor seconds that one message takes, sender, receiver and link emulator together, whatever its size."""
 BYTE_CPU_S: Final = 3e-9
 """Processor seconds that one byte of a message takes on top: copies, checksum, averaging."""
+ROUND_CPU_S: Final = 2e-3
+"""Processor seconds between the end of a node's round and its next one's training, all processes together, with the
+caches cold; and :data:`ROUND_PARAM_CPU_S` for each parameter: cutting, averaging, copying."""
+ROUND_PARAM_CPU_S: Final = 20e-9
 STEPS: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 """The dilations that are recommended, and these times a power of ten."""
 DILATION_MAX: Final = 10_000.0
@@ -107,7 +113,10 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     demand = training + messages
     by_cores = demand / (cores * LOAD_MAX)
     by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
-    least = max(by_cores, by_node)
+    together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
+    burst_s = together * (ROUND_CPU_S + ROUND_PARAM_CPU_S * sum(tensor_sizes)) / cores
+    by_rounds = 1e3 * burst_s / TOLERANCES.late_ms
+    least = max(by_cores, by_node, by_rounds)
     if least > DILATION_MAX:
         raise ConfigError(
             f"compute.step_time_ms={plan.config.compute.step_time_ms:g}: this host takes {1e3 * step_seconds:.3g} ms a"
@@ -121,6 +130,11 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     ]
     if least <= 1:
         reasons.append(f"nothing bounds it: {demand:.2f} of {_count(cores, 'core')} are needed")
+    elif by_rounds >= max(by_cores, by_node):
+        reasons.append(
+            f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms of"
+            f" {_count(cores, 'core')}, and arrivals may be {TOLERANCES.late_ms:g} ms late: {by_rounds:.3g}, rounded up"
+        )
     elif by_cores >= by_node:
         most = "training" if training >= messages else "messages"
         reasons.append(

@@ -63,6 +63,14 @@ def test_cores_bound_it() -> None:
     assert "the host's cores bound it, mostly by training" in found.reasons[-1]
 
 
+def test_rounds_that_end_together_bound_it_on_a_small_host() -> None:
+    found = recommend(planned(), SIZES, step_seconds=1e-5, cores=2)
+    assert found.dilation == 2.0  # eight nodes, 2 ms each and a little for the model, on two cores, within 5 ms
+    assert "rounds that end together bound it" in found.reasons[-1]
+    apart = planned(compute={"jitter_percent": 5})
+    assert recommend(apart, SIZES, step_seconds=1e-5, cores=2).dilation == 1.0
+
+
 def test_one_node_bounds_it_on_a_large_host() -> None:
     found = recommend(planned(), SIZES, step_seconds=0.0161, cores=128)
     assert found.dilation == 2.5  # 16.1 ms into 80 % of 10 ms
