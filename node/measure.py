@@ -34,6 +34,10 @@ PROBES = 30
 PROBE_BYTES = 1
 """A small probe on the wire, and its answer: on a slow link even a header's transmission would meet others."""
 
+LARGE_PROBE_NS = 5 * NS_PER_MS
+"""What a large probe takes on its link, at least: what many small ones cost the host is not the link's rate. During the
+experiment it shows as lateness."""
+
 RATE_PROBES_MIN = 10
 """Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
 
@@ -182,8 +186,9 @@ class Measurement:
 
     def _send_large(self, peer: NodeId, mbps: float, ready_ns: int, until_ns: int) -> None:
         """One large probe, and the next one when it has left."""
-        capacity_bytes = mbps_to_bytes_per_ns(mbps) * (until_ns - ready_ns)
-        size = min(self._message_bytes, max(1_500, int(capacity_bytes / RATE_PROBES_MIN)))
+        bytes_per_ns = mbps_to_bytes_per_ns(mbps)
+        size = max(self._message_bytes, int(bytes_per_ns * LARGE_PROBE_NS))
+        size = min(size, max(1_500, int(bytes_per_ns * (until_ns - ready_ns) / RATE_PROBES_MIN)))
         self._send_next_large(peer, size, ready_ns, until_ns)
 
     def _send_next_large(self, peer: NodeId, size: int, ready_ns: int, until_ns: int) -> None:

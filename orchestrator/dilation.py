@@ -35,6 +35,8 @@ MESSAGE_CPU_S: Final = 0.4e-3
 """Processor seconds that one message takes, sender, receiver and link emulator together, whatever its size."""
 BYTE_CPU_S: Final = 3e-9
 """Processor seconds that one byte of a message takes on top: copies, checksum, averaging."""
+LATE_SHARE: Final = 0.8
+"""Part of the tolerated lateness of arrivals that rounds which end together may take."""
 ROUND_CPU_S: Final = 2e-3
 """Processor seconds between the end of a node's round and its next one's training, all processes together, with the
 caches cold; and :data:`ROUND_PARAM_CPU_S` for each parameter: cutting, averaging, copying."""
@@ -115,7 +117,7 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
     together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
     burst_s = together * (ROUND_CPU_S + ROUND_PARAM_CPU_S * sum(tensor_sizes)) / cores
-    by_rounds = 1e3 * burst_s / TOLERANCES.late_ms
+    by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms)
     least = max(by_cores, by_node, by_rounds)
     if least > DILATION_MAX:
         raise ConfigError(
@@ -133,7 +135,8 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     elif by_rounds >= max(by_cores, by_node):
         reasons.append(
             f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms of"
-            f" {_count(cores, 'core')}, and arrivals may be {TOLERANCES.late_ms:g} ms late: {by_rounds:.3g}, rounded up"
+            f" {_count(cores, 'core')} and may take {LATE_SHARE * TOLERANCES.late_ms:g} ms, or arrivals are late:"
+            f" {by_rounds:.3g}, rounded up"
         )
     elif by_cores >= by_node:
         most = "training" if training >= messages else "messages"

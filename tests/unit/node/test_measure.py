@@ -178,9 +178,9 @@ def test_jitter_is_in_the_round_trips_and_two_measurements_agree() -> None:
 
 
 def test_a_host_that_wakes_late_shows_in_the_rate() -> None:
-    """5,000 bytes at 10 Mbit/s take 4 ms; with a pause of 1 ms between them, a fifth is missing."""
+    """6,250 bytes at 10 Mbit/s take 5 ms; with a pause of 1 ms between them, a sixth is missing."""
     results = Ring(network(2, 10.0), wake_ns=1 * MS).run()
-    assert all(result.received_mbps == pytest.approx(8.0, rel=0.02) for result in results)
+    assert all(result.received_mbps == pytest.approx(10 * 5 / 6, rel=0.02) for result in results)
 
 
 @pytest.mark.parametrize("dilation", [1.0, 10.0])
