@@ -7,7 +7,7 @@ The host is late: a wake-up comes some 100 us after its instant, and so does a r
 because every call of the network carries the instant at which it should have been made. A transfer's end is told
 as the exact instant, however late it is told; the sender says when its next transfer was ready, which is that
 instant if a message waited; and the network lets the transfer begin then, in the past. What is too late to be made
-up for (:data:`LATENESS_MAX_S`) is counted and begins that much before now.
+up for (:data:`LATENESS_MAX_S`, :data:`LATENESS_MAX_NS`) is counted and begins that much before now.
 
 What comes from a node is checked and, where it makes no sense, counted and ignored. A node may change its own
 access link and the pairs that it sends on. A node that closes its socket, or does not read it, is forgotten.
@@ -50,6 +50,9 @@ from node.sim.network import UNLIMITED, Flow, FluidNetwork
 
 LATENESS_MAX_S = 0.05
 """How late a record may be, in real seconds, and still take effect at its own time."""
+
+LATENESS_MAX_NS = 5_000_000
+"""The same in testbed time: whichever is more. So late may an arrival be in a run that is called faithful."""
 
 WIRE_BYTES_MAX = 1 << 40
 """No transfer is larger."""
@@ -107,7 +110,7 @@ class LinkEmulator:
         self._network = FluidNetwork(plan, self._schedule)
         self._nodes: dict[int, _Node] = {index: _Node(end) for index, end in enumerate(sockets)}
         self._control = control
-        self._allowance_ns = int(LATENESS_MAX_S * NS_PER_S / clock.dilation)
+        self._allowance_ns = max(LATENESS_MAX_NS, int(LATENESS_MAX_S * NS_PER_S / clock.dilation))
         # What is due when: (time, order, node, a flow whose end is near or a request).
         self._heap: list[tuple[int, int, int, Flow | Request]] = []
         self._order = count()

@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("bench_events", "bench_network", "bench_codec", "bench_memory", "bench_training", "bench_stream")
+BENCHMARKS = (
+    "bench_events",
+    "bench_network",
+    "bench_codec",
+    "bench_memory",
+    "bench_training",
+    "bench_stream",
+    "bench_emulation",
+    "bench_processes",
+)
 
 
 def main() -> int:
