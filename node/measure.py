@@ -25,6 +25,9 @@ from node.sim.delivery import DeliveryModel
 FIRST_NUMBER = 1 << 62
 """Transfers of a measurement are numbered from here, messages of the experiment from 0."""
 
+ANSWERS = 1 << 32
+"""Answers to small probes are probes themselves, numbered from here."""
+
 ROUND_TRIP_SHARE = 0.4
 """Part of the time that is spent on round trips; the rest goes to the rate."""
 
@@ -46,13 +49,10 @@ _SEED = 0x6D65_6173
 
 
 class Probing(Protocol):
-    """How probes and echoes travel, unshaped; the client and the server of the streams together."""
+    """The streams to the peers."""
 
     def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
         """Send a probe that arrives at ``due_ns`` of the monotonic clock."""
-
-    def echo(self, sender: NodeId, sequence: int, sent_ns: int, padding_bytes: int) -> None:
-        """Answer one now."""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,6 @@ class Measurement:
         network: Requested rates and latencies.
         seed: The experiment's seed.
         clock: Testbed time; any epoch.
-        loop: Where timers run.
         uplink: The way out.
         probing: The streams.
         message_bytes: The size of the experiment's messages.
@@ -95,7 +94,6 @@ class Measurement:
         network: NetworkPlan,
         seed: int,
         clock: Clock,
-        loop: asyncio.AbstractEventLoop,
         uplink: Uplink,
         probing: Probing,
         message_bytes: int,
@@ -104,7 +102,6 @@ class Measurement:
         self._network = network
         self._deliveries = DeliveryModel(network, seed ^ _SEED)
         self._clock = clock
-        self._loop = loop
         self._uplink = uplink
         self._probing = probing
         self._message_bytes = message_bytes
@@ -161,22 +158,26 @@ class Measurement:
 
         self._transfer(peer, PROBE_BYTES, wanted_ns, send)
 
-    def probe_arrived(self, sender: NodeId, sequence: int, sent_ns: int, padding_bytes: int) -> None:
-        """A probe is due here: count a large one, answer a small one through the own uplink."""
+    def probe_arrived(self, sender: NodeId, sequence: int, padding_bytes: int) -> None:
+        """A probe is due here: count a large one, answer a small one, take an answer.
+
+        Answers come as messages do, through the uplink, a stream and the delay line.
+        """
         if padding_bytes:
             self.result.received_from = sender
             self._arrived.append((time.monotonic_ns(), padding_bytes))
             return
+        if sequence >= ANSWERS:
+            self._answered(sequence - ANSWERS)
+            return
 
         def answer(finish_ns: int) -> None:
             due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, sender))
-            delay_s = (due_ns - time.monotonic_ns()) / NS_PER_S
-            self._loop.call_later(max(0.0, delay_s), self._probing.echo, sender, sequence, sent_ns, 0)
+            self._probing.probe(sender, ANSWERS + sequence, 0, 0, due_ns)
 
         self._transfer(sender, PROBE_BYTES, self._clock.now_ns(), answer)
 
-    def echo_arrived(self, sequence: int) -> None:
-        """The answer to a small probe."""
+    def _answered(self, sequence: int) -> None:
         wanted_ns = self._wanted_ns.pop(sequence, None)
         if wanted_ns is not None:
             real_ns = time.monotonic_ns() - wanted_ns

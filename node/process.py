@@ -283,7 +283,8 @@ class _Node:
         spec = self._spec
         neighbors = {*spec.algorithm.context.neighbors[:STREAMS_OPENED_MAX]}
         if spec.network.num_nodes > 1:
-            neighbors.add(NodeId((spec.node + 1) % spec.network.num_nodes))  # the links are measured along this ring
+            # The links are measured along this ring, and answers come back.
+            neighbors |= {NodeId((spec.node + side) % spec.network.num_nodes) for side in (1, -1)}
         self._unopened = {NodeId(peer) for peer in neighbors}
         until_s = self._loop.time() + spec.start_timeout_s
         while self._unopened:
@@ -443,9 +444,8 @@ class _Node:
             network=spec.network,
             seed=spec.seed,
             clock=spec.emulator_clock,
-            loop=self._loop,
             uplink=self._uplink,
-            probing=_Probing(self._client, self._server),
+            probing=self._client,
             message_bytes=spec.message_bytes,
         )
 
@@ -500,13 +500,11 @@ class _Node:
             return  # too late to matter
         if self._measurement is None:
             self._measurement = self._make_measurement()
-        self._measurement.probe_arrived(sender, probe.sequence, probe.sent_ns, probe.padding_bytes)
+        self._measurement.probe_arrived(sender, probe.sequence, probe.padding_bytes)
 
     def _on_echo(self, peer: NodeId, echo: EchoInfo) -> None:
         if echo.sequence == OPENING:
             self._unopened.discard(peer)
-        elif self._measurement is not None:
-            self._measurement.echo_arrived(echo.sequence)
 
     def _wire_context(self) -> WireContext:
         spec = self._spec
@@ -651,19 +649,6 @@ class _Node:
                 await self._client.close()
                 await self._server.stop(0.2)
                 await self._control.close()
-
-
-class _Probing:
-    """The client and the server as what a measurement needs of them."""
-
-    def __init__(self, client: PeerClient, server: PeerServer) -> None:
-        self._client, self._server = client, server
-
-    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
-        self._client.probe(peer, sequence, sent_ns, padding_bytes, due_ns)
-
-    def echo(self, sender: NodeId, sequence: int, sent_ns: int, padding_bytes: int) -> None:
-        self._server.echo(sender, sequence, sent_ns, padding_bytes)
 
 
 def _mbps(shape: LinkShape) -> float:

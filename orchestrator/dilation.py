@@ -35,6 +35,9 @@ MESSAGE_CPU_S: Final = 0.4e-3
 """Processor seconds that one message takes, sender, receiver and link emulator together, whatever its size."""
 BYTE_CPU_S: Final = 3e-9
 """Processor seconds that one byte of a message takes on top: copies, checksum, averaging."""
+PATH_S: Final = 2.5e-3
+"""Real time from one node to another and back where links have no latency, median, of a busy host. What a link's
+latency covers of it does not show."""
 LATE_SHARE: Final = 0.8
 """Part of the tolerated lateness of arrivals that rounds which end together may take."""
 ROUND_CPU_S: Final = 2e-3
@@ -118,7 +121,8 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
     burst_s = together * (ROUND_CPU_S + ROUND_PARAM_CPU_S * sum(tensor_sizes)) / cores
     by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms)
-    least = max(by_cores, by_node, by_rounds)
+    by_path = _by_path(plan)
+    least = max(by_cores, by_node, by_rounds, by_path)
     if least > DILATION_MAX:
         raise ConfigError(
             f"compute.step_time_ms={plan.config.compute.step_time_ms:g}: this host takes {1e3 * step_seconds:.3g} ms a"
@@ -132,13 +136,18 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     ]
     if least <= 1:
         reasons.append(f"nothing bounds it: {demand:.2f} of {_count(cores, 'core')} are needed")
-    elif by_rounds >= max(by_cores, by_node):
+    elif by_path == least:
         reasons.append(
-            f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms of"
-            f" {_count(cores, 'core')} and may take {LATE_SHARE * TOLERANCES.late_ms:g} ms, or arrivals are late:"
+            f"links without latency bound it: the host takes {1e3 * PATH_S:g} ms from node to node and back, and a"
+            f" round trip may take {TOLERANCES.rtt_ms:g} ms more than requested: {by_path:.3g}, rounded up"
+        )
+    elif by_rounds == least:
+        reasons.append(
+            f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms"
+            f" of {_count(cores, 'core')} and may take {LATE_SHARE * TOLERANCES.late_ms:g} ms, or arrivals are late:"
             f" {by_rounds:.3g}, rounded up"
         )
-    elif by_cores >= by_node:
+    elif by_cores == least:
         most = "training" if training >= messages else "messages"
         reasons.append(
             f"the host's cores bound it, mostly by {most}: {demand:.2f} are needed and"
@@ -150,6 +159,18 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
             f" on one core: {by_node:.3g}, rounded up"
         )
     return Recommendation(dilation, training, messages, cores, tuple(reasons))
+
+
+def _by_path(plan: Plan) -> float:
+    """The least dilation with which the shortest round trip is within its tolerance."""
+    nodes, latency = plan.network.num_nodes, plan.network.latency_ns
+    if nodes < 2:
+        return 1.0
+    if isinstance(latency, int):
+        shortest_ns = 2 * latency
+    else:
+        shortest_ns = int((latency + latency.T)[~np.eye(nodes, dtype=bool)].min())
+    return 1e3 * PATH_S / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(shortest_ns))
 
 
 def round_up(dilation: float) -> float:

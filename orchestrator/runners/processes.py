@@ -222,6 +222,7 @@ class _Run:
         self._last: Sample | None = None
         self._clock: Clock | None = None
         self._ended_ns: int | None = None
+        self._is_over = False  # by the experiment's own rule
         self._stop_requested = False
         self._stop_requested_s = 0.0
         self._hurry = False
@@ -479,9 +480,7 @@ class _Run:
             if all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
                 break
             self._check_progress(alive)
-        if self._ended_ns is None:
-            self._ended_ns = max(0, self._clock.now_ns())
-        self._pressure = (self._pressure[0], _cpu_pressure())
+        self._is_over = not self._stop_requested
         if self._stop_requested:
             raise _StopRequested
 
@@ -525,6 +524,10 @@ class _Run:
     async def _end(self, server: ControlServer) -> None:
         """Stop the nodes, collect what they recorded, end those that do not end by themselves."""
         begun = self._clock is not None
+        if self._clock is not None:
+            self._pressure = (self._pressure[0], _cpu_pressure())
+            if self._ended_ns is None:
+                self._ended_ns = max(self._begin_ns, self._clock.now_ns())
         messages = sum(
             watched.status.messages_sent + watched.status.messages_cancelled for watched in self._nodes.values()
         )
@@ -548,7 +551,7 @@ class _Run:
                 watched.died = watched.handle.how_it_ended()
                 self._progress.note(f"node {watched.handle.node} {watched.died}{_words(watched)}")
         await server.stop(0.5)
-        self._snapshots.close_with_final(to_resume=self._stop_requested)
+        self._snapshots.close_with_final(to_resume=not self._is_over)
 
     # -- what nodes say --------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from node.clock import Clock
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
-from node.measure import FIRST_NUMBER, PROBES, Measurement, Result, requested_mbps, requested_round_trip_ms
+from node.measure import ANSWERS, FIRST_NUMBER, PROBES, Measurement, Result, requested_mbps, requested_round_trip_ms
 from node.sim.network import Flow, FluidNetwork
 from tests.simulation.build import network
-from tests.virtual import EPOCH_NS, Host, Loop
+from tests.virtual import EPOCH_NS, Host
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -61,7 +61,6 @@ class Ring:
                 network=plan,
                 seed=1,
                 clock=self.clock,
-                loop=Loop(self.host, node).as_loop(),
                 uplink=_Uplink(self, node),
                 probing=_Probing(self, node),
                 message_bytes=message_bytes,
@@ -118,10 +117,7 @@ class _Probing:
     def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
         receiver, sender = self._ring.nodes[peer], NodeId(self._node)
         late_ns = max(0, due_ns - self._ring.host.now_ns) + self._ring.arrival_ns
-        self._ring.after(late_ns, lambda: receiver.probe_arrived(sender, sequence, sent_ns, padding_bytes))
-
-    def echo(self, sender: NodeId, sequence: int, sent_ns: int, padding_bytes: int) -> None:
-        self._ring.nodes[sender].echo_arrived(sequence)
+        self._ring.after(late_ns, lambda: receiver.probe_arrived(sender, sequence, padding_bytes))
 
 
 LATENCY = np.random.default_rng(3).integers(1 * MS, 40 * MS, (4, 4))
@@ -137,8 +133,8 @@ def test_exact_links_give_what_was_requested(mbps: list[float], dilation: float)
         expected = requested_round_trip_ms(plan, node, result.peer)
         assert min(result.round_trips_ms) == pytest.approx(expected, abs=1e-3)
         assert np.median(result.round_trips_ms) == pytest.approx(expected, abs=1e-3)
-        # A probe may share its sender's uplink with an echo for another node, 40 bytes each.
-        assert max(result.round_trips_ms) <= expected + 2 * 40 * 8e-3 / min(mbps)
+        # A probe may share its sender's uplink with an answer for another node, a byte each.
+        assert max(result.round_trips_ms) <= expected + 2 * 8e-3 / min(mbps)
         sender = (node - 1) % 4
         assert result.received_from == sender
         assert result.received_mbps == pytest.approx(requested_mbps(plan, sender, node), rel=1e-3)
@@ -187,13 +183,19 @@ def test_a_host_that_wakes_late_shows_in_the_rate() -> None:
 def test_a_host_that_hands_over_late_shows_in_the_round_trips_in_testbed_time(dilation: float) -> None:
     plan = network(2, 10.0, latency_ns=5 * MS)
     for result in Ring(plan, arrival_ns=3 * MS, dilation=dilation).run():
-        expected = requested_round_trip_ms(plan, 0, 1) + 3 / dilation
+        expected = requested_round_trip_ms(plan, 0, 1) + 2 * 3 / dilation  # the probe and its answer
         assert np.median(result.round_trips_ms) == pytest.approx(expected, abs=1e-2)
 
 
 def test_probes_without_an_answer_are_counted() -> None:
     ring = Ring(network(2, 10.0))
-    ring.nodes[1].probe_arrived = lambda *arguments: None  # type: ignore[method-assign]
+    arrived = ring.nodes[1].probe_arrived
+
+    def only_answers(sender: NodeId, sequence: int, padding_bytes: int) -> None:
+        if sequence >= ANSWERS:
+            arrived(sender, sequence, padding_bytes)
+
+    ring.nodes[1].probe_arrived = only_answers  # type: ignore[method-assign]
     results = {result.peer: result for result in ring.run()}
     assert results[1].sent_probes == PROBES
     assert results[1].round_trips_ms == []

@@ -71,6 +71,15 @@ def test_rounds_that_end_together_bound_it_on_a_small_host() -> None:
     assert recommend(apart, SIZES, step_seconds=1e-5, cores=2).dilation == 1.0
 
 
+def test_links_without_latency_show_what_the_host_takes() -> None:
+    at_once = planned(network={"preset": {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 0}})
+    found = recommend(at_once, SIZES, step_seconds=1e-5, cores=100)
+    assert found.dilation == 4.0  # 2.5 ms of the host within 0.8 ms
+    assert "links without latency bound it" in found.reasons[-1]
+    covered = planned(network={"preset": {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 1}})
+    assert recommend(covered, SIZES, step_seconds=1e-5, cores=100).dilation == 1.0
+
+
 def test_one_node_bounds_it_on_a_large_host() -> None:
     found = recommend(planned(), SIZES, step_seconds=0.0161, cores=128)
     assert found.dilation == 2.5  # 16.1 ms into 80 % of 10 ms
