@@ -261,6 +261,7 @@ class _Node:
         self._set_phase(Phase.WAITING)
         self._client.set_addresses(await self._control.barrier("ready", spec.start_timeout_s))
         await self._open_streams()
+        await self._train_once()
         # Longer than anyone tries to connect: who cannot says why, and not who waits for it.
         await self._control.barrier("connected", 2 * spec.start_timeout_s)
         command = await self._ended
@@ -450,6 +451,14 @@ class _Node:
         )
 
     _warming = False
+
+    async def _train_once(self) -> None:
+        """Take the first local step, which sets things up: hundreds of milliseconds that no measurement should see."""
+        self._trainer.begin(self._spec.node, self._spec.beginning.params, 0, 1)
+        self._warming = True
+        while not self._finish_warm_up():
+            await asyncio.sleep(0.01)
+        self._trainer.reset_momentum(self._spec.node)
 
     async def _train_for_nothing(self) -> None:
         """Keep the host as busy as the experiment will, at the experiment's pace."""
