@@ -9,7 +9,7 @@ EXPERIMENT ?= deploy/experiments/quickstart.yaml
 
 help:
 	@echo "make run      set up, run the quickstart experiment, say where its report is"
-	@echo "make test     set up, run the tests"
+	@echo "make test     set up, run the tests (make test-all: also the long ones)"
 	@echo "make check    formatting, lint, types, import rules, generated code"
 	@echo "make protos   generate node/transport/pb from protos/"
 	@echo "make bench    the benchmark table (minutes; the science figures: make bench-science, an hour)"
@@ -36,6 +36,9 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+test-all: $(READY)
+	$(BIN)/pytest -m ''
 
 check: $(READY)
 	$(BIN)/ruff format --check .

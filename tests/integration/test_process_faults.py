@@ -199,9 +199,9 @@ def test_the_orchestrator_is_killed(start: Start) -> None:
 
 SIGNALS = [
     pytest.param(True, signal.SIGINT, id="ctrl-c"),
-    pytest.param(False, signal.SIGINT, id="kill-int", marks=pytest.mark.slow),
+    pytest.param(False, signal.SIGINT, id="kill-int", marks=pytest.mark.long),
     pytest.param(True, signal.SIGTERM, id="end-of-job"),
-    pytest.param(False, signal.SIGTERM, id="kill-term", marks=pytest.mark.slow),
+    pytest.param(False, signal.SIGTERM, id="kill-term", marks=pytest.mark.long),
 ]
 
 
@@ -298,7 +298,7 @@ def test_a_model_that_diverges(start: Start) -> None:
 # --- what the host could not do -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("allowed", "expected"), [(False, 4), pytest.param(True, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("allowed", "expected"), [(False, 4), pytest.param(True, 0, marks=pytest.mark.long)])
 def test_a_host_that_is_too_slow(allowed: bool, expected: int, start: Start) -> None:
     started = start("compute.step_time_ms=0.001", f"fidelity.allow_unfaithful={str(allowed).lower()}")
     code, _, err = started.end()
@@ -321,7 +321,7 @@ def test_the_run_directory_is_complete(start: Start) -> None:
     assert not list(Path(started.path).glob("*.tmp"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("delay_s", [0.25 * step for step in range(16)])
 def test_a_signal_at_any_moment(delay_s: float, start: Start) -> None:
     """Either there is no directory yet, or it holds a valid result."""
@@ -337,7 +337,7 @@ def test_a_signal_at_any_moment(delay_s: float, start: Start) -> None:
         assert started.run().status in ("interrupted", "done")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("delay_s", [0.5 * step for step in range(8)])
 def test_the_orchestrator_is_killed_at_any_moment(delay_s: float, start: Start) -> None:
     started = start("stop={time_s: 1}", workers=1)
