@@ -299,13 +299,12 @@ class _Run:
         plan, count = self._plan, self._plan.config.nodes
         clock = Clock(time.monotonic_ns(), self._dilation)
         network = network_at(plan.network, self._begin_ns)
-        with signals_held():
-            emulator = start_emulator(network, clock, count)
+        # A signal while this forks is a request to stop, as at any other time, and no exception.
+        emulator = start_emulator(network, clock, count)
         handles: list[NodeHandle] = []
         try:
-            with signals_held():
-                specs = [self._spec(node, network, clock) for node in range(count)]
-                handles = fork_nodes(specs, self._prepared.learner, emulator, self._prepared.trainer, self._logs)
+            specs = [self._spec(node, network, clock) for node in range(count)]
+            handles = fork_nodes(specs, self._prepared.learner, emulator, self._prepared.trainer, self._logs)
             preparing = [NodeStatus(handle.node, Phase.PREPARING) for handle in handles]
             self._nodes = {
                 handle.node: _Watched(handle, status, status) for handle, status in zip(handles, preparing, strict=True)
