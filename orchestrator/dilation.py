@@ -40,7 +40,7 @@ PATH_S: Final = 2.5e-3
 latency covers of it does not show."""
 LATE_SHARE: Final = 0.8
 """Part of the tolerated lateness of arrivals that rounds which end together may take."""
-ROUND_CPU_S: Final = 2e-3
+ROUND_CPU_S: Final = 4e-3
 """Processor seconds between the end of a node's round and its next one's training, all processes together, with the
 caches cold; and :data:`ROUND_PARAM_CPU_S` for each parameter: cutting, averaging, copying."""
 ROUND_PARAM_CPU_S: Final = 20e-9

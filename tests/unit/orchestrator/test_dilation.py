@@ -50,14 +50,14 @@ def with_kind(kind: str, **parameters: Any) -> dict[str, Any]:
 
 
 def test_a_host_with_room_needs_no_dilation() -> None:
-    found = recommend(planned(), SIZES, step_seconds=0.001, cores=5)
+    found = recommend(planned(), SIZES, step_seconds=0.001, cores=10)
     assert found.dilation == 1.0
     assert found.demand_cores == found.training_cores == pytest.approx(0.8)
-    assert found.reasons[-1] == "nothing bounds it: 0.80 of 5 cores are needed"
+    assert found.reasons[-1] == "nothing bounds it: 0.80 of 10 cores are needed"
 
 
 def test_cores_bound_it() -> None:
-    found = recommend(planned(), SIZES, step_seconds=0.004, cores=2)
+    found = recommend(planned(compute={"jitter_percent": 5}), SIZES, step_seconds=0.004, cores=2)
     assert found.training_cores == pytest.approx(3.2)
     assert found.dilation == 3.0  # 3.2 / 1.2 = 2.67
     assert "the host's cores bound it, mostly by training" in found.reasons[-1]
@@ -65,7 +65,7 @@ def test_cores_bound_it() -> None:
 
 def test_rounds_that_end_together_bound_it_on_a_small_host() -> None:
     found = recommend(planned(), SIZES, step_seconds=1e-5, cores=2)
-    assert found.dilation == 2.5  # eight nodes, 2 ms each and a little for the model, on two cores, within 4 ms
+    assert found.dilation == 5.0  # eight nodes, 4 ms each and a little for the model, on two cores, within 4 ms
     assert "rounds that end together bound it" in found.reasons[-1]
     apart = planned(compute={"jitter_percent": 5})
     assert recommend(apart, SIZES, step_seconds=1e-5, cores=2).dilation == 1.0
