@@ -524,6 +524,5 @@ def _bandwidth_mbps(network: NetworkPlan, node: int) -> float:
 
 def _longest_round_trip_ms(network: NetworkPlan, node: int) -> float:
     """Of a node to any other and back, without transmission and jitter."""
-    if isinstance(network.latency_ns, int):
-        return 2 * network.latency_ns / NS_PER_MS
-    return float((network.latency_ns[node] + network.latency_ns[:, node]).max()) / NS_PER_MS
+    round_trip_ns = network.round_trip_ns
+    return float(np.max(round_trip_ns if isinstance(round_trip_ns, int) else round_trip_ns[node])) / NS_PER_MS

@@ -30,6 +30,17 @@ def die_with_parent(parent_pid: int) -> None:
         raise ParentGoneError
 
 
+def belong_to(parent_pid: int) -> None:
+    """What a forked child of a run does first: its life is its parent's affair.
+
+    Ctrl-C and the end of a job reach the whole process group; the parent decides what they mean. See also
+    :func:`die_with_parent`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent(parent_pid)
+
+
 def close_all_but(kept: Set[int]) -> None:
     """Close every descriptor that a forked child inherited, except those named.
 

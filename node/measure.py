@@ -16,7 +16,7 @@ from math import inf
 from typing import Protocol
 
 from node.clock import Clock
-from node.core.links import NetworkPlan
+from node.core.links import NetworkPlan, at
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.driver import Uplink
@@ -117,7 +117,7 @@ class Measurement:
         What arrives is answered from the moment this object exists.
         """
         peer = NodeId(self.result.peer)
-        round_trip_ns = _latency_ns(self._network, self._node, peer) + _latency_ns(self._network, peer, self._node)
+        round_trip_ns = int(at(self._network.round_trip_ns, self._node, peer))
         gap_ns = max(5 * NS_PER_MS, int(ROUND_TRIP_SHARE * duration_ns / PROBES))
         # Nodes begin together; their probes need not be there at the same instant.
         begin_ns = self._clock.now_ns() + gap_ns * self._node // self._network.num_nodes
@@ -220,13 +220,9 @@ def requested_mbps(network: NetworkPlan, source: int, destination: int) -> float
 
 def requested_round_trip_ms(network: NetworkPlan, source: int, destination: int) -> float:
     """Latency there and back, and the transmission of a probe and its echo, milliseconds."""
-    total_ns = float(_latency_ns(network, source, destination) + _latency_ns(network, destination, source))
+    total_ns = float(at(network.round_trip_ns, source, destination))
     for one, other in ((source, destination), (destination, source)):
         mbps = requested_mbps(network, one, other)
         if 0 < mbps < inf:
             total_ns += PROBE_BYTES / mbps_to_bytes_per_ns(mbps)
     return total_ns / NS_PER_MS
-
-
-def _latency_ns(network: NetworkPlan, source: int, destination: int) -> int:
-    return round(network.pair(source, destination).latency_ms * NS_PER_MS)

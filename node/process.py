@@ -35,7 +35,7 @@ from node.core.rng import stream
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S
-from node.driver import Driver, Picture
+from node.driver import UNLIMITED_MBPS, Driver, Picture
 from node.emulation.uplink import EmulatedUplink
 from node.measure import FIRST_NUMBER, Measurement
 from node.transport.client import EchoInfo, PeerClient
@@ -534,7 +534,7 @@ class _Node:
         latency_ms = max(
             (spec.network.pair(peer, spec.node).latency_ms for peer in range(spec.network.num_nodes)), default=0.0
         )
-        mbps = min(10_000.0, float(spec.network.up_mbps.max()))
+        mbps = min(UNLIMITED_MBPS, float(spec.network.up_mbps.max()))
         in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, spec.message_bytes)
         return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * spec.network.sender
 
@@ -584,7 +584,6 @@ class _Node:
             "change_late_max_ns": max(self._changes_late_ns, default=None),
             "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
             "rejected": {reason.value: times for reason, times in self._server.rejected.items()},
-            "waiting_for": driver.waiting_for(),
         }
 
     # -- watching ----------------------------------------------------------------------------------------------

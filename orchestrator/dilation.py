@@ -163,14 +163,12 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
 
 def _by_path(plan: Plan) -> float:
     """The least dilation with which the shortest round trip is within its tolerance."""
-    nodes, latency = plan.network.num_nodes, plan.network.latency_ns
+    nodes, round_trip_ns = plan.network.num_nodes, plan.network.round_trip_ns
     if nodes < 2:
         return 1.0
-    if isinstance(latency, int):
-        shortest_ns = 2 * latency
-    else:
-        shortest_ns = int((latency + latency.T)[~np.eye(nodes, dtype=bool)].min())
-    return 1e3 * PATH_S / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(shortest_ns))
+    if not isinstance(round_trip_ns, int):
+        round_trip_ns = int(round_trip_ns[~np.eye(nodes, dtype=bool)].min())
+    return 1e3 * PATH_S / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(round_trip_ns))
 
 
 def round_up(dilation: float) -> float:

@@ -9,7 +9,7 @@ slow down as TCP's congestion control would. With ``datagram`` a message is lost
 packets is lost; it occupies the links all the same and the receiver never sees it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Literal
 
@@ -127,6 +127,33 @@ class NetworkPlan:
     def num_nodes(self) -> int:
         """How many nodes there are."""
         return int(self.up_mbps.size)
+
+    @property
+    def round_trip_ns(self) -> int | npt.NDArray[np.int64]:
+        """Latency there and back, without transmission and jitter; one number or a matrix like ``latency_ns``."""
+        if isinstance(self.latency_ns, int):
+            return 2 * self.latency_ns
+        return self.latency_ns + self.latency_ns.T
+
+    def at_time(self, time_ns: int) -> "NetworkPlan":
+        """The network as it is at a time, with the changes that are still to come."""
+        if not any(change_ns <= time_ns for change_ns, _ in self.changes):
+            return self
+        up, down = self.up_mbps.copy(), self.down_mbps.copy()
+        pairs = None if self.pair_mbps is None else self.pair_mbps.copy()
+        for change_ns, change in self.changes:
+            if change_ns > time_ns:
+                break
+            if change.kind == "up":
+                up[change.source] = change.mbps
+            elif change.kind == "down":
+                down[change.destination] = change.mbps
+            else:
+                if pairs is None:
+                    pairs = np.full((self.num_nodes, self.num_nodes), inf)
+                pairs[change.source, change.destination] = change.mbps
+        changes = tuple(item for item in self.changes if item[0] > time_ns)
+        return replace(self, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
 
     def access(self, node: int) -> AccessProfile:
         """The bandwidths of a node's own link; latency, jitter and loss belong to pairs."""

@@ -45,7 +45,7 @@ from node.emulation.records import (
 )
 from node.emulation.statistics import EmulatorStatistics
 from node.emulation.timer import TimedPoll
-from node.lifetime import close_all_but, die_with_parent
+from node.lifetime import belong_to, close_all_but
 from node.sim.network import UNLIMITED, Flow, FluidNetwork
 
 LATENESS_MAX_S = 0.05
@@ -476,10 +476,7 @@ def _enter(plan: NetworkPlan, clock: Clock, ends: list[socket.socket], owner: in
     """What the forked child does instead of returning; nothing may escape into the owner's code."""
     code = 1
     try:
-        # Ctrl-C and the end of a job reach the whole group; the owner decides.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        die_with_parent(owner)
+        belong_to(owner)
         close_all_but({0, 1, 2, *(end.fileno() for end in ends)})
         gc.disable()  # nothing here makes cycles, and a collection would copy the owner's memory
         LinkEmulator(plan, clock, ends[1:], ends[0]).run()

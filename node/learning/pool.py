@@ -36,7 +36,7 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.training import Evaluation, TrainingResult
 from node.core.types import NodeId, Vector
 from node.learning.trainer import Learner
-from node.lifetime import ParentGoneError, die_with_parent
+from node.lifetime import ParentGoneError, belong_to
 
 _TASK = struct.Struct("<qqqq")
 """Training: node, first step, count, row. Evaluation: node, ticket, 0, row."""
@@ -501,12 +501,9 @@ def _enter_worker(worker: _Worker, parent: int, parents_ends: tuple[int, ...]) -
     """What a forked child does instead of returning; nothing may escape into the parent's code."""
     code = 1
     try:
-        # Ctrl-C and the end of a job reach the whole group; the parent decides.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        belong_to(parent)
         for descriptor in parents_ends:
             os.close(descriptor)
-        die_with_parent(parent)
         _keep_freed_memory()
         torch.set_num_threads(1)
         worker.run()

@@ -25,7 +25,7 @@ from node.core.types import NodeId
 from node.emulation.network import EmulatorHandle
 from node.learning.pool import PoolTrainer
 from node.learning.trainer import Learner
-from node.lifetime import close_all_but, die_with_parent
+from node.lifetime import belong_to, close_all_but
 from node.process import EXIT_FAILED, NodeSpec, run_node
 
 LOG_LINES_SHOWN = 3
@@ -146,10 +146,7 @@ def _enter(
     """What a forked child does instead of returning; nothing may escape into the parent's code."""
     code = EXIT_FAILED
     try:
-        # Ctrl-C and the end of a job reach the whole group; the orchestrator decides.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        die_with_parent(owner)
+        belong_to(owner)
         _write_to(log)
         if isinstance(evaluator, PoolTrainer):
             evaluator.abandon()

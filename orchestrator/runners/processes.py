@@ -10,15 +10,13 @@ every message, and is told and left behind elsewhere.
 """
 
 import asyncio
-import contextlib
 import json
 import shutil
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,10 +27,8 @@ from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportE
 from node.core.links import LinkShape, NetworkPlan
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
-from node.driver import Counters
 from node.emulation.network import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
-from node.measure import requested_mbps, requested_round_trip_ms
 from node.process import Beginning, NodeSpec
 from node.records import Column, join
 from node.transport.control_values import (
@@ -46,15 +42,16 @@ from node.transport.control_values import (
     UpdateLinksCommand,
 )
 from orchestrator.dilation import measure_step_seconds, recommend
+from orchestrator.doctor import Host
 from orchestrator.environment import usable_cores
-from orchestrator.fidelity import EmulatorFigures, Measured, MeasuredLink, NodeFigures, judge
+from orchestrator.fidelity import Measured, cpu_pressure, judge
 from orchestrator.plan import Plan, naming
-from orchestrator.prepare import Prepared, environment_of, prepare, recorded_path, recorded_plan
+from orchestrator.prepare import Prepared, environment_of, interrupted_run, prepare, recorded_plan
 from orchestrator.progress import NodeRow, Progress, Snapshot
 from orchestrator.results.reader import Run as Results
-from orchestrator.results.reader import load_run
 from orchestrator.results.schema import RunTotals, Sample
 from orchestrator.results.writer import RunWriter
+from orchestrator.runners.accounts import emulator_figures, known, measured_links, node_figures, one_table, summed
 from orchestrator.runners.base import RunOptions, RunOutcome, Status, on_signals, report, signals_held
 from orchestrator.runners.control import ControlServer
 from orchestrator.runners.figures import count_replaced, utilization, with_results
@@ -122,14 +119,9 @@ def resume_processes(path: Path, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: The run cannot go on.
         RunnerError: The results cannot be written; what was written stays valid.
     """
-    found = load_run(path, messages=False)
-    if found.status == "done":
-        raise ConfigError(f"{path}: the run is complete")
+    found, options = interrupted_run(path, options)
     if not (path / SNAPSHOTS).is_dir():
         raise ConfigError(f"{path / SNAPSHOTS}: nothing to resume from: the run ended before it began")
-    options = replace(
-        options, data_root=options.data_root or recorded_path(found, "data_root"), command=found.facts.command
-    )
     return _run(recorded_plan(found), options, found)
 
 
@@ -168,8 +160,6 @@ def _run(plan: Plan, options: RunOptions, found: Results | None) -> RunOutcome:
 
 def _check(plan: Plan) -> None:
     config = plan.config
-    if config.nodes < 1:
-        raise ConfigError(f"nodes={config.nodes}: must be at least 1")
     base = config.processes.base_port
     if base is not None and base + config.nodes - 1 > 65_535:
         raise ConfigError(
@@ -274,7 +264,7 @@ class _Run:
             before = [part.counters[node] for part in earlier.parts]
             sent = stored.bytes_sent - sum(part["bytes_sent"] for part in before)
             steps = stored.local_steps - sum(part["steps_taken"] for part in before)
-            counters.append(_known(bytes_sent=sent, payload_sent=sent, steps_taken=steps))
+            counters.append(known(bytes_sent=sent, payload_sent=sent, steps_taken=steps))
         part = Part(known_ns, earlier.time_ns, 0.0, counters)
         self._snapshots.end_part(part, None)
         earlier.parts.append(part)
@@ -298,7 +288,7 @@ class _Run:
     def _run_nodes(self) -> None:
         plan, count = self._plan, self._plan.config.nodes
         clock = Clock(time.monotonic_ns(), self._dilation)
-        network = network_at(plan.network, self._begin_ns)
+        network = plan.network.at_time(self._begin_ns)
         # A signal while this forks is a request to stop, as at any other time, and no exception.
         emulator = start_emulator(network, clock, count)
         handles: list[NodeHandle] = []
@@ -439,8 +429,7 @@ class _Run:
 
     @property
     def _round_trip_s(self) -> float:
-        latency_ns = self._plan.network.latency_ns
-        return 2 * ns_to_s(latency_ns if isinstance(latency_ns, int) else int(latency_ns.max()))
+        return ns_to_s(int(np.max(self._plan.network.round_trip_ns)))
 
     def _start(self, server: ControlServer) -> None:
         lead_ns = s_to_ns(0.3 + 0.01 * self._plan.config.nodes)
@@ -463,7 +452,7 @@ class _Run:
         assert self._clock is not None
         end_ns = self._plan.end_ns
         self._moved_s, self._moved = time.monotonic(), -1
-        self._pressure = (_cpu_pressure(), None)
+        self._pressure = (host_pressure(), None)
         while not self._stop_requested:
             await asyncio.sleep(TICK_S)
             for node in self._look_at_processes(emulator):
@@ -524,7 +513,7 @@ class _Run:
         """Stop the nodes, collect what they recorded, end those that do not end by themselves."""
         begun = self._clock is not None
         if self._clock is not None:
-            self._pressure = (self._pressure[0], _cpu_pressure())
+            self._pressure = (self._pressure[0], host_pressure())
             if self._ended_ns is None:
                 self._ended_ns = max(self._begin_ns, self._clock.now_ns())
         messages = sum(
@@ -619,7 +608,7 @@ class _Run:
 
     def _test_next(self) -> None:
         """Take in results; have one more instant tested when nothing is under way."""
-        self._take_results(wait=False)
+        self._take_results()
         if not self._pending:
             alive = frozenset(int(node) for node, watched in self._nodes.items() if not watched.died)
             time_ns = self._snapshots.next_complete(alive)
@@ -630,7 +619,7 @@ class _Run:
         """Test what is left; a second request to stop leaves it on the disk."""
         said = False
         while not self._hurry:
-            self._take_results(wait=False)
+            self._take_results()
             time_ns = self._snapshots.next_any()
             if time_ns is None and not self._pending:
                 return
@@ -642,8 +631,8 @@ class _Run:
                 self._pending[time_ns] = self._snapshots.submit(time_ns, self._prepared.trainer)
             time.sleep(0.005)
 
-    def _take_results(self, *, wait: bool) -> None:
-        for time_ns, evaluations in self._prepared.trainer.collect(wait=wait):
+    def _take_results(self) -> None:
+        for time_ns, evaluations in self._prepared.trainer.collect(wait=False):
             self._last = with_results(self._pending.pop(time_ns), evaluations)
             self._snapshots.tested(self._last)
             self._writer.add(self._last)
@@ -653,10 +642,11 @@ class _Run:
     def _conclude(self, error: RunnerError | None) -> RunOutcome:
         status: Status = "failed" if error else "interrupted" if self._stop_requested else "done"
         own = self._joined()
-        parts = [*(self._earlier.parts if self._earlier else ()), *self._own_part(own is not None)]
+        own_part = self._own_part(own is not None)
+        parts = [*(self._earlier.parts if self._earlier else ()), *own_part]
         tables = [*(self._earlier.messages if self._earlier else ()), *([] if own is None else [own])]
         totals = self._totals(status, error, parts)
-        messages = _one_table(tables)
+        messages = one_table(tables)
         if messages is not None:
             totals = count_replaced(totals, messages)
         fidelity = None
@@ -670,7 +660,7 @@ class _Run:
                     shutil.rmtree(self._logs, ignore_errors=True)
             else:
                 self._snapshots.drop_before_last(self._plan.config.nodes)
-                for part in self._own_part(own is not None):
+                for part in own_part:
                     self._snapshots.end_part(part, own)
             report(self._writer.path)
         except RunnerError as failure:
@@ -700,7 +690,7 @@ class _Run:
         """Over all parts. Of one that was killed nothing is known but what its last models tell."""
         network = self._plan.network
         nodes = self._plan.config.nodes
-        counted = [_summed([part.counters[node] for part in parts]) for node in range(nodes)] if parts else []
+        counted = [summed([part.counters[node] for part in parts]) for node in range(nodes)] if parts else []
         counters = add_up(counted, network.header_bytes)
         end_ns = max((part.end_ns for part in parts), default=self._begin_ns)
         up = down = None
@@ -725,7 +715,7 @@ class _Run:
         if figures is not None:
             return {**figures["counters"], "steps_taken": figures["counters"]["local_steps"] - before.local_steps}
         status = self._nodes[node].status
-        return _known(
+        return known(
             queued=status.messages_sent + status.messages_cancelled + status.outbox_messages,
             sent=status.messages_sent,
             delivered=status.messages_received,
@@ -739,9 +729,11 @@ class _Run:
     def _measured(self) -> Measured:
         return Measured(
             time_dilation=self._dilation,
-            links=None if self._plan.config.nodes == 1 else tuple(self._links()),
-            nodes=tuple(self._node_figures(node, figures) for node, figures in sorted(self._figures.items())),
-            emulator=_emulator_figures(self._emulator_statistics),
+            links=None
+            if self._plan.config.nodes == 1
+            else tuple(measured_links(self._plan.network, self._measurements)),
+            nodes=tuple(node_figures(node, figures) for node, figures in sorted(self._figures.items())),
+            emulator=emulator_figures(self._emulator_statistics),
             died={
                 int(node): watched.died
                 for node, watched in self._nodes.items()
@@ -750,100 +742,6 @@ class _Run:
             deaths_allowed=self._plan.config.processes.on_node_death == "continue",
             cpu_pressure=self._pressure,
         )
-
-    def _links(self) -> Iterator[MeasuredLink]:
-        network = self._plan.network
-        for source, measured in sorted(self._measurements.items()):
-            destination = int(measured["peer"])
-            mbps = requested_mbps(network, source, destination)
-            arrived = self._measurements.get(NodeId(destination), {})
-            achieved = arrived.get("received_mbps") if arrived.get("received_from") == source else None
-            trips = np.array(measured["round_trips_ms"])
-            there, back = network.pair(source, destination), network.pair(destination, source)
-            yield MeasuredLink(
-                source=int(source),
-                destination=destination,
-                requested_mbps=None if mbps == inf else mbps,
-                achieved_mbps=achieved if mbps else 0.0,
-                requested_rtt_ms=requested_round_trip_ms(network, source, destination),
-                rtt_p50_ms=float(np.median(trips)) if trips.size else None,
-                rtt_p99_ms=float(np.percentile(trips, 99)) if trips.size else None,
-                probes=int(trips.size),
-                rtt_jitter_ms=float(np.hypot(there.jitter_ms, back.jitter_ms)),
-            )
-
-    def _node_figures(self, node: NodeId, figures: dict[str, Any]) -> NodeFigures:
-        counters = figures["counters"]
-        return NodeFigures(
-            node=int(node),
-            blocks=counters["rounds"] - figures["first_round"],
-            declared_ns=counters["declared_ns"],
-            overruns=counters["overruns"],
-            overrun_ns=counters["overrun_ns"],
-            in_flight_bytes_max=figures["in_flight_bytes_max"],
-            in_flight_bound_bytes=figures["in_flight_bound_bytes"],
-            loop_late_p99_ns=figures["loop_late_p99_ns"],
-            arrivals=figures["arrivals"],
-            late_p99_ns=figures["late_p99_ns"],
-            late_max_ns=figures["late_max_ns"],
-            change_late_max_ns=figures["change_late_max_ns"],
-            memory_bytes=figures["memory_bytes"] or None,
-            rejected=figures["rejected"],
-        )
-
-
-def network_at(network: NetworkPlan, time_ns: int) -> NetworkPlan:
-    """A network as it is at a time, with the changes that are still to come."""
-    if not any(change_ns <= time_ns for change_ns, _ in network.changes):
-        return network
-    up, down = network.up_mbps.copy(), network.down_mbps.copy()
-    pairs = None if network.pair_mbps is None else network.pair_mbps.copy()
-    for change_ns, change in network.changes:
-        if change_ns > time_ns:
-            break
-        if change.kind == "up":
-            up[change.source] = change.mbps
-        elif change.kind == "down":
-            down[change.destination] = change.mbps
-        else:
-            if pairs is None:
-                pairs = np.full((network.num_nodes, network.num_nodes), inf)
-            pairs[change.source, change.destination] = change.mbps
-    changes = tuple(item for item in network.changes if item[0] > time_ns)
-    return replace(network, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
-
-
-def _one_table(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
-    """The messages of all parts under each other, numbered through."""
-    if not tables:
-        return None
-    table = {name: np.concatenate([part[name] for part in tables]) for name in tables[0]}
-    return {**table, "id": np.arange(len(table["id"]), dtype=np.int64)}
-
-
-def _known(**counters: int) -> dict[str, Any]:
-    """A node's counters, of which only some are known; the others are 0."""
-    return {**{field.name: 0 for field in fields(Counters)}, **counters}
-
-
-def _summed(counters: Sequence[dict[str, Any]]) -> Any:
-    names = counters[0].keys()
-    return SimpleNamespace(**{name: sum(count[name] or 0 for count in counters) for name in names})
-
-
-def _emulator_figures(statistics: EmulatorStatistics | None) -> EmulatorFigures | None:
-    if statistics is None:
-        return None
-    wake = statistics.wakeup_lateness_ns
-    return EmulatorFigures(
-        transfers=statistics.starts,
-        late_starts=statistics.excessive_delays,
-        wake_p50_ns=wake.p50,
-        wake_p99_ns=wake.p99,
-        wake_max_ns=wake.max,
-        change_late_max_ns=statistics.change_lateness_ns_max if statistics.changes else None,
-        cpu_s=statistics.cpu_s,
-    )
 
 
 def _words(watched: _Watched) -> str:
@@ -854,9 +752,6 @@ def _words(watched: _Watched) -> str:
     return f"; it said last: {words}" if words else ""
 
 
-def _cpu_pressure() -> float | None:
-    """Share of the last ten seconds in which some process waited for a core, percent; None where the kernel is mute."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        first = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
-        return float(first.split("avg10=")[1].split()[0])
-    return None
+def host_pressure() -> float | None:
+    """How much processes wait for the host's cores now; see :func:`cpu_pressure`."""
+    return cpu_pressure(Host().read("/proc/pressure/cpu"))

@@ -11,7 +11,7 @@ local steps and tests that are under way are begun again.
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +26,10 @@ from node.sim.checkpoint import restore_world, save_world
 from node.sim.world import World
 from orchestrator.environment import versions
 from orchestrator.plan import Plan
-from orchestrator.prepare import Prepared, environment_of, prepare, recorded_path, recorded_plan
+from orchestrator.prepare import Prepared, environment_of, interrupted_run, prepare, recorded_plan
 from orchestrator.progress import Progress, Snapshot
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
-from orchestrator.results.reader import Run, load_run
+from orchestrator.results.reader import Run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
 from orchestrator.runners.base import RunOptions, RunOutcome, Status, report, signals_held, stop_on_signals
@@ -79,17 +79,9 @@ def resume_simulation(path: Path, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: The run cannot go on; nothing has been changed.
         RunnerError: The results cannot be written; what was written stays valid.
     """
-    found = load_run(path, messages=False)
-    if found.status == "done":
-        raise ConfigError(f"{path}: the run is complete")
+    found, options = interrupted_run(path, options)
     about, state = read_checkpoint(path / CHECKPOINT)
-    plan = recorded_plan(found)
-    options = replace(
-        options,
-        data_root=options.data_root or recorded_path(found, "data_root"),
-        command=found.facts.command,
-    )
-    return _run(plan, options, _Saved(found, about, state))
+    return _run(recorded_plan(found), options, _Saved(found, about, state))
 
 
 @dataclass(frozen=True, eq=False)
