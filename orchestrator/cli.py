@@ -88,12 +88,13 @@ def run(
     else:
         plan = _read_plan(file, overrides, runtime, seed)
     _check_data_root(data_root)
-    from orchestrator.runners.base import RunOptions, signals_held
+    from orchestrator.host.signals import signals_held
+    from orchestrator.runs.options import RunOptions
 
     with signals_held():  # importing torch takes seconds
-        from orchestrator.environment import usable_cores
         from orchestrator.fidelity import exit_code, unfaithful_reasons
-        from orchestrator.runners.start import resume_run, start_run
+        from orchestrator.host.environment import usable_cores
+        from orchestrator.runtimes.registry import resume_run, start_run
 
     options = RunOptions(
         out=out_dir or Path("runs"),
@@ -130,10 +131,10 @@ def validate(
     _check_data_root(data_root)
     rows = plan.describe()
     if with_data:
-        from orchestrator.runners.base import signals_held
+        from orchestrator.host.signals import signals_held
 
         with signals_held():
-            from orchestrator.prepare import prepare
+            from orchestrator.runs.prepare import prepare
 
         prepared = prepare(plan, data_root=data_root, workers=0)
         prepared.trainer.close()
@@ -198,7 +199,7 @@ def report(run: RunPath) -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """What an experiment file can name: algorithms, topologies, data sets, models, partitions, networks."""
-    from orchestrator.catalog import catalog
+    from orchestrator.experiment.catalog import catalog
 
     content = catalog()
     if as_json:
@@ -224,7 +225,7 @@ def doctor(
     if overrides:
         raise ConfigError(f"--set {overrides[0]}: must come with an experiment file")
     from node.learning.datasets import resolve_data_root
-    from orchestrator.doctor import examine
+    from orchestrator.host.doctor import examine
 
     _check_data_root(data_root)
     findings = examine(resolve_data_root(data_root))
@@ -245,12 +246,12 @@ def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, a
     """Measure and print what an experiment takes of this host."""
     plan = _read_plan(file, overrides)
     _check_data_root(data_root)
-    from orchestrator.runners.base import signals_held
+    from orchestrator.host.signals import signals_held
 
     with signals_held():
-        from orchestrator.doctor import estimate
-        from orchestrator.environment import usable_cores
-        from orchestrator.prepare import prepare
+        from orchestrator.host.doctor import estimate
+        from orchestrator.host.environment import usable_cores
+        from orchestrator.runs.prepare import prepare
 
     workers = min(usable_cores(), plan.config.nodes)
     prepared = prepare(plan, data_root=data_root, workers=workers)
@@ -265,8 +266,8 @@ def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, a
 
 
 def _read_plan(file: Path, overrides: list[str] | None, runtime: str | None = None, seed: int | None = None) -> "Any":
-    from orchestrator.config import read_experiment
-    from orchestrator.plan import make_plan
+    from orchestrator.experiment.config import read_experiment
+    from orchestrator.experiment.plan import make_plan
 
     items = list(overrides or [])
     items += [f"runtime={runtime}"] * (runtime is not None) + [f"seed={seed}"] * (seed is not None)

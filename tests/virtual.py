@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from node.algorithms.registry import ALGORITHMS
-from node.clock import Clock
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan, StepTimer
 from node.core.links import CapacityChange, NetworkPlan
@@ -25,11 +24,12 @@ from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, ms_to_ns
-from node.driver import Driver
-from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
-from node.sim.network import Flow, FluidNetwork
+from node.host.clock import Clock
+from node.runtime.driver import Driver
+from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
+from node.sim.fluid_network import Flow, FluidNetwork
 from node.sim.world import World
-from node.transport.codec import WireContext, WireDtype, decode, plan_id
+from node.transport.frames import WireContext, WireDtype, decode, plan_id
 from node.transport.window import Window
 from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, graph_for, network
 
@@ -92,7 +92,7 @@ class Host:
         """Where drivers and clocks look for the time."""
         fake = SimpleNamespace(monotonic_ns=lambda: self.now_ns)
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("node.clock", "node.driver", "node.measure"):
+            for module in ("node.host.clock", "node.runtime.driver", "node.runtime.calibration"):
                 patch.setattr(f"{module}.time", fake)
             yield
 

@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
+from node.config_base import ConfigModel
 from node.core.errors import ConfigError
 from node.core.topology import Topology
-from node.declared import Declared
 
 
-class AlgorithmConfig(Declared):
+class AlgorithmConfig(ConfigModel):
     """Parameters of one algorithm; each lives beside its algorithm.
 
     ``needs_every_message`` says that a lost message would stop the algorithm for good.

@@ -1,4 +1,4 @@
-"""What the algorithms' state consists of: the written-out table for :mod:`node.core.state`.
+"""What the algorithms' state consists of: the written-out table for :mod:`node.core.saved_state`.
 
 Named are the attributes that the constructor makes and nothing changes. A new algorithm needs a line here; a new
 attribute needs none, unless it is of a type that cannot be saved.
@@ -17,7 +17,7 @@ from node.core.inbox import Inbox, RoundInbox
 from node.core.messages import Message, MessageKind
 from node.core.outbox import Outbox
 from node.core.recipients import Fanout
-from node.core.state import LEAVE_NOTHING, Classes
+from node.core.saved_state import LEAVE_NOTHING, Classes
 
 _CONTEXT = frozenset({"context"})
 

@@ -1,7 +1,7 @@
 """Who may exchange with whom: undirected graphs as immutable, hashable values.
 
 Only numpy and the standard library; nothing here reads a configuration model (see
-``orchestrator/topologies.py``) and only :func:`parse_edge_list` knows about text. Every random builder
+``orchestrator/experiment/topologies.py``) and only :func:`parse_edge_list` knows about text. Every random builder
 takes a seeded generator, so one seed gives one graph.
 """
 

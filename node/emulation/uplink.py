@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 
 from node.core.links import CapacityChange
-from node.emulation.records import (
+from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     Abort,
@@ -25,7 +25,7 @@ class EmulatedUplink:
     ``on_gone``.
 
     Args:
-        sock: The node's end, from :meth:`~node.emulation.network.EmulatorHandle.take`. The uplink closes it.
+        sock: The node's end, from :meth:`~node.emulation.emulator.EmulatorHandle.take`. The uplink closes it.
         loop: The loop that calls back.
         on_finished: Called with (number, finish_ns): the last byte left then, in testbed time, which is the exact
             instant and lies some 100 us back.

@@ -5,13 +5,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from node.config_base import ConfigModel
 from node.core.errors import ConfigError
-from node.declared import Declared
 
 # --- data sets ------------------------------------------------------------
 
 
-class DigitsConfig(Declared):
+class DigitsConfig(ConfigModel):
     """Handwritten digits that ship inside scikit-learn: 1,797 images of 1x8x8, 10 classes. Needs no
     download."""
 
@@ -19,14 +19,14 @@ class DigitsConfig(Declared):
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class Cifar10Config(Declared):
+class Cifar10Config(ConfigModel):
     """CIFAR-10: 50,000 training and 10,000 test images of 3x32x32, 10 classes."""
 
     kind: Literal["cifar10"] = "cifar10"
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class ImageFolderConfig(Declared):
+class ImageFolderConfig(ConfigModel):
     """Images of one size in ``train|test/<class>/``, in a directory or a tar file."""
 
     kind: Literal["image_folder"] = "image_folder"
@@ -34,13 +34,13 @@ class ImageFolderConfig(Declared):
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class MovieLensConfig(Declared):
+class MovieLensConfig(ConfigModel):
     """MovieLens ``ml-latest-small``: 100,836 ratings of 9,724 films by 610 users."""
 
     kind: Literal["movielens"] = "movielens"
 
 
-class SyntheticConfig(Declared):
+class SyntheticConfig(ConfigModel):
     """Gaussian clouds, one per class."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -53,7 +53,7 @@ class SyntheticConfig(Declared):
     )
 
 
-class SyntheticRatingsConfig(Declared):
+class SyntheticRatingsConfig(ConfigModel):
     """Ratings made from hidden factors, rounded to halves in [0.5, 5]."""
 
     kind: Literal["synthetic_ratings"] = "synthetic_ratings"
@@ -73,14 +73,14 @@ DatasetConfig: TypeAlias = Annotated[
 # --- models ------------------------------------------------------------
 
 
-class GNLeNetConfig(Declared):
+class GNLeNetConfig(ConfigModel):
     """The CIFAR-10 network of DivShare and decentralizepy; 89,834 parameters with 10 classes. Images of
     3x32x32."""
 
     kind: Literal["gn_lenet"] = "gn_lenet"
 
 
-class CNNConfig(Declared):
+class CNNConfig(ConfigModel):
     """Two 3x3 convolutions with pooling and a linear layer; fits images of any size from 4x4."""
 
     kind: Literal["cnn"] = "cnn"
@@ -92,13 +92,13 @@ class CNNConfig(Declared):
     )
 
 
-class LogisticRegressionConfig(Declared):
+class LogisticRegressionConfig(ConfigModel):
     """One linear layer; fits any classification data set."""
 
     kind: Literal["logistic_regression"] = "logistic_regression"
 
 
-class MatrixFactorizationConfig(Declared):
+class MatrixFactorizationConfig(ConfigModel):
     """Two embedding tables without biases; a rating is a dot product. 206,680 parameters on MovieLens."""
 
     kind: Literal["matrix_factorization"] = "matrix_factorization"
@@ -114,27 +114,27 @@ ModelConfig: TypeAlias = Annotated[
 # --- partitions ------------------------------------------------------------
 
 
-class IIDConfig(Declared):
+class IIDConfig(ConfigModel):
     """Samples shuffled and dealt in equal shares."""
 
     kind: Literal["iid"] = "iid"
 
 
-class KShardsConfig(Declared):
+class KShardsConfig(ConfigModel):
     """``shards`` random segments of the label-sorted samples per node, as in decentralizepy."""
 
     kind: Literal["k_shards"] = "k_shards"
     shards: int = Field(default=5, ge=1, description="Segments per node; fewer means more skewed.")
 
 
-class DirichletConfig(Declared):
+class DirichletConfig(ConfigModel):
     """Each class is dealt in proportions drawn from Dirichlet(alpha)."""
 
     kind: Literal["dirichlet"] = "dirichlet"
     alpha: float = Field(gt=0, description="Concentration; smaller means more skewed.")
 
 
-class ByUserConfig(Declared):
+class ByUserConfig(ConfigModel):
     """Ratings only: users are dealt to nodes in contiguous ranges, and each node is tested on its own
     users."""
 
@@ -150,7 +150,7 @@ PartitionConfig: TypeAlias = Annotated[
 # --- training ------------------------------------------------------------
 
 
-class OptimizerConfig(Declared):
+class OptimizerConfig(ConfigModel):
     """Stochastic gradient descent as in torch: ``v = momentum * v + g + weight_decay * x; x -=
     learning_rate * v``."""
 
@@ -161,7 +161,7 @@ class OptimizerConfig(Declared):
     weight_decay: float = Field(default=0.0, ge=0, le=1000)
 
 
-class LearningConfig(Declared):
+class LearningConfig(ConfigModel):
     """Data, model, split and local training."""
 
     dataset: DatasetConfig = DigitsConfig()

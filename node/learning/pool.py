@@ -35,8 +35,8 @@ import torch
 from node.core.errors import ConfigError, RunnerError
 from node.core.training import Evaluation, TrainingResult
 from node.core.types import NodeId, Vector
+from node.host.forked import ParentGoneError, belong_to
 from node.learning.trainer import Learner
-from node.lifetime import ParentGoneError, belong_to
 
 _TASK = struct.Struct("<qqqq")
 """Training: node, first step, count, row. Evaluation: node, ticket, 0, row."""

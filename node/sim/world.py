@@ -20,6 +20,7 @@ import numpy as np
 from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
 from node.core.counters import Counters, add_up
+from node.core.delivery import DeliveryModel
 from node.core.effects import (
     Addressed,
     Aggregated,
@@ -33,14 +34,13 @@ from node.core.effects import (
 from node.core.errors import RunnerError
 from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import CapacityChange, NetworkPlan
+from node.core.message_log import Trace
 from node.core.messages import Message
 from node.core.outbox import Outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
-from node.sim.delivery import DeliveryModel
-from node.sim.events import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
-from node.sim.network import NEVER, Flow, FluidNetwork
-from node.sim.trace import Trace
+from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
+from node.sim.fluid_network import NEVER, Flow, FluidNetwork
 
 NO_ROW = 0
 """Without a trace, messages are numbered from here on: the numbers mean nothing."""
@@ -152,7 +152,7 @@ class World:
         algorithms: One a node.
         trainer: Does the local steps.
         network: Links, sender policy and their changes over time.
-        compute: Declared step times.
+        compute: ConfigModel step times.
         seed: The experiment's seed.
         max_rounds: A node stops training after so many rounds; None for no limit.
         keep_messages: Keep the life of every message in :attr:`trace`; without it there are only counters.

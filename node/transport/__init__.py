@@ -1,7 +1,7 @@
 """The wire: how messages become bytes and how bytes reach a peer. The room of gRPC and protobuf.
 
 ``codec``, ``window``, ``delay`` and ``control_values`` need neither of them and can be imported without their being
-loaded. Of the orchestrator, ``orchestrator.runners.control`` alone uses them: it is the other end of ``control``.
+loaded. Of the orchestrator, ``orchestrator.runs.control_server`` alone uses them: it is the other end of ``control``.
 """
 
 import os

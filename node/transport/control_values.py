@@ -47,7 +47,7 @@ class Registration:
         peer_address: Where it serves its peers, host:port.
         pid: Its process, as it sees itself.
         num_params: Length of its model's flat vector.
-        plan_id: See :func:`node.transport.codec.plan_id`.
+        plan_id: See :func:`node.transport.frames.plan_id`.
         software_version: Its release; for messages to people.
     """
 

@@ -8,7 +8,7 @@
     JSON       what the checkpoint is of; structure of the state; type and shape of each array
     bytes      the arrays, one after the other
 
-Nothing in it names code: :mod:`node.core.state` says what a state may consist of.
+Nothing in it names code: :mod:`node.core.saved_state` says what a state may consist of.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from node.core.errors import ConfigError
-from node.core.state import State
+from node.core.saved_state import State
 from orchestrator.results.files import reason, temporary_of, write_atomically
 from orchestrator.results.schema import JsonObject
 

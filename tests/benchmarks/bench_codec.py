@@ -14,7 +14,7 @@ import numpy as np
 
 from node.core.messages import Message, MessageKind, frozen
 from node.core.types import NodeId
-from node.transport.codec import WireContext, WireDtype, decode, encode
+from node.transport.frames import WireContext, WireDtype, decode, encode
 
 PLAN_ID = 7
 

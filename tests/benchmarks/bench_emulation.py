@@ -19,12 +19,12 @@ from typing import NoReturn
 
 import numpy as np
 
-from node.clock import Clock
 from node.core.links import NetworkPlan
-from node.emulation.network import EmulatorHandle, start_emulator
+from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics, Lateness
 from node.emulation.uplink import EmulatedUplink
-from node.sim.network import Flow, FluidNetwork
+from node.host.clock import Clock
+from node.sim.fluid_network import Flow, FluidNetwork
 
 FRAGMENT_BYTES = 36_000
 PROCESSES = 2

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from node.core.links import NetworkPlan
-from node.sim.network import Flow, FluidNetwork
+from node.sim.fluid_network import Flow, FluidNetwork
 
 
 def microseconds(nodes: int, parallel: int, transfers: int, slow: int = 0) -> float:

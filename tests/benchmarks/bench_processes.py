@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.analysis import time_to_accuracy
-from orchestrator.config import read_experiment
-from orchestrator.environment import usable_cores
-from orchestrator.plan import make_plan
+from orchestrator.experiment.config import read_experiment
+from orchestrator.experiment.plan import make_plan
+from orchestrator.host.environment import usable_cores
 from orchestrator.results.reader import Run, load_run
-from orchestrator.runners.base import RunOptions
-from orchestrator.runners.start import start_run
+from orchestrator.runs.options import RunOptions
+from orchestrator.runtimes.registry import start_run
 from tests.realdata import DATA_ROOT
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"

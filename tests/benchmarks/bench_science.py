@@ -12,12 +12,12 @@ from pathlib import Path
 
 from node.core.types import Float64Vector
 from orchestrator.analysis import automatic_target, compare, time_to_accuracy
-from orchestrator.config import read_experiment
-from orchestrator.environment import usable_cores
-from orchestrator.plan import make_plan
+from orchestrator.experiment.config import read_experiment
+from orchestrator.experiment.plan import make_plan
+from orchestrator.host.environment import usable_cores
 from orchestrator.results.reader import Run, load_run
-from orchestrator.runners.base import RunOptions
-from orchestrator.runners.simulation import run_simulation
+from orchestrator.runs.options import RunOptions
+from orchestrator.runtimes.simulation import run_simulation
 from tests.realdata import DATA_ROOT
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"

@@ -33,9 +33,9 @@ from node.core.fragments import FragmentLayout, FragmentPlan, FragmentRounding, 
 from node.core.inbox import Inbox, average_fragments
 from node.core.messages import Message, MessageKind
 from node.core.types import NodeId, Vector
-from node.transport.client import EchoInfo, PeerClient
-from node.transport.codec import WireContext, encode
-from node.transport.server import METHOD, Arrival, PeerServer, ProbeInfo
+from node.transport.frames import WireContext, encode
+from node.transport.peer_client import EchoInfo, PeerClient
+from node.transport.peer_server import METHOD, Arrival, PeerServer, ProbeInfo
 from node.transport.window import Window
 
 VALUES = 9_000

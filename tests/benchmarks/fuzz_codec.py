@@ -17,7 +17,7 @@ import psutil
 
 from node.core.messages import NO_VALUES, Message, MessageKind, frozen
 from node.core.types import NodeId
-from node.transport.codec import (
+from node.transport.frames import (
     HEADER_BYTES,
     MAGIC,
     MAX_ROUND,

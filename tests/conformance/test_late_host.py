@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from node.core.algorithm import Algorithm
 from node.core.effects import Effect
 from node.core.events import Event
+from node.core.message_log import Column
 from node.core.messages import MessageState
-from node.driver import LATE_NS
-from node.sim.trace import Column
+from node.runtime.driver import LATE_NS
 from tests.conformance.test_driver_equals_world import table_of_drivers
 from tests.simulation.build import EVERY_ALGORITHM, network
 from tests.virtual import Scenario, VirtualNetwork

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import node.process
-import node.transport.client
-import node.transport.control
-import orchestrator.runners.nodes as nodes
-import orchestrator.runners.processes as processes
-from node.process import NodeSpec
-from node.records import Records
-from node.transport.server import PeerServer
+import node.runtime.process
+import node.transport.control_client
+import node.transport.peer_client
+import orchestrator.runtimes.forking as nodes
+import orchestrator.runtimes.processes as processes
+from node.runtime.message_records import Records
+from node.runtime.process import NodeSpec
+from node.transport.peer_server import PeerServer
 from orchestrator import cli
 
 VICTIM = 1
@@ -29,7 +29,7 @@ VICTIM = 1
 
 def _before_run(act: Callable[[], None]) -> None:
     """Let the victim do something in its own process, when it would begin."""
-    real = node.process.run_node
+    real = node.runtime.process.run_node
 
     def run_node(spec: NodeSpec, *arguments: Any) -> int:
         if spec.node == VICTIM:
@@ -59,12 +59,12 @@ def bug_in_node() -> None:
 
 
 def other_version() -> None:
-    _before_run(lambda: setattr(node.transport.control, "CONTROL_VERSION", 77))
+    _before_run(lambda: setattr(node.transport.control_client, "CONTROL_VERSION", 77))
 
 
 def other_wire_version() -> None:
     """Only of what the victim says to its peers, as if the orchestrator had not looked."""
-    _before_run(lambda: setattr(node.transport.client, "WIRE_VERSION", 77))
+    _before_run(lambda: setattr(node.transport.peer_client, "WIRE_VERSION", 77))
 
 
 def unreachable() -> None:
@@ -75,7 +75,7 @@ def unreachable() -> None:
             await super().start(host, port)
             return f"{host}:9"
 
-    _before_run(lambda: setattr(node.process, "PeerServer", Elsewhere))
+    _before_run(lambda: setattr(node.runtime.process, "PeerServer", Elsewhere))
 
 
 def killed_late() -> None:
@@ -84,7 +84,7 @@ def killed_late() -> None:
     async def end(self: Any, *, final: bool) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    _before_run(lambda: setattr(node.process._Node, "_hand_over", end))
+    _before_run(lambda: setattr(node.runtime.process._Node, "_hand_over", end))
 
 
 def damaged_records() -> None:

@@ -241,7 +241,7 @@ def test_a_bug_is_one_line_too(tiny: Path, capsys: pytest.CaptureFixture[str], m
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh\nno")
 
-    monkeypatch.setattr("orchestrator.plan.build_network", broken)
+    monkeypatch.setattr("orchestrator.experiment.plan.build_network", broken)
     arguments = ["validate", str(tiny)]
     assert cli._guard(lambda: cli.app(arguments, standalone_mode=False)) == 3
     captured = capsys.readouterr()

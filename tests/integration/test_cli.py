@@ -18,13 +18,13 @@ from pydantic import BaseModel
 
 from node.algorithms.registry import ALGORITHMS
 from orchestrator import cli
-from orchestrator.catalog import catalog
-from orchestrator.config import ExperimentConfig, read_experiment
-from orchestrator.plan import make_plan
+from orchestrator.experiment.catalog import catalog
+from orchestrator.experiment.config import ExperimentConfig, read_experiment
+from orchestrator.experiment.plan import make_plan
 from orchestrator.results.reader import load_run
 from orchestrator.results.schema import CURVE_COLUMNS
-from orchestrator.runners.base import RunOptions, RunOutcome
-from orchestrator.runners.simulation import run_simulation
+from orchestrator.runs.options import RunOptions, RunOutcome
+from orchestrator.runtimes.simulation import run_simulation
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "quickstart.yaml"
 

@@ -23,7 +23,7 @@ from node.core.errors import RunnerError, TransportError
 from node.core.links import LinkShape
 from node.core.types import NodeId, Vector
 from node.transport import control as client_module
-from node.transport.control import ControlClient
+from node.transport.control_client import ControlClient
 from node.transport.control_values import (
     ControlCommand,
     LinkUpdate,
@@ -39,7 +39,7 @@ from node.transport.control_values import (
 from node.transport.control_wire import pieces as pieces_of
 from node.transport.pb import control_pb2 as pb
 from node.transport.pb.control_pb2_grpc import ControlStub
-from orchestrator.runners.control import ControlServer
+from orchestrator.runs.control_server import ControlServer
 
 T = TypeVar("T")
 

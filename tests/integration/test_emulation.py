@@ -20,11 +20,10 @@ import numpy as np
 import psutil
 import pytest
 
-from node.clock import Clock
 from node.core.errors import RunnerError
 from node.core.links import CapacityChange, NetworkPlan
-from node.emulation.network import TRANSFERS_MAX, WAITING_MAX, EmulatorHandle, start_emulator
-from node.emulation.records import (
+from node.emulation.emulator import TRANSFERS_MAX, WAITING_MAX, EmulatorHandle, start_emulator
+from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     Abort,
@@ -37,6 +36,7 @@ from node.emulation.records import (
 )
 from node.emulation.statistics import EmulatorStatistics
 from node.emulation.uplink import EmulatedUplink
+from node.host.clock import Clock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, timerfd")
 

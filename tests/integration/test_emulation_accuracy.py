@@ -21,12 +21,12 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from node.clock import Clock
 from node.core.links import CapacityChange, NetworkPlan
-from node.emulation.network import EmulatorHandle, start_emulator
+from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from node.emulation.uplink import EmulatedUplink
-from node.sim.network import Flow, FluidNetwork
+from node.host.clock import Clock
+from node.sim.fluid_network import Flow, FluidNetwork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, timerfd")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from node.core.errors import ConfigError
-from orchestrator.config import read_experiment
-from orchestrator.plan import make_plan
+from orchestrator.experiment.config import read_experiment
+from orchestrator.experiment.plan import make_plan
 from orchestrator.results.checkpoint import CHECKPOINT
 from orchestrator.results.reader import load_run
-from orchestrator.runners import simulation
-from orchestrator.runners.base import RunOptions, RunOutcome
-from orchestrator.runners.simulation import resume_simulation, run_simulation
+from orchestrator.runs.options import RunOptions, RunOutcome
+from orchestrator.runtimes import simulation
+from orchestrator.runtimes.simulation import resume_simulation, run_simulation
 
 EXPERIMENT = """
 name: trial

@@ -24,11 +24,11 @@ from node.core.errors import TransportError
 from node.core.messages import Message, MessageKind, frozen
 from node.core.types import NodeId
 from node.transport import client as client_module
-from node.transport.client import EchoInfo, PeerClient
-from node.transport.codec import WIRE_VERSION, RejectReason, WireContext, encode
 from node.transport.envelope import pack
+from node.transport.frames import WIRE_VERSION, RejectReason, WireContext, encode
 from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt
-from node.transport.server import METHOD, SERVICE, Arrival, PeerServer, ProbeInfo
+from node.transport.peer_client import EchoInfo, PeerClient
+from node.transport.peer_server import METHOD, SERVICE, Arrival, PeerServer, ProbeInfo
 from node.transport.window import Window
 
 RUN = "test"

@@ -7,7 +7,7 @@ import asyncio
 import selectors
 import sys
 
-from node.transport.server import Arrival, PeerServer, ProbeInfo
+from node.transport.peer_server import Arrival, PeerServer, ProbeInfo
 from tests.integration.test_transport import RUN, WIRE, NodeId
 
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from node.core.messages import WHOLE_MODEL, Message, MessageKind, frozen
 from node.core.types import NodeId, Vector
-from node.transport.codec import (
+from node.transport.frames import (
     HEADER_BYTES,
     MAGIC,
     MAX_EXCHANGE,

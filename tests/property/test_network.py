@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.core.delivery import DeliveryModel
 from node.core.links import NetworkPlan
-from node.sim.delivery import DeliveryModel
-from node.sim.network import NEVER, UNLIMITED, Flow, FluidNetwork
+from node.sim.fluid_network import NEVER, UNLIMITED, Flow, FluidNetwork
 
 
 def reference_rates(

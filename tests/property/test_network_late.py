@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.links import NetworkPlan
-from node.sim.network import Flow, FluidNetwork
+from node.sim.fluid_network import Flow, FluidNetwork
 from tests.property.test_network import plan_of, reference_rates
 
 Transfer = tuple[int, int, int, int]

@@ -17,14 +17,14 @@ from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.links import CapacityChange, NetworkPlan
-from node.core.state import State
+from node.core.saved_state import State
 from node.core.training import RealTimeTrainer, TrainerAndEvaluator
 from node.core.types import NodeId
 from node.learning.build import build_trainer, partition_dataset
 from node.learning.config import LearningConfig, LogisticRegressionConfig, OptimizerConfig, SyntheticConfig
 from node.learning.datasets import load_dataset
-from node.sim.checkpoint import restore_world, save_world
-from node.sim.events import Entry
+from node.sim.event_order import Entry
+from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from tests.simulation.build import EVERY_ALGORITHM, graph_for, network, world
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from node.core.message_log import KINDS
 from node.core.messages import MessageState
-from node.sim.trace import KINDS
 from node.sim.world import World
 from tests.simulation.build import network, world
 

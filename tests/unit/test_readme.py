@@ -22,8 +22,8 @@ from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
 from node.sim.world import World
 from orchestrator import cli, results
-from orchestrator.config import ExperimentConfig, parse_experiment, read_experiment
-from orchestrator.plan import make_plan
+from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
+from orchestrator.experiment.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "node/algorithms/README.md"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from node.core.errors import ConfigError, RunnerError
-from node.core.state import State
+from node.core.saved_state import State
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
 from orchestrator.results.reader import load_run
 from orchestrator.results.schema import NodeSample, RunFacts, RunTotals, Sample

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from synthetic_runs import sample
 
 from orchestrator.progress import NodeRow, Pace, Progress, Snapshot, _LiveDisplay
+from tests.unit.orchestrator.synthetic_runs import sample
 
 
 def snapshot(wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any) -> Snapshot:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 from node.core.errors import ConfigError
 from orchestrator.analysis import compare
@@ -19,6 +18,7 @@ from orchestrator.report.page import CHECKS_SHOWN, render_report, write_report
 from orchestrator.report.text import format_bytes, format_duration
 from orchestrator.results.reader import load_run
 from orchestrator.results.writer import RunWriter
+from tests.unit.orchestrator.synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 TITLES = (
     "Accuracy over time",

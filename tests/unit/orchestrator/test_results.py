@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import synthetic_runs
 import yaml
-from synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 from node.core.errors import ConfigError, RunnerError
 from node.core.messages import MessageState
@@ -25,6 +23,8 @@ from orchestrator.results.reader import load_run
 from orchestrator.results.schema import CURVE_COLUMNS, MESSAGE_COLUMNS, Sample
 from orchestrator.results.summary import target_key
 from orchestrator.results.writer import RunWriter
+from tests.unit.orchestrator import synthetic_runs
+from tests.unit.orchestrator.synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
 
 
 def start(root: Path) -> RunWriter:
@@ -211,7 +211,7 @@ class TestWritesThatFail:
         program = """
 import resource, sys
 from pathlib import Path
-from synthetic_runs import messages, sample, totals, facts, EXPERIMENT, ENVIRONMENT
+from tests.unit.orchestrator.synthetic_runs import messages, sample, totals, facts, EXPERIMENT, ENVIRONMENT
 from node.core.errors import RunnerError
 from orchestrator.results.writer import RunWriter
 writer = RunWriter.create(Path(sys.argv[1]), facts(), EXPERIMENT, ENVIRONMENT)
@@ -228,7 +228,7 @@ try:
 except RunnerError as error:
     print(error)
 """
-        here = str(Path(synthetic_runs.__file__).parent)
+        here = str(Path(synthetic_runs.__file__).parents[3])
         done = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path)],
             capture_output=True,

@@ -1,0 +1,228 @@
+"""What the shaped links of a node really do, measured before the experiment through the same path.
+
+Each node measures the path to one peer, the next one by number, while it trains as it will in the experiment: so every
+uplink and every downlink is used by one flow, and the rate that each should have is known. Small probes are echoed and
+give the round trip; large ones, back to back, give the rate, which the receiver measures.
+
+Loss is left out: a lost probe would say nothing about rate or latency. Jitter is drawn from streams of its own, so that
+a measurement changes nothing in the experiment.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from typing import Protocol
+
+from node.core.delivery import DeliveryModel
+from node.core.links import NetworkPlan, at
+from node.core.types import NodeId
+from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
+from node.host.clock import Clock
+from node.runtime.driver import Uplink
+
+FIRST_NUMBER = 1 << 62
+"""Transfers of a measurement are numbered from here, messages of the experiment from 0."""
+
+ANSWERS = 1 << 32
+"""Answers to small probes are probes themselves, numbered from here."""
+
+ROUND_TRIP_SHARE = 0.4
+"""Part of the time that is spent on round trips; the rest goes to the rate."""
+
+PROBES = 30
+"""Round trips, at most."""
+
+PROBE_BYTES = 1
+"""A small probe on the wire, and its answer: on a slow link even a header's transmission would meet others."""
+
+LARGE_PROBE_NS = 5 * NS_PER_MS
+"""What a large probe takes on its link, at least: what many small ones cost the host is not the link's rate. During the
+experiment it shows as lateness."""
+
+RATE_PROBES_MIN = 10
+"""Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
+
+_SEED = 0x6D65_6173
+"""Keeps the measurement's jitter apart from the experiment's."""
+
+
+class Probing(Protocol):
+    """The streams to the peers."""
+
+    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
+        """Send a probe that arrives at ``due_ns`` of the monotonic clock."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What one node measured.
+
+    Attributes:
+        peer: The node to which the path leads whose round trips were measured.
+        sent_probes: How many were sent.
+        round_trips_ms: Testbed time of each that was answered.
+        received_from: The node whose large probes arrived here; -1 for none.
+        received_mbps: At what rate; None if too few arrived.
+    """
+
+    peer: int
+    sent_probes: int = 0
+    round_trips_ms: list[float] = field(default_factory=list)
+    received_from: int = -1
+    received_mbps: float | None = None
+
+
+class Measurement:
+    """One node's measurement, and its answers to the peer that measures towards it.
+
+    Args:
+        node: Which node.
+        network: Requested rates and latencies.
+        seed: The experiment's seed.
+        clock: Testbed time; any epoch.
+        uplink: The way out.
+        probing: The streams.
+        message_bytes: The size of the experiment's messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        network: NetworkPlan,
+        seed: int,
+        clock: Clock,
+        uplink: Uplink,
+        probing: Probing,
+        message_bytes: int,
+    ) -> None:
+        self._node = node
+        self._network = network
+        self._deliveries = DeliveryModel(network, seed ^ _SEED)
+        self._clock = clock
+        self._uplink = uplink
+        self._probing = probing
+        self._message_bytes = message_bytes
+        self._next_number = FIRST_NUMBER
+        self._then: dict[int, Callable[[int], None]] = {}  # transfer -> what follows its end
+        self._arrived: list[tuple[int, int]] = []  # (monotonic clock, bytes) of large probes
+        self._wanted_ns: dict[int, int] = {}  # round-trip probe -> when it was wanted, monotonic clock
+        self.result = Result(peer=(node + 1) % network.num_nodes)
+
+    async def run(self, duration_ns: int) -> Result:
+        """Measure for so much testbed time, and a round trip longer.
+
+        What arrives is answered from the moment this object exists.
+        """
+        peer = NodeId(self.result.peer)
+        round_trip_ns = int(at(self._network.round_trip_ns, self._node, peer))
+        gap_ns = max(5 * NS_PER_MS, int(ROUND_TRIP_SHARE * duration_ns / PROBES))
+        # Nodes begin together; their probes need not be there at the same instant.
+        begin_ns = self._clock.now_ns() + gap_ns * self._node // self._network.num_nodes
+        for sequence in range(max(1, int(ROUND_TRIP_SHARE * duration_ns / gap_ns))):
+            await self._until(begin_ns + sequence * gap_ns)
+            self._send_probe(peer, sequence)
+        await self._until(begin_ns + int(ROUND_TRIP_SHARE * duration_ns) + round_trip_ns)
+        mbps = requested_mbps(self._network, self._node, peer)
+        if 0 < mbps < inf:
+            self._send_large(peer, mbps, self._clock.now_ns(), begin_ns + duration_ns + round_trip_ns)
+        await self._until(begin_ns + duration_ns + 2 * round_trip_ns)
+        await asyncio.sleep(0.2)  # what the host is late by
+        self._conclude()
+        return self.result
+
+    async def _until(self, time_ns: int) -> None:
+        await asyncio.sleep(max(0.0, (self._clock.monotonic_ns(time_ns) - time.monotonic_ns()) / NS_PER_S))
+
+    def _transfer(self, receiver: NodeId, wire_bytes: int, ready_ns: int, then: Callable[[int], None]) -> None:
+        number, self._next_number = self._next_number, self._next_number + 1
+        self._then[number] = then
+        self._uplink.start(number, receiver, wire_bytes, ready_ns)
+
+    def transfer_ended(self, number: int, finish_ns: int) -> None:
+        """The uplink says that a transfer of the measurement is over."""
+        self._then.pop(number)(finish_ns)
+
+    # -- round trips -----------------------------------------------------------------------------------------
+
+    def _send_probe(self, peer: NodeId, sequence: int) -> None:
+        wanted_ns = self._clock.now_ns()
+        self._wanted_ns[sequence] = time.monotonic_ns()
+        self.result.sent_probes += 1
+
+        def send(finish_ns: int) -> None:
+            due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, peer))
+            self._probing.probe(peer, sequence, 0, 0, due_ns)
+
+        self._transfer(peer, PROBE_BYTES, wanted_ns, send)
+
+    def probe_arrived(self, sender: NodeId, sequence: int, padding_bytes: int) -> None:
+        """A probe is due here: count a large one, answer a small one, take an answer.
+
+        Answers come as messages do, through the uplink, a stream and the delay line.
+        """
+        if padding_bytes:
+            self.result.received_from = sender
+            self._arrived.append((time.monotonic_ns(), padding_bytes))
+            return
+        if sequence >= ANSWERS:
+            self._answered(sequence - ANSWERS)
+            return
+
+        def answer(finish_ns: int) -> None:
+            due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, sender))
+            self._probing.probe(sender, ANSWERS + sequence, 0, 0, due_ns)
+
+        self._transfer(sender, PROBE_BYTES, self._clock.now_ns(), answer)
+
+    def _answered(self, sequence: int) -> None:
+        wanted_ns = self._wanted_ns.pop(sequence, None)
+        if wanted_ns is not None:
+            real_ns = time.monotonic_ns() - wanted_ns
+            self.result.round_trips_ms.append(real_ns / self._clock.dilation / NS_PER_MS)
+
+    # -- rate ------------------------------------------------------------------------------------------------
+
+    def _send_large(self, peer: NodeId, mbps: float, ready_ns: int, until_ns: int) -> None:
+        """One large probe, and the next one when it has left."""
+        bytes_per_ns = mbps_to_bytes_per_ns(mbps)
+        size = max(self._message_bytes, int(bytes_per_ns * LARGE_PROBE_NS))
+        size = min(size, max(1_500, int(bytes_per_ns * (until_ns - ready_ns) / RATE_PROBES_MIN)))
+        self._send_next_large(peer, size, ready_ns, until_ns)
+
+    def _send_next_large(self, peer: NodeId, size: int, ready_ns: int, until_ns: int) -> None:
+        if ready_ns >= until_ns:
+            return
+
+        def send(finish_ns: int) -> None:
+            due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, peer))
+            self._probing.probe(peer, 0, 0, size, due_ns)
+            self._send_next_large(peer, size, finish_ns, until_ns)
+
+        self._transfer(peer, size, ready_ns, send)
+
+    def _conclude(self) -> None:
+        arrived = sorted(self._arrived)
+        if len(arrived) < 3:
+            return
+        real_ns = arrived[-1][0] - arrived[0][0]
+        carried_bytes = sum(size for _, size in arrived[1:])
+        self.result.received_mbps = carried_bytes * 8_000 / (real_ns / self._clock.dilation)
+
+
+def requested_mbps(network: NetworkPlan, source: int, destination: int) -> float:
+    """The rate of a path that nothing else uses, Mbit/s; inf is unlimited."""
+    pair = inf if network.pair_mbps is None else float(network.pair_mbps[source, destination])
+    return min(float(network.up_mbps[source]), float(network.down_mbps[destination]), pair)
+
+
+def requested_round_trip_ms(network: NetworkPlan, source: int, destination: int) -> float:
+    """Latency there and back, and the transmission of a probe and its echo, milliseconds."""
+    total_ns = float(at(network.round_trip_ns, source, destination))
+    for one, other in ((source, destination), (destination, source)):
+        mbps = requested_mbps(network, one, other)
+        if 0 < mbps < inf:
+            total_ns += PROBE_BYTES / mbps_to_bytes_per_ns(mbps)
+    return total_ns / NS_PER_MS

@@ -1,0 +1,672 @@
+"""One node as an operating-system process, from its parts to its end.
+
+In order: serve the peers, register with the orchestrator, wait for all others, measure the links when told to, begin
+at the common instant, hand over a snapshot at every evaluation instant, end at the planned time or when told to, hand
+over the last snapshot and the records, leave. When the orchestrator is gone, so is the node.
+
+The training worker is forked before gRPC begins: a fork afterwards would copy gRPC's threads in the middle of whatever
+they do.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import resource
+import selectors
+import time
+from array import array
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import numpy as np
+
+from node.core.algorithm import Algorithm
+from node.core.compute import ComputePlan, StepTimer
+from node.core.errors import RunnerError, TestbedError, TransportError
+from node.core.lateness import LatenessHistogram
+from node.core.links import CapacityChange, LinkShape, NetworkPlan
+from node.core.rng import stream
+from node.core.training import RealTimeTrainer
+from node.core.types import NodeId, Vector
+from node.core.units import NS_PER_S
+from node.emulation.uplink import EmulatedUplink
+from node.host.clock import Clock
+from node.runtime.calibration import FIRST_NUMBER, Measurement
+from node.runtime.driver import UNLIMITED_MBPS, Driver, Picture
+from node.transport.control_client import ControlClient
+from node.transport.control_values import (
+    ControlCommand,
+    LinkUpdate,
+    MeasureCommand,
+    NodeStatus,
+    Phase,
+    SnapshotInfo,
+    SnapshotPurpose,
+    StartCommand,
+    StopCommand,
+    UpdateLinksCommand,
+    some_nodes,
+)
+from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, WireDtype, plan_id
+from node.transport.peer_client import EchoInfo, PeerClient
+from node.transport.peer_server import Arrival, PeerServer, ProbeInfo
+
+QUEUE_FRAMES_MIN = 64
+"""Frames of one peer that may wait for their due instant, at least; more where the links hold more."""
+
+OPENING = (1 << 64) - 1
+"""Number of the probe that opens a stream; it is answered at once."""
+
+OPEN_AGAIN_S = 5.0
+"""After so long without an answer an opening probe is sent again, real time."""
+
+STREAMS_OPENED_MAX = 128
+"""Streams that are opened before the start, at most; others when they are needed first."""
+
+LOOP_CHECK_S = 0.2
+"""How often the loop's lateness is measured, real time."""
+
+EXIT_FAILED = 1
+EXIT_ORPHANED = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """Where a node begins: at the start of an experiment, or where an earlier part of it ended.
+
+    Attributes:
+        params: Its model, shape (num_params,), float32.
+        rounds: Rounds done before.
+        local_steps: Local steps done before.
+    """
+
+    params: Vector
+    rounds: int = 0
+    local_steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class NodeSpec:
+    """Everything that one node needs to know.
+
+    Attributes:
+        node: Which node.
+        run_id: The run's name.
+        algorithm: Its algorithm, not begun.
+        network: The links of all nodes.
+        compute: The declared compute speed of all nodes.
+        seed: The experiment's seed.
+        dtype: How values travel.
+        emulator_clock: The link emulator's time, and the time dilation.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        evaluation_interval_ns: Testbed time between snapshots.
+        evaluate_after_training: Hand over the model after training instead of the one after aggregation.
+        end_ns: When the experiment ends, testbed time; None if only rounds end it.
+        max_rounds: Rounds in all; None for no limit.
+        keep_messages: Record the life of every message.
+        start_timeout_s: Real time that the start may take.
+        beginning: Where it begins.
+        begin_ns: Testbed time at which the experiment begins, 0 or where an earlier part ended.
+    """
+
+    node: NodeId
+    run_id: str
+    algorithm: Algorithm
+    network: NetworkPlan
+    compute: ComputePlan
+    seed: int
+    dtype: WireDtype
+    emulator_clock: Clock
+    host: str
+    port: int
+    evaluation_interval_ns: int
+    evaluate_after_training: bool
+    end_ns: int | None
+    max_rounds: int | None
+    keep_messages: bool
+    start_timeout_s: float
+    beginning: Beginning
+    begin_ns: int = 0
+
+    @property
+    def plan_id(self) -> int:
+        """What all nodes must agree on."""
+        return plan_id(self.algorithm.context.tensor_sizes, self.seed, self.algorithm.fragments)
+
+    @property
+    def message_bytes(self) -> int:
+        """The largest message on the wire."""
+        plan, context = self.algorithm.fragments, self.algorithm.context
+        values = context.num_params if plan is None else max(np.diff(plan.bounds).tolist())
+        return HEADER_BYTES + values * self.dtype.value_bytes
+
+
+def run_node(
+    spec: NodeSpec,
+    trainer: RealTimeTrainer,
+    emulator: socket,
+    read_address: Callable[[], str],
+    training_pids: list[int],
+) -> int:
+    """Run one node to its end, in this process.
+
+    Args:
+        spec: What it is.
+        trainer: Does its local steps. It has been started: no process may be forked from here on.
+        emulator: The node's end of the socket to the link emulator.
+        read_address: Gives the orchestrator's address, host:port; waits for it.
+        training_pids: The trainer's processes, for their memory.
+
+    Returns:
+        The exit code: 0, :data:`EXIT_FAILED` or :data:`EXIT_ORPHANED`.
+    """
+    # select() takes microseconds; epoll, asyncio's choice, whole milliseconds.
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        return runner.run(_Node(spec, trainer, training_pids).run(emulator, read_address()))
+
+
+class _Node:
+    """One node's parts, connected."""
+
+    def __init__(self, spec: NodeSpec, trainer: RealTimeTrainer, training_pids: list[int]) -> None:
+        self._spec = spec
+        self._trainer = trainer
+        self._training_pids = training_pids
+        self._phase = Phase.PREPARING
+        self._failure = ""
+        self._clock: Clock | None = None  # of the experiment, once its start is known
+        self._offset_ns = 0  # the emulator's time minus the experiment's
+        self._measurement: Measurement | None = None
+        self._unopened: set[NodeId] = set()  # neighbors whose stream is not open yet
+        self._pictures: asyncio.Queue[Picture] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop_late_ns = array("q")
+        self._changes_late_ns: list[int] = []
+
+    async def run(self, emulator: socket, address: str) -> int:
+        """See :func:`run_node`."""
+        loop = self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[StopCommand | None] = loop.create_future()
+        loop.set_exception_handler(self._on_loop_error)
+        spec = self._spec
+        self._driver = Driver(
+            node=spec.node,
+            algorithm=spec.algorithm,
+            trainer=self._trainer,
+            timer=StepTimer(spec.compute, spec.node, spec.seed),
+            network=spec.network,
+            seed=spec.seed,
+            plan_id=spec.plan_id,
+            dtype=spec.dtype,
+            first_round=spec.beginning.rounds,
+            first_step=spec.beginning.local_steps,
+            max_rounds=spec.max_rounds,
+            keep_messages=spec.keep_messages,
+            reject=lambda sender: self._server.reject(sender, RejectReason.ALGORITHM, "of no use to the algorithm now"),
+            on_done=self._on_done,
+        )
+        self._uplink = EmulatedUplink(
+            emulator, loop, self._transfer_ended, self._transfer_aborted, on_gone=self._emulator_gone
+        )
+        self._uplink.open()
+        self._control = ControlClient(address, spec.run_id, spec.node)
+        window_bytes = 4 * spec.message_bytes
+        self._server = PeerServer(
+            spec.node,
+            spec.run_id,
+            self._wire_context(),
+            self._queue_frames_max(),
+            self._on_message,
+            self._on_probe,
+            window_bytes,
+        )
+        self._client = PeerClient(
+            spec.node,
+            spec.run_id,
+            spec.plan_id,
+            on_acknowledged=lambda peer, number, size: self._driver.acknowledged(number),
+            on_lost=lambda peer, number, size, reason: self._driver.delivery_failed(number, size),
+            on_echo=self._on_echo,
+            rng=stream(spec.seed, "back-off", spec.node),
+            window_bytes=window_bytes,
+        )
+        if self._trainer.ready_fd is not None:
+            loop.add_reader(self._trainer.ready_fd, self._trainer_has_news)
+        try:
+            return await self._live()
+        except TestbedError as error:
+            await self._fail(error)
+            return EXIT_FAILED
+        finally:
+            await self._close()
+
+    # -- the course of a run -----------------------------------------------------------------------------------
+
+    async def _live(self) -> int:
+        spec = self._spec
+        await self._control.connect(spec.start_timeout_s)
+        address = await self._server.start(spec.host, spec.port)
+        registered = await self._control.register(address, spec.algorithm.context.num_params, spec.plan_id)
+        self._control.open_session(self._status, self._on_command, registered.status_period_s)
+        self._spawn(self._watch_orchestrator())
+        self._spawn(self._watch_loop())
+        self._set_phase(Phase.WAITING)
+        self._client.set_addresses(await self._control.barrier("ready", spec.start_timeout_s))
+        await self._open_streams()
+        await self._train_once()
+        # Longer than anyone tries to connect: who cannot says why, and not who waits for it.
+        await self._control.barrier("connected", 2 * spec.start_timeout_s)
+        command = await self._ended
+        if command is None:
+            return EXIT_ORPHANED
+        self._driver.stop()
+        self._set_phase(Phase.STOPPING)
+        grace_s = command.grace_ns / NS_PER_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._hand_over(final=command.snapshot)
+        return 0
+
+    async def _open_streams(self) -> None:
+        """Open the streams to the neighbors, so that no message of the experiment has to wait for a connection.
+
+        Raises:
+            TransportError: A neighbor did not answer in time.
+        """
+        spec = self._spec
+        neighbors = {*spec.algorithm.context.neighbors[:STREAMS_OPENED_MAX]}
+        if spec.network.num_nodes > 1:
+            # The links are measured along this ring, and answers come back.
+            neighbors |= {NodeId((spec.node + side) % spec.network.num_nodes) for side in (1, -1)}
+        self._unopened = {NodeId(peer) for peer in neighbors}
+        until_s = self._loop.time() + spec.start_timeout_s
+        while self._unopened:
+            for peer in sorted(self._unopened):  # again, where an attempt failed
+                self._client.probe(peer, OPENING, 0, 0, 0)
+            again_s = min(self._loop.time() + OPEN_AGAIN_S, until_s)
+            while self._unopened and self._loop.time() < again_s:
+                await asyncio.sleep(0.01)
+            if self._unopened and self._loop.time() >= until_s:
+                missing = sorted(self._unopened)
+                why = self._client.troubles.get(missing[0], "no answer")
+                raise TransportError(f"{some_nodes(missing)} cannot be reached ({missing[0]}: {why})")
+
+    def _begin(self, clock: Clock) -> None:
+        """The common instant has come."""
+        spec = self._spec
+        self._set_phase(Phase.RUNNING)
+        self._server.lateness = LatenessHistogram()  # what came before was measurement
+        self._loop_late_ns = array("q")
+        self._spawn(self._upload_pictures())
+        self._driver.start(
+            spec.beginning.params,
+            at_ns=spec.begin_ns,
+            clock=clock,
+            loop=self._loop,
+            uplink=self,
+            streams=self._client,
+        )
+        # A part that goes on where an earlier one ended has that instant's snapshot already.
+        first = spec.begin_ns // spec.evaluation_interval_ns + 1 if spec.begin_ns else 0
+        self._plan_picture(first * spec.evaluation_interval_ns)
+
+    def _plan_picture(self, time_ns: int) -> None:
+        assert self._clock is not None
+        end_ns = self._spec.end_ns
+        if end_ns is not None and time_ns > end_ns:
+            time_ns = end_ns
+
+        def take() -> None:
+            if self._phase not in (Phase.RUNNING, Phase.DONE):
+                return
+            self._take_picture(time_ns)
+            if time_ns == end_ns:
+                self._driver.stop()
+                self._set_phase(Phase.DONE)
+            else:
+                self._plan_picture(time_ns + self._spec.evaluation_interval_ns)
+
+        self._loop.call_at(self._clock.monotonic_ns(time_ns) / NS_PER_S, take)
+
+    def _take_picture(self, time_ns: int) -> None:
+        picture = self._driver.picture(time_ns, after_training=self._spec.evaluate_after_training)
+        self._pictures.put_nowait(picture)
+
+    async def _upload_pictures(self) -> None:
+        while True:
+            picture = await self._pictures.get()
+            await self._upload(picture, SnapshotPurpose.EVALUATION)
+            self._pictures.task_done()
+
+    async def _upload(self, picture: Picture, purpose: SnapshotPurpose) -> None:
+        info = SnapshotInfo(
+            node=self._spec.node,
+            purpose=purpose,
+            time_ns=picture.time_ns,
+            rounds=picture.rounds,
+            local_steps=picture.local_steps,
+            training_loss=None if np.isnan(picture.train_loss) else picture.train_loss,
+            sent_bytes=picture.bytes_sent,
+            outbox_messages=picture.queued_messages,
+        )
+        await self._control.upload_snapshot(info, picture.params)
+
+    async def _hand_over(self, *, final: bool) -> None:
+        """The last things that the orchestrator gets: snapshots, records, figures."""
+        await self._pictures.join()
+        if self._clock is None:  # never begun
+            return
+        now_ns = max(0, self._clock.now_ns())
+        if self._spec.end_ns is not None:
+            now_ns = min(now_ns, self._spec.end_ns)
+        if final:
+            picture = self._driver.picture(now_ns, after_training=self._spec.evaluate_after_training)
+            await self._upload(picture, SnapshotPurpose.FINAL)
+        if self._driver.records is not None:
+            await self._control.upload_records("messages", self._driver.records.to_bytes(now_ns))
+        await self._control.upload_records("figures", json.dumps(self._figures()).encode())
+
+    # -- commands ----------------------------------------------------------------------------------------------
+
+    def _on_command(self, command: ControlCommand) -> None:
+        match command:
+            case MeasureCommand(duration_ns=duration_ns):
+                self._spawn(self._measure(duration_ns))
+            case StartCommand():
+                self._start_at(command)
+            case UpdateLinksCommand(at_ns=at_ns, updates=updates):
+                self._update_links(at_ns, updates)
+            case StopCommand():
+                if not self._ended.done():
+                    self._ended.set_result(command)
+
+    def _start_at(self, command: StartCommand) -> None:
+        spec = self._spec
+        monotonic_ns = command.start_monotonic_ns
+        if monotonic_ns is None:
+            monotonic_ns = time.monotonic_ns() + command.start_unix_ns - time.time_ns()
+        dilation = spec.emulator_clock.dilation
+        clock = Clock(monotonic_ns - int(spec.begin_ns * dilation), dilation)
+        self._clock = clock
+        self._offset_ns = spec.emulator_clock.at_ns(monotonic_ns) - spec.begin_ns
+        self._measurement = None
+        self._trainer.reset_momentum(spec.node)
+        self._loop.call_at(monotonic_ns / NS_PER_S, self._begin, clock)
+
+    def _update_links(self, at_ns: int, updates: tuple[LinkUpdate, ...]) -> None:
+        """Pass changes of capacity on to the emulator, in time: it applies them at their instant."""
+        assert self._clock is not None, "changes are told after the start"
+        self._changes_late_ns.append(max(0, self._clock.now_ns() - at_ns))
+        me = self._spec.node
+        for update in updates:
+            changes: list[CapacityChange] = []
+            if update.peer is not None:
+                if update.up is not None:
+                    changes.append(CapacityChange("pair", me, update.peer, _mbps(update.up)))
+            else:
+                if update.up is not None:
+                    changes.append(CapacityChange("up", me, -1, _mbps(update.up)))
+                if update.down is not None:
+                    changes.append(CapacityChange("down", -1, me, _mbps(update.down)))
+            for change in changes:
+                self._uplink.change(at_ns + self._offset_ns, change)
+
+    # -- measurement -------------------------------------------------------------------------------------------
+
+    async def _measure(self, duration_ns: int) -> None:
+        spec = self._spec
+        if self._measurement is None:
+            self._measurement = self._make_measurement()
+        training = asyncio.create_task(self._train_for_nothing())
+        try:
+            result = await self._measurement.run(duration_ns)
+        finally:
+            training.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await training
+        while self._warming:
+            await asyncio.sleep(0.01)
+            self._finish_warm_up()
+        self._trainer.reset_momentum(spec.node)
+        await self._control.upload_records("measurement", json.dumps(asdict(result)).encode())
+
+    def _make_measurement(self) -> Measurement:
+        spec = self._spec
+        return Measurement(
+            node=spec.node,
+            network=spec.network,
+            seed=spec.seed,
+            clock=spec.emulator_clock,
+            uplink=self._uplink,
+            probing=self._client,
+            message_bytes=spec.message_bytes,
+        )
+
+    _warming = False
+
+    async def _train_once(self) -> None:
+        """Take the first local step, which sets things up: hundreds of milliseconds that no measurement should see."""
+        self._trainer.begin(self._spec.node, self._spec.beginning.params, 0, 1)
+        self._warming = True
+        while not self._finish_warm_up():
+            await asyncio.sleep(0.01)
+        self._trainer.reset_momentum(self._spec.node)
+
+    async def _train_for_nothing(self) -> None:
+        """Keep the host as busy as the experiment will, at the experiment's pace."""
+        spec = self._spec
+        steps = spec.algorithm.context.local_steps
+        block_s = steps * spec.compute.step_ns[spec.node] * spec.emulator_clock.dilation / NS_PER_S
+        while True:
+            self._trainer.begin(spec.node, spec.beginning.params, 0, steps)
+            self._warming = True
+            await asyncio.sleep(block_s)
+            while not self._finish_warm_up():
+                await asyncio.sleep(0.002)
+
+    def _finish_warm_up(self) -> bool:
+        if self._warming and self._trainer.ready(self._spec.node):
+            self._trainer.finish(self._spec.node)
+            self._warming = False
+        return not self._warming
+
+    # -- the network -------------------------------------------------------------------------------------------
+
+    def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
+        """The driver's uplink: the emulator's, in the experiment's time."""
+        self._uplink.start(number, receiver, wire_bytes, ready_ns + self._offset_ns)
+
+    def abort(self, number: int) -> None:
+        """See :meth:`start`."""
+        self._uplink.abort(number)
+
+    def _transfer_ended(self, number: int, finish_ns: int) -> None:
+        if number < FIRST_NUMBER:
+            self._driver.transfer_ended(number, finish_ns - self._offset_ns)
+        elif self._measurement is not None:
+            self._measurement.transfer_ended(number, finish_ns)
+
+    def _transfer_aborted(self, number: int, sent_bytes: int) -> None:
+        self._driver.transfer_aborted(number, sent_bytes)
+
+    def _on_message(self, arrival: Arrival) -> None:
+        if self._clock is not None:
+            self._driver.received(arrival.sender, arrival.message, arrival.number, arrival.due_ns)
+
+    def _on_probe(self, sender: NodeId, probe: ProbeInfo) -> None:
+        if probe.sequence == OPENING:
+            self._server.echo(sender, probe.sequence, probe.sent_ns, 0)
+            return
+        if self._clock is not None:
+            return  # too late to matter
+        if self._measurement is None:
+            self._measurement = self._make_measurement()
+        self._measurement.probe_arrived(sender, probe.sequence, probe.padding_bytes)
+
+    def _on_echo(self, peer: NodeId, echo: EchoInfo) -> None:
+        if echo.sequence == OPENING:
+            self._unopened.discard(peer)
+
+    def _wire_context(self) -> WireContext:
+        spec = self._spec
+        plan = spec.algorithm.fragments
+        others = frozenset(NodeId(peer) for peer in range(spec.network.num_nodes) if peer != spec.node)
+        return WireContext(
+            plan_id=spec.plan_id,
+            num_params=spec.algorithm.context.num_params,
+            fragment_sizes=() if plan is None else tuple(np.diff(plan.bounds).tolist()),
+            senders=others,
+            kinds=spec.algorithm.kinds,
+            dtype=spec.dtype,
+        )
+
+    def _queue_frames_max(self) -> int:
+        """Frames that one peer may rightly have on their way to here: its bound in flight, in small messages."""
+        spec = self._spec
+        latency_ms = max(
+            (spec.network.pair(peer, spec.node).latency_ms for peer in range(spec.network.num_nodes)), default=0.0
+        )
+        mbps = min(UNLIMITED_MBPS, float(spec.network.up_mbps.max()))
+        in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, spec.message_bytes)
+        return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * spec.network.sender
+
+    # -- figures -----------------------------------------------------------------------------------------------
+
+    def _status(self) -> NodeStatus:
+        driver, count = self._driver, self._driver.counters
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return NodeStatus(
+            node=self._spec.node,
+            phase=self._phase,
+            time_ns=-1 if self._clock is None else self._clock.now_ns(),
+            rounds=count.rounds,
+            local_steps=count.local_steps,
+            training_loss=None if np.isnan(count.train_loss) else count.train_loss,
+            messages_sent=count.sent,
+            messages_received=count.delivered,
+            messages_cancelled=count.cancelled,
+            sent_bytes=count.bytes_sent,
+            received_bytes=count.bytes_received,
+            messages_rejected={reason.value: times for reason, times in self._server.rejected.items()},
+            outbox_messages=driver.queued_messages,
+            in_flight_bytes=driver.window.bytes,
+            in_flight_bytes_max=driver.window.bytes_max,
+            overrun_ns=int(count.overrun_ns * self._spec.emulator_clock.dilation),
+            overruns=count.overruns,
+            cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
+            memory_bytes=usage.ru_maxrss * 1024,
+            unreachable=tuple(sorted(self._client.unreachable)),
+            failure=self._failure,
+        )
+
+    def _figures(self) -> dict[str, Any]:
+        """What is told once, at the end; times are testbed time."""
+        driver, dilation = self._driver, self._spec.emulator_clock.dilation
+        late = self._server.lateness.summary()
+        loop_late = np.array(self._loop_late_ns, dtype=np.int64)
+        return {
+            "counters": {key: None if value != value else value for key, value in asdict(driver.counters).items()},
+            "first_round": self._spec.beginning.rounds,
+            "in_flight_bytes_max": driver.window.bytes_max,
+            "in_flight_bound_bytes": driver.window.bound_bytes,
+            "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
+            "arrivals": late.count,
+            "late_p99_ns": int(late.p99 / dilation),
+            "late_max_ns": int(late.max / dilation),
+            "change_late_max_ns": max(self._changes_late_ns, default=None),
+            "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
+            "rejected": {reason.value: times for reason, times in self._server.rejected.items()},
+        }
+
+    # -- watching ----------------------------------------------------------------------------------------------
+
+    def _set_phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self._control.report()
+
+    def _on_done(self) -> None:
+        self._set_phase(Phase.DONE)
+
+    def _trainer_has_news(self) -> None:
+        if self._clock is not None:
+            self._driver.steps_may_be_done()
+        elif self._warming:
+            self._finish_warm_up()
+
+    async def _watch_orchestrator(self) -> None:
+        await self._control.lost.wait()
+        log.error("the orchestrator is gone")
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _watch_loop(self) -> None:
+        """How late the host lets the loop be."""
+        while True:
+            planned = self._loop.time() + LOOP_CHECK_S
+            await asyncio.sleep(LOOP_CHECK_S)
+            self._loop_late_ns.append(int((self._loop.time() - planned) * NS_PER_S))
+
+    def _emulator_gone(self) -> None:
+        self._raise(TransportError("the link emulator is gone"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._raise(error)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None:
+            log.error("%s", context.get("message"))
+            return
+        self._raise(error)
+
+    def _raise(self, error: BaseException) -> None:
+        """End the node because of an error that came up outside its main task."""
+        log.error("%s", error, exc_info=None if isinstance(error, TestbedError) else error)
+        if not self._ended.done():
+            named = error if isinstance(error, TestbedError) else RunnerError(f"{type(error).__name__}: {error}")
+            self._ended.set_exception(named)
+
+    async def _fail(self, error: TestbedError) -> None:
+        log.error("%s", error)
+        self._phase, self._failure = Phase.FAILED, str(error)
+        with contextlib.suppress(Exception):
+            self._control.report()
+            await asyncio.sleep(0.2)  # a moment for the report to leave
+
+    async def _close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        self._uplink.close()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(2.0):
+                await self._client.close()
+                await self._server.stop(0.2)
+                await self._control.close()
+
+
+def _mbps(shape: LinkShape) -> float:
+    return float("inf") if shape.bandwidth_mbps is None else shape.bandwidth_mbps
+
+
+def _memory_bytes(pid: int) -> int:
+    """Proportional set size: shared pages count in parts. 0 where the kernel does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,381 @@
+"""What a node says to its peers: one stream a peer, opened on demand and re-opened when it breaks.
+
+``send`` never waits: what is in flight is bounded by the caller's :class:`node.transport.window.Window`. Every frame
+handed over ends in exactly one of two ways: a receipt covers it (``on_acknowledged``), or it is lost (``on_lost``):
+
+- its stream broke before a receipt came; it may have arrived all the same;
+- the peer could not be reached, or was found unreachable by an attempt less than the back-off ago;
+- its deadline passed.
+
+So a dead peer holds a part of the window for a bounded time, and traffic to others goes on.
+
+States of a peer: idle -> connecting -> open -> idle (broken) or unreachable (no attempt until the back-off has
+passed; then idle). The next frame for an idle peer starts an attempt.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from node.core.types import NodeId
+from node.transport.envelope import pack
+from node.transport.frames import WIRE_VERSION
+from node.transport.grpc_options import ENVELOPE_BYTES, channel_options
+from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt
+from node.transport.peer_server import METHOD
+
+DEADLINE_S = 60.0
+"""For frames that were given none, seconds."""
+CONNECT_WITHIN_S = 10.0
+"""An attempt that has not been accepted by then has failed."""
+BACKOFF_S_MIN = 0.05
+BACKOFF_S_MAX = 5.0
+"""An attempt waits between half of it and all of it; each failure doubles it."""
+
+_LOG = logging.getLogger(__name__)
+_NO_NUMBER = -1
+"""In the place of a number: a probe."""
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class EchoInfo:
+    """The answer to a probe.
+
+    Attributes:
+        sequence: The probe's number.
+        sent_ns: What the probe said, this node's monotonic clock, nanoseconds.
+        padding_bytes: Size of its padding.
+        received_ns: When the answer was read, same clock.
+    """
+
+    sequence: int
+    sent_ns: int
+    padding_bytes: int
+    received_ns: int
+
+
+@dataclass(slots=True)
+class _Item:
+    """A frame or a probe on its way: waiting, then unacknowledged. A probe ends when it is written."""
+
+    number: int
+    payload: bytes
+    due_ns: int
+    deadline_ns: int
+
+
+class _Link:
+    """One peer.
+
+    State:
+        waiting: Not yet written to a stream, in order.
+        unacknowledged: Written to the stream that is open, and not covered by a receipt, in order. Emptied when the
+            stream ends.
+        settled, rejected: The totals of the last receipt on the stream that is open.
+        wake: Set when there is something to write.
+        task: While connecting or open.
+        call: While open.
+        failures: Attempts since the last one that led to a receipt.
+        retry_ns: No attempt before this reading of the monotonic clock.
+        timer: For the deadline of the oldest item.
+        told: Troubles that have been logged.
+    """
+
+    __slots__ = (
+        "address", "call", "failures", "peer", "rejected", "retry_ns", "settled", "task", "timer", "told",
+        "unacknowledged", "waiting", "wake",
+    )  # fmt: skip
+
+    def __init__(self, peer: NodeId, address: str) -> None:
+        self.peer = peer
+        self.address = address
+        self.waiting: deque[_Item] = deque()
+        self.unacknowledged: deque[_Item] = deque()
+        self.settled = 0
+        self.rejected = 0
+        self.wake = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.call: _Call | None = None
+        self.failures = 0
+        self.retry_ns = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.told: set[str] = set()
+
+    @property
+    def oldest(self) -> _Item | None:
+        """What has been on its way for longest."""
+        queue = self.unacknowledged or self.waiting
+        return queue[0] if queue else None
+
+
+class PeerClient:
+    """Sends to peers.
+
+    Attributes:
+        unreachable: The peers whose last attempt failed. Not to be changed.
+        troubles: Why the last attempt that failed did, for every peer that could not be reached once.
+        frames_sent: Frames written to a stream.
+        frame_bytes_sent: Sum of their lengths.
+        frames_lost: Frames that ended without a receipt.
+        frames_rejected: Frames that their receiver dropped, by its receipts.
+    """
+
+    def __init__(
+        self,
+        node: NodeId,
+        run_id: str,
+        plan_id: int,
+        on_acknowledged: Callable[[NodeId, int, int], None],
+        on_lost: Callable[[NodeId, int, int, str], None],
+        on_echo: Callable[[NodeId, EchoInfo], None],
+        rng: np.random.Generator,
+        window_bytes: int = 0,
+    ) -> None:
+        """Only store; nothing connects before the first ``send``.
+
+        Args:
+            node: This node.
+            run_id: The run's name.
+            plan_id: Of the run; see :func:`node.transport.frames.plan_id`.
+            on_acknowledged: (peer, number, frame_bytes): a receipt covers that many frames, oldest first. Called in
+                the loop, never from within ``send``.
+            on_lost: (peer, number, frame_bytes, reason): likewise, once for each frame that is lost.
+            on_echo: (peer, echo).
+            rng: Draws the jitter of the back-off.
+            window_bytes: The bound on bytes in flight.
+        """
+        self.unreachable: set[NodeId] = set()
+        self.troubles: dict[NodeId, str] = {}
+        self.frames_sent = 0
+        self.frame_bytes_sent = 0
+        self.frames_lost = 0
+        self.frames_rejected = 0
+        self._node = node
+        self._hello = Hello(
+            wire_version=WIRE_VERSION, run_id=run_id, sender=node, plan_id=plan_id, window_bytes=window_bytes
+        )
+        self._on_acknowledged = on_acknowledged
+        self._on_lost = on_lost
+        self._on_echo = on_echo
+        self._rng = rng
+        self._options = channel_options(window_bytes)
+        self._links: dict[NodeId, _Link] = {}
+
+    def set_addresses(self, addresses: Mapping[NodeId, str]) -> None:
+        """Where the peers listen, "host:port". Once, in the running loop, before the first ``send``."""
+        assert not self._links
+        self._links = {peer: _Link(peer, address) for peer, address in addresses.items()}
+
+    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int = 0, deadline_ns: int = 0) -> None:
+        """Hand a frame over. Never waits.
+
+        Args:
+            peer: To whom; its address must be known.
+            frame: From :func:`node.transport.frames.encode`. Not copied before it is written.
+            number: This node's running number of the message, >= 0, not in flight already.
+            due_ns: When its last byte arrives, the host's monotonic clock, nanoseconds; 0: at once.
+            deadline_ns: Same clock: without a receipt by then it is lost, and its stream with it, because a stream
+                that does not move is broken. 0: :data:`DEADLINE_S` from now.
+        """
+        deadline_ns = deadline_ns or time.monotonic_ns() + int(DEADLINE_S * 1e9)
+        self._push(self._links[peer], _Item(number, frame, due_ns, deadline_ns))
+
+    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int = 0) -> None:
+        """Send a probe. It is lost without a word where a frame would be lost.
+
+        Args:
+            peer: To whom.
+            sequence: Comes back in the echo.
+            sent_ns: Comes back in the echo: this host's monotonic clock when the probe was handed to the link.
+            padding_bytes: Ballast; at most the longest frame.
+            due_ns: As for :meth:`send`.
+        """
+        probe = Probe(sequence=sequence, sent_ns=sent_ns, padding=bytes(padding_bytes))
+        envelope = Envelope(probe=probe, due_ns=[due_ns]).SerializeToString()
+        deadline_ns = time.monotonic_ns() + int(DEADLINE_S * 1e9)
+        self._push(self._links[peer], _Item(_NO_NUMBER, envelope, due_ns, deadline_ns))
+
+    async def close(self) -> None:
+        """End all streams. What no receipt covers is dropped without a word."""
+        links, self._links = self._links, {}
+        tasks = [link.task for link in links.values() if link.task is not None]
+        for link in links.values():
+            if link.timer is not None:
+                link.timer.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _push(self, link: _Link, item: _Item) -> None:
+        if link.task is None:
+            if time.monotonic_ns() < link.retry_ns:
+                asyncio.get_running_loop().call_soon(self._lose, link, item, "unreachable")
+                return
+            link.task = asyncio.create_task(self._run(link))
+        link.waiting.append(item)
+        link.wake.set()
+        if link.timer is None:
+            self._watch(link)
+
+    async def _run(self, link: _Link) -> None:
+        """Keep a stream open while there is something to send; end when the peer cannot be reached."""
+        try:
+            while True:
+                trouble = await self._stream(link)
+                link.failures += 1
+                self._lose_all(link, link.unacknowledged, trouble)
+                if link.peer in self.unreachable:
+                    self._back_off(link, trouble)
+                    self._lose_all(link, link.waiting, trouble)
+                    return
+                _LOG.info("node %d: stream to node %d ended: %s", self._node, link.peer, trouble)
+                if not link.waiting:
+                    return
+                if link.failures > 1:  # an open stream that never brought a receipt: do not spin
+                    await asyncio.sleep(self._pause_s(link))
+        finally:
+            link.task = None
+
+    async def _stream(self, link: _Link) -> str:
+        """Open a stream and serve it until it ends.
+
+        Returns:
+            Why it ended. The peer is in ``unreachable`` if it was never accepted.
+        """
+        channel = grpc.aio.insecure_channel(link.address, self._options)
+        writer: asyncio.Task[None] | None = None
+        try:
+            call: _Call = channel.stream_stream(METHOD)()
+            try:
+                async with asyncio.timeout(CONNECT_WITHIN_S):
+                    with suppress(asyncio.InvalidStateError):  # it has failed already; reading says why
+                        await call.write(Envelope(hello=self._hello).SerializeToString())
+                    first = await call.read()
+            except TimeoutError:
+                self.unreachable.add(link.peer)
+                return f"no answer: {CONNECT_WITHIN_S:g} s passed"
+            if not isinstance(first, bytes):  # grpc.aio.EOF
+                self.unreachable.add(link.peer)
+                return "ended by the peer"
+            self.unreachable.discard(link.peer)
+            link.call, link.settled, link.rejected = call, 0, 0
+            writer = asyncio.create_task(self._write(link, call))
+            return await self._read(link, call)
+        except grpc.aio.AioRpcError as error:
+            if link.call is None:
+                self.unreachable.add(link.peer)
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+                return f"refused: {error.details()}"
+            return f"{error.code().name.lower()}: {error.details()}"
+        finally:
+            link.call = None
+            if writer is not None:
+                writer.cancel()
+            await channel.close()
+
+    async def _write(self, link: _Link, call: _Call) -> None:
+        """Write what waits. A failure shows in the reader, which learns the status."""
+        waiting = link.waiting
+        try:
+            while True:
+                while waiting:
+                    if waiting[0].number == _NO_NUMBER:
+                        await call.write(waiting.popleft().payload)
+                    else:
+                        await call.write(pack(self._next_frames(link)))
+                link.wake.clear()
+                await link.wake.wait()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return
+
+    def _next_frames(self, link: _Link) -> Iterator[tuple[bytes, int, int]]:
+        """What one envelope takes of the frames that wait: at least one, and together little more than that."""
+        waiting, room = link.waiting, ENVELOPE_BYTES
+        while waiting and room > 0 and waiting[0].number != _NO_NUMBER:
+            item = waiting.popleft()
+            link.unacknowledged.append(item)
+            frame_bytes = len(item.payload)
+            room -= frame_bytes
+            self.frames_sent += 1
+            self.frame_bytes_sent += frame_bytes
+            yield item.payload, item.number, item.due_ns
+
+    async def _read(self, link: _Link, call: _Call) -> str:
+        """Take receipts until the stream ends, and say why it ended."""
+        while True:
+            try:
+                data = await call.read()
+            except asyncio.CancelledError:
+                if link.call is not None:
+                    raise
+                return "deadline passed"
+            if not isinstance(data, bytes):  # grpc.aio.EOF
+                return "ended by the peer"
+            try:
+                receipt = Receipt.FromString(data)
+            except DecodeError:
+                return "a receipt that cannot be read"
+            self._settle(link, receipt)
+
+    def _settle(self, link: _Link, receipt: Receipt) -> None:
+        link.failures = 0
+        self.frames_rejected += receipt.frames_rejected - link.rejected
+        link.rejected = receipt.frames_rejected
+        while link.settled < receipt.frames and link.unacknowledged:
+            link.settled += 1
+            item = link.unacknowledged.popleft()
+            self._on_acknowledged(link.peer, item.number, len(item.payload))
+        if receipt.HasField("echo"):
+            echo = receipt.echo
+            self._on_echo(link.peer, EchoInfo(echo.sequence, echo.sent_ns, echo.padding_bytes, time.monotonic_ns()))
+
+    def _watch(self, link: _Link) -> None:
+        """Act on the oldest item's deadline, and come back for the next."""
+        link.timer = None
+        now_ns = time.monotonic_ns()
+        while (oldest := link.oldest) is not None and oldest.deadline_ns <= now_ns:
+            if link.unacknowledged:
+                call, link.call = link.call, None
+                if call is not None:
+                    call.cancel()
+                self._lose_all(link, link.unacknowledged, "deadline passed")
+            else:
+                self._lose(link, link.waiting.popleft(), "deadline passed")
+        if oldest is not None:
+            link.timer = asyncio.get_running_loop().call_at(oldest.deadline_ns / 1e9, self._watch, link)
+
+    def _lose_all(self, link: _Link, queue: deque[_Item], reason: str) -> None:
+        while queue:
+            self._lose(link, queue.popleft(), reason)
+
+    def _lose(self, link: _Link, item: _Item, reason: str) -> None:
+        if item.number == _NO_NUMBER:
+            return
+        self.frames_lost += 1
+        self._on_lost(link.peer, item.number, len(item.payload), reason)
+
+    def _back_off(self, link: _Link, trouble: str) -> None:
+        """Let no attempt be made for a while; say why, once for each kind of trouble."""
+        if trouble.startswith("refused"):
+            link.failures = 32  # what it refuses now it will refuse again
+        link.retry_ns = time.monotonic_ns() + int(self._pause_s(link) * 1e9)
+        self.troubles[link.peer] = trouble
+        kind = trouble.partition(":")[0]
+        if kind not in link.told:
+            link.told.add(kind)
+            _LOG.warning("node %d: node %d at %s: %s", self._node, link.peer, link.address, trouble)
+
+    def _pause_s(self, link: _Link) -> float:
+        longest = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2.0 ** min(link.failures - 1, 32))
+        return longest * float(self._rng.uniform(0.5, 1.0))

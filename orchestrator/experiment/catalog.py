@@ -1,0 +1,39 @@
+"""What an experiment file can name, read from the declarations themselves."""
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from node.algorithms.registry import ALGORITHMS
+from node.learning.config import DatasetConfig, ModelConfig, PartitionConfig
+from orchestrator.experiment.config import ExperimentConfig
+from orchestrator.experiment.networks.config import PresetConfig, SenderConfig
+from orchestrator.experiment.topologies import TopologyConfig
+
+RUNTIMES = {
+    "simulation": "training is real; time and links are virtual",
+    "processes": "a process a node, gRPC streams, wall-clock time; links shaped in user space",
+}
+
+
+def catalog() -> dict[str, dict[str, str]]:
+    """Group -> kind -> what it is, in one line."""
+    return {
+        "algorithm.kind": {kind: entry.summary for kind, entry in ALGORITHMS.items()},
+        "topology.kind": _kinds(TopologyConfig),
+        "learning.dataset.kind": _kinds(DatasetConfig),
+        "learning.model.kind": _kinds(ModelConfig),
+        "learning.partition.kind": _kinds(PartitionConfig),
+        "network.preset.kind": _kinds(PresetConfig),
+        "network.sender.kind": _kinds(SenderConfig),
+        "runtime": {name: RUNTIMES[name] for name in get_args(ExperimentConfig.model_fields["runtime"].annotation)},
+    }
+
+
+def _kinds(union: Any) -> dict[str, str]:
+    """The members of a tagged union: kind -> first paragraph of the docstring."""
+    members: list[type[BaseModel]] = list(get_args(get_args(union)[0]))
+    return {
+        get_args(member.model_fields["kind"].annotation)[0]: " ".join((member.__doc__ or "").split("\n\n")[0].split())
+        for member in members
+    }

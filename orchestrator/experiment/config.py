@@ -1,0 +1,453 @@
+"""The experiment file: what a researcher writes, declared once.
+
+YAML is its text form. Every key has a type, its unit in its name, a bound and a sentence. Reading a file ends
+either in an :class:`ExperimentConfig` or in a :class:`ConfigError` of one line that names the file, the key, the
+value and the bound.
+"""
+
+import difflib
+import reprlib
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
+from pydantic_core import ErrorDetails
+
+from node.algorithms.config import AlgorithmConfig
+from node.algorithms.registry import ALGORITHMS
+from node.config_base import ConfigModel
+from node.core.errors import ConfigError
+from node.learning.config import LearningConfig
+from node.transport.frames import WireDtype
+from orchestrator.experiment.networks.config import NetworkConfig
+from orchestrator.experiment.topologies import FullTopology, TopologyConfig
+
+TIME_S_MAX: Final = 1e9
+"""Thirty years: times in nanoseconds stay within 64 bits."""
+
+
+class AlgorithmSectionBase(ConfigModel):
+    """Which algorithm runs, and the parameters of each.
+
+    Every algorithm has a section of its own name, so that changing ``kind`` turns an experiment into its
+    baseline. Sections of algorithms that are not chosen are checked all the same.
+    """
+
+    kind: str = Field("divshare", description="which algorithm runs")
+    local_steps: int = Field(16, ge=1, le=1_000_000, description="H: local steps in a round")
+
+    @model_validator(mode="after")
+    def _known(self) -> "AlgorithmSectionBase":
+        if self.kind not in ALGORITHMS:
+            raise ValueError(f"kind={self.kind}: must be one of {', '.join(ALGORITHMS)}")
+        return self
+
+    @property
+    def selected(self) -> AlgorithmConfig:
+        """The parameters of the algorithm that runs."""
+        chosen = getattr(self, self.kind)
+        assert isinstance(chosen, AlgorithmConfig)
+        return chosen
+
+
+if TYPE_CHECKING:
+    AlgorithmSection = AlgorithmSectionBase
+else:
+    AlgorithmSection = create_model(
+        "AlgorithmSection",
+        __base__=AlgorithmSectionBase,
+        **{kind: (e.config, Field(default_factory=e.config)) for kind, e in ALGORITHMS.items()},
+    )
+
+
+class ComputeStragglers(ConfigModel):
+    """Nodes that compute slowly."""
+
+    count: int = Field(0, ge=0, description="how many nodes are slow")
+    factor: float = Field(1.0, ge=1, le=1e6, description="how many times longer their steps take")
+    placement: Literal["random", "lowest_ids", "same_as_network"] = Field(
+        "random", description="which nodes are slow; same_as_network takes the network's stragglers"
+    )
+
+    @model_validator(mode="after")
+    def _count_fits(self) -> "ComputeStragglers":
+        if self.placement == "same_as_network" and self.count:
+            raise ValueError(f"count={self.count}: must be 0 with placement=same_as_network, which sets it")
+        if self.factor == 1 and (self.count or self.placement == "same_as_network"):
+            raise ValueError(f"factor={self.factor}: must be above 1 where nodes are to be slow")
+        return self
+
+
+class ComputeConfig(ConfigModel):
+    """How long local steps take, in testbed time."""
+
+    step_time_ms: float = Field(
+        20.0, ge=1e-6, le=1e3 * TIME_S_MAX, description="one local step on a nominal node; at least 1 ns"
+    )
+    jitter_percent: float = Field(0.0, ge=0, le=100, description="standard deviation of a round's duration")
+    stragglers: ComputeStragglers = ComputeStragglers()
+    slowdown: dict[int, float] = Field(default_factory=dict, description="factor >= 1 of single nodes, by id")
+
+
+class EvaluationConfig(ConfigModel):
+    """When and on what the nodes' models are tested. Evaluation takes no testbed time."""
+
+    interval_s: float = Field(2.0, ge=1e-3, le=TIME_S_MAX, description="testbed time between evaluations")
+    max_samples: int | None = Field(None, ge=1, description="test samples used; all when absent")
+    model: Literal["after_aggregation", "after_training"] = Field(
+        "after_aggregation", description="which of a node's models is tested"
+    )
+    live: bool = Field(
+        False,
+        description="real runtimes: test at low priority during the run, not only after it; simulation always does",
+    )
+
+
+class StopConfig(ConfigModel):
+    """When the run ends: whichever comes first."""
+
+    time_s: float | None = Field(None, ge=1e-9, le=TIME_S_MAX, description="testbed time")
+    rounds: int | None = Field(None, ge=1, description="rounds of each node")
+
+    @model_validator(mode="after")
+    def _something(self) -> "StopConfig":
+        if self.time_s is None and self.rounds is None:
+            raise ValueError("must give time_s, rounds or both")
+        return self
+
+
+class WireConfig(ConfigModel):
+    """How values travel between nodes."""
+
+    dtype: WireDtype = Field(
+        WireDtype.FLOAT32,
+        description="float32 is exact; float16 and bfloat16 halve the bytes and round, processes only",
+    )
+
+
+class ProcessesConfig(ConfigModel):
+    """What only the runtime with real processes on one machine reads."""
+
+    base_port: int | None = Field(
+        None, ge=1024, le=65_535, description="node i listens on base_port + i of 127.0.0.1; free ports when absent"
+    )
+    start_timeout_s: float = Field(
+        60.0, gt=0, le=86_400, description="real time that nodes may take to get ready, beyond what their number costs"
+    )
+    on_node_death: Literal["auto", "continue", "fail"] = Field(
+        "auto", description="auto: go on without it, unless the algorithm waits for every message"
+    )
+
+
+class FidelityConfig(ConfigModel):
+    """What becomes of a run that its host could not keep up with. Real runtimes only."""
+
+    allow_unfaithful: bool = Field(False, description="end with code 0 all the same; the stamp stays on the results")
+
+
+class OutputConfig(ConfigModel):
+    """What is written beside the curve."""
+
+    messages: bool = Field(True, description="keep the life of every message (messages.parquet)")
+    targets: tuple[float, ...] | None = Field(
+        None, description="targets for time-to-accuracy (or RMSE); automatic when absent"
+    )
+    checkpoint_every_s: float | None = Field(
+        300.0, ge=0.1, le=1e9, description="real time between checkpoints of a simulation; null: only when interrupted"
+    )
+
+
+class ExperimentConfig(ConfigModel):
+    """One experiment."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="part of the run's folder")
+    seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in the run")
+    runtime: Literal["simulation", "processes"] = Field("simulation", description="where the nodes run")
+    time_dilation: float | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="real seconds a testbed second; chosen by measurement when absent. Real runtimes only",
+    )
+    nodes: int = Field(ge=1, le=10_000, description="number of nodes")
+    algorithm: AlgorithmSection = AlgorithmSection()
+    topology: TopologyConfig = FullTopology()
+    learning: LearningConfig
+    compute: ComputeConfig = ComputeConfig()
+    network: NetworkConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig
+    output: OutputConfig = OutputConfig()
+    wire: WireConfig = WireConfig()
+    processes: ProcessesConfig = ProcessesConfig()
+    fidelity: FidelityConfig = FidelityConfig()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
+                key = key_node.value
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key given twice: {key}", key_node.start_mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read an experiment file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``a.b=c`` items; the values are YAML.
+
+    Raises:
+        ConfigError: The file or an override is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}") from None
+    content = _parse_yaml(text, place=str(path))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold keys and values, holds {type(content).__name__}")
+    for override in overrides:
+        _apply_override(content, override)
+    return parse_experiment(content, place=str(path))
+
+
+def parse_experiment(content: Mapping[str, Any], place: str) -> ExperimentConfig:
+    """Check a mapping against the declared experiment; ``place`` begins the error message."""
+    for key, flag in _flags_for_numbers(content, ExperimentConfig, ()):
+        raise ConfigError(f"{place}: {_path(key)}={_shown(flag)}: must be a number, not true or false")
+    try:
+        return ExperimentConfig.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=True)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(f"{place}: {_describe(problems[0])}{more}") from None
+
+
+def _parse_yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{place}: {_yaml_problem(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{place}: is nested too deeply") from None
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        # What PyYAML's constructors let through: a 13th month, a number of 5,000 digits, !!bool maybe.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{place}: holds a value that cannot be read: {reason}") from None
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return f"is not YAML: {str(error).splitlines()[0]}"
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    path = key.strip().split(".")
+    if not separator or not all(path):
+        raise ConfigError(f"--set {override}: must look like key.key=value")
+    value = _parse_yaml(text, place=f"--set {override}")
+    place = content
+    for name in path[:-1]:
+        known = _spelling(place, name)
+        inner = place.get(known)
+        if inner is None:
+            inner = place[known] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {name} is {_shown(inner)} and has no keys")
+        place = inner
+    place[_spelling(place, path[-1])] = value
+
+
+def _spelling(place: Mapping[Any, Any], name: str) -> Any:
+    """The key as the file has it: YAML reads the node number 3 in ``slowdown`` as a number, not as text."""
+    return next((key for key in place if str(key) == name), name)
+
+
+_BOUNDS: Final = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be one of {expected}",
+    "enum": "must be one of {expected}",
+    "tuple_type": "must be a list",
+    "dict_type": "must hold keys and values",
+    "model_type": "must hold keys and values",
+    "model_attributes_type": "must hold keys and values",
+    "too_long": "must have at most {max_length} entries",
+}
+"""What pydantic's kinds of errors mean, in words that name the bound."""
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """One pydantic error as ``key=value: bound``."""
+    key = _path(_without_union_tags(problem["loc"]))
+    value, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return f"{key}: unknown key{_nearest(problem['loc'])}"
+        case "missing":
+            return f"{key}: missing"
+        case "union_tag_not_found":
+            return f"{key}.kind: missing: must be one of {', '.join(_kinds(problem['loc']))}"
+        case "union_tag_invalid":
+            tag = value.get("kind") if isinstance(value, dict) else value
+            return f"{key}.kind={_shown(tag)}: must be one of {', '.join(_kinds(problem['loc']))}"
+        case "value_error":
+            message = str(context.get("error", problem["msg"]))
+            return f"{key}.{message}" if "=" in message.split(":")[0] and key else f"{key}: {message}"
+    if isinstance(value, float) and not isfinite(value):
+        return f"{key}={value}: must be a finite number"
+    if kind in _BOUNDS:
+        bound = _BOUNDS[kind].format(**{name: _number(item) for name, item in context.items()}).replace("'", "")
+    else:
+        bound = problem["msg"].replace("Input should", "must").replace("String should", "must")
+    hint = ""
+    if isinstance(value, str) and kind in ("float_parsing", "int_parsing") and value[:1].isdigit():
+        hint = ", without its unit, which is in the key"
+    return f"{key}={_shown(value)}: {bound}{hint}"
+
+
+def _shown(value: object) -> str:
+    """A value in at most one short line, however large it is."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    plain = isinstance(value, str) and value.isidentifier() and len(value) <= 60
+    return str(value) if plain else _SHORT.repr(value)
+
+
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+def _number(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _path(parts: Iterable[str | int]) -> str:
+    """Keys joined as in ``--set``, with places in a list as [0]; line breaks inside a key are shown as such."""
+    text = ""
+    for part in parts:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part != "[key]":  # pydantic's mark of a mapping's key that is wrong itself
+            name = part if part.isprintable() else repr(part)
+            text += f".{name}" if text else name
+    return text
+
+
+def _flags_for_numbers(
+    value: object, annotation: Any, key: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Where a mapping says true or false for a number, which pydantic takes for 1 or 0."""
+    if isinstance(value, bool):
+        kinds = set(_leaves(annotation))
+        if kinds & {int, float} and bool not in kinds:
+            yield key, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flags_for_numbers(item, annotation, (*key, index))
+    elif isinstance(value, dict):
+        fields = _fields(_union_member(annotation, value.get("kind", "")) or annotation)
+        for name, item in value.items():
+            declared = annotation if fields is None else fields.get(name)
+            yield from _flags_for_numbers(item, declared, (*key, str(name)))
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    arguments = getattr(annotation, "__args__", ())
+    if not arguments:
+        yield annotation
+    for argument in arguments:
+        yield from _leaves(argument)
+
+
+def _without_union_tags(location: Iterable[str | int]) -> list[str | int]:
+    """pydantic puts the chosen kind of a tagged union into the path of an error; the file has no such key."""
+    parts: list[str | int] = []
+    model: Any = ExperimentConfig
+    for part in location:
+        fields = _fields(model)
+        if fields is None:
+            is_key = getattr(model, "__origin__", None) is dict  # of a mapping by node number, not a place in a list
+            parts.append(str(part) if is_key else part)
+            continue
+        if part in fields:
+            model = fields[part]
+            parts.append(part)
+        elif (chosen := _union_member(model, part)) is not None:
+            model = chosen
+        else:
+            parts.append(part)
+            model = None
+    return parts
+
+
+def _members(annotation: Any) -> list[Any]:
+    """All models inside an annotation such as ``Annotated[A | B, ...]`` or ``tuple[A, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found = []
+    for argument in getattr(annotation, "__args__", ()):
+        found += _members(argument)
+    return found
+
+
+def _fields(model: Any) -> dict[str | int, Any] | None:
+    members = _members(model)
+    if not members:
+        return None
+    return {name: field.annotation for member in members for name, field in member.model_fields.items()}
+
+
+def _union_member(model: Any, tag: str | int) -> Any:
+    for member in _members(model):
+        kind = member.model_fields.get("kind")
+        if kind is not None and tag in getattr(kind.annotation, "__args__", ()):
+            return member
+    return None
+
+
+def _annotation(location: Iterable[str | int]) -> Any:
+    """What is declared at a place."""
+    model: Any = ExperimentConfig
+    for part in location:
+        fields = _fields(model) or {}
+        model = fields.get(part, _union_member(model, part) or model)
+    return model
+
+
+def _kinds(location: Iterable[str | int]) -> list[str]:
+    return [member.model_fields["kind"].default for member in _members(_annotation(location))]
+
+
+def _nearest(location: Sequence[str | int]) -> str:
+    model = _annotation(location[:-1])
+    known = [str(name) for name in (_fields(model) or {})]
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"

@@ -1,0 +1,186 @@
+"""The ``network`` section of the experiment file."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from node.config_base import ConfigModel
+
+MBPS_MIN: Final = 1e-6
+"""One bit a second: with less, a message would take longer than a clock of 64 bits can tell."""
+MBPS_MAX: Final = 1e9
+MS_MAX: Final = 1e9
+"""Eleven days, one way."""
+
+
+class UniformPreset(ConfigModel):
+    """All nodes have the same access link."""
+
+    kind: Literal["uniform"] = "uniform"
+    bandwidth_mbps: float | None = Field(
+        default=60.0,
+        ge=MBPS_MIN,
+        le=MBPS_MAX,
+        description="up and down, 10^6 bits a second; null is unlimited",
+    )
+    up_mbps: float | None = Field(default=None, ge=MBPS_MIN, le=MBPS_MAX, description="up, where it differs")
+    down_mbps: float | None = Field(default=None, ge=MBPS_MIN, le=MBPS_MAX, description="down, where it differs")
+    latency_ms: float = Field(default=1.0, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
+    loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
+
+
+class StragglersPreset(ConfigModel):
+    """Like uniform, with some access links slower.
+
+    A straggler has round(Normal(bandwidth_mbps / factor, jitter_mbps)) Mbit/s in both directions, at least
+    1 and at most bandwidth_mbps; with jitter_mbps 0 exactly bandwidth_mbps / factor.
+    """
+
+    kind: Literal["stragglers"] = "stragglers"
+    bandwidth_mbps: float = Field(default=60.0, ge=MBPS_MIN, le=MBPS_MAX, description="of the other nodes, up and down")
+    count: int = Field(ge=0, description="how many nodes are slow")
+    factor: float = Field(default=5.0, ge=1, le=1e6, description="how many times slower")
+    jitter_mbps: float = Field(default=1.0, ge=0, le=MBPS_MAX, description="spread of the stragglers' bandwidths")
+    placement: Literal["random", "lowest_ids"] = Field(
+        default="random",
+        description="which nodes are slow; lowest_ids is DivShare's public file, which ties them to the first data",
+    )
+    latency_ms: float = Field(default=1.0, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
+    loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
+
+    @model_validator(mode="after")
+    def _bandwidth_can_be_rounded(self) -> "StragglersPreset":
+        if self.count and self.jitter_mbps and self.bandwidth_mbps / self.factor < 1:
+            raise ValueError(
+                f"jitter_mbps={self.jitter_mbps}: must be 0 where bandwidth_mbps / factor is below 1 Mbit/s"
+            )
+        return self
+
+
+class RegionsPreset(ConfigModel):
+    """Nodes in regions, with a bandwidth per pair of regions."""
+
+    kind: Literal["regions"] = "regions"
+    file: str | None = Field(default=None, min_length=1, description="JSON file of regions; without it ten AWS regions")
+    latency: Literal["constant", "rtt"] = Field(
+        default="constant",
+        description="constant is what DivShare's public file does; rtt takes half of the file's rtt_ms,"
+        " which is unverified for the built-in regions",
+    )
+    latency_ms: float = Field(
+        default=1.0, ge=0, le=MS_MAX, description="one way between regions, with latency: constant"
+    )
+    intra_region_mbps: float | None = Field(
+        default=1000.0, ge=MBPS_MIN, le=MBPS_MAX, description="between nodes of a region; null is unlimited"
+    )
+    intra_region_latency_ms: float = Field(default=0.5, ge=0, le=MS_MAX, description="one way within a region")
+    access_mbps: float | None = Field(
+        default=None, ge=MBPS_MIN, le=MBPS_MAX, description="further limit of each node, up and down"
+    )
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
+    loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
+
+    @model_validator(mode="after")
+    def _latency_has_one_source(self) -> "RegionsPreset":
+        if self.latency == "rtt" and self.latency_ms != type(self).model_fields["latency_ms"].default:
+            raise ValueError(f"latency_ms={self.latency_ms}: must be left out with latency: rtt")
+        return self
+
+
+PresetConfig = Annotated[UniformPreset | StragglersPreset | RegionsPreset, Field(discriminator="kind")]
+
+
+class SerialSender(ConfigModel):
+    """A node sends one message after the other, each with its whole uplink."""
+
+    kind: Literal["serial"] = "serial"
+
+
+class ParallelSender(ConfigModel):
+    """A node sends several messages at once, which share its uplink."""
+
+    kind: Literal["parallel"] = "parallel"
+    transfers: int = Field(ge=2, description="messages under way at once")
+
+
+SenderConfig = Annotated[SerialSender | ParallelSender, Field(discriminator="kind")]
+
+
+class OverrideConfig(ConfigModel):
+    """One direction of one pair that differs from the preset; what is left out stays."""
+
+    source: int = Field(ge=0, description="the sending node")
+    destination: int = Field(ge=0, description="the receiving node")
+    bandwidth_mbps: float | None = Field(
+        default=None, ge=MBPS_MIN, le=MBPS_MAX, description="limit of the pair, besides the access links"
+    )
+    latency_ms: float | None = Field(default=None, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float | None = Field(default=None, ge=0, le=MS_MAX, description="standard deviation of the latency")
+    loss_percent: float | None = Field(default=None, ge=0, lt=100, description="share of packets lost")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "OverrideConfig":
+        if self.source == self.destination:
+            raise ValueError(f"destination={self.destination}: must differ from source")
+        if not self.model_fields_set - {"source", "destination"}:
+            raise ValueError("override: must set one of bandwidth_mbps, latency_ms, jitter_ms, loss_percent")
+        return self
+
+
+class TraceConfig(ConfigModel):
+    """A bandwidth that changes over time, read from a CSV file with the columns time_s,bandwidth_mbps.
+
+    Each row holds until the next one's time. Before the first row the preset holds. After the last one its
+    bandwidth stays, or with ``repeat`` the file starts again at that moment, so that the last row's time
+    is the period and its bandwidth does not count.
+    """
+
+    node: int | None = Field(default=None, ge=0, description="the node whose access link changes")
+    pair: tuple[int, int] | None = Field(default=None, description="or [source, destination], whose own limit changes")
+    file: str = Field(min_length=1, description="path, relative to the experiment file")
+    direction: Literal["up", "down", "both"] = Field(default="both", description="which side of the node's access link")
+    repeat: bool = Field(default=False, description="start again after the last row")
+    repeat_until_s: float = Field(default=3600.0, gt=0, le=1e9, description="no repetition begins after this time")
+
+    @model_validator(mode="after")
+    def _names_one_place(self) -> "TraceConfig":
+        if (self.node is None) == (self.pair is None):
+            raise ValueError(f"node={self.node}, pair={self.pair}: must give exactly one of them")
+        if self.pair is not None:
+            if min(self.pair) < 0 or self.pair[0] == self.pair[1]:
+                raise ValueError(f"pair={list(self.pair)}: must be two different nodes, >= 0")
+            if self.direction != "both":
+                raise ValueError(f"direction={self.direction}: must be left out with pair, which has its own")
+        return self
+
+
+class NetworkConfig(ConfigModel):
+    """The network between the nodes."""
+
+    model: Literal["access", "pairwise"] = Field(
+        default="access",
+        description="access: a node's transfers share its up and down link; pairwise: each pair has its own link",
+    )
+    preset: PresetConfig = Field(default_factory=UniformPreset)
+    sender: SenderConfig = Field(default_factory=SerialSender)
+    transport: Literal["reliable", "datagram"] = Field(
+        default="reliable",
+        description="lost packets are sent again (without congestion control), or lose the message",
+    )
+    message_header_bytes: int = Field(default=64, ge=0, le=2**20, description="added to every message's payload")
+    overrides: tuple[OverrideConfig, ...] = Field(default=(), description="pairs that differ from the preset")
+    traces: tuple[TraceConfig, ...] = Field(default=(), description="bandwidths that change over time")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "NetworkConfig":
+        if isinstance(self.preset, RegionsPreset) and self.model == "access":
+            raise ValueError("model=access: must be pairwise with preset.kind=regions, whose links are pairs")
+        seen: set[tuple[int, int]] = set()
+        for override in self.overrides:
+            pair = (override.source, override.destination)
+            if pair in seen:
+                raise ValueError(f"overrides: pair {list(pair)} must be given only once")
+            seen.add(pair)
+        return self

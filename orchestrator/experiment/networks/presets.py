@@ -1,0 +1,325 @@
+"""From the ``network`` section to a :class:`~node.core.links.NetworkPlan`; pure but for reading named
+files."""
+
+import csv
+import json
+from dataclasses import dataclass
+from importlib import resources
+from io import StringIO
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from node.core.errors import ConfigError
+from node.core.links import CapacityChange, NetworkPlan
+from node.core.rng import stream
+from node.core.units import ms_to_ns, s_to_ns
+from orchestrator.experiment.networks.config import (
+    NetworkConfig,
+    OverrideConfig,
+    ParallelSender,
+    RegionsPreset,
+    StragglersPreset,
+    TraceConfig,
+    UniformPreset,
+)
+
+MAX_CHANGES = 1_000_000
+"""Changes of capacity in one plan: beyond this a trace repeats too long for its step."""
+
+FloatMatrix = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making, in the units of the file. A matrix where pairs differ, else one number."""
+
+    up_mbps: npt.NDArray[np.float64]
+    down_mbps: npt.NDArray[np.float64]
+    pair_mbps: FloatMatrix | None
+    latency_ms: float | FloatMatrix
+    jitter_ms: float | FloatMatrix
+    loss: float | FloatMatrix
+    stragglers: frozenset[int] = frozenset()
+
+
+def build_network(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Path) -> NetworkPlan:
+    """The network that a configuration asks for.
+
+    With ``model: pairwise`` the uniform and stragglers presets give each pair (s, d) its own link of the
+    lesser of up[s] and down[d], and leave the access links unlimited.
+
+    Args:
+        config: The ``network`` section.
+        num_nodes: How many nodes there are.
+        seed: The experiment's seed; straggler places and bandwidths depend on nothing else.
+        base_dir: Where relative paths begin.
+
+    Raises:
+        ConfigError: A node number, a count or a file is wrong; one line with the place.
+    """
+    try:
+        draft = _preset(config, num_nodes, seed, base_dir)
+        for index, override in enumerate(config.overrides):
+            _apply(draft, override, num_nodes, f"overrides[{index}]")
+        changes = _changes(config.traces, num_nodes, base_dir)
+    except ConfigError as error:
+        raise ConfigError(f"network.{error}") from None
+    for array in (draft.up_mbps, draft.down_mbps, draft.pair_mbps, draft.loss):
+        if isinstance(array, np.ndarray):
+            array.flags.writeable = False
+    return NetworkPlan(
+        model=config.model,
+        up_mbps=draft.up_mbps,
+        down_mbps=draft.down_mbps,
+        pair_mbps=draft.pair_mbps,
+        latency_ns=_nanoseconds(draft.latency_ms),
+        jitter_ns=_nanoseconds(draft.jitter_ms),
+        loss=draft.loss,
+        sender=config.sender.transfers if isinstance(config.sender, ParallelSender) else 1,
+        transport=config.transport,
+        header_bytes=config.message_header_bytes,
+        changes=changes,
+        stragglers=draft.stragglers,
+    )
+
+
+def _preset(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Path) -> _Draft:
+    preset = config.preset
+    match preset:
+        case UniformPreset():
+            draft = _uniform(preset, num_nodes)
+        case StragglersPreset():
+            draft = _stragglers(preset, num_nodes, seed)
+        case RegionsPreset():
+            return _regions(preset, num_nodes, base_dir)
+        case _:
+            assert_never(preset)
+    if config.model == "pairwise":
+        draft.pair_mbps = np.minimum(draft.up_mbps[:, None], draft.down_mbps[None, :])
+        np.fill_diagonal(draft.pair_mbps, inf)
+        draft.up_mbps = np.full(num_nodes, inf)
+        draft.down_mbps = np.full(num_nodes, inf)
+    return draft
+
+
+def _uniform(preset: UniformPreset, num_nodes: int) -> _Draft:
+    both = inf if preset.bandwidth_mbps is None else preset.bandwidth_mbps
+    return _Draft(
+        up_mbps=np.full(num_nodes, both if preset.up_mbps is None else preset.up_mbps),
+        down_mbps=np.full(num_nodes, both if preset.down_mbps is None else preset.down_mbps),
+        pair_mbps=None,
+        latency_ms=preset.latency_ms,
+        jitter_ms=preset.jitter_ms,
+        loss=preset.loss_percent / 100.0,
+    )
+
+
+def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> _Draft:
+    """DivShare's public 60-node file: 60 Mbit/s, stragglers at round(Normal(60 / factor, 1))."""
+    if preset.count > num_nodes:
+        raise ConfigError(f"preset.count={preset.count}: must be at most the number of nodes, {num_nodes}")
+    match preset.placement:
+        case "lowest_ids":
+            slow = np.arange(preset.count)
+        case "random":
+            # The first of one permutation, so that a larger count keeps the stragglers of a smaller one.
+            slow = stream(seed, "network.stragglers").permutation(num_nodes)[: preset.count]
+    mean = preset.bandwidth_mbps / preset.factor
+    bandwidths = np.full(preset.count, mean)
+    if preset.jitter_mbps:
+        noise = stream(seed, "network.straggler_bandwidth").standard_normal(preset.count)
+        bandwidths = np.maximum(np.rint(mean + preset.jitter_mbps * noise), 1.0)
+    up = np.full(num_nodes, preset.bandwidth_mbps)
+    up[slow] = np.minimum(bandwidths, preset.bandwidth_mbps)
+    return _Draft(
+        up_mbps=up,
+        down_mbps=up.copy(),
+        pair_mbps=None,
+        latency_ms=preset.latency_ms,
+        jitter_ms=preset.jitter_ms,
+        loss=preset.loss_percent / 100.0,
+        stragglers=frozenset(slow.tolist()),
+    )
+
+
+def _regions(preset: RegionsPreset, num_nodes: int, base_dir: Path) -> _Draft:
+    """Nodes are dealt to regions in blocks of equal size, to within one node, in the file's order."""
+    if preset.file is None:
+        text, shown = resources.files(__package__).joinpath("aws_regions.json").read_text("utf-8"), "aws"
+    else:
+        text, shown = _read(base_dir / preset.file, f"preset.file={preset.file}"), preset.file
+    place = f"preset.file={shown}"
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{place}:{error.lineno}: must be JSON ({error.msg})") from None
+    count = _region_count(data, place)
+    region = np.arange(num_nodes) * count // num_nodes
+    between = np.ix_(region, region)
+    inside = inf if preset.intra_region_mbps is None else preset.intra_region_mbps
+    bandwidth = _matrix(data, "bandwidth_mbps", count, place, inside)
+    pair = bandwidth[between]
+    np.fill_diagonal(pair, inf)
+    match preset.latency:
+        case "constant":
+            latency = np.full((count, count), preset.latency_ms)
+            np.fill_diagonal(latency, preset.intra_region_latency_ms)
+        case "rtt":
+            latency = _matrix(data, "rtt_ms", count, place, 2 * preset.intra_region_latency_ms) / 2.0
+    access = inf if preset.access_mbps is None else preset.access_mbps
+    same = np.all(latency == latency[0, 0])
+    return _Draft(
+        up_mbps=np.full(num_nodes, access),
+        down_mbps=np.full(num_nodes, access),
+        pair_mbps=pair,
+        latency_ms=float(latency[0, 0]) if same else latency[between],
+        jitter_ms=preset.jitter_ms,
+        loss=preset.loss_percent / 100.0,
+    )
+
+
+def _region_count(data: Any, place: str) -> int:
+    regions = data.get("regions") if isinstance(data, dict) else None
+    if not isinstance(regions, list) or not regions:
+        raise ConfigError(f"{place}: regions: must be a list of at least one region")
+    return len(regions)
+
+
+def _matrix(data: dict[str, Any], key: str, count: int, place: str, diagonal: float) -> FloatMatrix:
+    """A square matrix of positive numbers; the diagonal, which the file leaves null, is given.
+
+    Only what a file says about a region's own pair is replaced: a number there wins.
+    """
+    rows = data.get(key)
+    if not isinstance(rows, list) or len(rows) != count:
+        raise ConfigError(f"{place}: {key}: must be a matrix of {count} x {count}, one row per region")
+    matrix = np.empty((count, count))
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != count:
+            raise ConfigError(f"{place}: {key}[{i}]: must be a row of {count} values")
+        for j, value in enumerate(row):
+            if i == j and value is None:
+                matrix[i, j] = diagonal
+            elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf:
+                matrix[i, j] = value
+            else:
+                raise ConfigError(f"{place}: {key}[{i}][{j}]={value}: must be a number above 0")
+    return matrix
+
+
+def _apply(draft: _Draft, override: OverrideConfig, num_nodes: int, place: str) -> None:
+    source, destination = override.source, override.destination
+    for name, node in (("source", source), ("destination", destination)):
+        _check_node(node, num_nodes, f"{place}.{name}={node}")
+    if override.bandwidth_mbps is not None:
+        if draft.pair_mbps is None:
+            draft.pair_mbps = np.full((num_nodes, num_nodes), inf)
+        draft.pair_mbps[source, destination] = override.bandwidth_mbps
+    if override.latency_ms is not None:
+        draft.latency_ms = _widen(draft.latency_ms, num_nodes)
+        draft.latency_ms[source, destination] = override.latency_ms
+    if override.jitter_ms is not None:
+        draft.jitter_ms = _widen(draft.jitter_ms, num_nodes)
+        draft.jitter_ms[source, destination] = override.jitter_ms
+    if override.loss_percent is not None:
+        draft.loss = _widen(draft.loss, num_nodes)
+        draft.loss[source, destination] = override.loss_percent / 100.0
+
+
+def _changes(traces: tuple[TraceConfig, ...], num_nodes: int, base_dir: Path) -> tuple[tuple[int, CapacityChange], ...]:
+    changes: list[tuple[int, CapacityChange]] = []
+    for index, trace in enumerate(traces):
+        place = f"traces[{index}]"
+        if trace.node is not None:
+            _check_node(trace.node, num_nodes, f"{place}.node={trace.node}")
+        if trace.pair is not None:
+            for node in trace.pair:
+                _check_node(node, num_nodes, f"{place}.pair={list(trace.pair)}")
+        text = _read(base_dir / trace.file, f"{place}.file={trace.file}")
+        rows = read_trace(text, place=f"{place}.file={trace.file}")
+        for time_s, mbps in _repeated(rows, trace, place):
+            at_ns = s_to_ns(time_s)
+            if trace.pair is not None:
+                changes.append((at_ns, CapacityChange("pair", trace.pair[0], trace.pair[1], mbps)))
+                continue
+            assert trace.node is not None
+            if trace.direction in ("up", "both"):
+                changes.append((at_ns, CapacityChange("up", trace.node, -1, mbps)))
+            if trace.direction in ("down", "both"):
+                changes.append((at_ns, CapacityChange("down", -1, trace.node, mbps)))
+    return tuple(sorted(changes, key=lambda change: change[0]))
+
+
+def read_trace(text: str, *, place: str) -> list[tuple[float, float]]:
+    """Read a bandwidth trace: a header ``time_s,bandwidth_mbps`` and rows of increasing times >= 0.
+
+    Raises:
+        ConfigError: The message names file and line.
+    """
+    rows: list[tuple[float, float]] = []
+    reader = csv.reader(StringIO(text))
+    header = next(reader, [])
+    if [word.strip() for word in header] != ["time_s", "bandwidth_mbps"]:
+        raise ConfigError(f"{place}:1: header={','.join(header)}: must be time_s,bandwidth_mbps")
+    for words in reader:
+        if not words:
+            continue
+        where = f"{place}:{reader.line_num}"
+        try:
+            time_s, mbps = (float(word) for word in words)
+        except ValueError:
+            raise ConfigError(f"{where}: row={','.join(words)}: must be two numbers") from None
+        if not (isfinite(time_s) and time_s >= 0):
+            raise ConfigError(f"{where}: time_s={time_s}: must be a number >= 0")
+        if not (isfinite(mbps) and mbps >= 0):
+            raise ConfigError(f"{where}: bandwidth_mbps={mbps}: must be a number >= 0")
+        if rows and time_s <= rows[-1][0]:
+            raise ConfigError(f"{where}: time_s={time_s}: must be above the row before, {rows[-1][0]}")
+        rows.append((time_s, mbps))
+    if not rows:
+        raise ConfigError(f"{place}: must have at least one row")
+    return rows
+
+
+def _repeated(rows: list[tuple[float, float]], trace: TraceConfig, place: str) -> list[tuple[float, float]]:
+    if not trace.repeat:
+        return rows
+    period = rows[-1][0]
+    if rows[0][0] != 0 or period == 0:
+        raise ConfigError(f"{place}.repeat=True: must have a first row at time 0 and a later one")
+    rounds = int(trace.repeat_until_s // period) + 1
+    if rounds * len(rows) > MAX_CHANGES:
+        raise ConfigError(
+            f"{place}.repeat_until_s={trace.repeat_until_s}: must give at most {MAX_CHANGES} changes,"
+            f" not {rounds * len(rows)}"
+        )
+    return [(turn * period + time_s, mbps) for turn in range(rounds) for time_s, mbps in rows[:-1]]
+
+
+def _check_node(node: int, num_nodes: int, shown: str) -> None:
+    if not 0 <= node < num_nodes:
+        raise ConfigError(f"{shown}: must be between 0 and {num_nodes - 1}")
+
+
+def _widen(value: float | FloatMatrix, num_nodes: int) -> FloatMatrix:
+    return value if isinstance(value, np.ndarray) else np.full((num_nodes, num_nodes), value)
+
+
+def _nanoseconds(milliseconds: float | FloatMatrix) -> int | npt.NDArray[np.int64]:
+    if not isinstance(milliseconds, np.ndarray):
+        return ms_to_ns(milliseconds)
+    matrix = np.rint(milliseconds * ms_to_ns(1)).astype(np.int64)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _read(path: Path, shown: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{shown}: must be a readable text file ({reason})") from None

@@ -1,0 +1,227 @@
+"""From an experiment file to what runs: pure, without data, torch or a network.
+
+A :class:`Plan` holds every decision that does not need the data set: the graph, the links, the compute speed
+and the algorithm of each node. All runtimes start from it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel
+
+from node.algorithms.config import AlgorithmConfig
+from node.algorithms.registry import ALGORITHMS
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.compute import ComputePlan
+from node.core.errors import ConfigError, DataError
+from node.core.links import NetworkPlan
+from node.core.rng import stream
+from node.core.topology import Topology
+from node.core.types import NodeId
+from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
+from node.learning.config import MovieLensConfig, SyntheticRatingsConfig, check_compatible
+from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, StopConfig
+from orchestrator.experiment.networks import build_network
+from orchestrator.experiment.topologies import build_topology
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment, resolved as far as it can be without data.
+
+    ``place`` names the experiment file and begins the messages about it; empty without a file.
+    """
+
+    config: ExperimentConfig
+    topology: Topology
+    network: NetworkPlan
+    compute: ComputePlan
+    place: str = ""
+
+    @property
+    def algorithm(self) -> AlgorithmConfig:
+        """Parameters of the algorithm that runs."""
+        return self.config.algorithm.selected
+
+    @property
+    def stragglers(self) -> frozenset[int]:
+        """Nodes slowed on purpose, in communication or in compute."""
+        return self.network.stragglers | self.compute.stragglers
+
+    @property
+    def end_ns(self) -> int | None:
+        """When the run ends at the latest; None when only rounds end it."""
+        return None if self.config.stop.time_s is None else s_to_ns(self.config.stop.time_s)
+
+    def algorithms(self, tensor_sizes: tuple[int, ...]) -> list[Algorithm]:
+        """One state machine a node.
+
+        Raises:
+            ConfigError: The algorithm's parameters do not fit the network or the model.
+        """
+        kind = self.config.algorithm.kind
+        _check_algorithm(self.config, self.topology, tensor_sizes)
+        return [
+            ALGORITHMS[kind].make(
+                NodeContext(
+                    node=NodeId(node),
+                    topology=self.topology,
+                    tensor_sizes=tensor_sizes,
+                    local_steps=self.config.algorithm.local_steps,
+                    seed=self.config.seed,
+                ),
+                self.algorithm,
+            )
+            for node in range(self.config.nodes)
+        ]
+
+    def sizes(self, num_params: int) -> dict[str, str]:
+        """What follows from the number of parameters: how long one whole model and a round take."""
+        model_bytes = 4 * num_params
+        slowest, fastest = float(self.network.up_mbps.min()), float(self.network.up_mbps.max())
+        rounds_s = [ns * self.config.algorithm.local_steps / NS_PER_S for ns in self.compute.step_ns]
+        rows = {"a round's compute": f"{_span(rounds_s)} s", "a whole model": f"{model_bytes:,} bytes"}
+        if np.isfinite(fastest):
+            rows["a whole model on an uplink"] = (
+                f"{_span([model_bytes * 8e-6 / fastest, model_bytes * 8e-6 / slowest])} s"
+            )
+        return rows
+
+    def describe(self) -> dict[str, str]:
+        """The plan in words: what -> how, in the order of a table."""
+        config, network = self.config, self.network
+        degrees = [self.topology.degree(node) for node in range(config.nodes)]
+        up = network.up_mbps
+        rows = {
+            "algorithm": _words(config.algorithm.kind, self.algorithm),
+            "local steps in a round": str(config.algorithm.local_steps),
+            "topology": f"{config.topology.kind}, degree {_span(degrees)}",
+            "model and data": f"{config.learning.model.kind} on {config.learning.dataset.kind},"
+            f" {_words(config.learning.partition.kind, config.learning.partition)}",
+            "optimizer": f"SGD, {_words('', config.learning.optimizer)}, batch {config.learning.batch_size},"
+            f" {config.learning.precision}",
+            "compute": f"{_span([ns / NS_PER_MS for ns in self.compute.step_ns])} ms a local step,"
+            f" jitter {config.compute.jitter_percent:g} %",
+            "network": f"{network.model}, {_words(config.network.preset.kind, config.network.preset)}",
+            "uplinks": "unlimited" if np.isinf(up).all() else f"{_span(up.tolist())} Mbit/s",
+            "sender": f"{'serial' if network.sender == 1 else f'{network.sender} parallel transfers'},"
+            f" {network.transport} transport",
+            "stragglers": ", ".join(str(node) for node in sorted(self.stragglers)) or "none",
+            "stop": _stop(config.stop),
+            "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"
+            f" {config.evaluation.max_samples or 'all'} test samples",
+        }
+        return {name: text.replace(" ,", ",") for name, text in rows.items()}
+
+
+def _stop(stop: StopConfig) -> str:
+    rules = [] if stop.time_s is None else [f"{stop.time_s:g} s"]
+    rules += [] if stop.rounds is None else [f"{stop.rounds} rounds"]
+    return " or ".join(rules)
+
+
+def _words(kind: str, section: BaseModel) -> str:
+    """A kind and its settings on one line."""
+    values = section.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
+    shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in values.items()}
+    settings = ", ".join(f"{key} {value}" for key, value in shown.items())
+    return f"{kind} ({settings})" if kind and settings else kind or settings
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
+def make_plan(config: ExperimentConfig, base_dir: Path, place: str = "") -> Plan:
+    """Resolve an experiment.
+
+    Args:
+        config: The experiment.
+        base_dir: Folder of the experiment file; relative paths in the file start there.
+        place: The experiment file as the user named it, for messages; empty without a file.
+
+    Raises:
+        ConfigError: Parts of the experiment do not fit together.
+    """
+    with naming(place):
+        return _make_plan(config, base_dir, place)
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Begin the messages of wrong input with where it stands; nothing is added for an empty place."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        if not place:
+            raise
+        raise type(error)(f"{place}: {error}") from error
+
+
+def _make_plan(config: ExperimentConfig, base_dir: Path, place: str) -> Plan:
+    topology = build_topology(config.topology, config.nodes, config.seed, base_dir)
+    network = build_network(config.network, config.nodes, config.seed, base_dir)
+    compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
+    check_compatible(config.learning)
+    _check_targets(config)
+    _check_algorithm(config, topology, _ANY_MODEL)
+    algorithm = config.algorithm.selected
+    if algorithm.needs_every_message and network.transport == "datagram" and np.any(network.loss):
+        raise ConfigError(
+            f"network.transport=datagram: {config.algorithm.kind} stops for good when a message is lost;"
+            " must be reliable, or without loss"
+        )
+    return Plan(config=config, topology=topology, network=network, compute=compute, place=place)
+
+
+_ANY_MODEL = (2**62,)
+"""Stands for a model that is not known yet and large enough for anything: what else is wrong shows without data."""
+
+
+def _check_algorithm(config: ExperimentConfig, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+    """Refuse an algorithm's parameters that fit neither the network nor the model, under their keys in the file."""
+    try:
+        config.algorithm.selected.check(topology, tensor_sizes)
+    except ConfigError as error:
+        message = str(error)
+        outside = message.startswith("topology:")  # what is wrong is not in the algorithm's section
+        section = f"algorithm.kind={config.algorithm.kind}: the " if outside else f"algorithm.{config.algorithm.kind}."
+        raise ConfigError(section + message.replace("topology:", "topology", 1)) from None
+
+
+def _check_targets(config: ExperimentConfig) -> None:
+    if isinstance(config.learning.dataset, MovieLensConfig | SyntheticRatingsConfig):
+        return  # an RMSE has no upper bound
+    for index, target in enumerate(config.output.targets or ()):
+        if not 0 <= target <= 1:
+            raise ConfigError(f"output.targets[{index}]={target:g}: must be an accuracy between 0 and 1")
+
+
+def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:
+    slow = config.stragglers
+    if slow.count > num_nodes:
+        raise ConfigError(f"compute.stragglers.count={slow.count}: must be at most nodes={num_nodes}")
+    match slow.placement:
+        case "random":
+            drawn = stream(seed, "compute-stragglers").permutation(num_nodes)[: slow.count]
+            nodes = frozenset(int(node) for node in drawn)
+        case "lowest_ids":
+            nodes = frozenset(range(slow.count))
+        case "same_as_network":
+            nodes = network_stragglers
+    factors = [slow.factor if node in nodes else 1.0 for node in range(num_nodes)]
+    for node, factor in config.slowdown.items():
+        if not 0 <= node < num_nodes:
+            raise ConfigError(f"compute.slowdown.{node}: must be a node between 0 and {num_nodes - 1}")
+        if factor < 1:
+            raise ConfigError(f"compute.slowdown.{node}={factor}: must be at least 1")
+        factors[node] *= factor
+    return ComputePlan(
+        step_ns=tuple(ms_to_ns(config.step_time_ms * factor) for factor in factors),
+        jitter=config.jitter_percent / 100.0,
+        stragglers=frozenset(node for node, factor in enumerate(factors) if factor > 1),
+    )

@@ -1,0 +1,336 @@
+"""How much slower than testbed time a host must run an experiment to keep up with it.
+
+The host has to train all nodes at once and to move their messages. What both take is estimated from above: a
+step's time is measured, the number of messages follows from the algorithm and the links. Time dilation makes room
+for the rest, so that :data:`LOAD_MAX` of the cores is used at most.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from node.core.algorithm import Algorithm
+from node.core.effects import Effect, Enqueue, StartLocalSteps
+from node.core.errors import ConfigError
+from node.core.events import LocalStepsDone, MessageReceived, Started
+from node.core.messages import Message, MessageKind, frozen
+from node.core.training import TrainerAndEvaluator
+from node.core.types import Float64Vector, NodeId
+from node.core.units import ns_to_s
+from orchestrator.experiment.plan import Plan
+from orchestrator.fidelity import TOLERANCES
+
+LOAD_MAX: Final = 0.6
+"""Share of all cores that training and messages may take on average. Both come in bursts, and a node that has to
+wait for a core is late."""
+NODE_LOAD_MAX: Final = 0.8
+"""Share of its declared time that a node's own training may take of one core: the rest is for the node itself."""
+MESSAGE_CPU_S: Final = 0.4e-3
+"""Processor seconds that one message takes, sender, receiver and link emulator together, whatever its size."""
+BYTE_CPU_S: Final = 3e-9
+"""Processor seconds that one byte of a message takes on top: copies, checksum, averaging."""
+PATH_S: Final = 2.5e-3
+"""Real time from one node to another and back where links have no latency, median, of a busy host. What a link's
+latency covers of it does not show."""
+LATE_SHARE: Final = 0.8
+"""Part of the tolerated lateness of arrivals that rounds which end together may take."""
+ROUND_CPU_S: Final = 4e-3
+"""Processor seconds between the end of a node's round and its next one's training, all processes together, with the
+caches cold; and :data:`ROUND_PARAM_CPU_S` for each parameter: cutting, averaging, copying."""
+ROUND_PARAM_CPU_S: Final = 20e-9
+STEPS: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+"""The dilations that are recommended, and these times a power of ten."""
+DILATION_MAX: Final = 10_000.0
+"""As in the experiment file."""
+
+_ROUNDS: Final = 3
+"""Rounds that an algorithm is watched for; the first ones of some send nothing."""
+_ANSWERS: Final = {
+    MessageKind.PING: MessageKind.PONG,
+    MessageKind.AVERAGE_REQUEST: MessageKind.AVERAGE_REPLY,
+}
+"""Messages that are answered by one of the same size, and with what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The least time dilation at which the host keeps up.
+
+    Attributes:
+        dilation: Real seconds a testbed second, >= 1; one of :data:`STEPS` times a power of ten.
+        training_cores: Cores that training takes without dilation.
+        message_cores: Cores that messages take at most without dilation.
+        cores: Cores that there are.
+        reasons: How it was found, a sentence each; the last one names what bounds it.
+    """
+
+    dilation: float
+    training_cores: float
+    message_cores: float
+    cores: int
+    reasons: tuple[str, ...]
+
+    @property
+    def demand_cores(self) -> float:
+        """Cores that the experiment takes without dilation."""
+        return self.training_cores + self.message_cores
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one node sends.
+
+    Attributes:
+        messages_per_round: Messages that it queues when its local steps end, mean of a few rounds.
+        payload_bytes: Mean of these messages' values; 0 without messages.
+        answered: Share of them that is answered, in [0, 1].
+        chains: Whether an answer makes it ask again at once, so that rounds are no bound of what it sends.
+    """
+
+    messages_per_round: float
+    payload_bytes: float
+    answered: float
+    chains: bool
+
+
+def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float, cores: int) -> Recommendation:
+    """Choose a time dilation for a host. Pure.
+
+    Args:
+        plan: The experiment.
+        tensor_sizes: Of the model; see :class:`node.core.training.Trainer`.
+        step_seconds: What a local step takes on one core; see :func:`measure_step_seconds`.
+        cores: Cores that may be used, >= 1.
+
+    Raises:
+        ConfigError: No dilation that an experiment may have is enough.
+    """
+    step_s = [ns_to_s(ns) for ns in plan.compute.step_ns]
+    training = sum(step_seconds / seconds for seconds in step_s)
+    rates, cost_s = _messages(plan, tensor_sizes)
+    messages = float(rates @ cost_s)
+    demand = training + messages
+    by_cores = demand / (cores * LOAD_MAX)
+    by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
+    together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
+    burst_s = together * (ROUND_CPU_S + ROUND_PARAM_CPU_S * sum(tensor_sizes)) / cores
+    by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms)
+    by_path = _by_path(plan)
+    least = max(by_cores, by_node, by_rounds, by_path)
+    if least > DILATION_MAX:
+        raise ConfigError(
+            f"compute.step_time_ms={plan.config.compute.step_time_ms:g}: this host takes {1e3 * step_seconds:.3g} ms a"
+            f" step and would need time_dilation {least:.3g}: must be at most {DILATION_MAX:g}"
+        )
+    dilation = round_up(least)
+    reasons = [
+        f"training: {_count(len(step_s), 'node')}, {1e3 * step_seconds:.3g} ms a step on one core against"
+        f" {1e3 * min(step_s):.3g} ms declared: {training:.2f} cores",
+        f"messages: at most {rates.sum():,.0f} a testbed second: {messages:.2f} cores",
+    ]
+    if least <= 1:
+        reasons.append(f"nothing bounds it: {demand:.2f} of {_count(cores, 'core')} are needed")
+    elif by_path == least:
+        reasons.append(
+            f"links without latency bound it: the host takes {1e3 * PATH_S:g} ms from node to node and back, and a"
+            f" round trip may take {TOLERANCES.rtt_ms:g} ms more than requested: {by_path:.3g}, rounded up"
+        )
+    elif by_rounds == least:
+        reasons.append(
+            f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms"
+            f" of {_count(cores, 'core')} and may take {LATE_SHARE * TOLERANCES.late_ms:g} ms, or arrivals are late:"
+            f" {by_rounds:.3g}, rounded up"
+        )
+    elif by_cores == least:
+        most = "training" if training >= messages else "messages"
+        reasons.append(
+            f"the host's cores bound it, mostly by {most}: {demand:.2f} are needed and"
+            f" {cores * LOAD_MAX:.2f} of {cores} can be used: {by_cores:.3g}, rounded up"
+        )
+    else:
+        reasons.append(
+            f"one node's training bounds it: a step must fit into {NODE_LOAD_MAX:.0%} of its declared time"
+            f" on one core: {by_node:.3g}, rounded up"
+        )
+    return Recommendation(dilation, training, messages, cores, tuple(reasons))
+
+
+def _by_path(plan: Plan) -> float:
+    """The least dilation with which the shortest round trip is within its tolerance."""
+    nodes, round_trip_ns = plan.network.num_nodes, plan.network.round_trip_ns
+    if nodes < 2:
+        return 1.0
+    if not isinstance(round_trip_ns, int):
+        round_trip_ns = int(round_trip_ns[~np.eye(nodes, dtype=bool)].min())
+    return 1e3 * PATH_S / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(round_trip_ns))
+
+
+def round_up(dilation: float) -> float:
+    """The next of :data:`STEPS`, times a power of ten; at least 1 and at most :data:`DILATION_MAX`."""
+    power = 1.0
+    while power <= DILATION_MAX:
+        for step in STEPS:
+            if step * power >= dilation:
+                return min(step * power, DILATION_MAX)
+        power *= 10
+    return DILATION_MAX
+
+
+def real_seconds(plan: Plan, dilation: float) -> tuple[float, bool]:
+    """How long a run takes in real time, without what comes before and after it.
+
+    Returns:
+        Real seconds, and whether they are only the least: a run that rounds end lasts at least as long as its slowest
+        node computes for them.
+    """
+    rounds, end_ns = plan.config.stop.rounds, plan.end_ns
+    computing_s = inf
+    if rounds is not None:
+        computing_s = ns_to_s(rounds * plan.config.algorithm.local_steps * max(plan.compute.step_ns))
+    end_s = inf if end_ns is None else ns_to_s(end_ns)
+    return dilation * min(computing_s, end_s), computing_s < end_s
+
+
+def measure_step_seconds(
+    trainer: TrainerAndEvaluator,
+    *,
+    workers: int,
+    blocks: int = 5,
+    block_s: float = 0.2,
+    now: Callable[[], float] = time.perf_counter,
+) -> float:
+    """How long a local step takes on one core while all others train as well, which share caches and memory.
+
+    Takes about ``(blocks + 1) * block_s``, or as long as two steps do. The momentum of the nodes that are used
+    changes: the trainer is not one to start a run with.
+
+    Args:
+        trainer: Made for at least ``workers`` nodes.
+        workers: Its training processes; 0 if it trains in this one.
+        blocks: Measurements, of which the median counts.
+        block_s: About how long each takes, seconds.
+        now: A clock, seconds.
+
+    Returns:
+        Seconds, > 0.
+
+    Raises:
+        RunnerError: Training failed.
+    """
+    nodes = [NodeId(node) for node in range(max(1, workers))]
+    params = trainer.initial_params()
+    done = 0
+
+    def block(count: int) -> float:
+        nonlocal done
+        began = now()
+        for node in nodes:
+            trainer.begin(node, params, done, count)
+        for node in nodes:
+            trainer.finish(node)
+        done += count
+        return (now() - began) / count
+
+    block(1)  # the first step of a process sets things up
+    first = block(1)
+    count = max(1, int(block_s / max(first, 1e-9)))
+    if count == 1 and first > block_s:
+        return first
+    return max(1e-9, median(block(count) for _ in range(blocks)))
+
+
+def measure_evaluation_seconds(trainer: TrainerAndEvaluator, now: Callable[[], float] = time.perf_counter) -> float:
+    """How long one node's model takes to be tested, seconds on one core.
+
+    Raises:
+        RunnerError: Testing failed.
+    """
+    began = now()
+    trainer.submit(0, {NodeId(0): trainer.initial_params()})
+    trainer.collect(wait=True)
+    return now() - began
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+def _messages(plan: Plan, tensor_sizes: tuple[int, ...]) -> tuple[Float64Vector, Float64Vector]:
+    """Messages that are made at most a testbed second for each node, and what one costs; shape (num_nodes,).
+
+    An answer is counted at the node that asked.
+    """
+    value_bytes = plan.config.wire.dtype.value_bytes
+    uplinks = _uplink_mbps(plan)
+    rates, costs_s = np.zeros(plan.config.nodes), np.zeros(plan.config.nodes)
+    for node, algorithm in enumerate(plan.algorithms(tensor_sizes)):
+        traffic = watch(algorithm, sum(tensor_sizes), value_bytes)
+        round_s = ns_to_s(plan.compute.step_ns[node] * plan.config.algorithm.local_steps)
+        wire_bytes = traffic.payload_bytes + plan.network.header_bytes
+        by_link = uplinks[node] * 1e6 / 8 / max(1.0, wire_bytes)
+        by_round = traffic.messages_per_round / round_s
+        sent = by_link if traffic.chains and isfinite(by_link) else min(by_link, by_round)
+        rates[node] = sent * (1 + traffic.answered)
+        costs_s[node] = MESSAGE_CPU_S + BYTE_CPU_S * wire_bytes
+    return rates, costs_s
+
+
+def watch(algorithm: Algorithm, num_params: int, value_bytes: int = 4) -> Traffic:
+    """What a node sends when its local steps end. Nobody else sends, but its questions are answered.
+
+    Args:
+        algorithm: A fresh one; it is used up.
+        num_params: Length of its flat model.
+        value_bytes: Bytes of a value on the wire.
+    """
+    params = frozen(np.zeros(num_params, dtype=np.float32))
+    sent: list[Message] = []
+    effects: Sequence[Effect] = algorithm.handle(Started(params), 0)
+    rounds = answered = 0
+    chains = False
+    while rounds < _ROUNDS and any(isinstance(effect, StartLocalSteps) for effect in effects):
+        rounds += 1
+        effects = list(algorithm.handle(LocalStepsDone(params), 2 * rounds))
+        items = [item for effect in effects if isinstance(effect, Enqueue) for item in effect.items]
+        sent += [message for _, message in items]
+        for peer, question in items:
+            if question.kind not in _ANSWERS:
+                continue
+            answer = replace(question, kind=_ANSWERS[question.kind], values=params)
+            answered += 1
+            reaction = algorithm.handle(MessageReceived(peer, answer, answered), 2 * rounds + 1)
+            chains = chains or any(isinstance(effect, Enqueue) for effect in reaction)
+            effects += reaction  # training that waited for the answer goes on
+    payload = sum(message.values.size for message in sent) * value_bytes
+    return Traffic(
+        messages_per_round=len(sent) / max(1, rounds),
+        payload_bytes=payload / max(1, len(sent)),
+        answered=answered / max(1, len(sent)),
+        chains=chains,
+    )
+
+
+def _uplink_mbps(plan: Plan) -> Float64Vector:
+    """The most that each node may ever send, Mbit/s, shape (num_nodes,); inf is unlimited."""
+    network = plan.network
+    up = network.up_mbps.copy()
+    pairs = None if network.pair_mbps is None else network.pair_mbps.copy()
+    for _, change in network.changes:
+        if change.kind == "up":
+            up[change.source] = max(up[change.source], change.mbps)
+        elif change.kind == "pair" and pairs is not None:
+            pairs[change.source, change.destination] = max(pairs[change.source, change.destination], change.mbps)
+    if pairs is not None and pairs.shape[0] > 1:
+        np.fill_diagonal(pairs, 0.0)
+        fastest = np.sort(pairs, axis=1)[:, -network.sender :]
+        up = np.minimum(up, fastest.sum(axis=1))
+    return up
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,61 @@
+"""SIGINT and SIGTERM as requests instead of exceptions in the middle of anything."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Put off SIGINT and SIGTERM to the end of the block, where they become a :class:`KeyboardInterrupt`.
+
+    For imports and forks: Python drops an exception that comes up in a hook of either, and in a forked child it
+    would surface in the parent's code.
+    """
+    held = False
+
+    def hold() -> None:
+        nonlocal held
+        held = True
+
+    with on_signals(hold):
+        yield
+    if held:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once."""
+    asked = False
+
+    def handle() -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        request_stop()
+
+    with on_signals(handle):
+        yield
+
+
+@contextmanager
+def on_signals(handle: Callable[[], None]) -> Iterator[None]:
+    """Call ``handle`` for every SIGINT and SIGTERM in the block. Outside the main thread signals are left alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        handle()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handler) for number in signals]
+    try:
+        yield
+    finally:
+        for number, previous in zip(signals, before, strict=True):
+            signal.signal(number, previous)

@@ -1,0 +1,59 @@
+"""What all runners share: the options of a run, and how it ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+ProgressStyle = Literal["auto", "json", "quiet"]
+Status = Literal["done", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line adds to an experiment.
+
+    Attributes:
+        out: Folder in which the run's folder is made.
+        data_root: Where data sets lie; None for the environment's or the default.
+        workers: Training processes; 0 trains in the main process.
+        progress: How progress is shown.
+        command: What to type to run it again.
+    """
+
+    out: Path
+    data_root: Path | None
+    workers: int
+    progress: ProgressStyle
+    command: str
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        path: The run directory.
+        status: How.
+        summary: The content of summary.json.
+        error: Why it failed; None if it did not.
+        fidelity: The content of fidelity.json; None if there is none.
+    """
+
+    path: Path
+    status: Status
+    summary: dict[str, Any]
+    error: str | None
+    fidelity: dict[str, Any] | None = None
+
+
+def report(path: Path) -> None:
+    """Write a run's report, once its results are safe on the disk.
+
+    Raises:
+        RunnerError: It could not be written.
+    """
+    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
+    from orchestrator.report.page import write_report
+    from orchestrator.results.reader import load_run
+
+    write_report(load_run(path))

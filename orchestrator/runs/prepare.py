@@ -1,0 +1,166 @@
+"""What a plan still needs before it can run: data, its partition, a trainer and the nodes' algorithms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from node.core.algorithm import Algorithm
+from node.core.errors import ConfigError, DataError
+from node.core.training import TrainerAndEvaluator
+from node.learning.build import build_learner, partition_dataset, start_trainer
+from node.learning.datasets import Dataset, load_dataset, resolve_data_root
+from node.learning.partition import Partition, class_counts
+from node.learning.trainer import Learner
+from orchestrator.experiment.config import read_experiment
+from orchestrator.host.environment import environment
+from orchestrator.experiment.plan import Plan, make_plan, naming
+from orchestrator.results.reader import Run, load_run
+from orchestrator.results.schema import RunFacts
+from orchestrator.host.signals import signals_held
+from orchestrator.runs.options import RunOptions
+
+ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
+RMSE_TARGETS = tuple(round(2.0 - 0.05 * step, 2) for step in range(24))
+
+Report = Callable[[str, int, int], None]
+"""Told of slow work: what, how much is done, how much there is."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with its data and its trainer. Whoever prepared it closes the trainer."""
+
+    dataset: Dataset
+    split: Partition
+    learner: Learner
+    trainer: TrainerAndEvaluator
+    workers: int
+    algorithms: list[Algorithm]
+    facts: RunFacts
+
+
+def prepare(
+    plan: Plan,
+    *,
+    data_root: Path | None,
+    workers: int,
+    background: bool = False,
+    command: str = "",
+    report: Report | None = None,
+) -> Prepared:
+    """Load the data, split it, and make the trainer and the nodes' algorithms.
+
+    Args:
+        plan: The experiment.
+        data_root: Folder with data sets; None for ``$FRAGMESH_DATA`` or none.
+        workers: Training processes; 0 trains in this process. No more than there are nodes.
+        background: These compute only while no other process wants the core.
+        command: What to type to run the experiment again.
+        report: Told of slow work.
+
+    Raises:
+        ConfigError: Parts of the experiment do not fit together.
+        DataError: The data set cannot be had.
+    """
+    root = resolve_data_root(data_root)
+    with naming(plan.place):
+        return _prepare(plan, root, min(workers, plan.config.nodes), background, command, report)
+
+
+def _prepare(
+    plan: Plan, root: Path | None, workers: int, background: bool, command: str, report: Report | None
+) -> Prepared:
+    config, learning = plan.config, plan.config.learning
+    try:
+        dataset = load_dataset(learning.dataset, root, config.seed, report)
+    except OSError as error:  # a folder that may not be read, a name that is too long
+        raise DataError(f"learning.dataset.kind={learning.dataset.kind}: cannot be read ({error})") from error
+    split = partition_dataset(learning, dataset, config.nodes, config.seed)
+    trainer: TrainerAndEvaluator | None = None
+    try:
+        learner = build_learner(
+            learning, dataset, split, config.seed, config.nodes, max_test_samples=config.evaluation.max_samples
+        )
+        with signals_held():  # workers are forked
+            trainer = start_trainer(learner, config.nodes, workers, background=background)
+            algorithms = plan.algorithms(trainer.tensor_sizes)
+            facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
+    except BaseException:
+        if trainer is not None:
+            trainer.close()
+        raise
+    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts)
+
+
+def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, command: str) -> RunFacts:
+    config = plan.config
+    is_ratings = dataset.kind == "ratings"
+    targets = config.output.targets or (RMSE_TARGETS if is_ratings else ACCURACY_TARGETS)
+    class_names, labels = _classes(dataset)
+    return RunFacts(
+        name=config.name,
+        algorithm=config.algorithm.kind,
+        runtime=config.runtime,
+        nodes=config.nodes,
+        seed=config.seed,
+        metric="rmse" if is_ratings else "accuracy",
+        stragglers=plan.stragglers,
+        targets=targets,
+        class_names=class_names,
+        partition_counts=class_counts(split, labels, len(class_names)),
+        num_params=num_params,
+        end_s=config.stop.time_s,
+        details=plan.describe(),
+        command=command,
+    )
+
+
+def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """What the table of who holds what counts: the classes, or the ten values of a rating; and each sample's."""
+    if dataset.kind == "classification":
+        return dataset.class_names, np.asarray(dataset.train.targets, dtype=np.int64)
+    values = tuple(f"{half / 2:.1f}" for half in range(1, 11))
+    return values, np.rint(2 * dataset.train.targets).astype(np.int64) - 1
+
+
+def environment_of(plan: Plan, prepared: Prepared, data_root: Path | None) -> dict[str, Any]:
+    """What the run depends on, and where a continuation finds the files that the experiment names."""
+    root = resolve_data_root(data_root)
+    return {
+        **environment(seed=plan.config.seed, data_source=prepared.dataset.source),
+        "base_dir": str(Path(plan.place).resolve().parent) if plan.place else None,
+        "data_root": None if root is None else str(root.resolve()),
+    }
+
+
+def recorded_path(run: Run, name: str) -> Path | None:
+    """A path that :func:`environment_of` recorded."""
+    value = (run.environment or {}).get(name)
+    return Path(value) if isinstance(value, str) else None
+
+
+def interrupted_run(path: Path, options: RunOptions) -> tuple[Run, RunOptions]:
+    """A run to go on with, and the options with what it was started with in the place of what is not given.
+
+    Raises:
+        ConfigError: There is no run, or it is complete.
+    """
+    found = load_run(path, messages=False)
+    if found.status == "done":
+        raise ConfigError(f"{path}: the run is complete")
+    data_root = options.data_root or recorded_path(found, "data_root")
+    return found, replace(options, data_root=data_root, command=found.facts.command)
+
+
+def recorded_plan(run: Run) -> Plan:
+    """The plan of a run, from its own directory.
+
+    Raises:
+        ConfigError: Its experiment is damaged, or a file that it names is gone.
+    """
+    experiment = run.path / "experiment.yaml"
+    return make_plan(read_experiment(experiment), recorded_path(run, "base_dir") or run.path, place=str(experiment))

@@ -1,0 +1,322 @@
+"""Models that nodes handed over: kept on the disk until they are tested, and to resume from.
+
+Testing takes as long as it takes, after the run or beside it; the experiment does not wait for it. The folder holds a
+file a model and two lists that only grow, so that a run that is killed leaves what it had.
+
+``index.jsonl`` has a line for each model, ``tested.jsonl`` one for each instant whose models were tested: with it a
+run that is resumed writes its curve anew without testing anything twice. ``parts.jsonl`` and ``messages-<k>.npz`` hold
+what the parts of a run counted and recorded that ended before the run did.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from node.core.errors import ConfigError, RunnerError
+from node.core.training import Evaluator
+from node.core.types import NodeId, Vector
+from node.transport.control_values import SnapshotInfo, SnapshotPurpose
+from orchestrator.results.files import plain, reason, write_file
+from orchestrator.results.schema import Column, NodeSample, Sample
+from orchestrator.runs.evaluation import consensus_distance
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A model on the disk and the node's state when it was taken."""
+
+    time_ns: int
+    node: int
+    train_loss: float
+    rounds: int
+    local_steps: int
+    bytes_sent: int
+    queued_messages: int
+    to_resume: bool = False
+    """It is there to resume from only; it is no part of the curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part of a run did that ended before the run did.
+
+    Attributes:
+        begin_ns, end_ns: From when to when, testbed time.
+        wall_s: Real time that it took.
+        counters: What each node counted, in node order; see :class:`node.runtime.driver.Counters`.
+        has_messages: Whether its messages were recorded.
+    """
+
+    begin_ns: int
+    end_ns: int
+    wall_s: float
+    counters: list[dict[str, Any]]
+    has_messages: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What a run that goes on has behind it.
+
+    Attributes:
+        time_ns: Where it goes on.
+        models: The model of each node then, in node order.
+        samples: The evaluations so far, in order.
+        parts: The parts so far, in order.
+        messages: Their messages, in order: columns as of :func:`node.runtime.message_records.join`.
+    """
+
+    time_ns: int
+    models: list[tuple[Stored, Vector]]
+    samples: list[Sample]
+    parts: list[Part]
+    messages: list[dict[str, Column]]
+
+
+class Snapshots:
+    """The folder of one run.
+
+    State:
+        _times: instant -> node -> what is stored; instants in no order.
+        _tested_ns: The last instant that was handed on for testing; -1 before the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._times: dict[int, dict[int, Stored]] = {}
+        self._final: dict[int, tuple[Stored, Vector]] = {}
+        self._tested_ns = -1
+
+    @classmethod
+    def create(cls, folder: Path) -> "Snapshots":
+        """Make an empty folder.
+
+        Raises:
+            RunnerError: It cannot be made.
+        """
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise RunnerError(f"{folder}: cannot be made: {reason(error)}") from error
+        return cls(folder)
+
+    def keep(self, info: SnapshotInfo, params: Vector) -> None:
+        """Store a model. One that marks the end is stored once all of them are there; see :meth:`close_with`.
+
+        Raises:
+            RunnerError: The disk is full, or it cannot be written for another reason.
+        """
+        stored = Stored(
+            time_ns=info.time_ns,
+            node=info.node,
+            train_loss=float("nan") if info.training_loss is None else info.training_loss,
+            rounds=info.rounds,
+            local_steps=info.local_steps,
+            bytes_sent=info.sent_bytes,
+            queued_messages=info.outbox_messages,
+        )
+        if info.purpose is SnapshotPurpose.FINAL:
+            self._final[info.node] = (stored, params)
+            return
+        self._store(stored, params)
+
+    def _store(self, stored: Stored, params: Vector) -> None:
+        try:
+            np.save(self._file(stored.time_ns, stored.node), params, allow_pickle=False)
+            self._append("index.jsonl", asdict(stored))
+        except OSError as error:
+            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+        self._times.setdefault(stored.time_ns, {})[stored.node] = stored
+
+    def close_with_final(self, *, to_resume: bool) -> None:
+        """Take the nodes' last models as one more instant, the latest of theirs.
+
+        ``to_resume``: the run was interrupted; else its rounds are over, and the instant is the curve's last.
+        """
+        if not self._final:
+            return
+        time_ns = max(stored.time_ns for stored, _ in self._final.values())
+        if time_ns not in self._times:
+            for stored, params in self._final.values():
+                self._store(replace(stored, time_ns=time_ns, to_resume=to_resume), params)
+        self._final.clear()
+
+    def _file(self, time_ns: int, node: int) -> Path:
+        return self._folder / f"t{time_ns:019d}-n{node:05d}.npy"
+
+    def _append(self, name: str, value: object) -> None:
+        with (self._folder / name).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(plain(value)) + "\n")
+
+    # -- testing ---------------------------------------------------------------------------------------------
+
+    def next_complete(self, alive: frozenset[int]) -> int | None:
+        """The next instant in order that all living nodes have handed over, and that was not tested."""
+        time_ns = self.next_any()
+        return time_ns if time_ns is not None and alive <= self._times[time_ns].keys() else None
+
+    def next_any(self) -> int | None:
+        """The next instant in order that was not tested, complete or not."""
+        waiting = (time_ns for time_ns, stored in self._times.items() if time_ns > self._tested_ns and _counts(stored))
+        return min(waiting, default=None)
+
+    def submit(self, time_ns: int, evaluator: Evaluator) -> Sample:
+        """Have an instant's models tested, under its time as the ticket; returns the sample without the results."""
+        stored = self._times[time_ns]
+        models = {NodeId(node): self._load(time_ns, node) for node in sorted(stored)}
+        evaluator.submit(time_ns, models)
+        self._tested_ns = time_ns
+        nodes = tuple(
+            NodeSample(
+                node=node,
+                accuracy=float("nan"),
+                loss=float("nan"),
+                train_loss=stored[node].train_loss,
+                rounds=stored[node].rounds,
+                local_steps=stored[node].local_steps,
+                bytes_sent=stored[node].bytes_sent,
+                queued_messages=stored[node].queued_messages,
+            )
+            for node in sorted(stored)
+        )
+        return Sample(time_ns, nodes, self._bytes_sent(time_ns), consensus_distance(models))
+
+    def _bytes_sent(self, time_ns: int) -> int:
+        """By all nodes until an instant; of one that has died, until it handed over its last model."""
+        last: dict[int, int] = {}
+        for instant in sorted(self._times):
+            if instant <= time_ns:
+                last |= {node: stored.bytes_sent for node, stored in self._times[instant].items()}
+        return sum(last.values())
+
+    def tested(self, sample: Sample) -> None:
+        """Note the results of an instant."""
+        try:
+            self._append("tested.jsonl", asdict(sample))
+        except OSError as error:
+            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+
+    def _load(self, time_ns: int, node: int) -> Vector:
+        path = self._file(time_ns, node)
+        try:
+            params: Vector = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise RunnerError(f"{path}: damaged: {reason(error)}") from error
+        return params
+
+    # -- the end, and going on -------------------------------------------------------------------------------
+
+    def remove(self) -> None:
+        """The run is complete and nothing is to be resumed."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def drop_before_last(self, nodes: int) -> None:
+        """Keep the models of the last instant that all nodes handed over; of the others only what was found."""
+        last = self._last_complete(nodes)
+        for time_ns, stored in self._times.items():
+            if time_ns != last and time_ns <= self._tested_ns:
+                for node in stored:
+                    self._file(time_ns, node).unlink(missing_ok=True)
+
+    def _last_complete(self, nodes: int) -> int | None:
+        complete = [time_ns for time_ns, stored in self._times.items() if len(stored) == nodes]
+        return max(complete, default=None)
+
+    def end_part(self, part: Part, messages: Mapping[str, Column] | None) -> None:
+        """Keep what a part did that ended before the run did."""
+        number = sum(1 for _ in _lines(self._folder / "parts.jsonl"))
+        try:
+            if messages is not None:
+                np.savez(self._folder / f"messages-{number}.npz", allow_pickle=False, **messages)
+            self._append("parts.jsonl", asdict(replace(part, has_messages=messages is not None)))
+        except OSError as error:
+            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+
+    @classmethod
+    def reopen(cls, folder: Path, nodes: int) -> "tuple[Snapshots, Earlier]":
+        """Go on from the last instant that all nodes handed over. What is later is removed.
+
+        Returns:
+            The folder, and what the run has behind it.
+
+        Raises:
+            ConfigError: There is nothing to resume from, or it is damaged.
+        """
+        self = cls(folder)
+        try:
+            for stored in (Stored(**_with_nan(line)) for line in _lines(folder / "index.jsonl")):
+                self._times.setdefault(stored.time_ns, {})[stored.node] = stored
+            samples = [_sample(line) for line in _lines(folder / "tested.jsonl")]
+            parts = [Part(**line) for line in _lines(folder / "parts.jsonl")]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError(f"{folder}: damaged: {reason(error)}") from error
+        last = self._last_complete(nodes)
+        if last is None:
+            raise ConfigError(f"{folder}: nothing to resume from: no instant that all {nodes} nodes handed over")
+        samples = [sample for sample in samples if sample.time_ns <= last]
+        self._tested_ns = max((sample.time_ns for sample in samples), default=-1)
+        try:
+            models = [(self._times[last][node], self._load(last, node)) for node in range(nodes)]
+            messages = [
+                _messages(folder / f"messages-{number}.npz") for number, part in enumerate(parts) if part.has_messages
+            ]
+            self._forget_after(last)
+            for name, values in (("index.jsonl", self._all()), ("tested.jsonl", iter(samples))):
+                lines = "".join(json.dumps(plain(asdict(value))) + "\n" for value in values)
+                write_file(folder / name, lines.encode())
+        except RunnerError as error:
+            raise ConfigError(str(error)) from error
+        return self, Earlier(last, models, samples, parts, messages)
+
+    def _forget_after(self, last: int) -> None:
+        for time_ns in [time_ns for time_ns in self._times if time_ns > last]:
+            for node in self._times.pop(time_ns):
+                self._file(time_ns, node).unlink(missing_ok=True)
+
+    def _all(self) -> Iterator[Stored]:
+        for time_ns in sorted(self._times):
+            yield from (self._times[time_ns][node] for node in sorted(self._times[time_ns]))
+
+
+def _counts(stored: dict[int, Stored]) -> bool:
+    return not any(one.to_resume for one in stored.values())
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a list; a last one that was cut off does not count."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    complete, _, _ = text.rpartition("\n")
+    for number, line in enumerate(complete.splitlines()):
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}: damaged: line {number + 1}: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: damaged: line {number + 1}: must hold keys and values")
+        yield content
+
+
+def _messages(path: Path) -> dict[str, Column]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ConfigError(f"{path}: damaged: {reason(error)}") from error
+
+
+def _with_nan(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: float("nan") if value is None else value for key, value in line.items()}
+
+
+def _sample(line: dict[str, Any]) -> Sample:
+    rows = tuple(NodeSample(**_with_nan(node)) for node in line["nodes"])
+    return Sample(**{**_with_nan(line), "nodes": rows})

@@ -1,0 +1,582 @@
+"""One real driver with a scripted algorithm: every effect, every callback, on a clock that tests move by hand."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.compute import ComputePlan, StepTimer
+from node.core.effects import (
+    Aggregated,
+    CancelQueued,
+    Effect,
+    Enqueue,
+    ReplaceQueued,
+    StartLocalSteps,
+    StartTimer,
+)
+from node.core.errors import ProtocolError
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.links import NetworkPlan
+from node.core.message_log import NEVER
+from node.core.messages import Message, MessageKind, MessageState, frozen
+from node.core.topology import full
+from node.core.training import TrainingResult
+from node.core.types import NodeId, Vector
+from node.host.clock import Clock
+from node.runtime.driver import LATE_NS, RECEIPT_WITHIN_NS, Driver
+from node.transport import frames
+from node.transport.frames import HEADER_BYTES, WireContext, WireDtype, decode
+from tests.simulation.build import network
+from tests.virtual import EPOCH_NS, Host, Loop
+
+MS = 1_000_000
+SIZE = 10
+FRAME_BYTES = HEADER_BYTES + 4 * SIZE
+WIRE_BYTES = 40 + 4 * SIZE
+
+Script = Callable[[Event, int], Sequence[Effect]]
+
+
+def message(value: float = 0.0, size: int = SIZE, round_: int = 0) -> Message:
+    return Message(MessageKind.MODEL, round_, frozen(np.full(size, value, dtype=np.float32)))
+
+
+def to(*receivers: int, what: Message | None = None) -> Enqueue:
+    shared = what or message()
+    return Enqueue([(NodeId(receiver), shared) for receiver in receivers])
+
+
+class Scripted(Algorithm):
+    """Does what a test says, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(NodeContext(NodeId(0), full(4), (SIZE,), 1, 1))
+        self.script: Script = lambda event, now_ns: []
+        self.told: list[tuple[Event, int]] = []
+
+    def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
+        self.told.append((event, now_ns))
+        return self.script(event, now_ns)
+
+
+class FakeTrainer:
+    """Is ready when a test says so."""
+
+    ready_fd = None
+    tensor_sizes = (SIZE,)
+
+    def __init__(self, loop: Loop) -> None:
+        self.begun: list[tuple[int, int]] = []  # first step, count
+        self.is_ready = True
+        self.asked = 0
+
+    def initial_params(self) -> Vector:
+        return np.zeros(SIZE, dtype=np.float32)
+
+    def begin(self, node: NodeId, params: Vector, first_step: int, count: int) -> None:
+        self.begun.append((first_step, count))
+        self._params = params
+
+    def ready(self, node: NodeId) -> bool:
+        self.asked += 1
+        return self.is_ready
+
+    def finish(self, node: NodeId) -> TrainingResult:
+        return TrainingResult(frozen(self._params + 1), loss=0.25)
+
+    def momentum(self, node: NodeId) -> Vector | None:
+        return None
+
+    def set_momentum(self, node: NodeId, values: Vector) -> None: ...
+
+    def reset_momentum(self, node: NodeId) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class FakeUplink:
+    started: list[tuple[int, int, int, int]] = field(default_factory=list)
+    aborted: list[int] = field(default_factory=list)
+
+    def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
+        self.started.append((number, receiver, wire_bytes, ready_ns))
+
+    def abort(self, number: int) -> None:
+        self.aborted.append(number)
+
+
+@dataclass
+class FakeStreams:
+    sent: list[tuple[int, bytes, int, int, int]] = field(default_factory=list)
+
+    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
+        self.sent.append((peer, frame, number, due_ns, deadline_ns))
+
+
+class Bench:
+    """A driver and all that surrounds it."""
+
+    def __init__(self, plan: NetworkPlan | None = None, *, dilation: float = 1.0, **options: Any) -> None:
+        self.host = Host()
+        self.loop = Loop(self.host, 0)
+        self.clock = Clock(EPOCH_NS, dilation)
+        self.algorithm, self.uplink, self.streams = Scripted(), FakeUplink(), FakeStreams()
+        self.trainer = FakeTrainer(self.loop)
+        self.refused: list[int] = []
+        self.times_done = 0
+        self.driver = Driver(
+            node=NodeId(0),
+            algorithm=self.algorithm,
+            trainer=self.trainer,
+            timer=StepTimer(ComputePlan((5 * MS,) * 4), 0, 1),
+            network=plan or network(4, 1.0, latency_ns=3 * MS),
+            seed=1,
+            plan_id=99,
+            reject=self.refused.append,
+            on_done=self._done,
+            **options,
+        )
+
+    def _done(self) -> None:
+        self.times_done += 1
+
+    def start(self, *effects: Effect) -> None:
+        self.script(*effects)
+        self.driver.start(
+            self.trainer.initial_params(),
+            at_ns=0,
+            clock=self.clock,
+            loop=self.loop.as_loop(),
+            uplink=self.uplink,
+            streams=self.streams,
+        )
+        self.script()
+
+    def script(self, *effects: Effect) -> None:
+        self.algorithm.script = lambda event, now_ns: effects
+
+    def do(self, *effects: Effect) -> None:
+        """Let the algorithm ask for effects now, in answer to a message."""
+        self.script(*effects)
+        self.driver.received(NodeId(3), message(), 1_000 + len(self.algorithm.told), 0)
+        self.script()
+
+    def at(self, time_ns: int) -> None:
+        """Let the host do what is planned until then; testbed time."""
+        self.host.run_until(self.clock.monotonic_ns(time_ns))
+
+    def end_transfer(self, time_ns: int, number: int | None = None) -> None:
+        """The transfer that was started last, or another one, ends at a time."""
+        self.at(time_ns)
+        self.driver.transfer_ended(self.uplink.started[-1][0] if number is None else number, time_ns)
+
+    def row(self, number: int) -> dict[str, int]:
+        assert self.driver.records is not None
+        columns = self.driver.records.sent.columns(10**15)
+        return {name: int(column[number]) for name, column in columns.items()}
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    with made.host.is_the_clock():
+        yield made
+
+
+# --- local steps ----------------------------------------------------------------------------------------------
+
+
+def test_local_steps_last_as_long_as_declared(bench: Bench) -> None:
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 3))
+    bench.at(15 * MS - 1)
+    assert [type(event) for event, _ in bench.algorithm.told] == [Started]
+    bench.at(15 * MS)
+    event, time_ns = bench.algorithm.told[-1]
+    assert isinstance(event, LocalStepsDone)
+    assert event.params.tolist() == [1] * SIZE
+    assert time_ns == 15 * MS
+    count = bench.driver.counters
+    assert (count.rounds, count.local_steps, count.train_loss) == (1, 3, 0.25)
+    assert (count.overruns, count.overrun_ns, count.declared_ns) == (0, 0, 15 * MS)
+
+
+def test_training_that_is_not_ready_is_waited_for_and_counts_as_an_overrun(bench: Bench) -> None:
+    bench.trainer.is_ready = False
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    bench.at(14 * MS)
+    assert len(bench.algorithm.told) == 1
+    bench.trainer.is_ready = True
+    bench.driver.steps_may_be_done()  # the trainer has news
+    assert bench.algorithm.told[-1][1] == 14 * MS
+    count = bench.driver.counters
+    assert (count.overruns, count.overrun_ns, count.declared_ns) == (1, 9 * MS, 5 * MS)
+
+
+def test_training_that_is_ready_early_is_held_back(bench: Bench) -> None:
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    bench.at(2 * MS)
+    bench.driver.steps_may_be_done()
+    bench.driver.steps_may_be_done()
+    assert len(bench.algorithm.told) == 1
+    assert bench.trainer.asked == 2  # or its news would come again and again
+
+
+@pytest.mark.parametrize("dilation", [1.0, 4.0])
+@pytest.mark.parametrize(("late_ns", "counts"), [(LATE_NS, False), (LATE_NS + 8, True)])
+def test_a_small_delay_of_the_host_is_none(dilation: float, late_ns: int, counts: bool) -> None:
+    """What may be late is testbed time, whatever the dilation."""
+    bench = Bench(dilation=dilation)
+    with bench.host.is_the_clock():
+        bench.trainer.is_ready = False
+        bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+        bench.host.run_until(bench.clock.monotonic_ns(5 * MS + late_ns))
+        bench.trainer.is_ready = True
+        bench.driver.steps_may_be_done()
+    late = late_ns if counts else 0
+    assert bench.algorithm.told[-1][1] == 5 * MS + late
+    assert (bench.driver.counters.overruns, bench.driver.counters.overrun_ns) == (int(counts), late)
+
+
+def test_after_the_last_round_a_node_listens_and_sends() -> None:
+    bench = Bench(max_rounds=2)
+    with bench.host.is_the_clock():
+        bench.algorithm.script = lambda event, now_ns: (
+            [] if isinstance(event, MessageReceived) else [StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1)]
+        )
+        bench.driver.start(
+            bench.trainer.initial_params(),
+            at_ns=0,
+            clock=bench.clock,
+            loop=bench.loop.as_loop(),
+            uplink=bench.uplink,
+            streams=bench.streams,
+        )
+        bench.at(100 * MS)
+        assert (bench.driver.counters.rounds, bench.times_done, bench.driver.done) == (2, 1, True)
+        bench.do(to(1))
+        assert len(bench.uplink.started) == 1
+        bench.do(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+        assert bench.times_done == 1
+        assert bench.trainer.begun == [(0, 1), (1, 1)]
+
+
+def test_a_node_that_goes_on_counts_from_where_it_was() -> None:
+    bench = Bench(first_round=7, first_step=21, max_rounds=8)
+    with bench.host.is_the_clock():
+        bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 3))
+        assert bench.trainer.begun == [(21, 3)]
+        bench.at(15 * MS)
+        assert (bench.driver.counters.rounds, bench.driver.counters.local_steps) == (8, 24)
+
+
+# --- sending --------------------------------------------------------------------------------------------------
+
+
+def test_messages_leave_one_after_the_other_each_with_the_instant_at_which_it_is_due(bench: Bench) -> None:
+    bench.start(to(1, 2))
+    assert bench.uplink.started == [(0, 1, WIRE_BYTES, 0)]
+    assert bench.streams.sent == []
+    bench.end_transfer(8 * MS)
+    assert bench.uplink.started[1] == (1, 2, WIRE_BYTES, 8 * MS)
+    ((peer, frame, number, due_ns, deadline_ns),) = bench.streams.sent
+    assert (peer, number) == (1, 0)
+    assert due_ns == EPOCH_NS + 11 * MS
+    assert deadline_ns == due_ns + RECEIPT_WITHIN_NS
+    context = WireContext(99, SIZE, (), frozenset({NodeId(0)}))
+    sender, received = decode(frame, expected=context)
+    assert sender == 0
+    assert received.values.tolist() == [0] * SIZE
+    assert bench.row(0)["sent_ns"] == 8 * MS
+    assert bench.row(0)["started_ns"] == 0
+    count = bench.driver.counters
+    assert (count.queued, count.sent, count.bytes_sent, count.payload_sent) == (2, 1, WIRE_BYTES, 4 * SIZE)
+
+
+def test_the_next_transfer_begins_when_the_last_one_ended_however_late_that_is_told(bench: Bench) -> None:
+    bench.start(to(1, 2))
+    bench.at(9 * MS)
+    bench.driver.transfer_ended(0, 8 * MS)
+    assert bench.uplink.started[1][3] == 8 * MS
+    assert bench.streams.sent[0][3] == EPOCH_NS + 11 * MS
+
+
+def test_a_transfer_never_begins_before_its_message_was_queued_or_the_one_before_ended(bench: Bench) -> None:
+    bench.start(to(1))
+    bench.end_transfer(8 * MS)
+    bench.at(20 * MS)
+    bench.do(to(2))
+    assert bench.uplink.started[1][3] == 20 * MS
+    # A message that was due at 27 ms is handled at 28 ms, after the end of a transfer at 27.5 ms was told.
+    bench.end_transfer(27 * MS + MS // 2)
+    bench.at(28 * MS)
+    bench.script(to(3))
+    bench.driver.received(NodeId(2), message(), 0, EPOCH_NS + 27 * MS)
+    assert bench.row(2)["queued_ns"] == 27 * MS
+    assert bench.uplink.started[2][3] == 27 * MS + MS // 2
+
+
+def test_control_messages_are_counted_apart(bench: Bench) -> None:
+    bench.start(to(1, what=message(size=0)))
+    bench.end_transfer(MS)
+    count = bench.driver.counters
+    assert (count.sent, count.sent_control, count.payload_sent, count.bytes_sent) == (1, 1, 0, 40)
+
+
+def test_a_message_is_encoded_once_for_all_its_recipients(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counting(*arguments: Any) -> bytes:
+        calls.append(arguments[0])
+        return frames.encode(*arguments)
+
+    monkeypatch.setattr("node.runtime.driver.encode", counting)
+    one, other = message(1.0), message(1.0)
+    bench.start(to(1, 2, 3, what=one), to(1, 2, 3, what=other))
+    for step in range(1, 7):
+        bench.end_transfer(step * MS)
+        bench.driver.acknowledged(step - 1)
+    assert [id(made) for made in calls] == [id(one), id(other)]
+    assert len({id(frame) for _, frame, *_ in bench.streams.sent}) == 2
+
+
+def test_kept_frames_are_bounded(bench: Bench) -> None:
+    bench.start()
+    for step in range(50):
+        bench.do(to(1, what=message(float(step))))
+        bench.end_transfer((step + 1) * MS)
+        bench.driver.acknowledged(step)
+        kept = bench.driver._frames
+        assert sum(len(frame) for _, frame in kept.values()) == bench.driver._frames_bytes
+        assert bench.driver._frames_bytes <= 2 * 4 * SIZE + FRAME_BYTES
+    assert len({frame for _, frame, *_ in bench.streams.sent}) == 50
+
+
+@pytest.mark.parametrize("dtype", [WireDtype.FLOAT16, WireDtype.BFLOAT16])
+def test_values_of_half_the_size(dtype: WireDtype) -> None:
+    bench = Bench(dtype=dtype)
+    with bench.host.is_the_clock():
+        bench.start(to(1, what=message(0.5)))
+        assert bench.uplink.started[0][2] == 40 + 2 * SIZE
+        bench.end_transfer(MS)
+        assert len(bench.streams.sent[0][1]) == HEADER_BYTES + 2 * SIZE
+        assert bench.driver.counters.payload_sent == 2 * SIZE
+        assert bench.row(0)["payload_bytes"] == 2 * SIZE
+        context = WireContext(99, SIZE, (), frozenset({NodeId(0)}), dtype=dtype)
+        assert decode(bench.streams.sent[0][1], expected=context)[1].values.tolist() == [0.5] * SIZE
+
+
+# --- cancelling and replacing ---------------------------------------------------------------------------------
+
+
+def test_cancelling_empties_the_outbox_and_leaves_what_is_under_way(bench: Bench) -> None:
+    bench.start(to(1, 2, 3))
+    bench.at(MS)
+    bench.do(CancelQueued(), to(3))
+    assert bench.driver.counters.cancelled == 2
+    assert bench.uplink.aborted == []
+    assert [bench.row(number)["cancelled_ns"] for number in range(4)] == [NEVER, MS, MS, NEVER]
+    bench.end_transfer(8 * MS)
+    assert bench.uplink.started[1][:2] == (3, 3)
+    assert bench.row(1)["state"] == MessageState.CANCELLED
+
+
+def test_aborting_counts_the_bytes_as_wasted_and_frees_the_uplink(bench: Bench) -> None:
+    bench.start(to(1, 2))
+    bench.at(3 * MS)
+    bench.do(CancelQueued(abort_in_flight=True), to(3))
+    bench.do(CancelQueued(abort_in_flight=True), to(3))  # the same transfer once more
+    assert bench.uplink.aborted == [0]
+    assert len(bench.uplink.started) == 1  # until the uplink has given it up
+    bench.driver.transfer_aborted(0, 30)
+    count = bench.driver.counters
+    assert (count.aborted, count.bytes_wasted, count.bytes_sent, count.sent) == (1, 30, 30, 0)
+    assert (count.queued, count.cancelled) == (4, 2)
+    assert bench.row(0)["state"] == MessageState.ABORTED
+    assert bench.uplink.started[1] == (3, 3, WIRE_BYTES, 3 * MS)
+    assert bench.driver.window.bytes == FRAME_BYTES
+
+
+def test_a_transfer_that_ends_before_it_could_be_aborted_was_sent(bench: Bench) -> None:
+    bench.start(to(1))
+    bench.at(8 * MS)
+    bench.do(CancelQueued(abort_in_flight=True))
+    bench.driver.transfer_ended(0, 8 * MS)
+    assert (bench.driver.counters.sent, bench.driver.counters.aborted) == (1, 0)
+    assert len(bench.streams.sent) == 1
+
+
+def test_replacing_goes_by_identity_and_spares_what_is_under_way(bench: Bench) -> None:
+    old, twin, new = message(1.0), message(1.0), message(2.0, round_=1)
+    bench.start(to(1, 2, what=old), to(3, what=twin))
+    bench.do(ReplaceQueued(old, new))
+    for step in range(1, 4):
+        bench.end_transfer(step * MS)
+        bench.driver.acknowledged(step - 1)
+    context = WireContext(99, SIZE, (), frozenset({NodeId(0)}))
+    values = [decode(frame, expected=context)[1].values[0] for _, frame, *_ in bench.streams.sent]
+    assert values == [1.0, 2.0, 1.0]
+    assert [bench.row(number)["round"] for number in range(3)] == [0, 1, 0]
+
+
+# --- bytes in flight ------------------------------------------------------------------------------------------
+
+
+def test_the_window_holds_back_and_a_receipt_lets_go() -> None:
+    bench = Bench(network(4, 0.001, latency_ns=1_000))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 3))
+        assert bench.driver.window.bound_bytes == 2 * FRAME_BYTES
+        bench.end_transfer(5 * MS)
+        bench.end_transfer(10 * MS)
+        assert len(bench.uplink.started) == 2  # two are on their way, and nothing else may be
+        bench.at(12 * MS)
+        bench.driver.acknowledged(0)
+        assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 12 * MS)
+        assert bench.driver.window.bytes == bench.driver.window.bytes_max == 2 * FRAME_BYTES
+
+
+def test_a_delivery_that_failed_is_lost_and_frees_the_window() -> None:
+    bench = Bench(network(4, 0.001, latency_ns=1_000))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 3))
+        bench.end_transfer(5 * MS)
+        bench.end_transfer(10 * MS)
+        bench.driver.delivery_failed(0, FRAME_BYTES)
+        assert len(bench.uplink.started) == 3
+        count = bench.driver.counters
+        assert (count.lost, count.bytes_lost) == (1, WIRE_BYTES)
+        assert bench.row(0)["state"] == MessageState.LOST
+        assert bench.driver.window.bytes == 2 * FRAME_BYTES
+
+
+def test_a_datagram_that_is_lost_is_never_handed_to_a_stream() -> None:
+    bench = Bench(network(4, 0.001, loss=0.999, transport="datagram"))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 3))
+        for step in range(1, 4):
+            bench.end_transfer(step * 5 * MS)
+        assert bench.streams.sent == []
+        assert bench.driver.window.bytes == 0
+        count = bench.driver.counters
+        assert (count.sent, count.lost, count.bytes_sent, count.bytes_lost) == (3, 3, 3 * WIRE_BYTES, 3 * WIRE_BYTES)
+
+
+def test_parallel_senders_have_as_many_transfers_as_they_may() -> None:
+    bench = Bench(network(4, 1.0, sender=2))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 3), to(1, 2, 3))
+        assert [started[0] for started in bench.uplink.started] == [0, 1]
+        bench.end_transfer(7 * MS, number=1)
+        bench.driver.acknowledged(1)
+        assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 7 * MS)
+
+
+# --- receiving ------------------------------------------------------------------------------------------------
+
+
+def test_an_arrival_has_the_time_at_which_it_was_due(bench: Bench) -> None:
+    bench.start()
+    bench.at(6 * MS)
+    bench.driver.received(NodeId(2), message(), 0, EPOCH_NS + 5 * MS)
+    event, time_ns = bench.algorithm.told[-1]
+    assert isinstance(event, MessageReceived)
+    assert (event.sender, event.delivery, time_ns) == (2, 0, 5 * MS)
+    bench.at(20 * MS)
+    bench.driver.received(NodeId(2), message(), 1, EPOCH_NS + 10 * MS)  # far too late: it has the real time
+    assert bench.algorithm.told[-1][1] == 20 * MS
+    assert bench.driver.counters.delivered == 2
+    assert bench.driver.counters.bytes_received == 2 * WIRE_BYTES
+
+
+def test_times_never_go_back(bench: Bench) -> None:
+    bench.start()
+    bench.at(6 * MS)
+    bench.driver.received(NodeId(2), message(), 0, 0)
+    bench.driver.received(NodeId(1), message(), 0, EPOCH_NS + 5 * MS)
+    assert [time_ns for _, time_ns in bench.algorithm.told] == [0, 6 * MS, 6 * MS]
+
+
+def test_a_message_that_the_algorithm_refuses_is_counted_against_its_sender(bench: Bench) -> None:
+    def refuse(event: Event, now_ns: int) -> list[Effect]:
+        raise ProtocolError("not now")
+
+    bench.start()
+    bench.algorithm.script = refuse
+    bench.driver.received(NodeId(2), message(), 0, 0)
+    assert bench.refused == [2]
+    bench.do(to(1))
+    assert len(bench.uplink.started) == 1  # the node lives
+
+
+def test_aggregations_name_the_round_that_is_trained_or_has_just_ended(bench: Bench) -> None:
+    steps = StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1)
+    bench.start(steps)
+    bench.driver.received(NodeId(2), message(), 0, 0)
+    bench.do(Aggregated([0]))  # in the middle of round 0
+    bench.script(Aggregated([1]), steps)  # as round 0 ends
+    bench.at(5 * MS)
+    assert bench.driver.records is not None
+    with np.load(io.BytesIO(bench.driver.records.to_bytes(10**9))) as content:
+        assert content["received.staleness"].tolist()[:2] == [0, 0]
+        assert content["received.aggregated_ns"].tolist()[:2] == [0, 5 * MS]
+    assert bench.driver.counters.aggregated == 2
+
+
+def test_timers_fire_once_at_their_time(bench: Bench) -> None:
+    bench.start(StartTimer(7, 4 * MS), StartTimer(8, 0))
+    bench.at(0)
+    assert bench.algorithm.told[-1] == (TimerFired(8), 0)
+    bench.at(50 * MS)
+    assert bench.algorithm.told[-1] == (TimerFired(7), 4 * MS)
+    assert len(bench.algorithm.told) == 3
+
+
+# --- the end --------------------------------------------------------------------------------------------------
+
+
+def test_nothing_happens_after_the_end(bench: Bench) -> None:
+    bench.start(to(1, 2), StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1), StartTimer(1, MS))
+    before = bench.driver.picture(0)
+    bench.driver.stop()
+    bench.at(100 * MS)
+    bench.driver.steps_may_be_done()
+    bench.driver.transfer_ended(0, 8 * MS)
+    bench.driver.transfer_aborted(0, 3)
+    bench.driver.received(NodeId(2), message(), 0, 0)
+    bench.driver.acknowledged(0)
+    bench.driver.delivery_failed(0, FRAME_BYTES)
+    assert len(bench.algorithm.told) == 1
+    assert len(bench.uplink.started) == 1
+    assert bench.streams.sent == []
+    after = bench.driver.picture(0)
+    assert (after.rounds, after.local_steps, after.bytes_sent) == (before.rounds, before.local_steps, 0)
+
+
+def test_a_picture_is_the_model_after_aggregation_or_after_training(bench: Bench) -> None:
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    assert bench.driver.picture(3, after_training=True).params.tolist() == [0] * SIZE  # not trained yet
+    bench.script(to(1, 2, 3), StartLocalSteps(np.full(SIZE, 9, dtype=np.float32), 1))
+    bench.at(6 * MS)
+    assert bench.driver.picture(6).params.tolist() == [9] * SIZE
+    picture = bench.driver.picture(6, after_training=True)
+    assert picture.params.tolist() == [1] * SIZE
+    assert (picture.time_ns, picture.rounds, picture.local_steps, picture.queued_messages) == (6, 1, 2, 2)
+
+
+def test_without_records_only_counters_are_kept() -> None:
+    bench = Bench(keep_messages=False)
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2))
+        bench.end_transfer(8 * MS)
+        bench.do(CancelQueued(abort_in_flight=True), to(3, what=message(5.0)), Aggregated([0]))
+        bench.driver.transfer_aborted(1, 5)
+        bench.driver.delivery_failed(0, FRAME_BYTES)
+        assert bench.driver.records is None
+        count = bench.driver.counters
+        assert (count.queued, count.sent, count.aborted, count.lost, count.aggregated) == (3, 1, 1, 1, 1)

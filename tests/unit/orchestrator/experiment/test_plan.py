@@ -1,0 +1,216 @@
+"""From a file to a plan: what does not fit together, and that every experiment that ships is one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.algorithms.registry import ALGORITHMS
+from node.core.errors import ConfigError
+from orchestrator.experiment.config import parse_experiment, read_experiment
+from orchestrator.experiment.plan import Plan, make_plan
+
+EXPERIMENTS = sorted((Path(__file__).resolve().parents[4] / "deploy" / "experiments").glob("*.yaml"))
+
+
+def plan(base_dir: Path = Path(), nodes: int = 8, place: str = "", **sections: Any) -> Plan:
+    """A plan of local training, with other sections as given."""
+    content = {
+        "name": "t",
+        "nodes": nodes,
+        "algorithm": {"kind": "local"},
+        "learning": {},
+        "network": {},
+        "stop": {"rounds": 1},
+        **sections,
+    }
+    return make_plan(parse_experiment(content, "f.yaml"), base_dir, place)
+
+
+def algorithm(kind: str, **parameters: Any) -> dict[str, Any]:
+    return {"kind": kind, kind: parameters}
+
+
+def trace(**fields: Any) -> dict[str, Any]:
+    return {"traces": [{"node": 0, "file": "t.csv", **fields}]}
+
+
+FILES = {
+    "apart.txt": "0 1\n2 3\n",
+    "far.txt": "# a comment\n0 1\n1 99\n",
+    "words.txt": "0 1\n1 two\n",
+    "three.txt": "0 1 2\n",
+    "self.txt": "0 1\n3 3\n",
+    "t.csv": "time_s,bandwidth_mbps\n0,1\n2,3\n",
+    "header.csv": "time,mbps\n0,1\n",
+    "words.csv": "time_s,bandwidth_mbps\n0,1\n1,fast\n",
+    "negative.csv": "time_s,bandwidth_mbps\n0,-1\n",
+    "nan.csv": "time_s,bandwidth_mbps\n0,nan\n",
+    "back.csv": "time_s,bandwidth_mbps\n1,1\n1,2\n",
+    "none.csv": "time_s,bandwidth_mbps\n",
+    "late.csv": "time_s,bandwidth_mbps\n1,1\n2,2\n",
+    "bad.json": "{\n  oops\n}",
+    "few.json": '{"regions": ["a", "b"], "bandwidth_mbps": [[null, -1], [1, null]]}',
+}
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    # topologies
+    ({"topology": {"kind": "edge_list", "file": "apart.txt"}}, "topology.kind=edge_list: must be connected, has 6"),
+    ({"topology": {"kind": "edge_list", "file": "far.txt"}}, "topology.file=far.txt:3: edge=1 99: both ends must be"),
+    ({"topology": {"kind": "edge_list", "file": "words.txt"}}, "topology.file=words.txt:2: edge=1 two: must be two"),
+    ({"topology": {"kind": "edge_list", "file": "three.txt"}}, "topology.file=three.txt:1: edge=0 1 2: must be two"),
+    ({"topology": {"kind": "edge_list", "file": "self.txt"}}, "topology.file=self.txt:2: edge=3 3: must join two"),
+    ({"topology": {"kind": "edge_list", "file": "no.txt"}}, "topology.file=no.txt: must be a readable text file"),
+    ({"topology": {"kind": "edge_list", "file": "a\0b"}}, "topology.file=a\0b: must be a readable text file"),
+    ({"topology": {"kind": "torus"}, "nodes": 7}, "nodes=7: must be a product of two numbers >= 2"),
+    ({"topology": {"kind": "torus", "rows": 3}}, "topology.rows"),
+    (
+        {"topology": {"kind": "k_regular", "degree": 3}, "nodes": 7},
+        "topology.degree=3: nodes x degree = 21 must be even",
+    ),
+    ({"topology": {"kind": "k_regular", "degree": 8}}, "topology.degree=8: must be between 1 and nodes-1=7"),
+    ({"topology": {"kind": "small_world", "degree": 3}}, "topology.degree=3: must be even"),
+    ({"topology": {"kind": "ring"}, "nodes": 1}, "nodes=1: a ring needs at least 2"),
+    ({"topology": {"kind": "star"}, "nodes": 1}, "nodes=1: a star needs at least 2"),
+    ({"topology": {"kind": "erdos_renyi", "edge_probability": 0.001}}, "topology.edge_probability=0.001: "),
+    # algorithms
+    ({"algorithm": algorithm("divshare", recipients=8)}, "algorithm.divshare.recipients=8: must be at most 7"),
+    ({"algorithm": algorithm("swift_divshare", recipients=8)}, "algorithm.swift_divshare.recipients=8: must be at"),
+    ({"algorithm": algorithm("adpsgd_pingpong", recipients=8)}, "algorithm.adpsgd_pingpong.recipients=8: must be at"),
+    ({"algorithm": algorithm("epidemic", recipients=8)}, "algorithm.epidemic.recipients=8: must be at most 7"),
+    ({"algorithm": algorithm("divshare"), "topology": {"kind": "ring"}}, "algorithm.divshare.recipients=6: must be at"),
+    ({"algorithm": algorithm("adpsgd")}, "algorithm.adpsgd.roles=bipartite: the topology must be bipartite"),
+    (
+        {"algorithm": algorithm("epidemic"), "topology": {"kind": "ring"}},
+        "algorithm.kind=epidemic: the topology must be full",
+    ),
+    # networks
+    ({"network": {"preset": {"kind": "stragglers", "count": 9}}}, "network.preset.count=9: must be at most"),
+    (
+        {"network": {"overrides": [{"source": 0, "destination": 8, "latency_ms": 1}]}},
+        "network.overrides[0].destination=8",
+    ),
+    ({"network": trace(file="no.csv")}, "network.traces[0].file=no.csv: must be a readable text file"),
+    ({"network": trace(node=8)}, "network.traces[0].node=8: must be between 0 and 7"),
+    ({"network": trace(node=None, pair=[0, 8])}, "network.traces[0].pair=[0, 8]: must be between 0 and 7"),
+    ({"network": trace(file="header.csv")}, "network.traces[0].file=header.csv:1: header=time,mbps: must be time_s"),
+    ({"network": trace(file="words.csv")}, "network.traces[0].file=words.csv:3: row=1,fast: must be two numbers"),
+    ({"network": trace(file="negative.csv")}, "network.traces[0].file=negative.csv:2: bandwidth_mbps=-1.0: must be"),
+    ({"network": trace(file="nan.csv")}, "network.traces[0].file=nan.csv:2: bandwidth_mbps=nan: must be a number"),
+    ({"network": trace(file="back.csv")}, "network.traces[0].file=back.csv:3: time_s=1.0: must be above the row"),
+    ({"network": trace(file="none.csv")}, "network.traces[0].file=none.csv: must have at least one row"),
+    (
+        {"network": trace(file="late.csv", repeat=True)},
+        "network.traces[0].repeat=True: must have a first row at time 0",
+    ),
+    ({"network": trace(repeat=True, repeat_until_s=1e8)}, "network.traces[0].repeat_until_s=100000000.0: must give at"),
+    (
+        {"network": {"model": "pairwise", "preset": {"kind": "regions", "file": "bad.json"}}},
+        "network.preset.file=bad.json:2: must be JSON",
+    ),
+    (
+        {"network": {"model": "pairwise", "preset": {"kind": "regions", "file": "few.json"}}},
+        "network.preset.file=few.json: bandwidth_mbps[0][1]=-1: must be a number above 0",
+    ),
+    # compute
+    ({"compute": {"stragglers": {"count": 9, "factor": 2}}}, "compute.stragglers.count=9: must be at most nodes=8"),
+    ({"compute": {"slowdown": {8: 2}}}, "compute.slowdown.8: must be a node between 0 and 7"),
+    ({"compute": {"slowdown": {-1: 2}}}, "compute.slowdown.-1: must be a node between 0 and 7"),
+    ({"compute": {"slowdown": {3: 0.5}}}, "compute.slowdown.3=0.5: must be at least 1"),
+    # learning
+    ({"learning": {"model": {"kind": "gn_lenet"}}}, "learning.model.kind=gn_lenet: needs images of 3x32x32"),
+    (
+        {"learning": {"dataset": {"kind": "movielens"}}},
+        "learning.model.kind=cnn: learning.dataset.kind=movielens needs",
+    ),
+    ({"learning": {"partition": {"kind": "by_user"}}}, "learning.partition.kind=by_user: needs ratings"),
+    ({"output": {"targets": [0.5, 90]}}, "output.targets[1]=90: must be an accuracy between 0 and 1"),
+]
+REFUSED += [
+    (
+        {
+            "algorithm": algorithm(kind, **({"recipients": 2} if kind == "epidemic" else {})),
+            "topology": {"kind": "complete_bipartite" if kind == "adpsgd" else "full"},
+            "network": {"transport": "datagram", "preset": {"kind": "uniform", "loss_percent": 1}},
+        },
+        f"network.transport=datagram: {kind} stops for good when a message is lost",
+    )
+    for kind, entry in ALGORITHMS.items()
+    if entry.config.needs_every_message
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
+def test_what_does_not_fit_is_refused(sections: dict[str, Any], message: str, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        plan(tmp_path, place="f.yaml", **sections)
+    assert str(caught.value).startswith(f"f.yaml: {message}")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        plan(tmp_path, **sections)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_model_with_fewer_parameters_than_fragments_is_refused_when_it_is_known() -> None:
+    tiny = plan(algorithm=algorithm("divshare", omega=1e-6, recipients=2), place="f.yaml")
+    with pytest.raises(ConfigError) as caught:
+        tiny.algorithms((300, 10))
+    assert str(caught.value).startswith("algorithm.divshare.omega=1e-06: gives 1000000 fragments, must be at most 300")
+
+
+def test_compute_stragglers() -> None:
+    lowest = plan(compute={"step_time_ms": 2, "stragglers": {"count": 3, "factor": 4, "placement": "lowest_ids"}})
+    assert lowest.compute.step_ns == (8_000_000,) * 3 + (2_000_000,) * 5
+    assert lowest.stragglers == {0, 1, 2}
+    drawn = plan(compute={"stragglers": {"count": 3, "factor": 4}})
+    assert sorted(drawn.compute.step_ns) == [20_000_000] * 5 + [80_000_000] * 3
+    assert drawn.stragglers == plan(compute={"stragglers": {"count": 3, "factor": 2}}).stragglers
+    network = {"preset": {"kind": "stragglers", "count": 2}}
+    same = plan(network=network, compute={"stragglers": {"factor": 4, "placement": "same_as_network"}})
+    assert same.compute.stragglers == same.network.stragglers == same.stragglers
+    assert len(same.stragglers) == 2
+    single = plan(compute={"slowdown": {5: 1.5, 6: 1}, "stragglers": {"count": 8, "factor": 2}})
+    assert single.compute.step_ns[5] == 60_000_000
+    assert plan(compute={"slowdown": {5: 1.5, 6: 1}}).stragglers == {5}
+
+
+def test_the_plan_in_words() -> None:
+    rows = plan(
+        algorithm=algorithm("divshare", recipients=2),
+        network={
+            "preset": {"kind": "stragglers", "count": 2, "jitter_mbps": 0},
+            "sender": {"kind": "parallel", "transfers": 3},
+        },
+        stop={"time_s": 5, "rounds": 2},
+    ).describe()
+    assert rows["algorithm"].startswith("divshare (omega 0.1, recipients 2")
+    assert rows["topology"] == "full, degree 7"
+    assert rows["uplinks"] == "12 to 60 Mbit/s"
+    assert rows["sender"] == "3 parallel transfers, reliable transport"
+    assert rows["stop"] == "5 s or 2 rounds"
+    assert len(rows["stragglers"].split(", ")) == 2
+    assert plan(network={"preset": {"kind": "uniform", "bandwidth_mbps": None}}).describe()["uplinks"] == "unlimited"
+    assert plan().sizes(1000)["a whole model"] == "4,000 bytes"
+
+
+def test_experiments_ship() -> None:
+    assert {file.stem for file in EXPERIMENTS} >= {"quickstart", "cifar10-stragglers"}
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_every_experiment_has_a_plan_for_every_algorithm(kind: str, file: Path) -> None:
+    """Changing one key turns an experiment into its baseline."""
+    made = make_plan(read_experiment(file, [f"algorithm.kind={kind}"]), file.parent)
+    assert len(made.algorithms((10_000,))) == made.config.nodes
+    assert made.describe()["algorithm"].startswith(kind)
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_experiment_says_what_it_is(file: Path) -> None:
+    first = file.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert len(first) > 40
+    assert read_experiment(file).name == file.stem

@@ -1,0 +1,223 @@
+"""The recommended time dilation: what it rests on, what bounds it, and how a step is measured."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.algorithms.registry import ALGORITHMS
+from node.core.errors import ConfigError
+from node.core.training import TrainingResult
+from node.core.types import NodeId, Vector
+from orchestrator.experiment.config import parse_experiment
+from orchestrator.experiment.plan import Plan, make_plan
+from orchestrator.host.dilation import (
+    BYTE_CPU_S,
+    DILATION_MAX,
+    LOAD_MAX,
+    MESSAGE_CPU_S,
+    NODE_LOAD_MAX,
+    measure_step_seconds,
+    real_seconds,
+    recommend,
+    round_up,
+    watch,
+)
+
+SIZES = (9_000, 1_000)
+
+
+def planned(**changes: Any) -> Plan:
+    content: dict[str, Any] = {
+        "name": "x",
+        "nodes": 8,
+        "algorithm": {"kind": "local", "local_steps": 10, "divshare": {"recipients": 3}, "adpsgd": {"roles": "parity"}},
+        "learning": {"dataset": {"kind": "synthetic"}, "model": {"kind": "logistic_regression"}},
+        "compute": {"step_time_ms": 10},
+        "network": {"preset": {"kind": "uniform", "bandwidth_mbps": None}},
+        "stop": {"time_s": 30},
+    }
+    for key, value in changes.items():
+        content[key] = content[key] | value if isinstance(content.get(key), dict) else value
+    return make_plan(parse_experiment(content, "x"), Path())
+
+
+def with_kind(kind: str, **parameters: Any) -> dict[str, Any]:
+    return {"kind": kind, "local_steps": 10, kind: parameters}
+
+
+def test_a_host_with_room_needs_no_dilation() -> None:
+    found = recommend(planned(), SIZES, step_seconds=0.001, cores=10)
+    assert found.dilation == 1.0
+    assert found.demand_cores == found.training_cores == pytest.approx(0.8)
+    assert found.reasons[-1] == "nothing bounds it: 0.80 of 10 cores are needed"
+
+
+def test_cores_bound_it() -> None:
+    found = recommend(planned(compute={"jitter_percent": 5}), SIZES, step_seconds=0.004, cores=2)
+    assert found.training_cores == pytest.approx(3.2)
+    assert found.dilation == 3.0  # 3.2 / 1.2 = 2.67
+    assert "the host's cores bound it, mostly by training" in found.reasons[-1]
+
+
+def test_rounds_that_end_together_bound_it_on_a_small_host() -> None:
+    found = recommend(planned(), SIZES, step_seconds=1e-5, cores=2)
+    assert found.dilation == 5.0  # eight nodes, 4 ms each and a little for the model, on two cores, within 4 ms
+    assert "rounds that end together bound it" in found.reasons[-1]
+    apart = planned(compute={"jitter_percent": 5})
+    assert recommend(apart, SIZES, step_seconds=1e-5, cores=2).dilation == 1.0
+
+
+def test_links_without_latency_show_what_the_host_takes() -> None:
+    at_once = planned(network={"preset": {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 0}})
+    found = recommend(at_once, SIZES, step_seconds=1e-5, cores=100)
+    assert found.dilation == 4.0  # 2.5 ms of the host within 0.8 ms
+    assert "links without latency bound it" in found.reasons[-1]
+    covered = planned(network={"preset": {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 1}})
+    assert recommend(covered, SIZES, step_seconds=1e-5, cores=100).dilation == 1.0
+
+
+def test_one_node_bounds_it_on_a_large_host() -> None:
+    found = recommend(planned(), SIZES, step_seconds=0.0161, cores=128)
+    assert found.dilation == 2.5  # 16.1 ms into 80 % of 10 ms
+    assert "one node's training bounds it" in found.reasons[-1]
+
+
+def test_a_slowed_node_trains_less() -> None:
+    slow = planned(compute={"stragglers": {"count": 4, "factor": 4}})
+    assert recommend(slow, SIZES, step_seconds=0.004, cores=2).training_cores == pytest.approx(4 * 0.4 + 4 * 0.1)
+
+
+def test_messages_are_bounded_by_rounds_and_by_links() -> None:
+    divshare = planned(algorithm=with_kind("divshare", recipients=3))
+    cost_s = MESSAGE_CPU_S + BYTE_CPU_S * (4_000 + 64)
+    # 10 fragments to 3 nodes each, in a round of 100 ms.
+    assert recommend(divshare, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(8 * 300 * cost_s)
+    narrow = planned(
+        algorithm=with_kind("divshare", recipients=3), network={"preset": {"kind": "uniform", "bandwidth_mbps": 2}}
+    )
+    by_link = 2e6 / 8 / (4_000 + 64)
+    assert recommend(narrow, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(8 * by_link * cost_s)
+    half = planned(algorithm=with_kind("divshare", recipients=3), wire={"dtype": "float16"})
+    assert recommend(half, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(
+        8 * 300 * (MESSAGE_CPU_S + BYTE_CPU_S * (2_000 + 64))
+    )
+
+
+def test_links_of_pairs_and_later_changes_count(tmp_path: Path) -> None:
+    network = {
+        "model": "pairwise",
+        "preset": {"kind": "uniform", "bandwidth_mbps": 2},
+        "sender": {"kind": "parallel", "transfers": 3},
+    }
+    pairwise = planned(algorithm=with_kind("divshare", recipients=3), network=network)
+    assert pairwise.network.pair_mbps is not None
+    one = planned(algorithm=with_kind("divshare", recipients=3), network={"preset": network["preset"]})
+    cores = [recommend(plan, SIZES, step_seconds=1e-6, cores=2).message_cores for plan in (one, pairwise)]
+    assert cores[1] == pytest.approx(3 * cores[0])
+
+
+def test_answers_count_as_messages() -> None:
+    asks = planned(algorithm=with_kind("adpsgd", roles="parity"))
+    cost_s = MESSAGE_CPU_S + BYTE_CPU_S * (40_000 + 64)
+    # Four nodes ask once a round of 100 ms and are answered.
+    assert recommend(asks, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(4 * 2 * 10 * cost_s)
+    chained = planned(
+        algorithm=with_kind("adpsgd", roles="parity", exchange="continuous"),
+        network={"preset": {"kind": "uniform", "bandwidth_mbps": 60}},
+    )
+    by_link = 60e6 / 8 / (40_000 + 64)
+    assert recommend(chained, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(
+        4 * 2 * by_link * cost_s
+    )
+    blocking = watch(
+        planned(algorithm=with_kind("adpsgd", roles="parity", form="blocking")).algorithms(SIZES)[0], 10_000
+    )
+    assert (blocking.messages_per_round, blocking.chains) == (1.0, False)
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_every_algorithm_can_be_watched(kind: str) -> None:
+    plan = planned(algorithm=planned().config.algorithm.model_dump() | {"kind": kind})
+    found = recommend(plan, SIZES, step_seconds=0.001, cores=2)
+    assert (found.message_cores > 0) == (kind != "local")
+    assert len(found.reasons) == 3
+
+
+def test_an_experiment_that_no_dilation_makes_fit_is_refused() -> None:
+    fast = planned(compute={"step_time_ms": 1e-5})
+    with pytest.raises(ConfigError, match=r"^compute\.step_time_ms=1e-05: this host takes 2 ms a step"):
+        recommend(fast, SIZES, step_seconds=0.002, cores=2)
+
+
+@given(st.floats(0.0, DILATION_MAX))
+def test_rounding_goes_up_and_not_far(dilation: float) -> None:
+    rounded = round_up(dilation)
+    assert rounded >= max(1.0, dilation)
+    assert rounded <= max(1.0, 1.3334 * dilation)
+    assert round_up(rounded) == rounded
+
+
+def test_the_rounded_values_are_the_usual_ones() -> None:
+    values = (0, 1, 1.01, 1.3, 1.6, 2.1, 2.6, 3.5, 4.5, 5.5, 7, 9, 11, 99, 9_999)
+    assert [round_up(value) for value in values] == [
+        *(1, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12.5, 100, 10_000),
+    ]
+
+
+GOSSIP = planned(algorithm=with_kind("divshare", recipients=3))
+
+
+@given(st.floats(1e-5, 0.1), st.integers(1, 64))
+def test_what_is_recommended_fits_the_host(step_seconds: float, cores: int) -> None:
+    found = recommend(GOSSIP, SIZES, step_seconds=step_seconds, cores=cores)
+    assert found.demand_cores / found.dilation <= LOAD_MAX * cores * 1.0001
+    assert step_seconds / found.dilation <= NODE_LOAD_MAX * 0.010 * 1.0001
+
+
+def test_real_time_of_a_run() -> None:
+    assert real_seconds(planned(), 2.5) == (75.0, False)
+    assert real_seconds(planned(stop={"time_s": None, "rounds": 50}), 2.0) == (10.0, True)  # 50 rounds of 100 ms
+    assert real_seconds(planned(stop={"time_s": 3, "rounds": 50}), 2.0) == (6.0, False)
+
+
+class Clockwork:
+    """A trainer that takes a known time a step, on a clock of its own."""
+
+    tensor_sizes = (4,)
+
+    def __init__(self, step_s: float, workers: int) -> None:
+        self.now_s = 0.0
+        self._step_s = step_s
+        self._together = max(1, workers)
+        self._running: dict[NodeId, int] = {}
+        self.steps = 0
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def initial_params(self) -> Vector:
+        return np.zeros(4, dtype=np.float32)
+
+    def begin(self, node: NodeId, params: Vector, first_step: int, count: int) -> None:
+        assert node not in self._running
+        self._running[node] = count
+
+    def finish(self, node: NodeId) -> TrainingResult:
+        if len(self._running) == self._together:  # the first that is waited for; all run side by side
+            late_s = 1.0 if self.steps == 0 else 0.0  # the first step sets things up
+            self.now_s += self._step_s * self._running[node] + late_s
+            self.steps += self._running[node]
+        del self._running[node]
+        return TrainingResult(np.zeros(4, dtype=np.float32), 0.0)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize(("step_s", "most_s"), [(1e-3, 2.5), (0.15, 2.5), (5.0, 12.0)])
+def test_a_step_is_measured_in_bounded_time(workers: int, step_s: float, most_s: float) -> None:
+    trainer: Any = Clockwork(step_s, workers)
+    assert measure_step_seconds(trainer, workers=workers, now=trainer.clock) == pytest.approx(step_s)
+    assert trainer.now_s <= most_s
