@@ -1,0 +1,1 @@
+"""The course of a run, whatever runs it. Never imports ``orchestrator.runtimes``."""
