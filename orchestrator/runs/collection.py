@@ -1,6 +1,7 @@
 """From what nodes and the link emulator told to the figures of a run. Pure.
 
-Nodes tell what they counted as plain JSON (``node.runtime.process``); a run may have several parts, each with its own counts.
+Nodes tell what they counted as plain JSON (``node.runtime.process``); a run may have several parts, each with its
+own counts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,9 @@ import numpy as np
 
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
-from node.runtime.driver import Counters
 from node.emulation.statistics import EmulatorStatistics
 from node.runtime.calibration import requested_mbps, requested_round_trip_ms
+from node.runtime.driver import Counters
 from node.runtime.message_records import Column
 from orchestrator.fidelity import EmulatorFigures, MeasuredLink, NodeFigures
 

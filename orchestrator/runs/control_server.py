@@ -26,7 +26,6 @@ from grpc_reflection.v1alpha import reflection
 from node.core.errors import ProtocolError, RunnerError, TransportError
 from node.core.messages import frozen
 from node.core.types import NodeId, Vector
-from node.transport.frames import WIRE_VERSION
 from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
@@ -46,6 +45,7 @@ from node.transport.control_wire import (
     snapshot_from_wire,
     status_from_wire,
 )
+from node.transport.frames import WIRE_VERSION
 from node.transport.pb import control_pb2 as pb
 from node.transport.pb.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
 

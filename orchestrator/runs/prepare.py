@@ -16,11 +16,11 @@ from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
 from node.learning.trainer import Learner
 from orchestrator.experiment.config import read_experiment
-from orchestrator.host.environment import environment
 from orchestrator.experiment.plan import Plan, make_plan, naming
+from orchestrator.host.environment import environment
+from orchestrator.host.signals import signals_held
 from orchestrator.results.reader import Run, load_run
 from orchestrator.results.schema import RunFacts
-from orchestrator.host.signals import signals_held
 from orchestrator.runs.options import RunOptions
 
 ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
