@@ -1,4 +1,4 @@
-"""What curves say: time to a target, bytes to a target, ratios between runs, quantiles and histograms.
+"""Analysis of curves: time and bytes to a target, ratios between runs, quantiles and histograms.
 
 Pure: numpy only, no files. Everything here works on arrays, or on anything that looks like :class:`Measured`.
 """
@@ -18,7 +18,7 @@ Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
 
 class Measured(Protocol):
-    """What a comparison needs to know of a run."""
+    """Input of a comparison: the curve and the figures of one run."""
 
     @property
     def label(self) -> str:

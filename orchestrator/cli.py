@@ -198,7 +198,7 @@ def report(run: RunPath) -> None:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """What an experiment file can name: algorithms, topologies, data sets, models, partitions, networks."""
+    """List everything that an experiment file can name: algorithms, topologies, data sets, models, networks."""
     from orchestrator.experiment.catalog import catalog
 
     content = catalog()
@@ -218,7 +218,7 @@ def doctor(
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """What this host can do, and what a run would use; of an experiment, how far it must be slowed down here."""
+    """Say what this host can do and what a run would use; of an experiment, how far it must be slowed down here."""
     if file is not None:
         _estimate(file, overrides, data_root, as_json)
         return

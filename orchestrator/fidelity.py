@@ -25,7 +25,7 @@ EXIT_UNFAITHFUL: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """What is still called faithful.
+    """Tolerances of the checks: a run within all of them is called faithful.
 
     Attributes:
         rate_percent: Deviation of a link's goodput. The papers that the testbed reproduces tell bandwidths to two
@@ -87,7 +87,7 @@ class MeasuredLink:
 
 @dataclass(frozen=True, slots=True)
 class NodeFigures:
-    """What one node counted during the run; of a node that died, what it said last.
+    """Counts of one node during the run; of a node that died, those of its last status.
 
     Attributes:
         node: The node.
@@ -124,7 +124,7 @@ class NodeFigures:
 
 @dataclass(frozen=True, slots=True)
 class EmulatorFigures:
-    """What the link emulator counted.
+    """Counts of the link emulator.
 
     Attributes:
         transfers: Transfers that were started.
@@ -198,7 +198,7 @@ class Check:
     note: str = ""
 
     def to_json(self) -> JsonObject:
-        """As in ``fidelity.json``, in a fixed order."""
+        """Return the content of ``fidelity.json``, in a fixed order."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -252,7 +252,7 @@ def is_unfaithful(fidelity: Mapping[str, Any] | None) -> bool:
 
 
 def stamp(fidelity: Mapping[str, Any] | None) -> str | None:
-    """What ``summary.json`` says of a run's fidelity: the verdict; None without a record."""
+    """Return the verdict that ``summary.json`` holds; None without a fidelity record."""
     return None if fidelity is None else fidelity.get("verdict")
 
 
@@ -409,7 +409,7 @@ def _which(worst: MeasuredLink, group: Sequence[MeasuredLink]) -> str:
 
 
 def _figures(measured: Measured) -> JsonObject:
-    """What is told without being judged."""
+    """List the figures that are told without being judged."""
     nodes, emulator = measured.nodes, measured.emulator
     memory = [node.memory_bytes for node in nodes if node.memory_bytes is not None]
     figures: JsonObject = {

@@ -69,7 +69,7 @@ ANSWERS = 1
 
 
 class Form(Enum):
-    """What an average does when models moved between request and reply."""
+    """How an average treats models that moved between request and reply."""
 
     DELTA = "delta"
     """Both sides move by half the difference of the exchanged models: the pair's sum is preserved."""
@@ -85,11 +85,11 @@ class Exchange(Enum):
     PER_STEP = "per_step"
     """When local steps end and no exchange is outstanding."""
     CONTINUOUS = "continuous"
-    """As soon as the last one has ended."""
+    """Immediately after the last one has ended."""
 
 
 class Roles(Enum):
-    """Who initiates and who answers."""
+    """Rule for which nodes initiate and which answer."""
 
     BIPARTITE = "bipartite"
     """One side of a bipartite topology initiates, the other answers."""

@@ -46,7 +46,7 @@ from node.core.types import Vector
 
 
 class Flush(Enum):
-    """What a new round does to the messages of the old one."""
+    """Policy of a new round for the messages of the old one."""
 
     QUEUED_ONLY = "queued_only"
     """Drop what is queued; the message being transmitted completes."""

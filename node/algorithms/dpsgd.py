@@ -43,7 +43,7 @@ from node.core.types import Vector
 
 
 class Order(Enum):
-    """Which comes first, the local steps or the average."""
+    """Order of the local steps and the average in a round."""
 
     ADAPT_THEN_COMBINE = "adapt_then_combine"
     """Average the trained models."""

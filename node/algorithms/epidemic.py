@@ -51,7 +51,7 @@ from node.core.types import NodeId, Vector
 
 
 class Graph(Enum):
-    """Who draws the peers."""
+    """Rule for who draws the peers."""
 
     LOCAL = "local"
     """Each node draws its recipients independently."""

@@ -61,7 +61,7 @@ from node.core.types import NodeId, Vector
 
 
 class Memory(Enum):
-    """What stands for a neighbor that sent nothing new."""
+    """Stand-in for a neighbor that sent nothing new."""
 
     MAILBOX = "mailbox"
     """Its last model, at first the common initial model."""
@@ -70,7 +70,7 @@ class Memory(Enum):
 
 
 class MissingWeight(Enum):
-    """Who gets the weight of a neighbor that is left out."""
+    """Receiver of the weight of a neighbor that is left out."""
 
     TO_SELF = "to_self"
     """The node itself."""
@@ -88,7 +88,7 @@ class Broadcast(Enum):
 
 
 class SwiftFlush(Enum):
-    """What a broadcast does to messages still queued."""
+    """Policy of a broadcast for messages that are still queued."""
 
     NONE = "none"
     """Nothing: all are delivered."""

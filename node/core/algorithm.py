@@ -23,7 +23,7 @@ from node.core.types import NodeId, Vector
 
 @dataclass(frozen=True)
 class NodeContext:
-    """What a node knows when it is made.
+    """Everything that a node knows when it is made.
 
     Attributes:
         node: The node's own index.
@@ -94,7 +94,7 @@ class Algorithm(ABC):
         return None
 
     def waiting_for(self) -> str | None:
-        """What the node cannot go on without, in words; None while it needs nobody.
+        """Say in words what the node cannot go on without; None while it needs nobody.
 
         The driver asks when a run comes to rest before its end, so that a deadlock is explained.
         """

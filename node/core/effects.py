@@ -1,4 +1,4 @@
-"""What an algorithm asks for. Arrays inside effects are never modified after hand-over, by either side."""
+"""Effects: the requests of an algorithm. Neither side modifies their arrays after hand-over."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an algorithm is told. Arrays inside events are read-only for the algorithm."""
+"""Events: everything that an algorithm is told. Their arrays are read-only for the algorithm."""
 
 from dataclasses import dataclass
 from typing import TypeAlias

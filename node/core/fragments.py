@@ -20,7 +20,7 @@ from node.core.types import IndexVector, Vector
 
 
 class FragmentLayout(Enum):
-    """Which scalars share a fragment."""
+    """Rule for which scalars share a fragment."""
 
     RANDOM = "random"
     """Random positions of every tensor, as in DivShare: each fragment holds a sample of every layer."""

@@ -1,4 +1,4 @@
-"""What a node received and has not yet aggregated."""
+"""The inbox: messages that a node received and has not yet aggregated."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -11,7 +11,7 @@ from node.core.types import NodeId, Vector
 
 
 class Replacement(Enum):
-    """Which of two messages of one sender for the same fragment stays in the inbox."""
+    """Rule for which of two messages of one sender stays in the inbox, for the same fragment."""
 
     NEWEST_ROUND = "newest_round"
     """The one of the later round; on a tie the last to arrive. Safe where the network reorders."""
@@ -88,7 +88,7 @@ class RoundInbox:
         of_round[sender] = event
 
     def missing(self, current: int, expected: Sequence[NodeId]) -> list[NodeId]:
-        """Which of the expected senders have not been heard in this round, in the order given."""
+        """Return the expected senders that have not been heard in this round, in the order given."""
         heard = self._rounds.get(current, {})
         return [sender for sender in expected if sender not in heard]
 

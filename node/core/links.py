@@ -1,4 +1,4 @@
-"""What a network is, as values: link shapes, access profiles and the plan of a whole network.
+"""A network as values: link shapes, access profiles and the plan of a whole network.
 
 Figures stay in the units of the experiment file (``_mbps``, ``_ms``) in :class:`LinkShape`, which is what
 kernel shaping reads; :class:`NetworkPlan` holds what the simulator reads, with times in nanoseconds.

@@ -1,4 +1,4 @@
-"""Who may exchange with whom: undirected graphs as immutable, hashable values.
+"""Topologies: undirected graphs of who may exchange with whom, as immutable, hashable values.
 
 Only numpy and the standard library; nothing here reads a configuration model (see
 ``orchestrator/experiment/topologies.py``) and only :func:`parse_edge_list` knows about text. Every random builder

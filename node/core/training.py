@@ -17,7 +17,7 @@ from node.core.types import NodeId, Vector
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a node's local steps gave."""
+    """Result of a node's local steps."""
 
     params: Vector
     """The model after the steps, shape (num_params,), float32; fresh or read-only, the caller's to keep."""
@@ -101,7 +101,7 @@ class RealTimeTrainer(Trainer, Protocol):
         """
 
     def reset_momentum(self, node: NodeId) -> None:
-        """As :meth:`set_momentum` with zeros, which is what a run begins with."""
+        """Set the node's momentum to zero, its value at the start of a run."""
 
 
 class Evaluator(Protocol):
@@ -126,7 +126,7 @@ class TrainerAndEvaluator(RealTimeTrainer, Evaluator, Protocol):
 
 
 class _Immediate:
-    """What the trainers below have in common: their steps run in ``finish``, without momentum."""
+    """Base of the trainers below: their steps run in ``finish``, without momentum."""
 
     ready_fd = None
 

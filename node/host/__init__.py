@@ -1,1 +1,1 @@
-"""What the operating system gives a node: its clock, its place among processes, waiting to the microsecond."""
+"""The operating system's part of a node: its clock, its processes, waiting to the microsecond."""

@@ -31,7 +31,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def belong_to(parent_pid: int) -> None:
-    """What a forked child of a run does first: its life is its parent's affair.
+    """Tie a forked child to its parent. Call this first in every forked child.
 
     Ctrl-C and the end of a job reach the whole process group; the parent decides what they mean. See also
     :func:`die_with_parent`.

@@ -1,4 +1,4 @@
-"""What is learned: the ``learning`` part of an experiment file. Declarations only; torch is not imported
+"""The ``learning`` part of an experiment file. Declarations only; torch is not imported
 here."""
 
 from typing import Annotated, Literal, TypeAlias

@@ -233,7 +233,7 @@ def _split_ratings(
     seed: int,
     source: str,
 ) -> Dataset:
-    """Of each user's ratings a random 70 % are for training, as in decentralizepy's MovieLens."""
+    """Draw a random 70 % of each user's ratings for training, as decentralizepy's MovieLens does."""
     rng = stream(seed, "test-split")
     training = np.zeros(len(ratings), dtype=bool)
     for user in range(num_users):

@@ -1,4 +1,7 @@
-"""Who trains on which samples. Numpy only; the same arguments give the same split on every machine."""
+"""Partitions: which node trains on which samples.
+
+Numpy only; the same arguments give the same split on every machine.
+"""
 
 from dataclasses import dataclass
 from typing import assert_never

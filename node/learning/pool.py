@@ -83,7 +83,7 @@ class _Memory:
         return len(encoded)
 
     def read_text(self, worker: int, length: int) -> str:
-        """What a worker left."""
+        """Read the text that a worker left."""
         start = self._texts + worker * _ERROR_TEXT_BYTES
         return self._map[start : start + length].decode(errors="replace")
 
@@ -94,7 +94,7 @@ class _Memory:
 
 
 class _Layout:
-    """Which row is whose."""
+    """Assignment of the memory's rows to nodes and tests."""
 
     def __init__(self, num_nodes: int, momentum: bool, evaluation_rows: int) -> None:
         self._velocities = num_nodes if momentum else None
@@ -498,7 +498,7 @@ class _Worker:
 
 
 def _enter_worker(worker: _Worker, parent: int, parents_ends: tuple[int, ...]) -> NoReturn:
-    """What a forked child does instead of returning; nothing may escape into the parent's code."""
+    """Run the forked child to its end and never return: nothing may escape into the parent's code."""
     code = 1
     try:
         belong_to(parent)

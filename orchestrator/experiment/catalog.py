@@ -1,4 +1,4 @@
-"""What an experiment file can name, read from the declarations themselves."""
+"""The catalog of everything that an experiment file can name, read from the declarations themselves."""
 
 from typing import Any, get_args
 

@@ -30,7 +30,7 @@ TIME_S_MAX: Final = 1e9
 
 
 class AlgorithmSectionBase(ConfigModel):
-    """Which algorithm runs, and the parameters of each.
+    """Choice of the algorithm, and the parameters of each.
 
     Every algorithm has a section of its own name, so that changing ``kind`` turns an experiment into its
     baseline. Sections of algorithms that are not chosen are checked all the same.
@@ -129,7 +129,7 @@ class WireConfig(ConfigModel):
 
 
 class ProcessesConfig(ConfigModel):
-    """What only the runtime with real processes on one machine reads."""
+    """Keys of the runtime with real processes on one machine."""
 
     base_port: int | None = Field(
         None, ge=1024, le=65_535, description="node i listens on base_port + i of 127.0.0.1; free ports when absent"
@@ -143,13 +143,13 @@ class ProcessesConfig(ConfigModel):
 
 
 class FidelityConfig(ConfigModel):
-    """What becomes of a run that its host could not keep up with. Real runtimes only."""
+    """Consequences for a run that its host could not keep up with. Real runtimes only."""
 
     allow_unfaithful: bool = Field(False, description="end with code 0 all the same; the stamp stays on the results")
 
 
 class OutputConfig(ConfigModel):
-    """What is written beside the curve."""
+    """Choice of the files that are written beside the curve."""
 
     messages: bool = Field(True, description="keep the life of every message (messages.parquet)")
     targets: tuple[float, ...] | None = Field(
@@ -301,7 +301,7 @@ _BOUNDS: Final = {
     "model_attributes_type": "must hold keys and values",
     "too_long": "must have at most {max_length} entries",
 }
-"""What pydantic's kinds of errors mean, in words that name the bound."""
+"""Words for pydantic's kinds of errors; they name the bound."""
 
 
 def _describe(problem: ErrorDetails) -> str:
@@ -434,7 +434,7 @@ def _union_member(model: Any, tag: str | int) -> Any:
 
 
 def _annotation(location: Iterable[str | int]) -> Any:
-    """What is declared at a place."""
+    """Return the type that is declared at a place."""
     model: Any = ExperimentConfig
     for part in location:
         fields = _fields(model) or {}

@@ -79,7 +79,7 @@ class Plan:
         ]
 
     def sizes(self, num_params: int) -> dict[str, str]:
-        """What follows from the number of parameters: how long one whole model and a round take."""
+        """Describe what follows from the number of parameters: how long one whole model and a round take."""
         model_bytes = 4 * num_params
         slowest, fastest = float(self.network.up_mbps.min()), float(self.network.up_mbps.max())
         rounds_s = [ns * self.config.algorithm.local_steps / NS_PER_S for ns in self.compute.step_ns]

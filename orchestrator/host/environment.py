@@ -1,4 +1,6 @@
-"""What a result depends on besides its experiment: versions, commit, host, data. Written to environment.json.
+"""The environment of a run: versions, commit, host, data. A result depends on it besides its experiment.
+
+Written to environment.json.
 
 Only what is named here is recorded; the environment's variables never are.
 """

@@ -68,7 +68,7 @@ _SAMPLES_COLORS: Final = ListedColormap(
 
 
 def _measured(run: Run, column: str) -> str:
-    """What a column of the test results is called: the loss of ratings is their RMSE."""
+    """Return the name of the test results' column: the loss of ratings is their RMSE."""
     return "RMSE" if column == "loss" and run.metric == "rmse" else column
 
 

@@ -165,7 +165,7 @@ def _targets(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _checks(run: Run) -> list[CheckRow]:
-    """What the fidelity record compared, failures first; empty where it only states something."""
+    """Return the checks of the fidelity record, failures first; empty where it only states something."""
     rows = (run.fidelity or {}).get("checks")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return []
@@ -197,7 +197,7 @@ def _died(run: Run) -> str:
 
 
 def _unjudged(run: Run) -> dict[str, Any]:
-    """What the fidelity record tells besides its checks."""
+    """Return the figures of the fidelity record besides its checks."""
     fidelity = run.fidelity or {}
     figures = fidelity.get("figures")
     told: dict[str, Any] = {name: fidelity[name] for name in ("links", "time_dilation") if name in fidelity}

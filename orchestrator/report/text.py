@@ -29,7 +29,7 @@ def format_bytes(amount: float) -> str:
 
 
 def clock_name(runtime: str) -> str:
-    """What the time of a run is called."""
+    """Return the name of a run's clock."""
     return "virtual time" if runtime == "simulation" else "testbed time"
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the schema of a run directory, its writer and its reader.
+"""The run directory: its schema, its writer and its reader.
 
 A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
 

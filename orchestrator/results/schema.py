@@ -1,4 +1,4 @@
-"""What is known of a run and how its tables look: types and names, without files.
+"""Schema of a run directory: types and names, without files.
 
 The docstring of the package draws the run directory that these end up in.
 """
@@ -127,7 +127,7 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class RunFacts:
-    """What is known at the start of a run, and kept in its directory.
+    """Facts that are known at the start of a run; they are kept in its directory.
 
     Attributes:
         name: The experiment's name.
@@ -175,7 +175,7 @@ class RunFacts:
 
 @dataclass(frozen=True, eq=False)
 class RunTotals:
-    """What is known at the end of a run.
+    """Totals that are known at the end of a run.
 
     Attributes:
         status: How it ended.

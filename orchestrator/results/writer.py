@@ -39,7 +39,7 @@ from orchestrator.results.schema import (
 from orchestrator.results.summary import summarize
 
 END_FILES: Final = ("summary.json", "nodes.parquet", "messages.parquet", "links.csv", "fidelity.json", "report.html")
-"""What is written when a run ends, however it ends."""
+"""Files that are written when a run ends, however it ends."""
 
 MIN_FREE_BYTES: Final = 16 * 1024 * 1024
 """A run does not start with less free space than this for its results."""
@@ -145,7 +145,7 @@ class RunWriter:
         return writer
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`reopen` needs, of plain values and arrays."""
+        """Return plain values and arrays from which :meth:`reopen` goes on."""
         return {
             "curve_bytes": self._complete_bytes,
             "curve_sha256": self._complete.hexdigest(),
