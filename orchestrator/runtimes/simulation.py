@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from node.core.errors import ConfigError, RunnerError
-from node.core.saved_state import LEAVE_NOTHING, Classes, State
+from node.core.saved_state import State, savable_classes
 from node.core.training import Evaluation, TrainerAndEvaluator
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
@@ -28,6 +28,7 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.host.environment import versions
 from orchestrator.host.signals import signals_held, stop_on_signals
 from orchestrator.progress import Progress, Snapshot
+from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
@@ -48,8 +49,8 @@ SHOW_EVERY_S = 0.1
 STOP_PATIENCE_S = 3.0
 """How long a run that was asked to stop waits for tests under way, which would be its last lines."""
 
-SAVED_CLASSES: Final[Classes] = {NodeSample: LEAVE_NOTHING, Sample: LEAVE_NOTHING}
-"""What the runner itself keeps in a checkpoint, besides plain values."""
+SAVED_CLASSES: Final = savable_classes([schema])
+"""Classes that the runner itself keeps in a checkpoint, besides plain values: samples that are still being tested."""
 
 DECISIVE_VERSIONS: Final = ("fragmesh", "torch", "numpy")
 """Packages of which another version may compute something else."""
