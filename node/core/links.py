@@ -1,4 +1,4 @@
-"""A network as values: link shapes, access profiles and the plan of a whole network.
+"""A network as values: link shapes and the plan of a whole network.
 
 Figures stay in the units of the experiment file (``_mbps``, ``_ms``) in :class:`LinkShape`, which is what
 kernel shaping reads; :class:`NetworkPlan` holds what the simulator reads, with times in nanoseconds.
@@ -55,19 +55,6 @@ class LinkShape:
                 raise ConfigError(f"{name}={value}: must be a number >= 0")
         if not 0 <= self.loss_percent < 100:
             raise ConfigError(f"loss_percent={self.loss_percent}: must be at least 0 and below 100")
-
-
-@dataclass(frozen=True, slots=True)
-class AccessProfile:
-    """A node's own link in both directions, as shaped at the node.
-
-    Attributes:
-        up: From the node into the network.
-        down: From the network to the node.
-    """
-
-    up: LinkShape
-    down: LinkShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +141,6 @@ class NetworkPlan:
                 pairs[change.source, change.destination] = change.mbps
         changes = tuple(item for item in self.changes if item[0] > time_ns)
         return replace(self, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
-
-    def access(self, node: int) -> AccessProfile:
-        """The bandwidths of a node's own link; latency, jitter and loss belong to pairs."""
-        return AccessProfile(up=LinkShape(_finite(self.up_mbps[node])), down=LinkShape(_finite(self.down_mbps[node])))
 
     def pair(self, source: int, destination: int) -> LinkShape:
         """The path from ``source`` to ``destination`` beyond their access links."""

@@ -38,8 +38,5 @@ def test_a_plan_answers_for_nodes_and_pairs() -> None:
         loss=0.02,
     )
     assert plan.num_nodes == 2
-    assert plan.access(0).up == LinkShape(10.0)
-    assert plan.access(1).up == LinkShape(None)
-    assert plan.access(1).down == LinkShape(30.0)
     assert plan.pair(0, 1) == LinkShape(5.0, latency_ms=2.5, jitter_ms=0.5, loss_percent=2.0)
     assert plan.pair(1, 0) == LinkShape(None, latency_ms=1.0, jitter_ms=0.5, loss_percent=2.0)

@@ -141,7 +141,7 @@ def test_regions_rtt_and_options() -> None:
     assert plan.pair(0, 24).latency_ms == 138.3
     assert plan.pair(0, 1).latency_ms == 0.1
     assert plan.pair(0, 1).bandwidth_mbps is None
-    assert plan.access(3).up.bandwidth_mbps == 100
+    assert plan.up_mbps[3] == 100
     same = {"kind": "regions", "latency_ms": 0.5}
     assert build({"model": "pairwise", "preset": same}, 20).latency_ns == 500_000
 
