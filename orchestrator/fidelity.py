@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from node.core.units import NS_PER_MS, ns_to_s
+from node.emulation.statistics import EmulatorStatistics
 
 JsonObject = dict[str, Any]
 
@@ -36,8 +37,9 @@ class Tolerances:
             slice of the kernel's scheduler.
         overrun_percent: Time by which training exceeded its declared time, in percent of that. A node that is 1 %
             slower than declared falls a round behind in a hundred.
-        late_ms: How late an arrival (99th percentile) or a change of capacity (the worst) may be handed over; as
-            ``rtt_p99_ms``, and a few percent of what a fragment takes on the links of the presets.
+        late_ms: How late an arrival may be handed over, or a change of capacity be made (99th percentiles, the worst
+            of fewer than 100 changes); as ``rtt_p99_ms``, and a few percent of what a fragment takes on the links of
+            the presets.
         late_starts_percent: Transfers whose start was told so late that the link emulator could not make up for it,
             in percent of all; one is always allowed.
         percentile_samples: Below so many arrivals, a node's 99th percentile is a single message, and counts only if
@@ -101,7 +103,6 @@ class NodeFigures:
         arrivals: Messages that arrived.
         late_p99_ns: How long after they were due these were handed over, 99th percentile.
         late_max_ns: The same, the worst.
-        change_late_max_ns: How late a change of capacity was told to the emulator; None: nothing changed.
         memory_bytes: Memory of the node and its training worker, proportional set size; None if unknown.
         rejected: Messages that were refused on arrival, by reason.
     """
@@ -117,33 +118,8 @@ class NodeFigures:
     arrivals: int
     late_p99_ns: int
     late_max_ns: int
-    change_late_max_ns: int | None = None
     memory_bytes: int | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class EmulatorFigures:
-    """Counts of the link emulator.
-
-    Attributes:
-        transfers: Transfers that were started.
-        late_starts: Those whose start was told so late that not all of it could be made up for.
-        wake_p50_ns: How long after a transfer's end its sender was told, median. It is told the exact time, so that
-            this costs nothing until the next transfer's start comes too late.
-        wake_p99_ns: The 99th percentile.
-        wake_max_ns: The worst.
-        change_late_max_ns: How late a change of capacity took effect; None: nothing changed.
-        cpu_s: Processor time that it used, real seconds.
-    """
-
-    transfers: int
-    late_starts: int
-    wake_p50_ns: int
-    wake_p99_ns: int
-    wake_max_ns: int
-    change_late_max_ns: int | None = None
-    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +132,7 @@ class Measured:
             should have been.
         nodes: One entry a node that could be asked.
         emulator: None where the links are not emulated in user space, or the emulator did not answer.
+        links_emulated: Whether the links are emulated in user space, so that the emulator should have answered.
         died: Nodes that ended before the run did: node -> how, for example ``killed by signal 9``.
         deaths_allowed: Whether the experiment takes a node's end for granted, so that it does not count against
             the run.
@@ -167,7 +144,8 @@ class Measured:
     time_dilation: float
     links: tuple[MeasuredLink, ...] | None
     nodes: tuple[NodeFigures, ...]
-    emulator: EmulatorFigures | None = None
+    emulator: EmulatorStatistics | None = None
+    links_emulated: bool = False
     died: Mapping[int, str] = field(default_factory=dict)
     deaths_allowed: bool = False
     cpu_pressure: tuple[float | None, float | None] = (None, None)
@@ -273,20 +251,10 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         yield _pacing(measured.nodes, tolerances)
         yield _arrivals(measured.nodes, tolerances)
         yield _in_flight(measured.nodes)
-    emulator = measured.emulator
-    if emulator is not None and emulator.transfers:
-        most = max(1.0, tolerances.late_starts_percent / 100 * emulator.transfers)
-        late = emulator.late_starts
-        tolerance = f"at most {tolerances.late_starts_percent:g} %, or one"
-        note = f"of {emulator.transfers:,} transfers"
-        yield Check("transfers begun too late", 0, late, "transfers", tolerance, late <= most, note)
-    changes = [node.change_late_max_ns for node in measured.nodes]
-    changes += [None if emulator is None else emulator.change_late_max_ns]
-    late_ns = max((ns for ns in changes if ns is not None), default=None)
-    if late_ns is not None:
-        late_ms = late_ns / NS_PER_MS
-        within = late_ms <= tolerances.late_ms
-        yield Check("delay of capacity changes", 0, late_ms, "ms", f"{tolerances.late_ms:g} ms", within, "the worst")
+    if measured.emulator is not None:
+        yield from _emulator_checks(measured.emulator, tolerances)
+    elif measured.links_emulated:
+        yield Check("link emulators that reported", 1, None, "emulators", "one", False)
     if measured.died:
         names = "node " + ", ".join(str(node) for node in sorted(measured.died))
         tolerance = "any: the experiment allows it" if measured.deaths_allowed else "none"
@@ -396,6 +364,34 @@ def _in_flight(nodes: Sequence[NodeFigures]) -> Check:
     )
 
 
+def _emulator_checks(emulator: EmulatorStatistics, tolerances: Tolerances) -> Iterator[Check]:
+    if emulator.starts:
+        most = max(1.0, tolerances.late_starts_percent / 100 * emulator.starts)
+        late = emulator.excessive_delays
+        tolerance = f"at most {tolerances.late_starts_percent:g} %, or one"
+        note = f"of {emulator.starts:,} transfers"
+        yield Check("transfers begun too late", 0, late, "transfers", tolerance, late <= most, note)
+    ignored = emulator.ignored
+    note = (
+        "they made no sense, or came in too great a number, so that links were not used as the nodes asked"
+        if ignored
+        else ""
+    )
+    yield Check("requests that the link emulator ignored", 0, ignored, "records", "none", not ignored, note)
+    if emulator.changes:
+        late_ms = emulator.change_lateness_ns.p99 / NS_PER_MS
+        worst_ms = emulator.change_lateness_ns.max / NS_PER_MS
+        yield Check(
+            "delay of capacity changes, 99th percentile",
+            0,
+            late_ms,
+            "ms",
+            f"{tolerances.late_ms:g} ms",
+            late_ms <= tolerances.late_ms,
+            f"of {emulator.changes:,} changes; the worst: {_figure(worst_ms)} ms",
+        )
+
+
 def _off(achieved: float | None, requested: float) -> float:
     return float("inf") if achieved is None else abs(achieved - requested)
 
@@ -428,12 +424,20 @@ def _figures(measured: Measured) -> JsonObject:
         "memory_bytes_per_node": max(memory) if memory else None,
     }
     if emulator is not None:
+        wake = emulator.wakeup_lateness_ns
         figures["emulator"] = {
-            "transfers": emulator.transfers,
-            "late_starts": emulator.late_starts,
-            "wake_ms_p50": emulator.wake_p50_ns / NS_PER_MS,
-            "wake_ms_p99": emulator.wake_p99_ns / NS_PER_MS,
-            "wake_ms_max": emulator.wake_max_ns / NS_PER_MS,
+            "transfers": emulator.starts,
+            "finished": emulator.finishes,
+            "aborted": emulator.aborts,
+            "changes": emulator.changes,
+            "ignored": emulator.ignored,
+            "late_starts": emulator.excessive_delays,
+            "start_late_ms_p99": emulator.start_lateness_ns.p99 / NS_PER_MS,
+            "change_late_ms_max": emulator.change_lateness_ns.max / NS_PER_MS,
+            "wake_ms_p50": wake.p50 / NS_PER_MS,
+            "wake_ms_p99": wake.p99 / NS_PER_MS,
+            "wake_ms_max": wake.max / NS_PER_MS,
+            "nodes_gone": emulator.nodes_gone,
             "cpu_s": emulator.cpu_s,
         }
     return figures

@@ -9,8 +9,12 @@ as the exact instant, however late it is told; the sender says when its next tra
 instant if a message waited; and the network lets the transfer begin then, in the past. What is too late to be made
 up for (:data:`LATENESS_MAX_S`, :data:`LATENESS_MAX_NS`) is counted and begins that much before now.
 
-What comes from a node is checked and, where it makes no sense, counted and ignored. A node may change its own
-access link and the pairs that it sends on. A node that closes its socket, or does not read it, is forgotten.
+The plan's changes of capacity belong to the emulator, so that a link changes at its instant whatever becomes of its
+nodes. They begin when the owner says when the experiment does (:meth:`EmulatorHandle.begin`). Only the next one is
+looked at, so that any number of them costs nothing until its time has come.
+
+What comes from a node is checked and, where it makes no sense, counted and ignored; a run in which that happened is
+not faithful. A node that closes its socket, or does not read it, is forgotten.
 """
 
 import contextlib
@@ -28,14 +32,13 @@ from typing import NoReturn
 
 from node.core.errors import ConfigError, RunnerError
 from node.core.lateness import LatenessHistogram
-from node.core.links import CapacityChange, NetworkPlan
+from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S
 from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     RECORD_BYTES,
     Abort,
-    Change,
     Notice,
     Request,
     Start,
@@ -61,11 +64,9 @@ WIRE_BYTES_MAX = 1 << 40
 TRANSFERS_MAX = 1_024
 """No node has more transfers under way."""
 
-WAITING_MAX = 65_536
-"""No node has more requests waiting for their time: changes of capacity that lie ahead."""
-
 _UNREAD_RECORDS_MAX = 8 * TRANSFERS_MAX
-_STATS, _STOP = b"stats", b"stop"
+_STATS, _STOP, _BEGIN = b"stats", b"stop", b"begin"
+_NEVER = (1 << 63) - 1
 
 
 class _Node:
@@ -76,18 +77,16 @@ class _Node:
         flows: Its transfers under way, by its own numbers.
         unsent: Notices that the socket has not taken yet.
         blocked: Whether the socket was full and is watched for writing.
-        waiting: How many of its requests have not taken effect.
         asked_ns: When its last start or abort took effect; they take effect in the order in which it sent them.
     """
 
-    __slots__ = ("asked_ns", "blocked", "flows", "socket", "unsent", "waiting")
+    __slots__ = ("asked_ns", "blocked", "flows", "socket", "unsent")
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
         self.flows: dict[int, Flow] = {}
         self.unsent = bytearray()
         self.blocked = False
-        self.waiting = 0
         self.asked_ns = AT_ONCE
 
 
@@ -95,11 +94,11 @@ class LinkEmulator:
     """Runs a network in real time.
 
     Args:
-        plan: Capacities at the start. Its ``changes`` are not applied: nodes ask for them.
+        plan: Capacities at the start, and their changes in the experiment's time, which counts from ``begin``.
         clock: Testbed time, the same for all nodes.
         sockets: The emulator's end of each node's SOCK_SEQPACKET pair, by node.
-        control: Its end of the owner's pair. ``stats`` is answered with :class:`EmulatorStatistics`; ``stop``
-            too, and ends it; so does closing the other end.
+        control: Its end of the owner's pair. ``stats`` and ``begin`` (see :meth:`EmulatorHandle.begin`) are answered
+            with :class:`EmulatorStatistics`; ``stop`` too, and ends it; so does closing the other end.
     """
 
     def __init__(
@@ -118,11 +117,16 @@ class LinkEmulator:
         self._talkative: dict[int, None] = {}  # nodes with notices to send
         self._now_ns = 0
         self._stopping = False
-        self._starts = self._finishes = self._aborts = self._changes = 0
+        self._changes = plan.changes
+        self._changes_made = 0  # index of the next one
+        self._offset_ns = 0  # this clock's time minus the experiment's
+        self._next_change_ns = _NEVER  # by this clock
+        self._end_ns = _NEVER  # of the experiment, by this clock
+        self._starts = self._finishes = self._aborts = 0
         self._ignored = self._excessive = self._gone = 0
         self._wakeup_lateness = LatenessHistogram()
         self._start_lateness = LatenessHistogram()
-        self._change_lateness_ns_max = 0
+        self._change_lateness = LatenessHistogram()
 
     def run(self) -> None:
         """Emulate until the control socket closes or says stop."""
@@ -133,9 +137,9 @@ class LinkEmulator:
             end.setblocking(False)
             poll.watch(end.fileno())
         while not self._stopping:
+            due_ns = min(self._heap[0][0] if self._heap else _NEVER, self._next_change_ns)
             # A nanosecond later, because dilation rounds: at the instant it must be due.
-            instant = self._clock.monotonic_ns(self._heap[0][0]) + 1 if self._heap else None
-            ready = poll.wait(None if instant is None else max(1, instant))
+            ready = poll.wait(None if due_ns == _NEVER else max(1, self._clock.monotonic_ns(due_ns) + 1))
             self._now_ns = self._clock.now_ns()
             for descriptor, mask in ready:
                 if descriptor == control:
@@ -152,13 +156,13 @@ class LinkEmulator:
             starts=self._starts,
             finishes=self._finishes,
             aborts=self._aborts,
-            changes=self._changes,
+            changes=self._changes_made,
             ignored=self._ignored,
             excessive_delays=self._excessive,
             nodes_gone=self._gone,
             wakeup_lateness_ns=self._wakeup_lateness.summary(),
             start_lateness_ns=self._start_lateness.summary(),
-            change_lateness_ns_max=self._change_lateness_ns_max,
+            change_lateness_ns=self._change_lateness.summary(),
             cpu_s=time.process_time(),
         )
 
@@ -171,7 +175,9 @@ class LinkEmulator:
             return
         except ConnectionError:
             command = b""
-        if command in (_STATS, _STOP):
+        if command.startswith(_BEGIN):
+            self._begin(*map(int, command.split()[1:]))
+        if command.startswith((_STATS, _STOP, _BEGIN)):
             with contextlib.suppress(OSError):  # whoever does not read what it asked for goes without
                 self._control.send(self.statistics().to_json())
         if command in (b"", _STOP):
@@ -196,10 +202,9 @@ class LinkEmulator:
             self._forget(index)
             return
         for request in decode_requests(datagram):
-            if request is None or node.waiting == WAITING_MAX or not self._allowed(index, request):
+            if request is None or not self._allowed(index, request):
                 self._ignored += 1
             else:
-                node.waiting += 1
                 heappush(self._heap, (self._effective_ns(node, request), next(self._order), index, request))
 
     def _allowed(self, index: int, request: Request) -> bool:
@@ -209,14 +214,6 @@ class LinkEmulator:
                 return 0 <= receiver < self._count and receiver != index and 1 <= wire_bytes <= WIRE_BYTES_MAX
             case Abort():
                 return True
-            case Change(_, CapacityChange(kind, source, destination, mbps)):
-                if not mbps >= 0:  # nor a number at all
-                    return False
-                if kind == "up":
-                    return source == index
-                if kind == "down":
-                    return destination == index
-                return source == index and 0 <= destination < self._count and destination != index
 
     def _effective_ns(self, node: _Node, request: Request) -> int:
         """The time at which a request takes effect: its own, if that is not too long ago."""
@@ -227,13 +224,9 @@ class LinkEmulator:
             case Abort(at_ns=at_ns):
                 if at_ns == AT_ONCE:
                     at_ns = now
-            case Change(at_ns=at_ns):
-                self._change_lateness_ns_max = max(self._change_lateness_ns_max, now - at_ns)
         if at_ns < earliest:
             self._excessive += 1
             at_ns = earliest
-        if isinstance(request, Change):
-            return at_ns
         node.asked_ns = max(node.asked_ns, min(at_ns, now))
         return node.asked_ns
 
@@ -256,19 +249,23 @@ class LinkEmulator:
     def _advance(self) -> None:
         """Let everything happen that is due, in order of time as far as it is known."""
         heap = self._heap
-        while heap and heap[0][0] <= self._now_ns:
+        while True:
+            first_ns = heap[0][0] if heap else _NEVER
+            # At the same instant a capacity changes before all else happens, as in a simulation.
+            if self._next_change_ns <= min(first_ns, self._now_ns):
+                self._make_change()
+                continue
+            if first_ns > self._now_ns:
+                return
             at_ns, _, index, what = heappop(heap)
             if isinstance(what, Flow):
                 self._end(what, at_ns)
             elif (node := self._nodes.get(index)) is not None:
-                node.waiting -= 1
                 match what:
                     case Start():
                         self._start(index, node, what, at_ns)
                     case Abort(number, _):
                         self._abort(node, number, at_ns)
-                    case Change(_, change):
-                        self._change(change, at_ns)
 
     def _start(self, index: int, node: _Node, start: Start, at_ns: int) -> None:
         flows = node.flows
@@ -296,8 +293,26 @@ class LinkEmulator:
         self._aborts += 1
         self._tell(flow, Notice(True, number, at_ns, self._network.abort(flow, at_ns)))
 
-    def _change(self, change: CapacityChange, at_ns: int) -> None:
-        self._changes += 1
+    # --- capacities ---
+
+    def _begin(self, start_monotonic_ns: int, begin_ns: int, end_ns: int) -> None:
+        """Take the plan's changes up; see :meth:`EmulatorHandle.begin`."""
+        self._offset_ns = self._clock.at_ns(start_monotonic_ns) - begin_ns
+        self._end_ns = min(_NEVER, end_ns + self._offset_ns)
+        self._look_for_change()
+
+    def _look_for_change(self) -> None:
+        self._next_change_ns = _NEVER
+        if self._changes_made < len(self._changes):
+            at_ns = self._changes[self._changes_made][0] + self._offset_ns
+            if at_ns < self._end_ns:
+                self._next_change_ns = at_ns
+
+    def _make_change(self) -> None:
+        """Make the change that is due, as of its own instant, however late this is."""
+        change, at_ns = self._changes[self._changes_made][1], self._next_change_ns
+        self._changes_made += 1
+        self._change_lateness.add(self._now_ns - at_ns)
         match change.kind:
             case "up":
                 self._network.set_up(change.source, change.mbps, at_ns)
@@ -305,6 +320,7 @@ class LinkEmulator:
                 self._network.set_down(change.destination, change.mbps, at_ns)
             case "pair":
                 self._network.set_pair(change.source, change.destination, change.mbps, at_ns)
+        self._look_for_change()
 
     # --- what goes out ---
 
@@ -388,6 +404,26 @@ class EmulatorHandle:
                 self._exit_code = os.waitstatus_to_exitcode(status)
         return self._exit_code
 
+    def begin(
+        self, start_monotonic_ns: int, *, begin_ns: int = 0, end_ns: int | None = None, timeout_s: float = 2.0
+    ) -> None:
+        """Say when the experiment begins: from then on the plan's capacities change at their instants.
+
+        To be called once, as soon as the instant is fixed, so that no change is late.
+
+        Args:
+            start_monotonic_ns: The host's monotonic clock when the experiment begins.
+            begin_ns: The experiment's time then, testbed nanoseconds; not 0 in a run that goes on. The plan's
+                capacities are those of this time, and all its changes come later.
+            end_ns: Changes at this time or later are not made; None: the experiment has no planned end.
+            timeout_s: How long the emulator may take to confirm it, real time.
+
+        Raises:
+            RunnerError: It has ended or does not answer in time.
+        """
+        numbers = (start_monotonic_ns, begin_ns, _NEVER if end_ns is None else end_ns)
+        self._ask(b" ".join([_BEGIN, *(b"%d" % number for number in numbers)]), timeout_s)
+
     def stats(self, timeout_s: float = 2.0) -> EmulatorStatistics:
         """What the emulator has measured so far.
 
@@ -443,7 +479,7 @@ def start_emulator(plan: NetworkPlan, clock: Clock, num_nodes: int) -> EmulatorH
     """Fork the emulator's process. It ends with the thread that calls this, at the latest.
 
     Args:
-        plan: The network.
+        plan: The network. Its changes are made from :meth:`EmulatorHandle.begin` on.
         clock: The run's clock; transfers begin when nodes ask for them, be its time negative.
         num_nodes: How many sockets to make: one a node of the plan.
 

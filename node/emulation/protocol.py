@@ -1,14 +1,12 @@
 """Records between a node and the link emulator: fixed size, little endian, several to a datagram.
 
-A node asks with :class:`Start`, :class:`Abort` and :class:`Change`; the emulator answers with :class:`Notice`. All
+A node asks with :class:`Start` and :class:`Abort`; the emulator answers with :class:`Notice`. All
 times are testbed time in nanoseconds of the run's clock. The sockets are UNIX socket pairs of one host, which neither
 lose nor reorder; the length of a record is checked, its meaning is the emulator's to judge.
 """
 
 import struct
 from typing import NamedTuple
-
-from node.core.links import CapacityChange
 
 RECORD_BYTES = 32
 """The size of every record in both directions."""
@@ -22,13 +20,11 @@ DATAGRAM_BYTES = RECORDS_PER_DATAGRAM * RECORD_BYTES
 AT_ONCE = -(1 << 63)
 """As the time of an abort: when the emulator reads it."""
 
-_START, _ABORT, _CHANGE = 1, 2, 3
+_START, _ABORT = 1, 2
 _FINISHED, _ABORTED = 1, 2
 _START_RECORD = struct.Struct("<B3xiqqq")
 _ABORT_RECORD = struct.Struct("<B7xqq8x")
-_CHANGE_RECORD = struct.Struct("<BB2xiiqd4x")
 _NOTICE_RECORD = struct.Struct("<B7xqqq")
-_CAPACITIES = ("up", "down", "pair")
 
 
 class Start(NamedTuple):
@@ -59,19 +55,7 @@ class Abort(NamedTuple):
     at_ns: int
 
 
-class Change(NamedTuple):
-    """Set a capacity.
-
-    Attributes:
-        at_ns: From when on; may lie in the future.
-        change: The capacity.
-    """
-
-    at_ns: int
-    change: CapacityChange
-
-
-Request = Start | Abort | Change
+Request = Start | Abort
 
 
 class Notice(NamedTuple):
@@ -97,9 +81,6 @@ def encode_request(request: Request) -> bytes:
             return _START_RECORD.pack(_START, receiver, number, wire_bytes, ready_ns)
         case Abort(number, at_ns):
             return _ABORT_RECORD.pack(_ABORT, number, at_ns)
-        case Change(at_ns, change):
-            which = _CAPACITIES.index(change.kind)
-            return _CHANGE_RECORD.pack(_CHANGE, which, change.source, change.destination, at_ns, change.mbps)
 
 
 def decode_requests(datagram: bytes) -> list[Request | None]:
@@ -113,9 +94,6 @@ def decode_requests(datagram: bytes) -> list[Request | None]:
             requests.append(Start(number, receiver, wire_bytes, ready_ns))
         elif kind == _ABORT:
             requests.append(Abort(*_ABORT_RECORD.unpack_from(datagram, offset)[1:]))
-        elif kind == _CHANGE and datagram[offset + 1] < len(_CAPACITIES):
-            _, which, source, destination, at_ns, mbps = _CHANGE_RECORD.unpack_from(datagram, offset)
-            requests.append(Change(at_ns, CapacityChange(_CAPACITIES[which], source, destination, mbps)))  # type: ignore[arg-type]
         else:
             requests.append(None)
     if whole != len(datagram):

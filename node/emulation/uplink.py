@@ -4,12 +4,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from node.core.links import CapacityChange
 from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     Abort,
-    Change,
     Request,
     Start,
     decode_notices,
@@ -74,15 +72,6 @@ class EmulatedUplink:
             at_ns: Testbed time, not ahead; None: when the emulator reads it.
         """
         self._send(Abort(number, AT_ONCE if at_ns is None else at_ns))
-
-    def change(self, at_ns: int, change: CapacityChange) -> None:
-        """Set a capacity at a testbed time, which may be long ahead.
-
-        Args:
-            at_ns: When it takes effect.
-            change: The uplink or downlink of this node, or a pair that it sends on.
-        """
-        self._send(Change(at_ns, change))
 
     def close(self) -> None:
         """Leave: the emulator aborts what is under way. May be called again."""

@@ -29,7 +29,7 @@ from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
 from node.core.errors import RunnerError, TestbedError, TransportError
 from node.core.lateness import LatenessHistogram
-from node.core.links import CapacityChange, LinkShape, NetworkPlan
+from node.core.links import NetworkPlan
 from node.core.rng import stream
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
@@ -41,7 +41,6 @@ from node.runtime.driver import UNLIMITED_MBPS, Driver, Picture
 from node.transport.control_client import ControlClient
 from node.transport.control_values import (
     ControlCommand,
-    LinkUpdate,
     MeasureCommand,
     NodeStatus,
     Phase,
@@ -49,7 +48,6 @@ from node.transport.control_values import (
     SnapshotPurpose,
     StartCommand,
     StopCommand,
-    UpdateLinksCommand,
     some_nodes,
 )
 from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, WireDtype, plan_id
@@ -189,7 +187,6 @@ class _Node:
         self._pictures: asyncio.Queue[Picture] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_late_ns = array("q")
-        self._changes_late_ns: list[int] = []
 
     async def run(self, emulator: socket, address: str) -> int:
         """See :func:`run_node`."""
@@ -382,8 +379,6 @@ class _Node:
                 self._spawn(self._measure(duration_ns))
             case StartCommand():
                 self._start_at(command)
-            case UpdateLinksCommand(at_ns=at_ns, updates=updates):
-                self._update_links(at_ns, updates)
             case StopCommand():
                 if not self._ended.done():
                     self._ended.set_result(command)
@@ -400,24 +395,6 @@ class _Node:
         self._measurement = None
         self._trainer.reset_momentum(spec.node)
         self._loop.call_at(monotonic_ns / NS_PER_S, self._begin, clock)
-
-    def _update_links(self, at_ns: int, updates: tuple[LinkUpdate, ...]) -> None:
-        """Pass changes of capacity on to the emulator, in time: it applies them at their instant."""
-        assert self._clock is not None, "changes are told after the start"
-        self._changes_late_ns.append(max(0, self._clock.now_ns() - at_ns))
-        me = self._spec.node
-        for update in updates:
-            changes: list[CapacityChange] = []
-            if update.peer is not None:
-                if update.up is not None:
-                    changes.append(CapacityChange("pair", me, update.peer, _mbps(update.up)))
-            else:
-                if update.up is not None:
-                    changes.append(CapacityChange("up", me, -1, _mbps(update.up)))
-                if update.down is not None:
-                    changes.append(CapacityChange("down", -1, me, _mbps(update.down)))
-            for change in changes:
-                self._uplink.change(at_ns + self._offset_ns, change)
 
     # -- measurement -------------------------------------------------------------------------------------------
 
@@ -581,7 +558,6 @@ class _Node:
             "arrivals": late.count,
             "late_p99_ns": int(late.p99 / dilation),
             "late_max_ns": int(late.max / dilation),
-            "change_late_max_ns": max(self._changes_late_ns, default=None),
             "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
             "rejected": {reason.value: times for reason, times in self._server.rejected.items()},
         }
@@ -657,10 +633,6 @@ class _Node:
                 await self._client.close()
                 await self._server.stop(0.2)
                 await self._control.close()
-
-
-def _mbps(shape: LinkShape) -> float:
-    return float("inf") if shape.bandwidth_mbps is None else shape.bandwidth_mbps
 
 
 def _memory_bytes(pid: int) -> int:

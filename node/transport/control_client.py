@@ -144,7 +144,7 @@ class ControlClient:
                 f"orchestrator at {self._address}: refuses node {self._node}: {one_line(reply.refused.text)}"
             )
         registered = reply.registered
-        return Registered(registered.num_nodes, registered.status_period_ns / 1e9, registered.orchestrator_unix_ns)
+        return Registered(registered.num_nodes, registered.status_period_ns / 1e9)
 
     async def barrier(self, point: str, timeout_s: float) -> dict[NodeId, str]:
         """Wait until all nodes have come to the same point. Who stops waiting, by cancelling, has not come.

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from node.core.links import LinkShape
 from node.core.types import NodeId
 
-CONTROL_VERSION = 1
+CONTROL_VERSION = 2
 """Raised whenever the meaning of control.proto changes."""
 
 
@@ -34,7 +33,6 @@ class SnapshotPurpose(Enum):
     """What a snapshot is for."""
 
     EVALUATION = "evaluation"
-    CHECKPOINT = "checkpoint"
     FINAL = "final"
 
 
@@ -66,12 +64,10 @@ class Registered:
     Attributes:
         num_nodes: Nodes in the run.
         status_period_s: How often a status is wanted, seconds of real time.
-        orchestrator_unix_ns: The orchestrator's wall clock when it answered, nanoseconds since 1970-01-01 UTC.
     """
 
     num_nodes: int
     status_period_s: float
-    orchestrator_unix_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,34 +147,6 @@ class MeasureCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkUpdate:
-    """One link's new shape.
-
-    Attributes:
-        peer: The other end; None is the node's own access link, which all its peers share.
-        up: From the node into the network; None leaves it as it is.
-        down: From the network to the node; None leaves it as it is.
-    """
-
-    peer: NodeId | None
-    up: LinkShape | None = None
-    down: LinkShape | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateLinksCommand:
-    """Change the shape of the node's links.
-
-    Attributes:
-        at_ns: From when on: testbed time, nanoseconds, >= 0.
-        updates: What changes; links that are not named stay as they are.
-    """
-
-    at_ns: int
-    updates: tuple[LinkUpdate, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StopCommand:
     """End the run in good order.
 
@@ -193,7 +161,7 @@ class StopCommand:
     snapshot: bool
 
 
-ControlCommand: TypeAlias = StartCommand | MeasureCommand | UpdateLinksCommand | StopCommand
+ControlCommand: TypeAlias = StartCommand | MeasureCommand | StopCommand
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,10 @@ What arrives is checked here: whatever the other side sends, reading it gives a 
 import zlib
 from collections.abc import Iterator
 
-from node.core.errors import ConfigError, ProtocolError
-from node.core.links import LinkShape
+from node.core.errors import ProtocolError
 from node.core.types import NodeId
 from node.transport.control_values import (
     ControlCommand,
-    LinkUpdate,
     MeasureCommand,
     NodeStatus,
     Phase,
@@ -20,7 +18,6 @@ from node.transport.control_values import (
     SnapshotPurpose,
     StartCommand,
     StopCommand,
-    UpdateLinksCommand,
 )
 from node.transport.pb import control_pb2 as pb
 
@@ -28,7 +25,7 @@ PART_BYTES = 2**18
 """Data in one piece of an upload."""
 
 MESSAGE_BYTES_MAX = 2**22
-"""The largest message that either side takes: the links of 10,000 pairs, or the addresses of as many nodes."""
+"""The largest message that either side takes: the addresses of 10,000 nodes fit."""
 
 KEEPALIVE_S = 5.0
 KEEPALIVE_TIMEOUT_S = 15.0
@@ -51,7 +48,6 @@ _PHASES = {
 }
 _PURPOSES = {
     SnapshotPurpose.EVALUATION: pb.SnapshotHead.PURPOSE_EVALUATION,
-    SnapshotPurpose.CHECKPOINT: pb.SnapshotHead.PURPOSE_CHECKPOINT,
     SnapshotPurpose.FINAL: pb.SnapshotHead.PURPOSE_FINAL,
 }
 _PHASE_BY_CODE = {code: phase for phase, code in _PHASES.items()}
@@ -168,12 +164,6 @@ def command_to_wire(command: ControlCommand) -> pb.Command:
             )
         case MeasureCommand():
             return pb.Command(measure=pb.Measure(duration_ns=command.duration_ns))
-        case UpdateLinksCommand():
-            updates = [
-                pb.LinkUpdate(peer=update.peer, up=_shape_to_wire(update.up), down=_shape_to_wire(update.down))
-                for update in command.updates
-            ]
-            return pb.Command(update_links=pb.UpdateLinks(at_ns=command.at_ns, updates=updates))
         case StopCommand():
             stop = pb.Stop(reason=one_line(command.reason), grace_ns=command.grace_ns, snapshot=command.snapshot)
             return pb.Command(stop=stop)
@@ -183,7 +173,7 @@ def command_from_wire(message: pb.Command) -> ControlCommand:
     """Read the message.
 
     Raises:
-        ProtocolError: It is none of the known commands, or a value is out of its bounds.
+        ProtocolError: It is none of the known commands.
     """
     match message.WhichOneof("command"):
         case "start":
@@ -192,41 +182,11 @@ def command_from_wire(message: pb.Command) -> ControlCommand:
             return StartCommand(start.start_unix_ns, monotonic_ns)
         case "measure":
             return MeasureCommand(message.measure.duration_ns)
-        case "update_links":
-            links = message.update_links
-            try:
-                return UpdateLinksCommand(links.at_ns, tuple(_update_from_wire(update) for update in links.updates))
-            except ConfigError as error:
-                raise ProtocolError(f"update of links: {error}") from error
         case "stop":
             stop = message.stop
             return StopCommand(one_line(stop.reason), stop.grace_ns, stop.snapshot)
         case _:
             raise ProtocolError("command: not one of this version's")
-
-
-def _update_from_wire(message: pb.LinkUpdate) -> LinkUpdate:
-    return LinkUpdate(
-        peer=NodeId(message.peer) if message.HasField("peer") else None,
-        up=_shape_from_wire(message.up) if message.HasField("up") else None,
-        down=_shape_from_wire(message.down) if message.HasField("down") else None,
-    )
-
-
-def _shape_to_wire(shape: LinkShape | None) -> pb.LinkShape | None:
-    if shape is None:
-        return None
-    return pb.LinkShape(
-        bandwidth_mbps=shape.bandwidth_mbps,
-        latency_ms=shape.latency_ms,
-        jitter_ms=shape.jitter_ms,
-        loss_percent=shape.loss_percent,
-    )
-
-
-def _shape_from_wire(message: pb.LinkShape) -> LinkShape:
-    bandwidth_mbps = message.bandwidth_mbps if message.HasField("bandwidth_mbps") else None
-    return LinkShape(bandwidth_mbps, message.latency_ms, message.jitter_ms, message.loss_percent)
 
 
 # -- uploads ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""From what nodes and the link emulator told to the figures of a run. Pure.
+"""From what nodes told to the figures of a run. Pure.
 
 Nodes tell what they counted as plain JSON (``node.runtime.process``); a run may have several parts, each with its
 own counts.
@@ -14,11 +14,10 @@ import numpy as np
 
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
-from node.emulation.statistics import EmulatorStatistics
 from node.runtime.calibration import requested_mbps, requested_round_trip_ms
 from node.runtime.driver import Counters
 from node.runtime.message_records import Column
-from orchestrator.fidelity import EmulatorFigures, MeasuredLink, NodeFigures
+from orchestrator.fidelity import MeasuredLink, NodeFigures
 
 
 def known(**counters: int) -> dict[str, Any]:
@@ -77,23 +76,6 @@ def node_figures(node: NodeId, figures: Mapping[str, Any]) -> NodeFigures:
         arrivals=figures["arrivals"],
         late_p99_ns=figures["late_p99_ns"],
         late_max_ns=figures["late_max_ns"],
-        change_late_max_ns=figures["change_late_max_ns"],
         memory_bytes=figures["memory_bytes"] or None,
         rejected=figures["rejected"],
-    )
-
-
-def emulator_figures(statistics: EmulatorStatistics | None) -> EmulatorFigures | None:
-    """What the emulator measured of itself; None if it could not say."""
-    if statistics is None:
-        return None
-    wake = statistics.wakeup_lateness_ns
-    return EmulatorFigures(
-        transfers=statistics.starts,
-        late_starts=statistics.excessive_delays,
-        wake_p50_ns=wake.p50,
-        wake_p99_ns=wake.p99,
-        wake_max_ns=wake.max,
-        change_late_max_ns=statistics.change_lateness_ns_max if statistics.changes else None,
-        cpu_s=statistics.cpu_s,
     )

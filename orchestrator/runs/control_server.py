@@ -10,7 +10,6 @@ Calls run in one event loop, and so do all callbacks: they must be quick.
 import asyncio
 import logging
 import re
-import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
@@ -267,7 +266,6 @@ class ControlServer(ControlServicer):
             registered=pb.Registered(
                 num_nodes=self._num_nodes,
                 status_period_ns=round(self._status_period_s * 1e9),
-                orchestrator_unix_ns=time.time_ns(),
             )
         )
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from node.core.counters import add_up
 from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportError
-from node.core.links import LinkShape, NetworkPlan
+from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from node.emulation.emulator import EmulatorHandle, start_emulator
@@ -32,14 +32,12 @@ from node.host.clock import Clock
 from node.runtime.message_records import Column, join
 from node.runtime.process import Beginning, NodeSpec
 from node.transport.control_values import (
-    LinkUpdate,
     MeasureCommand,
     NodeStatus,
     Phase,
     SnapshotInfo,
     StartCommand,
     StopCommand,
-    UpdateLinksCommand,
 )
 from orchestrator.experiment.plan import Plan, naming
 from orchestrator.fidelity import Measured, cpu_pressure, judge
@@ -51,7 +49,7 @@ from orchestrator.progress import NodeRow, Progress, Snapshot
 from orchestrator.results.reader import Run as Results
 from orchestrator.results.schema import RunTotals, Sample
 from orchestrator.results.writer import RunWriter
-from orchestrator.runs.collection import emulator_figures, known, measured_links, node_figures, one_table, summed
+from orchestrator.runs.collection import known, measured_links, node_figures, one_table, summed
 from orchestrator.runs.control_server import ControlServer
 from orchestrator.runs.evaluation import count_replaced, utilization, with_results
 from orchestrator.runs.options import RunOptions, RunOutcome, Status, report
@@ -367,7 +365,7 @@ class _Run:
             for point, more_s in (("ready", 0.0), ("connected", LEAVE_S)):
                 await self._while_watching(server.reached(point, self._start_timeout_s + more_s), emulator)
             await self._measure(server, emulator)
-            self._start(server)
+            self._start(server, emulator)
             await self._until_end(server, emulator)
         finally:
             await self._end(server)
@@ -432,22 +430,12 @@ class _Run:
     def _round_trip_s(self) -> float:
         return ns_to_s(int(np.max(self._plan.network.round_trip_ns)))
 
-    def _start(self, server: ControlServer) -> None:
+    def _start(self, server: ControlServer, emulator: EmulatorHandle) -> None:
         lead_ns = s_to_ns(0.3 + 0.01 * self._plan.config.nodes)
         monotonic_ns = time.monotonic_ns() + lead_ns
         self._clock = Clock(monotonic_ns - int(self._begin_ns * self._dilation), self._dilation)
         server.command(StartCommand(time.time_ns() + lead_ns, monotonic_ns))
-        for time_ns, change in self._plan.network.changes:
-            if time_ns <= self._begin_ns or (self._plan.end_ns is not None and time_ns >= self._plan.end_ns):
-                continue
-            shape = LinkShape(None if change.mbps == inf else change.mbps)
-            if change.kind == "up":
-                update, node = LinkUpdate(None, up=shape), change.source
-            elif change.kind == "down":
-                update, node = LinkUpdate(None, down=shape), change.destination
-            else:
-                update, node = LinkUpdate(NodeId(change.destination), up=shape), change.source
-            server.command(UpdateLinksCommand(time_ns, (update,)), [NodeId(node)])
+        emulator.begin(monotonic_ns, begin_ns=self._begin_ns, end_ns=self._plan.end_ns)
 
     async def _until_end(self, server: ControlServer, emulator: EmulatorHandle) -> None:
         assert self._clock is not None
@@ -734,7 +722,8 @@ class _Run:
             if self._plan.config.nodes == 1
             else tuple(measured_links(self._plan.network, self._measurements)),
             nodes=tuple(node_figures(node, figures) for node, figures in sorted(self._figures.items())),
-            emulator=emulator_figures(self._emulator_statistics),
+            emulator=self._emulator_statistics,
+            links_emulated=True,
             died={
                 int(node): watched.died
                 for node, watched in self._nodes.items()

@@ -20,13 +20,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from node.core.errors import RunnerError, TransportError
-from node.core.links import LinkShape
 from node.core.types import NodeId, Vector
-from node.transport import control as client_module
+from node.transport import control_client as client_module
 from node.transport.control_client import ControlClient
 from node.transport.control_values import (
+    CONTROL_VERSION,
     ControlCommand,
-    LinkUpdate,
     MeasureCommand,
     NodeStatus,
     Phase,
@@ -34,9 +33,9 @@ from node.transport.control_values import (
     SnapshotPurpose,
     StartCommand,
     StopCommand,
-    UpdateLinksCommand,
 )
 from node.transport.control_wire import pieces as pieces_of
+from node.transport.frames import WIRE_VERSION
 from node.transport.pb import control_pb2 as pb
 from node.transport.pb.control_pb2_grpc import ControlStub
 from orchestrator.runs.control_server import ControlServer
@@ -48,6 +47,7 @@ WAIT_S = 20.0
 PERIOD_S = 0.05
 NUM_PARAMS = 90_000
 PLAN_ID = 2**64 - 5
+VERSIONS = f"{CONTROL_VERSION} and {WIRE_VERSION}"
 
 
 @dataclass
@@ -157,7 +157,6 @@ def test_a_node_lives_from_registration_to_its_records() -> None:
             commands: list[ControlCommand] = [
                 MeasureCommand(10**9),
                 StartCommand(1_700_000_000 * 10**9, 5 * 10**9),
-                UpdateLinksCommand(7, (LinkUpdate(None, up=LinkShape(3.0)), LinkUpdate(NodeId(1), down=LinkShape()))),
                 StopCommand("time is up", 10**9, True),
             ]
             for command in commands:
@@ -282,8 +281,12 @@ async def longest_stall() -> AsyncIterator[list[float]]:
 @pytest.mark.parametrize(
     ("change", "reason", "text"),
     [
-        ({"control_version": 7}, "VERSION", r"control version 7 and wire version 1 \(Fragmesh 0.9\): must be 1 and 1"),
-        ({"wire_version": 3}, "VERSION", "control version 1 and wire version 3"),
+        (
+            {"control_version": 99},
+            "VERSION",
+            rf"control version 99 and wire version {WIRE_VERSION} \(Fragmesh 0.9\): must be {VERSIONS}",
+        ),
+        ({"wire_version": 99}, "VERSION", f"control version {CONTROL_VERSION} and wire version 99"),
         ({"run_id": "older"}, "RUN", "it belongs to run 'older': this is run 'run'"),
         ({"node": 2}, "NODE", "node 2: must be at least 0 and below 2"),
         ({"node": 2**32 - 1}, "NODE", "node 4294967295: must be"),
@@ -298,8 +301,8 @@ def test_a_node_that_does_not_belong_here_is_told_why(change: dict[str, Any], re
             first = Node(center.address, 0)
             await first.enter()
             request = pb.RegisterRequest(
-                control_version=1,
-                wire_version=1,
+                control_version=CONTROL_VERSION,
+                wire_version=WIRE_VERSION,
                 software_version="0.9",
                 run_id="run",
                 node=1,
@@ -320,12 +323,12 @@ def test_a_node_that_does_not_belong_here_is_told_why(change: dict[str, Any], re
 
 
 def test_a_refused_node_raises_the_orchestrators_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "CONTROL_VERSION", 2)
+    monkeypatch.setattr(client_module, "CONTROL_VERSION", 99)
 
     async def scenario() -> None:
         async with orchestrator(1) as center:
             node = Node(center.address, 0)
-            text = "refuses node 0: it speaks control version 2 and wire version 1 .*: must be 1 and 1$"
+            text = f"refuses node 0: it speaks control version 99 .*: must be {VERSIONS}$"
             with pytest.raises(TransportError, match=text):
                 await node.enter()
             await node.client.close()
@@ -632,8 +635,7 @@ def test_a_command_that_makes_no_sense_is_left_out() -> None:
         async with network(1) as (center, nodes):
             queue = center.server._nodes[NodeId(0)].commands
             queue.put_nowait(pb.Command())
-            bad = pb.LinkShape(latency_ms=float("nan"))
-            queue.put_nowait(pb.Command(update_links=pb.UpdateLinks(updates=[pb.LinkUpdate(up=bad)])))
+            queue.put_nowait(pb.Command.FromString(b"\x12\x00"))  # of an earlier version: field 2, empty
             center.server.command(MeasureCommand(3))
             await until(lambda: nodes[0].commands)
             assert nodes[0].commands == [MeasureCommand(3)]
@@ -802,7 +804,7 @@ def test_a_node_killed_while_it_is_spoken_with_is_no_error_of_the_server(
     code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More commands wait than the connection takes, or half an upload was taken."""
-    links = tuple(LinkUpdate(NodeId(peer), LinkShape(1.0), LinkShape(2.0)) for peer in range(2000))
+    long = StopCommand("x" * 500, 0, False)
 
     async def scenario() -> None:
         async with orchestrator(1) as center:
@@ -811,8 +813,8 @@ def test_a_node_killed_while_it_is_spoken_with_is_no_error_of_the_server(
                     assert node.stdout is not None
                     await asyncio.to_thread(node.stdout.readline)
                 await until(lambda: center.seen.statuses)
-                for _ in range(200):
-                    center.server.command(UpdateLinksCommand(0, links))
+                for _ in range(40_000):
+                    center.server.command(long, [NodeId(0)])
                 await asyncio.sleep(0.05)
                 node.kill()
                 await until(lambda: center.seen.ended)

@@ -14,7 +14,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from math import inf, nan
+from math import inf
+from typing import Any
 
 import numpy as np
 import psutil
@@ -22,12 +23,11 @@ import pytest
 
 from node.core.errors import RunnerError
 from node.core.links import CapacityChange, NetworkPlan
-from node.emulation.emulator import TRANSFERS_MAX, WAITING_MAX, EmulatorHandle, start_emulator
+from node.emulation.emulator import TRANSFERS_MAX, EmulatorHandle, start_emulator
 from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     Abort,
-    Change,
     Notice,
     Request,
     Start,
@@ -37,6 +37,7 @@ from node.emulation.protocol import (
 from node.emulation.statistics import EmulatorStatistics
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
+from orchestrator.fidelity import Measured, judge, unfaithful_reasons
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, timerfd")
 
@@ -70,6 +71,10 @@ class Emulated:
         self.clock = clock
         self.peers = [Peer(end) for end in handle.node_ends]
 
+    def begin(self, testbed_ns: int, **rest: Any) -> None:
+        """The experiment begins at an instant of the emulator's clock."""
+        self.handle.begin(self.clock.monotonic_ns(testbed_ns), **rest)
+
     def soon(self) -> int:
         """An instant that has passed, but not long ago."""
         return self.clock.now_ns() - 1000
@@ -88,12 +93,21 @@ class Emulated:
 Emulate = Callable[..., Emulated]
 
 
-def plan_of(up: list[float], down: list[float] | None = None, pair: list[list[float]] | None = None) -> NetworkPlan:
+Changes = tuple[tuple[int, CapacityChange], ...]
+
+
+def plan_of(
+    up: list[float],
+    down: list[float] | None = None,
+    pair: list[list[float]] | None = None,
+    changes: Changes = (),
+) -> NetworkPlan:
     return NetworkPlan(
         model="access",
         up_mbps=np.array(up),
         down_mbps=np.array(down or [inf] * len(up)),
         pair_mbps=None if pair is None else np.array(pair),
+        changes=changes,
     )
 
 
@@ -106,9 +120,10 @@ def emulate() -> Iterator[Emulate]:
         down: list[float] | None = None,
         pair: list[list[float]] | None = None,
         dilation: float = 1.0,
+        changes: Changes = (),
     ) -> Emulated:
         clock = Clock(time.monotonic_ns(), dilation)
-        handles.append(start_emulator(plan_of(up, down, pair), clock, len(up)))
+        handles.append(start_emulator(plan_of(up, down, pair, changes), clock, len(up)))
         return Emulated(handles[-1], clock)
 
     yield begin
@@ -173,25 +188,106 @@ def test_an_abort_at_once_and_one_too_late(emulate: Emulate) -> None:
 
 
 def test_capacities_change_at_their_time(emulate: Emulate) -> None:
-    """Told ahead, told late, and down to nothing and up again."""
-    world = emulate([8.0, 8.0], [80.0, 80.0], dilation=8.0)  # what is told in time is so on a busy host too
+    """Down to nothing and up again, at the sender, the receiver and between them; no node has a part in it."""
+    changes = (
+        (10 * MS, CapacityChange("up", 0, -1, 0.0)),
+        (20 * MS, CapacityChange("up", 0, -1, 80.0)),
+        (21 * MS, CapacityChange("down", -1, 1, 40.0)),
+        (25 * MS, CapacityChange("pair", 0, 1, 16.0)),
+    )
+    world = emulate([8.0, 8.0], [80.0, 80.0], dilation=8.0, changes=changes)
     ready = world.soon()
-    sender, receiver = world.peers
-    sender.ask(Change(ready + 10 * MS, CapacityChange("up", 0, -1, 0.0)))
-    sender.ask(Change(ready + 20 * MS, CapacityChange("up", 0, -1, 80.0)))
-    receiver.ask(Change(ready + 21 * MS, CapacityChange("down", -1, 1, 40.0)))
+    sender = world.peers[0]
+    world.begin(ready)
     sender.ask(Start(0, 1, 30_000, ready))
     # 10 ms at 1 byte/us, 10 ms parked, 1 ms at 10, the rest at 5.
     assert sender.hear().at_ns == ready + 23 * MS
-    ready = world.clock.now_ns()
-    sender.ask(Start(1, 1, 100_000, ready))
-    world.wait_until(ready + 6 * MS)
-    sender.ask(Change(ready + 2 * MS, CapacityChange("pair", 0, 1, 16.0)))
+    sender.ask(Start(1, 1, 100_000, ready + 23 * MS))
     # 2 ms at 5, then at 2.
-    assert sender.hear().at_ns == ready + 47 * MS
+    assert sender.hear().at_ns == ready + 70 * MS
     statistics = world.handle.stats()
-    assert statistics.changes == 4
-    assert statistics.change_lateness_ns_max >= 4 * MS
+    assert (statistics.changes, statistics.change_lateness_ns.count, statistics.ignored) == (4, 4, 0)
+
+
+def test_a_change_of_which_the_emulator_learns_late_is_made_as_of_its_instant_and_counted(emulate: Emulate) -> None:
+    world = emulate([40.0, 8.0], dilation=8.0, changes=((2 * MS, CapacityChange("pair", 0, 1, 16.0)),))
+    ready = world.clock.now_ns()
+    world.peers[0].ask(Start(1, 1, 100_000, ready))
+    world.wait_until(ready + 6 * MS)
+    world.begin(ready)
+    # 2 ms at 5, then at 2.
+    assert world.peers[0].hear().at_ns == ready + 47 * MS
+    statistics = world.handle.stats()
+    assert statistics.changes == 1
+    assert statistics.change_lateness_ns.max >= 4 * MS
+
+
+def test_no_change_is_made_before_the_experiment_begins_nor_after_its_end(emulate: Emulate) -> None:
+    changes = tuple((at * MS, CapacityChange("up", 0, -1, mbps)) for at, mbps in ((1, 16.0), (5, 32.0), (7, 1.0)))
+    world = emulate([8.0, 8.0], changes=changes)
+    ready = world.soon()
+    world.peers[0].ask(Start(0, 1, 10_000, ready))
+    assert world.peers[0].hear().at_ns == ready + 10 * MS
+    assert world.handle.stats().changes == 0
+    ready = world.soon()
+    world.begin(ready, end_ns=7 * MS)
+    world.peers[0].ask(Start(0, 1, 41_000, ready))
+    # 1 ms at 1, 4 ms at 2, the rest at 4.
+    assert world.peers[0].hear().at_ns == ready + 13 * MS
+    assert world.handle.stats().changes == 2
+
+
+def test_a_run_that_goes_on_begins_in_the_middle_of_its_plan(emulate: Emulate) -> None:
+    changes = tuple((at * MS, CapacityChange("up", 0, -1, mbps)) for at, mbps in ((1_000, 16.0), (2_005, 32.0)))
+    begin_ns = 2_000 * MS
+    plan = plan_of([8.0, 8.0], changes=changes).at_time(begin_ns)
+    world = emulate(plan.up_mbps.tolist(), changes=plan.changes)
+    ready = world.soon()
+    world.begin(ready, begin_ns=begin_ns)
+    world.peers[0].ask(Start(0, 1, 30_000, ready))
+    # 5 ms at 2, the rest at 4.
+    assert world.peers[0].hear().at_ns == ready + 10 * MS
+    assert world.handle.stats().changes == 1
+
+
+def test_links_change_whatever_becomes_of_their_nodes(emulate: Emulate) -> None:
+    """One is gone, one does not look at its socket; the links of both change at their instants."""
+    changes = (
+        (10 * MS, CapacityChange("down", -1, 1, 4.0)),
+        (10 * MS, CapacityChange("down", -1, 2, 16.0)),
+        (20 * MS, CapacityChange("up", 3, -1, 0.0)),
+    )
+    world = emulate([80.0] * 4, [8.0] * 4, changes=changes)
+    world.peers[1].end.close()
+    world.settle(lambda statistics: statistics.nodes_gone == 1)
+    ready = world.soon()
+    world.begin(ready)
+    world.peers[0].ask(Start(0, 1, 20_000, ready))
+    world.peers[3].ask(Start(0, 2, 42_000, ready))  # and does not look at its socket until the end
+    # 10 ms at 1, the rest at a half.
+    assert world.peers[0].hear().at_ns == ready + 30 * MS
+    statistics = world.settle(lambda statistics: statistics.changes == 3)
+    assert (statistics.finishes, statistics.ignored) == (1, 0)
+    world.peers[3].ask(Abort(0, AT_ONCE))
+    # 10 ms at 1, 10 ms at 2, parked since.
+    assert world.peers[3].hear()[3] == 30_000
+
+
+def test_an_hour_of_changes_every_50_ms_leaves_none_out(emulate: Emulate) -> None:
+    """72,000 changes, in an hour that takes seconds; a transfer that lasts almost as long meets all of them."""
+    step, count = 50 * MS, 72_000
+    changes = tuple((index * step, CapacityChange("up", 0, -1, (8.0, 16.0)[index % 2])) for index in range(count))
+    world = emulate([0.0, 8.0], dilation=1e-3, changes=changes)
+    world.peers[0].end.settimeout(10 * WAIT_S)
+    # 1 and 2 bytes a us in turn, but for the last ms. Parked until the first change, which comes half a real second on.
+    hour = count // 2 * (50_000 + 100_000)
+    world.peers[0].ask(Start(0, 1, hour - 2_000, world.soon()))
+    begin_ns = world.clock.now_ns() + 500_000 * MS
+    world.begin(begin_ns)
+    ended_ns = world.peers[0].hear().at_ns
+    assert abs(ended_ns - (begin_ns + count * step - MS)) <= count  # each change may round up
+    statistics = world.handle.stats()
+    assert (statistics.changes, statistics.ignored) == (count, 0)
 
 
 def test_a_parked_transfer_can_be_aborted(emulate: Emulate) -> None:
@@ -236,17 +332,14 @@ def test_nonsense_is_ignored_and_counted(emulate: Emulate) -> None:
         Start(1, -1, 100, ready),
         Start(1, 1, 0, ready),
         Start(1, 1, (1 << 40) + 1, ready),
-        Change(ready, CapacityChange("up", 1, -1, 1.0)),  # another's uplink
-        Change(ready, CapacityChange("down", -1, 1, 1.0)),
-        Change(ready, CapacityChange("pair", 1, 2, 1.0)),
-        Change(ready, CapacityChange("pair", 0, 3, 1.0)),
-        Change(ready, CapacityChange("pair", 0, 0, 1.0)),
-        Change(ready, CapacityChange("up", 0, -1, -1.0)),
-        Change(ready, CapacityChange("up", 0, -1, nan)),
     ]
     world.peers[0].ask(*bad)
     world.peers[0].ask(Start(1, 1, 1 << 30, ready), Start(1, 1, 100, ready))  # a number in use
-    world.settle(lambda statistics: statistics.ignored == len(bad) + 1)
+    statistics = world.settle(lambda statistics: statistics.ignored == len(bad) + 1)
+    fidelity = judge(Measured(time_dilation=1.0, links=None, nodes=(), emulator=statistics))
+    assert "requests that the link emulator ignored: 6 records, requested 0 records (tolerance: none)" in (
+        unfaithful_reasons(fidelity)
+    )
     noise = random.Random(0)
     for size in (0, 1, 31, 32, 33, 1_000, DATAGRAM_BYTES, 3 * DATAGRAM_BYTES):
         # No byte 1 or 2 at the start of a record, which would be a start or an abort by chance; an empty datagram
@@ -276,10 +369,6 @@ def test_requests_are_bounded(emulate: Emulate) -> None:
         world.peers[0].ask(*(Start(first + k, 1, 1 << 40, ready) for k in range(per_datagram)))
     statistics = world.settle(lambda statistics: statistics.starts + statistics.ignored >= TRANSFERS_MAX + per_datagram)
     assert (statistics.starts, statistics.ignored) == (TRANSFERS_MAX, per_datagram)
-    far = Change(1 << 62, CapacityChange("up", 1, -1, 1.0))
-    for _ in range(0, WAITING_MAX + per_datagram, per_datagram):
-        world.peers[1].ask(*[far] * per_datagram)
-    world.settle(lambda statistics: statistics.ignored == 2 * per_datagram)
 
 
 def test_a_node_that_leaves_frees_what_it_used(emulate: Emulate) -> None:
@@ -459,12 +548,11 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-def test_an_uplink_starts_aborts_and_changes(emulate: Emulate, loop: asyncio.AbstractEventLoop) -> None:
-    world, listener = emulate([8.0, 8.0]), Listener(loop)
+def test_an_uplink_starts_and_aborts(emulate: Emulate, loop: asyncio.AbstractEventLoop) -> None:
+    world, listener = emulate([8.0, 8.0], changes=((40 * MS, CapacityChange("up", 0, -1, 16.0)),)), Listener(loop)
     uplink = listener.uplink(world.handle.node_ends[0])
     ready = world.soon()
-    # The emulator may be late by 40 ms and no one would know.
-    uplink.change(ready + 40 * MS, CapacityChange("up", 0, -1, 16.0))
+    world.begin(ready)
     uplink.start(1, 1, 48_000, ready)
     listener.until(lambda: listener.finished)
     assert listener.finished == [(1, ready + 44 * MS)]

@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from node.core.errors import TransportError
 from node.core.messages import Message, MessageKind, frozen
 from node.core.types import NodeId
-from node.transport import client as client_module
+from node.transport import peer_client as client_module
 from node.transport.envelope import pack
 from node.transport.frames import WIRE_VERSION, RejectReason, WireContext, encode
 from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt

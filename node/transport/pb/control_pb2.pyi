@@ -38,14 +38,12 @@ class RegisterReply(_message.Message):
     def __init__(self, registered: _Optional[_Union[Registered, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ...) -> None: ...
 
 class Registered(_message.Message):
-    __slots__ = ("num_nodes", "status_period_ns", "orchestrator_unix_ns")
+    __slots__ = ("num_nodes", "status_period_ns")
     NUM_NODES_FIELD_NUMBER: _ClassVar[int]
     STATUS_PERIOD_NS_FIELD_NUMBER: _ClassVar[int]
-    ORCHESTRATOR_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     num_nodes: int
     status_period_ns: int
-    orchestrator_unix_ns: int
-    def __init__(self, num_nodes: _Optional[int] = ..., status_period_ns: _Optional[int] = ..., orchestrator_unix_ns: _Optional[int] = ...) -> None: ...
+    def __init__(self, num_nodes: _Optional[int] = ..., status_period_ns: _Optional[int] = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("reason", "text")
@@ -169,16 +167,14 @@ class Status(_message.Message):
     def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., training_loss: _Optional[float] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_cancelled: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., outbox_messages: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., in_flight_bytes_max: _Optional[int] = ..., overrun_ns: _Optional[int] = ..., overruns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., unreachable: _Optional[_Iterable[int]] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
-    __slots__ = ("start", "update_links", "stop", "measure")
+    __slots__ = ("start", "stop", "measure")
     START_FIELD_NUMBER: _ClassVar[int]
-    UPDATE_LINKS_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     MEASURE_FIELD_NUMBER: _ClassVar[int]
     start: Start
-    update_links: UpdateLinks
     stop: Stop
     measure: Measure
-    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., update_links: _Optional[_Union[UpdateLinks, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., measure: _Optional[_Union[Measure, _Mapping]] = ...) -> None: ...
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., measure: _Optional[_Union[Measure, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("start_unix_ns", "start_monotonic_ns")
@@ -193,38 +189,6 @@ class Measure(_message.Message):
     DURATION_NS_FIELD_NUMBER: _ClassVar[int]
     duration_ns: int
     def __init__(self, duration_ns: _Optional[int] = ...) -> None: ...
-
-class UpdateLinks(_message.Message):
-    __slots__ = ("at_ns", "updates")
-    AT_NS_FIELD_NUMBER: _ClassVar[int]
-    UPDATES_FIELD_NUMBER: _ClassVar[int]
-    at_ns: int
-    updates: _containers.RepeatedCompositeFieldContainer[LinkUpdate]
-    def __init__(self, at_ns: _Optional[int] = ..., updates: _Optional[_Iterable[_Union[LinkUpdate, _Mapping]]] = ...) -> None: ...
-
-class LinkUpdate(_message.Message):
-    __slots__ = ("peer", "up", "down")
-    PEER_FIELD_NUMBER: _ClassVar[int]
-    UP_FIELD_NUMBER: _ClassVar[int]
-    DOWN_FIELD_NUMBER: _ClassVar[int]
-    peer: int
-    up: LinkShape
-    down: LinkShape
-    def __init__(self, peer: _Optional[int] = ..., up: _Optional[_Union[LinkShape, _Mapping]] = ..., down: _Optional[_Union[LinkShape, _Mapping]] = ...) -> None: ...
-
-class LinkShape(_message.Message):
-    __slots__ = ("bandwidth_mbps", "latency_ms", "jitter_ms", "loss_percent", "queue_bytes")
-    BANDWIDTH_MBPS_FIELD_NUMBER: _ClassVar[int]
-    LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
-    JITTER_MS_FIELD_NUMBER: _ClassVar[int]
-    LOSS_PERCENT_FIELD_NUMBER: _ClassVar[int]
-    QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    bandwidth_mbps: float
-    latency_ms: float
-    jitter_ms: float
-    loss_percent: float
-    queue_bytes: int
-    def __init__(self, bandwidth_mbps: _Optional[float] = ..., latency_ms: _Optional[float] = ..., jitter_ms: _Optional[float] = ..., loss_percent: _Optional[float] = ..., queue_bytes: _Optional[int] = ...) -> None: ...
 
 class Stop(_message.Message):
     __slots__ = ("reason", "grace_ns", "snapshot")
@@ -250,11 +214,9 @@ class SnapshotHead(_message.Message):
         __slots__ = ()
         PURPOSE_UNSPECIFIED: _ClassVar[SnapshotHead.Purpose]
         PURPOSE_EVALUATION: _ClassVar[SnapshotHead.Purpose]
-        PURPOSE_CHECKPOINT: _ClassVar[SnapshotHead.Purpose]
         PURPOSE_FINAL: _ClassVar[SnapshotHead.Purpose]
     PURPOSE_UNSPECIFIED: SnapshotHead.Purpose
     PURPOSE_EVALUATION: SnapshotHead.Purpose
-    PURPOSE_CHECKPOINT: SnapshotHead.Purpose
     PURPOSE_FINAL: SnapshotHead.Purpose
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]

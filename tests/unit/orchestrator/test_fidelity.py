@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.core.lateness import Lateness
+from node.emulation.statistics import EmulatorStatistics
 from orchestrator.fidelity import (
     EXIT_UNFAITHFUL,
     TOLERANCES,
-    EmulatorFigures,
     Measured,
     MeasuredLink,
     NodeFigures,
@@ -46,16 +47,19 @@ NODE = NodeFigures(
     arrivals=5_000,
     late_p99_ns=1_200_000,
     late_max_ns=9_000_000,
-    change_late_max_ns=700_000,
     memory_bytes=60_000_000,
 )
-EMULATOR = EmulatorFigures(
-    transfers=10_000,
-    late_starts=3,
-    wake_p50_ns=80_000,
-    wake_p99_ns=900_000,
-    wake_max_ns=30_000_000,
-    change_late_max_ns=300_000,
+EMULATOR = EmulatorStatistics(
+    starts=10_000,
+    finishes=9_990,
+    aborts=10,
+    changes=40,
+    ignored=0,
+    excessive_delays=3,
+    nodes_gone=2,
+    wakeup_lateness_ns=Lateness(count=9_990, p50=80_000, p99=900_000, max=30_000_000),
+    start_lateness_ns=Lateness(count=10_000, p50=90_000, p99=950_000, max=31_000_000),
+    change_lateness_ns=Lateness(count=40, p50=70_000, p99=300_000, max=300_000),
     cpu_s=1.5,
 )
 GOOD = Measured(
@@ -79,6 +83,10 @@ def emulator(**changes: Any) -> Measured:
     return replace(GOOD, emulator=replace(EMULATOR, **changes))
 
 
+def late_changes(p99: int) -> Measured:
+    return emulator(change_lateness_ns=replace(EMULATOR.change_lateness_ns, p99=p99, max=p99))
+
+
 def failed(measured: Measured) -> list[str]:
     return [check["name"] for check in judge(measured)["checks"] if not check["ok"]]
 
@@ -86,7 +94,7 @@ def failed(measured: Measured) -> list[str]:
 def test_a_run_within_its_tolerances_is_faithful() -> None:
     fidelity = judge(GOOD)
     assert (fidelity["verdict"], fidelity["runtime"], fidelity["time_dilation"]) == ("faithful", "processes", 2.0)
-    assert fidelity["statement"] == "All 11 checks are within their tolerance."
+    assert fidelity["statement"] == "All 12 checks are within their tolerance."
     assert (unfaithful_reasons(fidelity), exit_code(fidelity), stamp(fidelity)) == ([], 0, "faithful")
     assert fidelity["figures"]["memory_bytes"] == 120_000_000
     assert fidelity["figures"]["cpu_pressure_percent_after"] == 41.5
@@ -105,10 +113,11 @@ ALONE = {
     "pacing": (node(overrun_ns=101_000_000), "training longer than declared"),
     "arrivals": (node(late_p99_ns=5_100_000), "delay of arrivals, 99th percentile"),
     "in flight": (node(in_flight_bytes_max=108_001), "bytes in flight"),
-    "change told late": (node(change_late_max_ns=5_100_000), "delay of capacity changes"),
-    "change made late": (emulator(change_late_max_ns=5_100_000), "delay of capacity changes"),
-    "late starts": (emulator(late_starts=11), "transfers begun too late"),
+    "change made late": (late_changes(5_100_000), "delay of capacity changes, 99th percentile"),
+    "late starts": (emulator(excessive_delays=11), "transfers begun too late"),
+    "ignored": (emulator(ignored=1), "requests that the link emulator ignored"),
     "death": (replace(GOOD, died={3: "killed by signal 9"}), "nodes that died"),
+    "no word of the emulator": (replace(GOOD, emulator=None, links_emulated=True), "link emulators that reported"),
     "no links": (replace(GOOD, links=()), "links measured before the run"),
     "no nodes": (replace(GOOD, nodes=()), "nodes that reported"),
 }
@@ -174,8 +183,18 @@ def test_one_late_message_of_a_few_is_not_a_percentile() -> None:
 
 
 def test_one_late_start_is_allowed_however_few_transfers_there_are() -> None:
-    assert failed(emulator(transfers=10, late_starts=1)) == []
-    assert failed(emulator(transfers=10, late_starts=2)) == ["transfers begun too late"]
+    assert failed(emulator(starts=10, excessive_delays=1)) == []
+    assert failed(emulator(starts=10, excessive_delays=2)) == ["transfers begun too late"]
+
+
+def test_what_the_emulator_ignored_is_told_with_its_reason() -> None:
+    reasons = unfaithful_reasons(judge(emulator(ignored=6_464)))
+    assert reasons == ["requests that the link emulator ignored: 6,464 records, requested 0 records (tolerance: none)"]
+
+
+def test_without_changes_none_can_be_late() -> None:
+    names = [check["name"] for check in judge(emulator(changes=0))["checks"]]
+    assert not [name for name in names if "changes" in name]
 
 
 def test_other_records_of_fidelity_are_no_verdict() -> None:

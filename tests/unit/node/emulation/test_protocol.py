@@ -1,15 +1,12 @@
 import random
 import struct
-from math import inf
 
 import pytest
 
-from node.core.links import CapacityChange
 from node.emulation.protocol import (
     AT_ONCE,
     RECORD_BYTES,
     Abort,
-    Change,
     Notice,
     Request,
     Start,
@@ -24,9 +21,6 @@ REQUESTS: list[Request] = [
     Start(number=(1 << 63) - 1, receiver=999, wire_bytes=1 << 40, ready_ns=(1 << 63) - 1),
     Abort(number=7, at_ns=AT_ONCE),
     Abort(number=0, at_ns=12),
-    Change(at_ns=10**18, change=CapacityChange("up", 2, -1, 0.0)),
-    Change(at_ns=0, change=CapacityChange("down", -1, 2, inf)),
-    Change(at_ns=-1, change=CapacityChange("pair", 2, 999, 12.5)),
 ]
 
 
@@ -47,7 +41,6 @@ def test_the_layout_is_little_endian_and_fixed() -> None:
     """Pinned, so that a change of the layout is a decision."""
     assert encode_request(REQUESTS[0]) == struct.pack("<IIqqq", 1, 3, 7, 36_064, -5)
     assert encode_request(REQUESTS[3]) == struct.pack("<Iiqqq", 2, 0, 0, 12, 0)
-    assert encode_request(REQUESTS[6]) == struct.pack("<BBHiiqdi", 3, 2, 0, 2, 999, -1, 12.5, 0)
     assert encode_notice(Notice(True, 9, 8, 7)) == struct.pack("<qqqq", 2, 9, 8, 7)
 
 

@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.core.errors import ProtocolError
-from node.core.links import LinkShape
 from node.core.types import NodeId
 from node.transport.control_values import (
     ControlCommand,
-    LinkUpdate,
     MeasureCommand,
     NodeStatus,
     Phase,
@@ -21,7 +19,6 @@ from node.transport.control_values import (
     SnapshotPurpose,
     StartCommand,
     StopCommand,
-    UpdateLinksCommand,
     some_nodes,
 )
 from node.transport.control_wire import (
@@ -45,13 +42,6 @@ small_counts = st.integers(0, 2**32 - 1)
 losses = st.none() | st.floats(allow_nan=False)
 nodes = st.builds(NodeId, st.integers(0, NODES - 1))
 lines = st.text("abc 1.-", max_size=40).map(lambda text: " ".join(text.split()))
-shapes = st.builds(
-    LinkShape,
-    bandwidth_mbps=st.none() | st.floats(0, 1e6),
-    latency_ms=st.floats(0, 1e6),
-    jitter_ms=st.floats(0, 1e6),
-    loss_percent=st.floats(0, 99.9),
-)
 statuses = st.builds(
     NodeStatus,
     node=nodes,
@@ -79,13 +69,6 @@ statuses = st.builds(
 commands: st.SearchStrategy[ControlCommand] = st.one_of(
     st.builds(StartCommand, counts, st.none() | counts),
     st.builds(MeasureCommand, counts),
-    st.builds(
-        UpdateLinksCommand,
-        counts,
-        st.lists(st.builds(LinkUpdate, st.none() | nodes, st.none() | shapes, st.none() | shapes), max_size=4).map(
-            tuple
-        ),
-    ),
     st.builds(StopCommand, lines, counts, st.booleans()),
 )
 infos = st.builds(
@@ -169,20 +152,6 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
 def test_a_status_that_cannot_be_is_refused(message: pb.Status, text: str) -> None:
     with pytest.raises(ProtocolError, match=text):
         status_from_wire(message, NODES)
-
-
-@pytest.mark.parametrize(
-    ("shape", "text"),
-    [
-        (pb.LinkShape(loss_percent=100), "loss_percent=100.0"),
-        (pb.LinkShape(bandwidth_mbps=math.nan), "bandwidth_mbps=nan"),
-        (pb.LinkShape(latency_ms=-1), "latency_ms=-1.0"),
-    ],
-)
-def test_a_link_that_cannot_be_is_refused(shape: pb.LinkShape, text: str) -> None:
-    message = pb.Command(update_links=pb.UpdateLinks(updates=[pb.LinkUpdate(up=shape)]))
-    with pytest.raises(ProtocolError, match=text):
-        command_from_wire(message)
 
 
 def test_a_command_of_a_later_version_is_refused() -> None:
