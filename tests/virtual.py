@@ -1,6 +1,6 @@
 """A network of real drivers in virtual time: a fake event loop, the simulator's links, and no host in between.
 
-Everything that a driver is given is replaced: the loop, the monotonic clock, the uplink, the streams and the training.
+Everything that a driver and its path are given is replaced: loop, monotonic clock, uplink, streams and training.
 Frames are encoded and decoded as on a real stream. Events at the same instant come in the simulator's order, so that
 a run can be compared with a :class:`node.sim.world.World` to the nanosecond. A host that is late can be imitated.
 """
@@ -25,7 +25,10 @@ from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, ms_to_ns
 from node.host.clock import Clock
-from node.runtime.driver import Driver
+from node.runtime.counters import Accounting
+from node.runtime.driver import Driver, Rounds
+from node.runtime.emulated_path import EmulatedPath
+from node.runtime.outgoing import OutgoingFrames
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
 from node.sim.fluid_network import Flow, FluidNetwork
 from node.sim.world import World
@@ -199,20 +202,20 @@ class _Uplink:
 
     def ended(self, flow: Flow, finish_ns: int) -> None:
         del self._flows[flow.number]
-        self._tell(lambda driver: driver.transfer_ended(flow.number, finish_ns), TRANSFER_ENDED)
+        self._tell(lambda path: path.transfer_ended(flow.number, finish_ns), TRANSFER_ENDED)
 
     def abort(self, number: int) -> None:
         flow = self._flows.pop(number, None)
         if flow is not None:  # or its end is about to be told
             sent_bytes = self._net.fluid.abort(flow, self._net.clock.now_ns())
-            self._tell(lambda driver: driver.transfer_aborted(number, sent_bytes), AT_ONCE)
+            self._tell(lambda path: path.transfer_aborted(number, sent_bytes), AT_ONCE)
 
-    def _tell(self, what: Callable[[Driver], None], event_class: int) -> None:
-        host, driver = self._net.host, self._net.drivers[self._node]
+    def _tell(self, what: Callable[[EmulatedPath], None], event_class: int) -> None:
+        host, path = self._net.host, self._net.paths[self._node]
         if host.is_ideal and event_class != AT_ONCE:
-            what(driver)
+            what(path)
         else:
-            host.plan(host.now_ns + host.late_ns(), event_class, self._node, lambda: what(driver))
+            host.plan(host.now_ns + host.late_ns(), event_class, self._node, lambda: what(path))
 
 
 class _Streams:
@@ -230,9 +233,12 @@ class _Streams:
             sender, message = decode(frame, expected=self._net.contexts[peer])
             assert sender == self._node
             self._net.drivers[peer].received(sender, message, number, due_ns)
-            self._net.drivers[self._node].acknowledged(number)
+            self._net.paths[self._node].acknowledged(number)
 
         host.plan(max(host.now_ns, due_ns) + host.late_ns(), DELIVERY, peer, arrive)
+
+    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
+        raise AssertionError("nobody measures")
 
 
 class VirtualNetwork:
@@ -257,25 +263,34 @@ class VirtualNetwork:
         number = plan_id((NUM_PARAMS,), scenario.seed, algorithms[0].fragments)
         self.loops = [Loop(self.host, node) for node in range(scenario.nodes)]
         self.contexts = [self._context(algorithm, number) for algorithm in algorithms]
+        self.paths = [
+            EmulatedPath(
+                node=NodeId(node),
+                network=scenario.network,
+                seed=scenario.seed,
+                emulator_clock=self.clock,
+                uplink=_Uplink(self, node),
+                streams=_Streams(self, node),
+                frames=OutgoingFrames(NodeId(node), number, scenario.dtype, NUM_PARAMS),
+            )
+            for node in range(scenario.nodes)
+        ]
         self.drivers = [
             Driver(
-                node=NodeId(node),
                 algorithm=algorithm,
                 trainer=Trainer(scenario.targets, 0.1, self.loops[node]),
                 timer=StepTimer(scenario.compute, node, scenario.seed),
-                network=scenario.network,
-                seed=scenario.seed,
-                plan_id=number,
-                dtype=scenario.dtype,
-                max_rounds=scenario.max_rounds,
+                path=self.paths[node],
+                accounting=Accounting(scenario.network.header_bytes, scenario.dtype),
+                rounds=Rounds(most=scenario.max_rounds),
                 reject=lambda sender, node=node: self.refused.append((node, sender)),  # type: ignore[misc]
                 on_done=self._one_is_done,
             )
             for node, algorithm in enumerate(algorithms)
         ]
         if not bounded:
-            for driver in self.drivers:
-                driver.window = _NoBound(0)
+            for path in self.paths:
+                path.in_flight.window = _NoBound(0)
         self._started = False
         for time_ns, change in scenario.network.changes:
             self._plan(time_ns, CAPACITY_CHANGE, 0, lambda change=change: self._change(change))  # type: ignore[misc]
@@ -303,8 +318,6 @@ class VirtualNetwork:
                 at_ns=0,
                 clock=self.clock,
                 loop=self.loops[node].as_loop(),
-                uplink=_Uplink(self, node),
-                streams=_Streams(self, node),
             )
 
     def _one_is_done(self) -> None:

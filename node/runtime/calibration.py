@@ -1,11 +1,11 @@
-"""What the shaped links of a node really do, measured before the experiment through the same path.
+"""Rates and round trips of a node's links, measured before the experiment through the path that messages will take.
 
 Each node measures the path to one peer, the next one by number, while it trains as it will in the experiment: so every
 uplink and every downlink is used by one flow, and the rate that each should have is known. Small probes are echoed and
 give the round trip; large ones, back to back, give the rate, which the receiver measures.
 
-Loss is left out: a lost probe would say nothing about rate or latency. Jitter is drawn from streams of its own, so that
-a measurement changes nothing in the experiment.
+Loss is left out: a lost probe would say nothing about rate or latency. Where a path draws jitter, it does so from
+streams of its own for probes, so that a measurement changes nothing in the experiment.
 """
 
 import asyncio
@@ -13,14 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
 
-from node.core.delivery import DeliveryModel
 from node.core.links import NetworkPlan, at
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.host.clock import Clock
-from node.runtime.driver import Uplink
+from node.runtime.path import PROBE_BYTES, Path
 
 FIRST_NUMBER = 1 << 62
 """Transfers of a measurement are numbered from here, messages of the experiment from 0."""
@@ -34,25 +32,12 @@ ROUND_TRIP_SHARE = 0.4
 PROBES = 30
 """Round trips, at most."""
 
-PROBE_BYTES = 1
-"""A small probe on the wire, and its answer: on a slow link even a header's transmission would meet others."""
-
 LARGE_PROBE_NS = 5 * NS_PER_MS
 """What a large probe takes on its link, at least: what many small ones cost the host is not the link's rate. During the
 experiment it shows as lateness."""
 
 RATE_PROBES_MIN = 10
 """Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
-
-_SEED = 0x6D65_6173
-"""Keeps the measurement's jitter apart from the experiment's."""
-
-
-class Probing(Protocol):
-    """The streams to the peers."""
-
-    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
-        """Send a probe that arrives at ``due_ns`` of the monotonic clock."""
 
 
 @dataclass(slots=True)
@@ -80,10 +65,8 @@ class Measurement:
     Args:
         node: Which node.
         network: Requested rates and latencies.
-        seed: The experiment's seed.
         clock: Testbed time; any epoch.
-        uplink: The way out.
-        probing: The streams.
+        path: What is measured; :meth:`probe_sent` is to be told of its probes.
         message_bytes: The size of the experiment's messages.
     """
 
@@ -92,21 +75,17 @@ class Measurement:
         *,
         node: NodeId,
         network: NetworkPlan,
-        seed: int,
         clock: Clock,
-        uplink: Uplink,
-        probing: Probing,
+        path: Path,
         message_bytes: int,
     ) -> None:
         self._node = node
         self._network = network
-        self._deliveries = DeliveryModel(network, seed ^ _SEED)
         self._clock = clock
-        self._uplink = uplink
-        self._probing = probing
+        self._path = path
         self._message_bytes = message_bytes
         self._next_number = FIRST_NUMBER
-        self._then: dict[int, Callable[[int], None]] = {}  # transfer -> what follows its end
+        self._then: dict[int, Callable[[int], None]] = {}  # large probe -> what follows when it has left
         self._arrived: list[tuple[int, int]] = []  # (monotonic clock, bytes) of large probes
         self._wanted_ns: dict[int, int] = {}  # round-trip probe -> when it was wanted, monotonic clock
         self.result = Result(peer=(node + 1) % network.num_nodes)
@@ -136,14 +115,16 @@ class Measurement:
     async def _until(self, time_ns: int) -> None:
         await asyncio.sleep(max(0.0, (self._clock.monotonic_ns(time_ns) - time.monotonic_ns()) / NS_PER_S))
 
-    def _transfer(self, receiver: NodeId, wire_bytes: int, ready_ns: int, then: Callable[[int], None]) -> None:
+    def _probe(self, receiver: NodeId, sequence: int, padding_bytes: int, ready_ns: int) -> int:
         number, self._next_number = self._next_number, self._next_number + 1
-        self._then[number] = then
-        self._uplink.start(number, receiver, wire_bytes, ready_ns)
+        self._path.probe(number, receiver, sequence, padding_bytes, ready_ns)
+        return number
 
-    def transfer_ended(self, number: int, finish_ns: int) -> None:
-        """The uplink says that a transfer of the measurement is over."""
-        self._then.pop(number)(finish_ns)
+    def probe_sent(self, number: int, at_ns: int) -> None:
+        """See :class:`node.runtime.path.ProbeEvents`."""
+        then = self._then.pop(number, None)
+        if then is not None:
+            then(at_ns)
 
     # -- round trips -----------------------------------------------------------------------------------------
 
@@ -151,17 +132,12 @@ class Measurement:
         wanted_ns = self._clock.now_ns()
         self._wanted_ns[sequence] = time.monotonic_ns()
         self.result.sent_probes += 1
-
-        def send(finish_ns: int) -> None:
-            due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, peer))
-            self._probing.probe(peer, sequence, 0, 0, due_ns)
-
-        self._transfer(peer, PROBE_BYTES, wanted_ns, send)
+        self._probe(peer, sequence, 0, wanted_ns)
 
     def probe_arrived(self, sender: NodeId, sequence: int, padding_bytes: int) -> None:
         """A probe is due here: count a large one, answer a small one, take an answer.
 
-        Answers come as messages do, through the uplink, a stream and the delay line.
+        An answer goes the way of a message, as the probe did.
         """
         if padding_bytes:
             self.result.received_from = sender
@@ -170,12 +146,7 @@ class Measurement:
         if sequence >= ANSWERS:
             self._answered(sequence - ANSWERS)
             return
-
-        def answer(finish_ns: int) -> None:
-            due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, sender))
-            self._probing.probe(sender, ANSWERS + sequence, 0, 0, due_ns)
-
-        self._transfer(sender, PROBE_BYTES, self._clock.now_ns(), answer)
+        self._probe(sender, ANSWERS + sequence, 0, self._clock.now_ns())
 
     def _answered(self, sequence: int) -> None:
         wanted_ns = self._wanted_ns.pop(sequence, None)
@@ -195,13 +166,8 @@ class Measurement:
     def _send_next_large(self, peer: NodeId, size: int, ready_ns: int, until_ns: int) -> None:
         if ready_ns >= until_ns:
             return
-
-        def send(finish_ns: int) -> None:
-            due_ns = self._clock.monotonic_ns(finish_ns + self._deliveries.latency_ns(self._node, peer))
-            self._probing.probe(peer, 0, 0, size, due_ns)
-            self._send_next_large(peer, size, finish_ns, until_ns)
-
-        self._transfer(peer, size, ready_ns, send)
+        number = self._probe(peer, 0, size, ready_ns)
+        self._then[number] = lambda at_ns: self._send_next_large(peer, size, at_ns, until_ns)
 
     def _conclude(self) -> None:
         arrived = sorted(self._arrived)

@@ -1,34 +1,70 @@
 """The real-time driver: executes the effects of one node's algorithm and tells it what happened.
 
-The counterpart of :mod:`node.sim.world` for one node, on an asyncio loop. Nothing here knows sockets, processes or
-torch: training, the uplink and the streams to peers are given.
+The counterpart of :mod:`node.sim.world` for one node, on an asyncio loop. Sockets, processes, torch and the way in
+which a link is made do not enter: training and the path to the peers are given.
 
-What time an event has. The host wakes a node a little late, and without care these delays would add up round after
-round. So an event that was planned, such as the end of local steps or of a transfer, has the time for which it was
-planned, and what follows from it is planned from there. Where the host is late by more than it may be, the event has
-the time at which it really happened and counts as an overrun. Times that an algorithm sees never go back.
+What the caller does, in this order
+===================================
 
-States of a node: waiting (before :meth:`Driver.start`), running, done (its rounds are over; it still listens and
-sends), stopped (nothing happens any more). Local steps: declared to end at a time, and over when that time has come
-*and* the trainer is ready.
+1. Make the driver, with its path and its trainer. Nothing happens yet; counters and pictures can be read.
+2. Pass on every message that arrives (:meth:`Driver.received`) and call :meth:`Driver.steps_may_be_done` whenever the
+   trainer has news. What arrives before the start is dropped by the caller: a node that has not begun knows nothing.
+3. When the common instant has come, call :meth:`Driver.start`, once. It gives the path the driver's sending side as
+   its listener, so that the path must be able to send from then on.
+4. From then on call only from within the loop, one call at a time, and let each return: the driver is not
+   re-entrant. A path that ends a transfer at once still tells so in a later turn of the loop.
+5. Take pictures at any time (:meth:`Driver.picture`): they share the model with the driver, which never changes one.
+6. Call :meth:`Driver.stop`, once, before reading the records: nothing is sent, trained or received afterwards, and
+   late news of path and trainer may still be passed on.
+
+What time an event has
+======================
+
+The host wakes a node a little late, and without care these delays would add up round after round. So an event that
+was planned, such as the end of local steps or of a transfer, has the time for which it was planned, and what follows
+from it is planned from there. Where the host is late by more than it may be, the event has the time at which it
+really happened and counts as an overrun. Times that an algorithm sees never go back.
+
+States
+======
+
+=======  ====================================================  =======
+node     event                                                 next
+=======  ====================================================  =======
+waiting  :meth:`Driver.start`                                  running
+running  the algorithm asks for more rounds than there may be  done
+running  :meth:`Driver.stop`                                   stopped
+done     :meth:`Driver.stop`                                   stopped
+=======  ====================================================  =======
+
+A node that is done still receives, answers and sends; one that is stopped does nothing.
+
+===========  ================================================  ===========
+local steps  event                                             next
+===========  ================================================  ===========
+none         ``StartLocalSteps``, rounds are left              under way
+none         ``StartLocalSteps``, no round is left             none: the node is done
+under way    the declared end comes, the trainer is not ready  overdue
+under way    the trainer is ready, the end has not come        early
+overdue      the trainer is ready                              none: ``LocalStepsDone`` at the real time, an overrun
+early        the declared end comes                            none: ``LocalStepsDone`` at the declared end
+===========  ================================================  ===========
+
+The states of a message are in :mod:`node.runtime.sending`, those of its transfer in :mod:`node.runtime.path`.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import numpy as np
 
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
-from node.core.delivery import DeliveryModel
 from node.core.effects import (
-    Addressed,
     Aggregated,
     CancelQueued,
     Effect,
@@ -39,75 +75,36 @@ from node.core.effects import (
 )
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
-from node.core.links import NetworkPlan
 from node.core.messages import Message
-from node.core.outbox import Outbox
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_MS, NS_PER_S
 from node.host.clock import Clock
+from node.runtime.counters import Accounting, Counters
 from node.runtime.message_records import Records
-from node.transport.frames import HEADER_BYTES, WireDtype, encode
-from node.transport.window import Window, bound_bytes
+from node.runtime.path import Path
+from node.runtime.sending import Sending
+from node.runtime.story import Story
 
 LATE_NS = 5 * NS_PER_MS
 """Testbed time by which the host may wake a node late before it counts, as arrivals may be late in a faithful run."""
 
-RECEIPT_WITHIN_NS = 20 * NS_PER_S
-"""Real time that a receipt may take after its message was due: nothing of it is transmission, which is over by then."""
-
-UNLIMITED_MBPS = 10_000.0
-"""Stands for a link without limit where the bytes in flight are bounded."""
-
 log = logging.getLogger(__name__)
 
 
-class Uplink(Protocol):
-    """The way out of a node, shaped. Calls back when a message's last byte has left."""
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Where a node's rounds begin and end.
 
-    def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
-        """Begin a transfer that could have begun at ``ready_ns``."""
+    Attributes:
+        done: Rounds done before, in an earlier part of the run.
+        steps_done: Local steps done before.
+        most: Stop training after so many rounds in all; None for no limit.
+    """
 
-    def abort(self, number: int) -> None:
-        """Give a transfer up."""
-
-
-class Streams(Protocol):
-    """The streams to the peers."""
-
-    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
-        """Hand over a frame that arrives at ``due_ns`` of the host's monotonic clock; never blocks.
-
-        Without a receipt by ``deadline_ns`` it is lost.
-        """
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a node did so far; counts and bytes as in :class:`node.sim.world.SimulatedNode`."""
-
-    rounds: int = 0
-    local_steps: int = 0
-    train_loss: float = float("nan")
-    queued: int = 0
-    sent: int = 0
-    sent_control: int = 0
-    delivered: int = 0
-    aggregated: int = 0
-    cancelled: int = 0
-    aborted: int = 0
-    lost: int = 0
-    bytes_sent: int = 0
-    payload_sent: int = 0
-    bytes_wasted: int = 0
-    bytes_lost: int = 0
-    bytes_received: int = 0
-    overruns: int = 0
-    """Blocks of local steps that took longer than declared."""
-    overrun_ns: int = 0
-    """By how much, testbed time."""
-    declared_ns: int = 0
-    """ConfigModel time of all blocks, testbed time."""
+    done: int = 0
+    steps_done: int = 0
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,80 +120,54 @@ class Picture:
     queued_messages: int
 
 
-@dataclass(slots=True)
-class _Transfer:
-    receiver: NodeId
-    message: Message
-    wire_bytes: int
-    aborted: bool = False
-
-
 class Driver:
     """One node's driver.
 
     Args:
-        node: Which node.
-        algorithm: Its algorithm.
+        algorithm: What it drives; knows which node this is.
         trainer: Does the local steps; :meth:`steps_may_be_done` is to be called when it has news.
         timer: The declared duration of local steps.
-        network: Sender policy, latency, jitter and loss; rates are the uplink's matter.
-        seed: The experiment's seed.
-        plan_id: Of the run, for frames.
-        dtype: How values travel.
-        first_round: Rounds done before, in an earlier part of the run; and ``first_step`` local steps.
-        max_rounds: Stop training after so many rounds in all; None for no limit.
-        keep_messages: Record the life of every message.
+        path: The way to the peers.
+        accounting: How messages are counted and recorded.
+        rounds: Where the node's rounds begin and end.
         reject: Told of a message that the algorithm refused: sender.
         on_done: Called once, when the node has done all its rounds.
+
+    Attributes:
+        counters: What the node did so far.
+        records: The life of every message; None where they are not kept.
+        done: Whether all rounds are over.
     """
 
     def __init__(
         self,
-        *,
-        node: NodeId,
         algorithm: Algorithm,
         trainer: RealTimeTrainer,
         timer: StepTimer,
-        network: NetworkPlan,
-        seed: int,
-        plan_id: int,
-        dtype: WireDtype = WireDtype.FLOAT32,
-        first_round: int = 0,
-        first_step: int = 0,
-        max_rounds: int | None = None,
-        keep_messages: bool = True,
+        path: Path,
+        accounting: Accounting,
+        rounds: Rounds,
         reject: Callable[[NodeId], None],
         on_done: Callable[[], None],
     ) -> None:
-        self.counters = Counters(rounds=first_round, local_steps=first_step)
-        self.records = Records(network.header_bytes, dtype.value_bytes) if keep_messages else None
-        self.window = Window(0)
+        self.counters = Counters(rounds=rounds.done, local_steps=rounds.steps_done)
+        self.records = (
+            Records(accounting.header_bytes, accounting.dtype.value_bytes) if accounting.keep_messages else None
+        )
         self.done = False
-        self._node = node
+        self._node = algorithm.context.node
         self._algorithm = algorithm
         self._trainer = trainer
         self._timer = timer
-        self._max_transfers = network.sender
-        self._header_bytes = network.header_bytes
-        self._value_bytes = dtype.value_bytes
-        self._deliveries = DeliveryModel(network, seed)
-        self._bandwidth_mbps = _bandwidth_mbps(network, node)
-        self._round_trip_ms = _longest_round_trip_ms(network, node)
-        self._plan_id = plan_id
-        self._dtype = dtype
-        self._max_rounds = max_rounds
+        self._path = path
+        self._accounting = accounting
+        self._rounds_most = rounds.most
         self._reject = reject
         self._on_done = on_done
-        self._outbox = Outbox()
-        self._next_number = 0
-        self._batches: deque[tuple[int, int]] = deque()  # first number and time of each batch in the outbox
-        self._transfers: dict[int, _Transfer] = {}
-        self._free_since_ns = [0] * network.sender  # a heap: since when each transfer that may be begun could be
-        self._frames: OrderedDict[int, tuple[Message, bytes]] = OrderedDict()
-        self._frames_bytes = 0
-        # All fragments of a round and some of the one before: what further recipients may still get.
-        self._frames_bytes_max = 2 * algorithm.context.num_params * dtype.value_bytes
-        self._largest_bytes = 0
+        self._story = Story()
+        self._sending = Sending(self._node, path, accounting, self.counters, self.records, self._story)
+        self._clock = Clock(0)  # the experiment's, from start() on
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._params: Vector = np.zeros(0, dtype=np.float32)
         self._trained: Vector | None = None
         self._steps: tuple[int, int] | None = None  # declared begin and end of the steps under way
@@ -206,25 +177,20 @@ class Driver:
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    def start(
-        self,
-        params: Vector,
-        *,
-        at_ns: int,
-        clock: Clock,
-        loop: asyncio.AbstractEventLoop,
-        uplink: Uplink,
-        streams: Streams,
-    ) -> None:
+    def start(self, params: Vector, *, at_ns: int, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
         """Begin the experiment with a model, at a testbed time that has just come."""
-        self._clock, self._loop, self._uplink, self._streams = clock, loop, uplink, streams
+        self._clock, self._loop = clock, loop
+        self._path.begin(self._sending, clock)
         self._now_ns = at_ns
         self._params = params
+        self._story.tell(at_ns, "started")
         self._handle(Started(params), at_ns)
 
     def stop(self) -> None:
         """Freeze: nothing is sent, trained or received from here on."""
         self._stopped = True
+        self._sending.stop()
+        self._path.stop()
         for handle in self._timers:
             handle.cancel()
         self._timers.clear()
@@ -240,17 +206,21 @@ class Driver:
             count.local_steps,
             count.train_loss,
             count.bytes_sent,
-            len(self._outbox),
+            len(self._sending),
         )
 
     @property
     def queued_messages(self) -> int:
         """Messages in the outbox."""
-        return len(self._outbox)
+        return len(self._sending)
 
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""
         return self._algorithm.waiting_for()
+
+    def story(self) -> tuple[str, ...]:
+        """The node's last events, oldest first, a line each."""
+        return self._story.lines()
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -268,6 +238,7 @@ class Driver:
             self._timers.discard(handle)
             callback()
 
+        assert self._loop is not None, "nothing is planned before the start"
         handle = self._loop.call_at(self._clock.monotonic_ns(time_ns) / NS_PER_S, fire)
         self._timers.add(handle)
 
@@ -286,7 +257,8 @@ class Driver:
         at_ns = max(self._now_ns, self._planned(planned_ns))
         count = self.counters
         count.delivered += 1
-        count.bytes_received += len(message.values) * self._value_bytes + self._header_bytes
+        count.bytes_received += self._accounting.payload_bytes(message) + self._accounting.header_bytes
+        self._story.tell(at_ns, "received message {} of node {}, round {}", number, sender, message.round)
         delivery = 0
         if self.records is not None:
             delivery = self.records.delivered(sender, number, message.round, at_ns)
@@ -301,13 +273,15 @@ class Driver:
     def _start_steps(self, params: Vector, count: int, at_ns: int) -> None:
         assert self._steps is None, "local steps are outstanding already"
         self._params = params
-        if self._max_rounds is not None and self.counters.rounds >= self._max_rounds:
+        if self._rounds_most is not None and self.counters.rounds >= self._rounds_most:
             if not self.done:
                 self.done = True
+                self._story.tell(at_ns, "did all its rounds")
                 self._on_done()
             return
         end_ns = at_ns + self._timer.duration_ns(count)
         self._steps = (at_ns, end_ns)
+        self._story.tell(at_ns, "began {} local steps of round {}", count, self.counters.rounds)
         self._trainer.begin(self._node, params, self.counters.local_steps, count)
         self.counters.local_steps += count
         self._call_at(end_ns, self.steps_may_be_done)
@@ -332,6 +306,7 @@ class Driver:
         count.rounds += 1
         count.train_loss = result.loss
         self._trained = result.params
+        self._story.tell(at_ns, "ended the local steps of round {}", count.rounds - 1)
         self._handle(LocalStepsDone(result.params), at_ns)
 
     # -- effects ---------------------------------------------------------------------------------------------
@@ -345,32 +320,20 @@ class Driver:
         for effect in effects:
             match effect:
                 case Enqueue(items=items):
-                    self._enqueue(items, at_ns)
+                    self._sending.enqueue(items, at_ns)
                 case StartLocalSteps(params=params, count=count):
                     self._start_steps(params, count, planned_ns)
                 case Aggregated(deliveries=deliveries):
                     self._aggregated(deliveries, at_ns)
                 case CancelQueued(abort_in_flight=abort):
-                    self._cancel(abort, at_ns)
+                    self._sending.cancel(abort, at_ns)
                 case ReplaceQueued(old=old, new=new):
-                    rows = self._outbox.replace(old, new)
-                    if self.records is not None:
-                        self.records.sent.replaced(rows, new)
+                    self._sending.replace(old, new)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
                     self._start_timer(timer, planned_ns + delay_ns)
                 case _:
                     assert_never(effect)
-        self._pull()
-
-    def _enqueue(self, items: Sequence[Addressed], at_ns: int) -> None:
-        if not items:
-            return
-        self.counters.queued += len(items)
-        if self.records is not None:
-            self.records.sent.queued(at_ns, self._node, items)
-        self._outbox.append(items, self._next_number)
-        self._batches.append((self._next_number, at_ns))
-        self._next_number += len(items)
+        self._sending.pull()
 
     def _aggregated(self, deliveries: Sequence[int], at_ns: int) -> None:
         self.counters.aggregated += len(deliveries)
@@ -379,150 +342,9 @@ class Driver:
             current = self.counters.rounds if self._steps is not None else self.counters.rounds - 1
             self.records.aggregated(deliveries, at_ns, current)
 
-    def _cancel(self, abort_in_flight: bool, at_ns: int) -> None:
-        self.counters.cancelled += len(self._outbox)
-        if self.records is not None:
-            for numbers in self._outbox.numbers():
-                self.records.sent.cancelled(numbers, at_ns)
-        self._outbox.clear()
-        self._batches.clear()
-        if abort_in_flight:
-            for number, transfer in self._transfers.items():
-                if not transfer.aborted:
-                    transfer.aborted = True
-                    self._uplink.abort(number)
-
     def _start_timer(self, timer: int, time_ns: int) -> None:
         def fire() -> None:
             if not self._stopped:
                 self._handle(TimerFired(timer), self._planned(time_ns))
 
         self._call_at(time_ns, fire)
-
-    # -- sending ---------------------------------------------------------------------------------------------
-
-    def _pull(self, not_before_ns: int = 0) -> None:
-        """Start transfers from the head of the outbox while the uplink takes more and not too much is in flight.
-
-        Each has begun when the message was queued and the uplink was free, which may be a moment ago.
-        """
-        while self._outbox and len(self._transfers) < self._max_transfers and not self._stopped:
-            payload_bytes = len(self._outbox.head().values) * self._value_bytes
-            frame_bytes = HEADER_BYTES + payload_bytes
-            if frame_bytes > self._largest_bytes:
-                self._largest_bytes = frame_bytes
-                self.window.bound_bytes = bound_bytes(
-                    frame_bytes,
-                    transfers=self._max_transfers,
-                    bandwidth_mbps=self._bandwidth_mbps,
-                    round_trip_ms=self._round_trip_ms,
-                )
-            if not self.window.fits(frame_bytes):
-                return  # acknowledged() looks again
-            (receiver, message), number = self._outbox.pop()
-            wire_bytes = self._deliveries.wire_bytes(payload_bytes, self._node, receiver)
-            ready_ns = max(not_before_ns, heappop(self._free_since_ns), self._queued_ns(number))
-            self.window.add(number, frame_bytes)
-            self._transfers[number] = _Transfer(receiver, message, wire_bytes)
-            if self.records is not None:
-                self.records.sent.started.extend((number, ready_ns))
-                if wire_bytes != payload_bytes + self._header_bytes:
-                    self.records.sent.resent[number] = wire_bytes
-            self._uplink.start(number, receiver, wire_bytes, ready_ns)
-
-    def _queued_ns(self, number: int) -> int:
-        """When a message that leaves the outbox was queued; numbers leave it in increasing order."""
-        batches = self._batches
-        while len(batches) > 1 and batches[1][0] <= number:
-            batches.popleft()
-        return batches[0][1]
-
-    def transfer_ended(self, number: int, finish_ns: int) -> None:
-        """The uplink says that a message's last byte has left at a testbed time, which has just passed."""
-        if self._stopped:
-            return
-        transfer = self._transfers.pop(number)
-        heappush(self._free_since_ns, finish_ns)
-        message, receiver = transfer.message, transfer.receiver
-        payload_bytes = len(message.values) * self._value_bytes
-        count = self.counters
-        count.sent += 1
-        count.bytes_sent += transfer.wire_bytes
-        if payload_bytes:
-            count.payload_sent += payload_bytes
-        else:
-            count.sent_control += 1
-        arrival_ns = finish_ns + self._deliveries.latency_ns(self._node, receiver)
-        if self.records is not None:
-            self.records.sent.sent.extend((number, finish_ns, arrival_ns))
-        if self._deliveries.is_lost(payload_bytes, self._node, receiver):
-            self.window.remove(number)
-            self._lost(number, transfer.wire_bytes)
-        else:
-            due_ns = self._clock.monotonic_ns(arrival_ns)
-            self._streams.send(receiver, self._frame(message), number, due_ns, due_ns + RECEIPT_WITHIN_NS)
-        self._pull()
-
-    def transfer_aborted(self, number: int, sent_bytes: int) -> None:
-        """The uplink has given a transfer up, after so many bytes."""
-        if self._stopped:
-            return
-        del self._transfers[number]
-        now_ns = self._clock.now_ns()
-        heappush(self._free_since_ns, now_ns)
-        self.window.remove(number)
-        count = self.counters
-        count.aborted += 1
-        count.bytes_wasted += sent_bytes
-        count.bytes_sent += sent_bytes
-        if self.records is not None:
-            self.records.sent.aborted(number, now_ns)
-        self._pull()
-
-    def acknowledged(self, number: int) -> None:
-        """A receipt covers a message."""
-        self.window.remove(number)
-        if not self._stopped:
-            self._pull(self._clock.now_ns())
-
-    def delivery_failed(self, number: int, frame_bytes: int) -> None:
-        """A message was handed to a stream that broke, or its receiver cannot be reached."""
-        self.window.remove(number)
-        if self._stopped:
-            return
-        self._lost(number, frame_bytes - HEADER_BYTES + self._header_bytes)
-        self._pull(self._clock.now_ns())
-
-    def _lost(self, number: int, wire_bytes: int) -> None:
-        self.counters.lost += 1
-        self.counters.bytes_lost += wire_bytes
-        if self.records is not None:
-            self.records.sent.lost(number)
-
-    def _frame(self, message: Message) -> bytes:
-        """The message's frame, made once for all its recipients."""
-        kept = self._frames.get(id(message))
-        if kept is not None:
-            return kept[1]
-        frame = encode(message, self._node, self._plan_id, self._dtype)
-        self._frames[id(message)] = (message, frame)  # holds the message, so that its id stays its own
-        self._frames_bytes += len(frame)
-        while self._frames_bytes > self._frames_bytes_max and len(self._frames) > 1:
-            _, (_, oldest) = self._frames.popitem(last=False)
-            self._frames_bytes -= len(oldest)
-        return frame
-
-
-def _bandwidth_mbps(network: NetworkPlan, node: int) -> float:
-    """At most so much leaves a node at once."""
-    mbps = float(network.up_mbps[node])
-    if network.pair_mbps is not None:
-        others = np.delete(network.pair_mbps[node], node)
-        mbps = min(mbps, network.sender * float(others.max(initial=0.0)))
-    return min(mbps, UNLIMITED_MBPS)
-
-
-def _longest_round_trip_ms(network: NetworkPlan, node: int) -> float:
-    """Of a node to any other and back, without transmission and jitter."""
-    round_trip_ns = network.round_trip_ns
-    return float(np.max(round_trip_ns if isinstance(round_trip_ns, int) else round_trip_ns[node])) / NS_PER_MS

@@ -36,8 +36,11 @@ from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
-from node.runtime.calibration import FIRST_NUMBER, Measurement
-from node.runtime.driver import UNLIMITED_MBPS, Driver, Picture
+from node.runtime.calibration import Measurement
+from node.runtime.counters import Accounting
+from node.runtime.driver import Driver, Picture, Rounds
+from node.runtime.emulated_path import EmulatedPath
+from node.runtime.outgoing import UNLIMITED_MBPS, OutgoingFrames
 from node.transport.control_client import ControlClient
 from node.transport.control_values import (
     ControlCommand,
@@ -194,24 +197,12 @@ class _Node:
         self._ended: asyncio.Future[StopCommand | None] = loop.create_future()
         loop.set_exception_handler(self._on_loop_error)
         spec = self._spec
-        self._driver = Driver(
-            node=spec.node,
-            algorithm=spec.algorithm,
-            trainer=self._trainer,
-            timer=StepTimer(spec.compute, spec.node, spec.seed),
-            network=spec.network,
-            seed=spec.seed,
-            plan_id=spec.plan_id,
-            dtype=spec.dtype,
-            first_round=spec.beginning.rounds,
-            first_step=spec.beginning.local_steps,
-            max_rounds=spec.max_rounds,
-            keep_messages=spec.keep_messages,
-            reject=lambda sender: self._server.reject(sender, RejectReason.ALGORITHM, "of no use to the algorithm now"),
-            on_done=self._on_done,
-        )
         self._uplink = EmulatedUplink(
-            emulator, loop, self._transfer_ended, self._transfer_aborted, on_gone=self._emulator_gone
+            emulator,
+            loop,
+            on_finished=lambda number, finish_ns: self._path.transfer_ended(number, finish_ns),
+            on_aborted=lambda number, sent_bytes: self._path.transfer_aborted(number, sent_bytes),
+            on_gone=self._emulator_gone,
         )
         self._uplink.open()
         self._control = ControlClient(address, spec.run_id, spec.node)
@@ -229,11 +220,30 @@ class _Node:
             spec.node,
             spec.run_id,
             spec.plan_id,
-            on_acknowledged=lambda peer, number, size: self._driver.acknowledged(number),
-            on_lost=lambda peer, number, size, reason: self._driver.delivery_failed(number, size),
+            on_acknowledged=lambda peer, number, size: self._path.acknowledged(number),
+            on_lost=lambda peer, number, size, reason: self._path.delivery_failed(number, size),
             on_echo=self._on_echo,
             rng=stream(spec.seed, "back-off", spec.node),
             window_bytes=window_bytes,
+        )
+        self._path = EmulatedPath(
+            node=spec.node,
+            network=spec.network,
+            seed=spec.seed,
+            emulator_clock=spec.emulator_clock,
+            uplink=self._uplink,
+            streams=self._client,
+            frames=OutgoingFrames(spec.node, spec.plan_id, spec.dtype, spec.algorithm.context.num_params),
+        )
+        self._driver = Driver(
+            algorithm=spec.algorithm,
+            trainer=self._trainer,
+            timer=StepTimer(spec.compute, spec.node, spec.seed),
+            path=self._path,
+            accounting=Accounting(spec.network.header_bytes, spec.dtype, spec.keep_messages),
+            rounds=Rounds(spec.beginning.rounds, spec.beginning.local_steps, spec.max_rounds),
+            reject=lambda sender: self._server.reject(sender, RejectReason.ALGORITHM, "of no use to the algorithm now"),
+            on_done=self._on_done,
         )
         if self._trainer.ready_fd is not None:
             loop.add_reader(self._trainer.ready_fd, self._trainer_has_news)
@@ -303,14 +313,7 @@ class _Node:
         self._server.lateness = LatenessHistogram()  # what came before was measurement
         self._loop_late_ns = array("q")
         self._spawn(self._upload_pictures())
-        self._driver.start(
-            spec.beginning.params,
-            at_ns=spec.begin_ns,
-            clock=clock,
-            loop=self._loop,
-            uplink=self,
-            streams=self._client,
-        )
+        self._driver.start(spec.beginning.params, at_ns=spec.begin_ns, clock=clock, loop=self._loop)
         # A part that goes on where an earlier one ended has that instant's snapshot already.
         first = spec.begin_ns // spec.evaluation_interval_ns + 1 if spec.begin_ns else 0
         self._plan_picture(first * spec.evaluation_interval_ns)
@@ -417,15 +420,15 @@ class _Node:
 
     def _make_measurement(self) -> Measurement:
         spec = self._spec
-        return Measurement(
+        measurement = Measurement(
             node=spec.node,
             network=spec.network,
-            seed=spec.seed,
             clock=spec.emulator_clock,
-            uplink=self._uplink,
-            probing=self._client,
+            path=self._path,
             message_bytes=spec.message_bytes,
         )
+        self._path.measure(measurement)
+        return measurement
 
     _warming = False
 
@@ -456,23 +459,6 @@ class _Node:
         return not self._warming
 
     # -- the network -------------------------------------------------------------------------------------------
-
-    def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
-        """The driver's uplink: the emulator's, in the experiment's time."""
-        self._uplink.start(number, receiver, wire_bytes, ready_ns + self._offset_ns)
-
-    def abort(self, number: int) -> None:
-        """See :meth:`start`."""
-        self._uplink.abort(number)
-
-    def _transfer_ended(self, number: int, finish_ns: int) -> None:
-        if number < FIRST_NUMBER:
-            self._driver.transfer_ended(number, finish_ns - self._offset_ns)
-        elif self._measurement is not None:
-            self._measurement.transfer_ended(number, finish_ns)
-
-    def _transfer_aborted(self, number: int, sent_bytes: int) -> None:
-        self._driver.transfer_aborted(number, sent_bytes)
 
     def _on_message(self, arrival: Arrival) -> None:
         if self._clock is not None:
@@ -534,8 +520,8 @@ class _Node:
             received_bytes=count.bytes_received,
             messages_rejected={reason.value: times for reason, times in self._server.rejected.items()},
             outbox_messages=driver.queued_messages,
-            in_flight_bytes=driver.window.bytes,
-            in_flight_bytes_max=driver.window.bytes_max,
+            in_flight_bytes=self._path.window.bytes,
+            in_flight_bytes_max=self._path.window.bytes_max,
             overrun_ns=int(count.overrun_ns * self._spec.emulator_clock.dilation),
             overruns=count.overruns,
             cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
@@ -552,8 +538,8 @@ class _Node:
         return {
             "counters": {key: None if value != value else value for key, value in asdict(driver.counters).items()},
             "first_round": self._spec.beginning.rounds,
-            "in_flight_bytes_max": driver.window.bytes_max,
-            "in_flight_bound_bytes": driver.window.bound_bytes,
+            "in_flight_bytes_max": self._path.window.bytes_max,
+            "in_flight_bound_bytes": self._path.window.bound_bytes,
             "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
             "arrivals": late.count,
             "late_p99_ns": int(late.p99 / dilation),

@@ -15,7 +15,7 @@ import numpy as np
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
 from node.runtime.calibration import requested_mbps, requested_round_trip_ms
-from node.runtime.driver import Counters
+from node.runtime.counters import Counters
 from node.runtime.message_records import Column
 from orchestrator.fidelity import MeasuredLink, NodeFigures
 

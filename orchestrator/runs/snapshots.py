@@ -49,7 +49,7 @@ class Part:
     Attributes:
         begin_ns, end_ns: From when to when, testbed time.
         wall_s: Real time that it took.
-        counters: What each node counted, in node order; see :class:`node.runtime.driver.Counters`.
+        counters: What each node counted, in node order; see :class:`node.runtime.counters.Counters`.
         has_messages: Whether its messages were recorded.
     """
 

@@ -76,7 +76,8 @@ def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int,
         assert fates[MessageState.LOST] == count.lost
         assert count.sent == int((own & sent).sum())
         assert count.delivered == int((delivered & (table["receiver"] == node)).sum())
-        assert driver.window.bytes_max <= driver.window.bound_bytes
+        window = net.paths[node].window
+        assert window.bytes_max <= window.bound_bytes
 
 
 @settings(max_examples=40, deadline=None)

@@ -20,7 +20,10 @@ from node.runtime.calibration import (
     requested_mbps,
     requested_round_trip_ms,
 )
+from node.runtime.emulated_path import EmulatedPath
+from node.runtime.outgoing import OutgoingFrames
 from node.sim.fluid_network import Flow, FluidNetwork
+from node.transport.frames import WireDtype
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host
 
@@ -63,18 +66,24 @@ class Ring:
         self.fluid = FluidNetwork(plan, self._schedule)
         self.results: list[Result] = []
         self.wire_bytes: list[int] = []
-        self.nodes = [
-            Measurement(
+        self.paths = [
+            EmulatedPath(
                 node=NodeId(node),
                 network=plan,
                 seed=1,
-                clock=self.clock,
+                emulator_clock=self.clock,
                 uplink=_Uplink(self, node),
-                probing=_Probing(self, node),
-                message_bytes=message_bytes,
+                streams=_Streams(self, node),
+                frames=OutgoingFrames(NodeId(node), 0, WireDtype.FLOAT32, 1),
             )
             for node in range(plan.num_nodes)
         ]
+        self.nodes = [
+            Measurement(node=NodeId(node), network=plan, clock=self.clock, path=path, message_bytes=message_bytes)
+            for node, path in enumerate(self.paths)
+        ]
+        for node, path in zip(self.nodes, self.paths, strict=True):
+            path.measure(node)
 
     def run(self, duration_ns: int = SECOND) -> list[Result]:
         with self.host.is_the_clock(), pytest.MonkeyPatch.context() as patch:
@@ -99,7 +108,7 @@ class Ring:
     def _schedule(self, finish_ns: int, flow: Flow) -> None:
         def finish() -> None:
             if self.fluid.finish(flow, finish_ns):
-                self.after(self.wake_ns, lambda: self.nodes[flow.source].transfer_ended(flow.number, finish_ns))
+                self.after(self.wake_ns, lambda: self.paths[flow.source].transfer_ended(flow.number, finish_ns))
 
         self.host.plan(self.clock.monotonic_ns(finish_ns), 0, 0, finish)
 
@@ -118,9 +127,12 @@ class _Uplink:
         raise AssertionError("a measurement aborts nothing")
 
 
-class _Probing:
+class _Streams:
     def __init__(self, ring: Ring, node: int) -> None:
         self._ring, self._node = ring, node
+
+    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
+        raise AssertionError("a measurement sends no messages")
 
     def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
         receiver, sender = self._ring.nodes[peer], NodeId(self._node)

@@ -28,7 +28,11 @@ from node.core.topology import full
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
 from node.host.clock import Clock
-from node.runtime.driver import LATE_NS, RECEIPT_WITHIN_NS, Driver
+from node.runtime.counters import Accounting
+from node.runtime.driver import LATE_NS, Driver, Rounds
+from node.runtime.emulated_path import EmulatedPath
+from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
+from node.runtime.story import EVENTS_KEPT
 from node.transport import frames
 from node.transport.frames import HEADER_BYTES, WireContext, WireDtype, decode
 from tests.simulation.build import network
@@ -118,11 +122,22 @@ class FakeStreams:
     def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
         self.sent.append((peer, frame, number, due_ns, deadline_ns))
 
+    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
+        raise AssertionError("nobody measures")
+
 
 class Bench:
-    """A driver and all that surrounds it."""
+    """A driver on an emulated path, and all that surrounds them."""
 
-    def __init__(self, plan: NetworkPlan | None = None, *, dilation: float = 1.0, **options: Any) -> None:
+    def __init__(
+        self,
+        plan: NetworkPlan | None = None,
+        *,
+        dilation: float = 1.0,
+        dtype: WireDtype = WireDtype.FLOAT32,
+        keep_messages: bool = True,
+        rounds: Rounds | None = None,
+    ) -> None:
         self.host = Host()
         self.loop = Loop(self.host, 0)
         self.clock = Clock(EPOCH_NS, dilation)
@@ -130,17 +145,26 @@ class Bench:
         self.trainer = FakeTrainer(self.loop)
         self.refused: list[int] = []
         self.times_done = 0
-        self.driver = Driver(
+        plan = plan or network(4, 1.0, latency_ns=3 * MS)
+        self.frames = OutgoingFrames(NodeId(0), 99, dtype, SIZE)
+        self.path = EmulatedPath(
             node=NodeId(0),
+            network=plan,
+            seed=1,
+            emulator_clock=self.clock,
+            uplink=self.uplink,
+            streams=self.streams,
+            frames=self.frames,
+        )
+        self.driver = Driver(
             algorithm=self.algorithm,
             trainer=self.trainer,
             timer=StepTimer(ComputePlan((5 * MS,) * 4), 0, 1),
-            network=plan or network(4, 1.0, latency_ns=3 * MS),
-            seed=1,
-            plan_id=99,
+            path=self.path,
+            accounting=Accounting(plan.header_bytes, dtype, keep_messages),
+            rounds=rounds or Rounds(),
             reject=self.refused.append,
             on_done=self._done,
-            **options,
         )
 
     def _done(self) -> None:
@@ -153,8 +177,6 @@ class Bench:
             at_ns=0,
             clock=self.clock,
             loop=self.loop.as_loop(),
-            uplink=self.uplink,
-            streams=self.streams,
         )
         self.script()
 
@@ -174,7 +196,7 @@ class Bench:
     def end_transfer(self, time_ns: int, number: int | None = None) -> None:
         """The transfer that was started last, or another one, ends at a time."""
         self.at(time_ns)
-        self.driver.transfer_ended(self.uplink.started[-1][0] if number is None else number, time_ns)
+        self.path.transfer_ended(self.uplink.started[-1][0] if number is None else number, time_ns)
 
     def row(self, number: int) -> dict[str, int]:
         assert self.driver.records is not None
@@ -244,7 +266,7 @@ def test_a_small_delay_of_the_host_is_none(dilation: float, late_ns: int, counts
 
 
 def test_after_the_last_round_a_node_listens_and_sends() -> None:
-    bench = Bench(max_rounds=2)
+    bench = Bench(rounds=Rounds(most=2))
     with bench.host.is_the_clock():
         bench.algorithm.script = lambda event, now_ns: (
             [] if isinstance(event, MessageReceived) else [StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1)]
@@ -254,8 +276,6 @@ def test_after_the_last_round_a_node_listens_and_sends() -> None:
             at_ns=0,
             clock=bench.clock,
             loop=bench.loop.as_loop(),
-            uplink=bench.uplink,
-            streams=bench.streams,
         )
         bench.at(100 * MS)
         assert (bench.driver.counters.rounds, bench.times_done, bench.driver.done) == (2, 1, True)
@@ -267,7 +287,7 @@ def test_after_the_last_round_a_node_listens_and_sends() -> None:
 
 
 def test_a_node_that_goes_on_counts_from_where_it_was() -> None:
-    bench = Bench(first_round=7, first_step=21, max_rounds=8)
+    bench = Bench(rounds=Rounds(7, 21, 8))
     with bench.host.is_the_clock():
         bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 3))
         assert bench.trainer.begun == [(21, 3)]
@@ -301,7 +321,7 @@ def test_messages_leave_one_after_the_other_each_with_the_instant_at_which_it_is
 def test_the_next_transfer_begins_when_the_last_one_ended_however_late_that_is_told(bench: Bench) -> None:
     bench.start(to(1, 2))
     bench.at(9 * MS)
-    bench.driver.transfer_ended(0, 8 * MS)
+    bench.path.transfer_ended(0, 8 * MS)
     assert bench.uplink.started[1][3] == 8 * MS
     assert bench.streams.sent[0][3] == EPOCH_NS + 11 * MS
 
@@ -335,12 +355,12 @@ def test_a_message_is_encoded_once_for_all_its_recipients(bench: Bench, monkeypa
         calls.append(arguments[0])
         return frames.encode(*arguments)
 
-    monkeypatch.setattr("node.runtime.driver.encode", counting)
+    monkeypatch.setattr("node.runtime.outgoing.encode", counting)
     one, other = message(1.0), message(1.0)
     bench.start(to(1, 2, 3, what=one), to(1, 2, 3, what=other))
     for step in range(1, 7):
         bench.end_transfer(step * MS)
-        bench.driver.acknowledged(step - 1)
+        bench.path.acknowledged(step - 1)
     assert [id(made) for made in calls] == [id(one), id(other)]
     assert len({id(frame) for _, frame, *_ in bench.streams.sent}) == 2
 
@@ -350,10 +370,10 @@ def test_kept_frames_are_bounded(bench: Bench) -> None:
     for step in range(50):
         bench.do(to(1, what=message(float(step))))
         bench.end_transfer((step + 1) * MS)
-        bench.driver.acknowledged(step)
-        kept = bench.driver._frames
-        assert sum(len(frame) for _, frame in kept.values()) == bench.driver._frames_bytes
-        assert bench.driver._frames_bytes <= 2 * 4 * SIZE + FRAME_BYTES
+        bench.path.acknowledged(step)
+        kept = bench.frames._kept
+        assert sum(len(frame) for _, frame in kept.values()) == bench.frames._kept_bytes
+        assert bench.frames._kept_bytes <= 2 * 4 * SIZE + FRAME_BYTES
     assert len({frame for _, frame, *_ in bench.streams.sent}) == 50
 
 
@@ -393,20 +413,20 @@ def test_aborting_counts_the_bytes_as_wasted_and_frees_the_uplink(bench: Bench) 
     bench.do(CancelQueued(abort_in_flight=True), to(3))  # the same transfer once more
     assert bench.uplink.aborted == [0]
     assert len(bench.uplink.started) == 1  # until the uplink has given it up
-    bench.driver.transfer_aborted(0, 30)
+    bench.path.transfer_aborted(0, 30)
     count = bench.driver.counters
     assert (count.aborted, count.bytes_wasted, count.bytes_sent, count.sent) == (1, 30, 30, 0)
     assert (count.queued, count.cancelled) == (4, 2)
     assert bench.row(0)["state"] == MessageState.ABORTED
     assert bench.uplink.started[1] == (3, 3, WIRE_BYTES, 3 * MS)
-    assert bench.driver.window.bytes == FRAME_BYTES
+    assert bench.path.window.bytes == FRAME_BYTES
 
 
 def test_a_transfer_that_ends_before_it_could_be_aborted_was_sent(bench: Bench) -> None:
     bench.start(to(1))
     bench.at(8 * MS)
     bench.do(CancelQueued(abort_in_flight=True))
-    bench.driver.transfer_ended(0, 8 * MS)
+    bench.path.transfer_ended(0, 8 * MS)
     assert (bench.driver.counters.sent, bench.driver.counters.aborted) == (1, 0)
     assert len(bench.streams.sent) == 1
 
@@ -417,7 +437,7 @@ def test_replacing_goes_by_identity_and_spares_what_is_under_way(bench: Bench) -
     bench.do(ReplaceQueued(old, new))
     for step in range(1, 4):
         bench.end_transfer(step * MS)
-        bench.driver.acknowledged(step - 1)
+        bench.path.acknowledged(step - 1)
     context = WireContext(99, SIZE, (), frozenset({NodeId(0)}))
     values = [decode(frame, expected=context)[1].values[0] for _, frame, *_ in bench.streams.sent]
     assert values == [1.0, 2.0, 1.0]
@@ -431,14 +451,14 @@ def test_the_window_holds_back_and_a_receipt_lets_go() -> None:
     bench = Bench(network(4, 0.001, latency_ns=1_000))
     with bench.host.is_the_clock():
         bench.start(to(1, 2, 3))
-        assert bench.driver.window.bound_bytes == 2 * FRAME_BYTES
+        assert bench.path.window.bound_bytes == 2 * FRAME_BYTES
         bench.end_transfer(5 * MS)
         bench.end_transfer(10 * MS)
         assert len(bench.uplink.started) == 2  # two are on their way, and nothing else may be
         bench.at(12 * MS)
-        bench.driver.acknowledged(0)
+        bench.path.acknowledged(0)
         assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 12 * MS)
-        assert bench.driver.window.bytes == bench.driver.window.bytes_max == 2 * FRAME_BYTES
+        assert bench.path.window.bytes == bench.path.window.bytes_max == 2 * FRAME_BYTES
 
 
 def test_a_delivery_that_failed_is_lost_and_frees_the_window() -> None:
@@ -447,12 +467,12 @@ def test_a_delivery_that_failed_is_lost_and_frees_the_window() -> None:
         bench.start(to(1, 2, 3))
         bench.end_transfer(5 * MS)
         bench.end_transfer(10 * MS)
-        bench.driver.delivery_failed(0, FRAME_BYTES)
+        bench.path.delivery_failed(0, FRAME_BYTES)
         assert len(bench.uplink.started) == 3
         count = bench.driver.counters
         assert (count.lost, count.bytes_lost) == (1, WIRE_BYTES)
         assert bench.row(0)["state"] == MessageState.LOST
-        assert bench.driver.window.bytes == 2 * FRAME_BYTES
+        assert bench.path.window.bytes == 2 * FRAME_BYTES
 
 
 def test_a_datagram_that_is_lost_is_never_handed_to_a_stream() -> None:
@@ -462,7 +482,7 @@ def test_a_datagram_that_is_lost_is_never_handed_to_a_stream() -> None:
         for step in range(1, 4):
             bench.end_transfer(step * 5 * MS)
         assert bench.streams.sent == []
-        assert bench.driver.window.bytes == 0
+        assert bench.path.window.bytes == 0
         count = bench.driver.counters
         assert (count.sent, count.lost, count.bytes_sent, count.bytes_lost) == (3, 3, 3 * WIRE_BYTES, 3 * WIRE_BYTES)
 
@@ -473,7 +493,7 @@ def test_parallel_senders_have_as_many_transfers_as_they_may() -> None:
         bench.start(to(1, 2, 3), to(1, 2, 3))
         assert [started[0] for started in bench.uplink.started] == [0, 1]
         bench.end_transfer(7 * MS, number=1)
-        bench.driver.acknowledged(1)
+        bench.path.acknowledged(1)
         assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 7 * MS)
 
 
@@ -546,11 +566,11 @@ def test_nothing_happens_after_the_end(bench: Bench) -> None:
     bench.driver.stop()
     bench.at(100 * MS)
     bench.driver.steps_may_be_done()
-    bench.driver.transfer_ended(0, 8 * MS)
-    bench.driver.transfer_aborted(0, 3)
+    bench.path.transfer_ended(0, 8 * MS)
+    bench.path.transfer_aborted(0, 3)
     bench.driver.received(NodeId(2), message(), 0, 0)
-    bench.driver.acknowledged(0)
-    bench.driver.delivery_failed(0, FRAME_BYTES)
+    bench.path.acknowledged(0)
+    bench.path.delivery_failed(0, FRAME_BYTES)
     assert len(bench.algorithm.told) == 1
     assert len(bench.uplink.started) == 1
     assert bench.streams.sent == []
@@ -575,8 +595,33 @@ def test_without_records_only_counters_are_kept() -> None:
         bench.start(to(1, 2))
         bench.end_transfer(8 * MS)
         bench.do(CancelQueued(abort_in_flight=True), to(3, what=message(5.0)), Aggregated([0]))
-        bench.driver.transfer_aborted(1, 5)
-        bench.driver.delivery_failed(0, FRAME_BYTES)
+        bench.path.transfer_aborted(1, 5)
+        bench.path.delivery_failed(0, FRAME_BYTES)
         assert bench.driver.records is None
         count = bench.driver.counters
         assert (count.queued, count.sent, count.aborted, count.lost, count.aggregated) == (3, 1, 1, 1, 1)
+
+
+# --- the story ------------------------------------------------------------------------------------------------
+
+
+def test_the_story_tells_the_last_events_and_no_more(bench: Bench) -> None:
+    bench.start(to(1), StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    bench.at(5 * MS)
+    bench.end_transfer(8 * MS)
+    bench.path.delivery_failed(0, FRAME_BYTES)
+    assert bench.driver.story() == (
+        "0.000000 s: started",
+        "0.000000 s: queued 1 messages",
+        "0.000000 s: began 1 local steps of round 0",
+        "0.005000 s: ended the local steps of round 0",
+        "0.008000 s: sent message 0 to node 1",
+        "0.008000 s: lost message 0",
+    )
+    for number in range(1, 100):
+        bench.do(to(1))
+        bench.end_transfer((10 + number) * MS)
+        bench.path.acknowledged(number)
+    story = bench.driver.story()
+    assert len(story) == EVENTS_KEPT
+    assert story[-1] == "0.109000 s: sent message 99 to node 1"
