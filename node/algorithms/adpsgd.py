@@ -43,8 +43,8 @@ Departures: "atomically" cannot hold over links that take time, hence ``form``. 
 added before the exchange starts rather than after it ended, so that a fresh model is sent. A lost message
 would leave an initiator waiting for good; messages must be delivered reliably.
 
-Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=adpsgd``, on a ring of even
-length, or with ``--set algorithm.roles=parity`` on a full topology.
+Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=adpsgd``. The quickstart's topology is
+the full one, which is not bipartite, so its file sets ``algorithm.adpsgd.roles: parity``.
 """
 
 from collections.abc import Sequence

@@ -17,11 +17,11 @@ Details matched: the fragments sent are of the model after training and before a
 without replacement, anew for every fragment; the C*J messages are shuffled; averaging is parameter-wise with
 equal weights and no discount for staleness; the first round begins with training.
 
-Where the public code differs from the paper, both are options: ``flush`` (the code closes its sockets, which
-also drops the message on the wire: ``all``; the natural reading of the paper is ``queued_only``),
-``replacement`` (the code ignores the round number: ``last_arrival``), ``rounding`` (the code takes the floor
-of 1/Omega). The paper's loop begins with averaging and the code's with sharing; with averaging that takes no
-time both give the same run, because what is shared is the trained model in either.
+Departures: none from the paper that we know of. Where the public code differs from it, both are options:
+``flush`` (the code closes its sockets, which also drops the message on the wire: ``all``; the natural reading of
+the paper is ``queued_only``), ``replacement`` (the code ignores the round number: ``last_arrival``),
+``rounding`` (the code takes the floor of 1/Omega). The paper's loop begins with averaging and the code's with
+sharing. Averaging takes no time, so both give the same run: what is shared is the trained model in either.
 
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml``
 """

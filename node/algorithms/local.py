@@ -1,9 +1,13 @@
 """Local training: no communication at all, the floor that every other algorithm has to beat.
 
+Paper: none. Every paper's curve without exchange is this one.
+
 States: a node is always training. When local steps are done the next ones start from where they ended.
 
 Parameters (``algorithm.local``): none. H is ``algorithm.local_steps`` and changes nothing but how often the
 driver is told.
+
+Details matched: a node alone is plain SGD, bit for bit.
 
 Departures: none; there is no paper.
 

@@ -158,7 +158,7 @@ class OptimizerConfig(ConfigModel):
         default=0.05, ge=0, le=1000, description="0 is allowed: nothing is learned, everything is sent."
     )
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Stays on the node; only the model is exchanged.")
-    weight_decay: float = Field(default=0.0, ge=0, le=1000)
+    weight_decay: float = Field(default=0.0, ge=0, le=1000, description="Factor of the L2 penalty's gradient.")
 
 
 class LearningConfig(ConfigModel):
