@@ -1,7 +1,6 @@
 """The command line: ``fragmesh run``, ``validate``, ``compare``, ``report``, ``list``, ``doctor``.
 
-Exit codes: 0 done; 2 the user's input is wrong (one clear line); 3 the run failed; 4 the run finished but is
-unfaithful; 130 interrupted, with a valid partial result. torch is imported only by commands that train.
+Every command ends with one of :data:`EXIT_CODES`. torch is imported only by commands that train.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 import typer.core
@@ -23,6 +22,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from node.core.errors import ConfigError, DataError, TestbedError
+
+EXIT_CODES: Final = {
+    0: "done",
+    1: "whoever read the output stopped reading",
+    2: "the input is wrong: one line says what and where",
+    3: "the run failed: a deadlock, a dead node or worker, a full disk, a bug of ours",
+    4: "the run finished but is unfaithful: its host could not keep up",
+    130: "interrupted: what was measured is kept",
+}
+"""What each exit code means; scripts can rely on them."""
 
 # emoji: the line number in "edges.txt:100: ..." would become one.
 out = Console(soft_wrap=True, emoji=False, highlight=False)
@@ -339,8 +348,6 @@ def _print_rows(title: str, rows: dict[str, str]) -> None:
 
 
 def _print_outcome(summary: dict[str, Any], path: Path) -> None:
-    from orchestrator.results.checkpoint import CHECKPOINT
-
     final, best = summary["final"], summary["best"]
 
     def figure(value: float | None) -> str:
@@ -358,10 +365,7 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         "fidelity": summary["fidelity"] or "not judged",
         "report": str(path / "report.html"),
     }
-    unsaved = summary["checkpoint_error"]
-    if unsaved is not None:
-        rows["checkpoint"] = f"not written: {unsaved}"
-    if summary["status"] == "interrupted" and (unsaved is None or (path / CHECKPOINT).exists()):
+    if summary["status"] == "interrupted":
         rows["go on with"] = f"fragmesh run --resume {shlex.quote(str(path))}"
     _print_rows(path.name, rows)
 

@@ -20,6 +20,25 @@ Status: TypeAlias = Literal["done", "interrupted", "failed", "partial"]
 Column: TypeAlias = npt.NDArray[Any]
 JsonObject: TypeAlias = dict[str, Any]
 
+RUN_FILES: Final[Mapping[str, str]] = {
+    "experiment.yaml": "the experiment with every default written out; it can be run again",
+    "environment.json": "command, versions, commit, host and where the data came from",
+    "facts.json": "what was known at the start: stragglers, targets, number of parameters, the plan in words",
+    "partition.csv": "training samples of each class, or of each rating, on each node",
+    "curve.csv": "one line an evaluation: time, accuracy, loss, rounds, bytes, consensus distance; grows in the run",
+    "nodes.parquet": "one row an evaluation and node",
+    "messages.parquet": "one row a message: its life, its staleness and how it ended",
+    "links.csv": "how much of its uplink and downlink each node used",
+    "fidelity.json": "how far to trust the run: requested, achieved and tolerance of each check, and the verdict",
+    "summary.json": "the figures: time and bytes to each target, traffic, staleness, age",
+    "report.html": "all of it as pictures; `fragmesh report RUN` writes it anew",
+    "checkpoint.bin": "the state from which an interrupted simulation goes on; removed when the run is complete",
+    "snapshots/": "the models from which interrupted real processes go on; removed when the run is complete",
+    "logs/": "what the nodes said, where one of them died",
+}
+"""Every file of a run directory and what it holds; ``snapshots/`` and ``logs/`` are those of real
+runtimes only."""
+
 MESSAGE_KINDS: Final = tuple(kind.value for kind in MessageKind)
 """Names of the codes in the column ``kind`` as the recorder gives it."""
 
@@ -81,6 +100,59 @@ NODE_COLUMNS: Final[Mapping[str, Any]] = {
     "bytes_sent": pa.int64(),
     "queued_messages": pa.int64(),
 }
+
+COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
+    "messages.parquet": {
+        "id": "number of the message, in order of queueing",
+        "sender": "the node that queued it",
+        "receiver": "the node that it is addressed to",
+        "kind": "kind of message",
+        "round": "the sender's round that is stamped on it",
+        "fragment": "number of the fragment; -1 where a message is not a fragment",
+        "payload_bytes": "bytes of its values",
+        "wire_bytes": "bytes that it takes on the link, header included",
+        "queued_ns": "when it entered the sender's queue",
+        "started_ns": "when its first byte left",
+        "sent_ns": "when its last byte left",
+        "delivered_ns": "when its last byte arrived",
+        "aggregated_ns": "when the receiver averaged it into its model",
+        "cancelled_ns": "when it was dropped from the queue or aborted on the way",
+        "staleness": "the receiver's round at aggregation minus the stamped round",
+        "state": "how it ended, or where it was when the run ended",
+    },
+    "nodes.parquet": {
+        "time_ns": "testbed time of the evaluation",
+        "node": "the node",
+        "accuracy": "share of the test set that its own model gets right, in [0, 1]",
+        "loss": "test loss of its own model; the RMSE for ratings",
+        "train_loss": "mean training loss of its last round",
+        "rounds": "rounds completed",
+        "local_steps": "local steps taken",
+        "bytes_sent": "bytes sent so far, all classes",
+        "queued_messages": "messages in its outbox",
+    },
+    "curve.csv": {
+        "time_s": "testbed time of the evaluation",
+        "accuracy_mean": "mean over the nodes' own models",
+        "accuracy_min": "the lowest of these",
+        "accuracy_max": "the highest of these",
+        "loss_mean": "mean test loss over the nodes' own models; the RMSE for ratings",
+        "loss_min": "the lowest of these",
+        "loss_max": "the highest of these",
+        "accuracy_mean_fast": "mean accuracy of the nodes that are no stragglers",
+        "accuracy_mean_stragglers": "mean accuracy of the stragglers",
+        "loss_mean_fast": "mean loss of the nodes that are no stragglers",
+        "loss_mean_stragglers": "mean loss of the stragglers",
+        "train_loss_mean": "mean over the nodes of the training loss of their last round",
+        "rounds_mean": "mean of the rounds completed",
+        "rounds_min": "the fewest rounds of a node",
+        "rounds_max": "the most rounds of a node",
+        "bytes_sent": "bytes sent by all nodes so far, all classes",
+        "queued_messages": "messages in all outboxes",
+        "consensus_distance": "(1/n) sum of ||x_i - mean||^2 over the nodes' models",
+    },
+}
+"""One sentence for each column of the tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +260,6 @@ class RunTotals:
         uplink_utilization: Share of each node's uplink that was in use, shape (nodes,), in [0, 1].
         downlink_utilization: The same for the downlink.
         error: Why it failed; None if it did not.
-        checkpoint_error: Why its last checkpoint could not be written; None if it was, or if none was needed.
     """
 
     status: Literal["done", "interrupted", "failed"]
@@ -200,4 +271,3 @@ class RunTotals:
     uplink_utilization: Float64Vector | None = None
     downlink_utilization: Float64Vector | None = None
     error: str | None = None
-    checkpoint_error: str | None = None
