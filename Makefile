@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 EXPERIMENT ?= deploy/experiments/quickstart.yaml
 
-.PHONY: run test test-all check format protos protos-check bench clean help
+.PHONY: run test test-all docs check format protos protos-check bench clean help
 
 help:
 	@echo "make run      set up, run the quickstart experiment, say where its report is"
 	@echo "make test     set up, run the tests (make test-all: also the long ones)"
+	@echo "make docs     the documentation, in build/docs"
 	@echo "make check    formatting, lint, types, import rules, generated code"
 	@echo "make protos   generate node/transport/pb from protos/"
 	@echo "make bench    the benchmark table (minutes; the science figures: make bench-science, an hour)"
@@ -39,6 +41,15 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest -m ''
+
+# The tools for it are an extra of their own: a run and the tests need none of them.
+$(DOCS_READY): $(READY)
+	$(PIP_INSTALL) --retries 3 -e '.[docs]'
+	touch $(DOCS_READY)
+
+docs: $(DOCS_READY)
+	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --nitpicky --quiet -d build/doctrees docs build/docs
+	@echo build/docs/index.html
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,0 +1,25 @@
+"""How Sphinx builds the documentation: ``make docs``."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from generated_pages import write_pages  # noqa: E402
+
+project = "Fragmesh"
+author = "the Fragmesh authors"
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+nitpicky = True
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+
+html_theme = "furo"
+html_title = "Fragmesh"
+
+# Before Sphinx looks for source files.
+write_pages(HERE)

@@ -1,0 +1,278 @@
+"""The pages that follow from the code: algorithms, experiment file, command line, results, fidelity, exit codes.
+
+They are written when the documentation is built, so that no declaration is told twice.
+``python docs/generated_pages.py`` writes them without building.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (ROOT, ROOT / "docs"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from declarations import (  # noqa: E402
+    Key,
+    attributes,
+    choice_lists,
+    code,
+    command_page,
+    key_table,
+    keys_of,
+    kind_of,
+    labelled_sections,
+    markdown,
+    sentence,
+    table,
+)
+from pydantic import BaseModel  # noqa: E402
+from typer.main import get_command  # noqa: E402
+
+from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
+from orchestrator import cli  # noqa: E402
+from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
+from orchestrator.fidelity import TOLERANCES  # noqa: E402
+from orchestrator.results import schema  # noqa: E402
+
+FOLDERS = ("algorithms", "reference")
+"""The folders of ``docs/`` that hold generated pages and nothing else."""
+
+BENCHMARKS = ROOT / "docs" / "explanation" / "benchmarks.md"
+"""The page whose tables give each algorithm its results."""
+
+
+def generated_pages() -> dict[str, str]:
+    """Every generated page: path inside ``docs/`` -> Markdown."""
+    pages = {f"algorithms/{kind}.md": _algorithm(kind, entry) for kind, entry in ALGORITHMS.items()}
+    pages["algorithms/index.md"] = _algorithms()
+    pages["reference/experiment-file.md"] = _experiment_file()
+    pages["reference/command-line.md"] = _command_line()
+    pages["reference/results.md"] = _results()
+    pages["reference/fidelity-checks.md"] = _fidelity_checks()
+    pages["reference/exit-codes.md"] = _exit_codes()
+    pages["reference/index.md"] = _reference(sorted(path for path in pages if path.startswith("reference/")))
+    return {path: text.rstrip() + "\n" for path, text in pages.items()}
+
+
+def write_pages(folder: Path) -> None:
+    """Write the generated pages below a folder and remove what is left of earlier ones."""
+    pages = generated_pages()
+    for name in FOLDERS:
+        for old in (folder / name).glob("*.md"):
+            if f"{name}/{old.name}" not in pages:
+                old.unlink()
+    for path, text in pages.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:  # Sphinx reads again what is newer
+            file.write_text(text, encoding="utf-8")
+
+
+def _toctree(names: list[str]) -> str:
+    return "```{toctree}\n:maxdepth: 1\n\n" + "\n".join(names) + "\n```"
+
+
+# --- algorithms ----------------------------------------------------------------------------------------------
+
+
+def _algorithms() -> str:
+    rows = []
+    for kind, entry in ALGORITHMS.items():
+        _, sections = labelled_sections(_docstring(entry))
+        rows.append([f"[`{kind}`]({kind}.md)", sentence(entry.summary), _citation(sections.get("Paper", ""))])
+    return f"""# Algorithms
+
+The key `algorithm.kind` of an experiment file selects one of these. Every page has the same form and is built from the
+algorithm's own file.
+
+{table(["`algorithm.kind`", "idea", "paper"], rows)}
+
+[How to add an algorithm](../how-to/add-an-algorithm.md) shows how another one gets here.
+
+{_toctree(list(ALGORITHMS))}
+"""
+
+
+def _citation(paper: str) -> str:
+    """Authors, venue and number of a paper, without its title."""
+    found = re.search(r"\b(arXiv:\S+?)[.\s]", paper + " ")
+    authors = paper.split(", ")[0]
+    return f"{authors}, {found[1]}" if found else "none"
+
+
+def _docstring(entry: Entry) -> str:
+    return sys.modules[entry.config.__module__].__doc__ or ""
+
+
+def _algorithm(kind: str, entry: Entry) -> str:
+    title, sections = labelled_sections(_docstring(entry))
+    section = f"algorithm.{kind}"
+    file = entry.config.__module__.replace(".", "/") + ".py"
+    parts = [f"# `{kind}`", title, f"Implementation: `{file}`."]
+    parts += ["## Paper", sections["Paper"]]
+    parts += ["## States and events", sections["States"]]
+    parts += ["## Parameters", sections["Parameters"], *_keys(entry.config, f"{section}.")]
+    parts += ["## Details matched", sections["Details matched"]]
+    parts += ["## Departures", sections["Departures"]]
+    parts += ["## How to run", *_try_it(sections["Try it"])]
+    parts += ["## Results", *_measured(kind)]
+    return "\n\n".join(parts)
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    keys = keys_of(model, prefix)
+    if keys:
+        yield key_table(keys)
+        yield from choice_lists(keys)
+
+
+def _try_it(text: str) -> Iterator[str]:
+    """The commands of a docstring as a block, and whatever it says besides."""
+    commands = re.findall(r"`(fragmesh [^`]+)`", text)
+    yield "```sh\n" + "\n".join(" ".join(command.split()) for command in commands) + "\n```"
+    rest = re.sub(r"`fragmesh [^`]+`[,.]?", "", text).strip()
+    if rest:
+        yield rest[:1].upper() + rest[1:]
+
+
+def _measured(kind: str) -> Iterator[str]:
+    """The tables of measured figures that have a row for this algorithm."""
+    heading, found = "", False
+    for block in re.split(r"\n{2,}", BENCHMARKS.read_text(encoding="utf-8")):
+        if block.startswith("#"):
+            heading = block.lstrip("# ")
+        elif block.startswith("|") and f"\n| `{kind}` |" in block:
+            found = True
+            yield f"From [{heading}](../explanation/benchmarks.md#{_anchor(heading)}):"
+            yield block.strip()
+    if not found:
+        yield "No figure of this algorithm has been recorded in [Benchmarks](../explanation/benchmarks.md)."
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+# --- the experiment file -------------------------------------------------------------------------------------
+
+
+def _experiment_file() -> str:
+    top = keys_of(ExperimentConfig)
+    parts = [
+        "# Experiment file",
+        "An experiment file is YAML. A key that does not exist, a value out of its bounds and parts that do not fit"
+        " together are refused in one line that names the file, the key, the value and the bound. Units are part of"
+        " the keys: `_ms`, `_s`, `_percent`, `_mbps` (10^6 bits a second). `--set a.b=c` changes any key; the value is"
+        " YAML.",
+        "This page is built from the declarations themselves. `fragmesh list` prints everything that a file can name.",
+        "## Top level",
+        key_table(top),
+    ]
+    for key in top:
+        if key.inner:
+            parts += _section(key, level=2)
+    return "\n\n".join(parts)
+
+
+def _section(key: Key, level: int) -> Iterator[str]:
+    """A section of the file with all that it holds, as far down as it goes."""
+    yield f"{'#' * level} `{key.path}`"
+    path = key.path + ("[]" if key.many else "")
+    if len(key.inner) == 1:
+        yield from _model(key.inner[0], path, level)
+        return
+    yield f"{key.text} It selects which further keys the section has."
+    for member in key.inner:
+        yield f"{'#' * (level + 1)} `{path}.kind: {kind_of(member)}`"
+        yield from _model(member, path, level + 1)
+
+
+def _model(model: type[BaseModel], path: str, level: int) -> Iterator[str]:
+    keys = keys_of(model, path + ".")
+    yield markdown(getdoc(model))
+    if keys:
+        yield key_table(keys)
+        yield from choice_lists(keys)
+    for key in keys:
+        if key.inner:
+            yield from _section(key, level + 1)
+
+
+# --- the rest of the reference -------------------------------------------------------------------------------
+
+
+def _reference(pages: list[str]) -> str:
+    names = [path.removeprefix("reference/").removesuffix(".md") for path in pages]
+    return f"""# Reference
+
+These pages are built from the declarations in the code: what they say is what the code checks, prints and writes.
+
+{_toctree(names)}
+"""
+
+
+def _command_line() -> str:
+    group: Any = get_command(cli.app)
+    parts = [
+        "# Command line",
+        f"{group.help} Every command takes `--help`. The [exit codes](exit-codes.md) are the same for all commands.",
+    ]
+    parts += [command_page("fragmesh", name, command) for name, command in group.commands.items()]
+    return "\n\n".join(parts)
+
+
+def _exit_codes() -> str:
+    rows = [[code(number), sentence(text)] for number, text in cli.EXIT_CODES.items()]
+    return f"""# Exit codes
+
+{table(["code", "meaning"], rows)}
+
+An error that a user can cause is one line on standard error. `FRAGMESH_TRACEBACK=1` shows where a bug of ours happened.
+"""
+
+
+def _results() -> str:
+    files = [[code(name), sentence(text)] for name, text in schema.RUN_FILES.items()]
+    parts = [
+        "# Files of a run",
+        "A run leaves a folder `runs/<name>-<date>-<time>-<hash>/`; the hash is that of the experiment.",
+        table(["file", "content"], files),
+        "Files are written whole or not at all, but for `curve.csv`, which grows by whole lines. Whatever ends a run"
+        " leaves a valid partial result.",
+    ]
+    types = {
+        "messages.parquet": {
+            name: ", ".join(map(code, kind)) if isinstance(kind, tuple) else code(kind)
+            for name, kind in schema.MESSAGE_COLUMNS.items()
+        },
+        "nodes.parquet": {name: code(kind) for name, kind in schema.NODE_COLUMNS.items()},
+        "curve.csv": dict.fromkeys(schema.CURVE_COLUMNS, "number or empty"),
+    }
+    for file, columns in types.items():
+        meanings = schema.COLUMN_MEANINGS[file]
+        rows = [[code(name), kind, sentence(meanings[name])] for name, kind in columns.items()]
+        parts += [f"## `{file}`", table(["column", "type", "meaning"], rows)]
+    return "\n\n".join(parts)
+
+
+def _fidelity_checks() -> str:
+    meanings = attributes(type(TOLERANCES))
+    rows = [[code(f.name), code(f"{getattr(TOLERANCES, f.name):g}"), meanings[f.name]] for f in fields(TOLERANCES)]
+    return f"""# Tolerances of fidelity
+
+`fidelity.json` holds requested, achieved and tolerance of each check. [Fidelity](../explanation/fidelity.md)
+explains what is checked and why.
+
+{table(["tolerance", "value", "meaning"], rows)}
+"""
+
+
+if __name__ == "__main__":
+    write_pages(ROOT / "docs")
+    print(*generated_pages(), sep="\n")

@@ -1,0 +1,284 @@
+"""The documentation says nothing that is not so: commands parse, YAML validates, links resolve, examples run.
+
+Hand-written and generated pages are checked alike. Sphinx itself runs in ``make docs``, with warnings as errors.
+"""
+
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from declarations import LABELS, Key, keys_of, labelled_sections
+from generated_pages import FOLDERS, generated_pages, write_pages
+from typer.main import get_command
+
+from node.algorithms import registry
+from node.algorithms.registry import ALGORITHMS, Entry
+from node.core.algorithm import NodeContext
+from node.core.compute import ComputePlan
+from node.core.links import NetworkPlan
+from node.core.topology import ring
+from node.core.training import QuadraticTrainer
+from node.core.types import NodeId
+from node.sim.world import World
+from orchestrator import cli
+from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
+from orchestrator.experiment.plan import make_plan
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+WRITTEN = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+WRITTEN += [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("[no]*/**/README.md"))]
+WRITTEN += [
+    str(path.relative_to(ROOT)) for path in sorted(DOCS.rglob("*.md")) if path.relative_to(DOCS).parts[0] not in FOLDERS
+]
+GENERATED = {f"docs/{path}": text for path, text in generated_pages().items()}
+TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in WRITTEN} | GENERATED
+ADD_AN_ALGORITHM = TEXTS["docs/how-to/add-an-algorithm.md"]
+EXAMPLE = "random_push"
+"""The algorithm that the how-to guide adds; its files are the reader's to make."""
+
+
+def blocks(language: str, text: str) -> list[str]:
+    """The fenced blocks of one language, without their indentation."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return ["\n".join(line.removeprefix(indent) for line in body.splitlines()) + "\n" for indent, body in found]
+
+
+def shown_commands(text: str) -> Iterator[list[str]]:
+    """Every ``fragmesh ...`` of a page, as the shell would split it."""
+    lines = [line for block in blocks("sh", text) for line in block.splitlines() if line.startswith("fragmesh ")]
+    lines += re.findall(r"(?<!`)`(fragmesh [a-z][^`\n]*)`(?!`)", text)
+    for line in lines:
+        yield shlex.split(line, comments=True)[1:]
+
+
+COMMANDS = [(page, arguments) for page, text in TEXTS.items() for arguments in shown_commands(text)]
+EXPERIMENTS = sorted(
+    {tuple(arguments) for _, arguments in COMMANDS if arguments[1:] and "/experiments/" in arguments[1]}
+)
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_command_line_parses(page: str) -> None:
+    group: Any = get_command(cli.app)
+    for name, *rest in shown_commands(TEXTS[page]):
+        command = group.commands[name]  # a name alone is a mention
+        if rest:
+            command.make_context(name, rest)
+
+
+def test_every_command_is_shown_by_hand() -> None:
+    group: Any = get_command(cli.app)
+    assert {arguments[0] for page, arguments in COMMANDS if page not in GENERATED} == set(group.commands)
+
+
+@pytest.mark.parametrize("arguments", EXPERIMENTS, ids=" ".join)
+def test_every_experiment_shown_makes_a_plan(arguments: tuple[str, ...]) -> None:
+    overrides = [value for option, value in itertools.pairwise(arguments) if option == "--set"]
+    file = ROOT / arguments[1]
+    if f"algorithm.kind={EXAMPLE}" in overrides:
+        overrides.remove(f"algorithm.kind={EXAMPLE}")  # known only to a program that starts with it
+    make_plan(read_experiment(file, overrides), file.parent)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_make_target_exists(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    quoted = re.findall(r"`make ([^`]+)`", TEXTS[page])
+    in_blocks = re.findall(r"^make (.+)$", "\n".join(blocks("sh", TEXTS[page])), re.MULTILINE)
+    for words in [*quoted, *in_blocks]:
+        for word in shlex.split(words, comments=True):
+            name = word.split("=")[0]
+            assert re.search(rf"^{name}( \?=|:)", makefile, re.MULTILINE), word
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_benchmark_exists(page: str) -> None:
+    for name in re.findall(r"python -m (tests\.benchmarks[.\w]*)", TEXTS[page]):
+        file = ROOT / name.replace(".", "/")
+        assert file.is_dir() or file.with_suffix(".py").is_file(), name
+
+
+# --- paths --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_path_exists(page: str) -> None:
+    text, here = TEXTS[page], (ROOT / page).parent
+    links = re.findall(r"(?<!!)\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    missing = [
+        link
+        for link in links
+        if not link.startswith("https://")
+        and not (here / link).exists()
+        and str((here / link).resolve().relative_to(ROOT)) not in GENERATED
+    ]
+    named = re.findall(r"(?<![\w/.<])(?:node|orchestrator|deploy|tests|protos)/[\w./-]*\w", text)
+    missing += [name for name in named if not (ROOT / name).exists() and EXAMPLE not in name]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if page.startswith("docs/")])
+def test_every_page_is_in_a_table_of_contents(page: str) -> None:
+    if page == "docs/index.md":
+        return
+    listed = {
+        str(Path(index).parent / f"{entry}.md")
+        for index, text in TEXTS.items()
+        for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL)
+        for entry in tree.splitlines()
+        if entry and not entry.startswith(":")
+    }
+    assert page in listed
+
+
+def test_the_readme_links_no_page_that_has_to_be_built() -> None:
+    """Whoever reads it on a host of repositories has only what is in the repository."""
+    links = re.findall(r"\]\((docs/[^)#]+)", TEXTS["README.md"])
+    assert links
+    assert not [link for link in links if link.split("/")[1] in FOLDERS]
+
+
+# --- experiment files ---------------------------------------------------------------------------------------
+
+
+YAML_BLOCKS = [(page, block) for page, text in TEXTS.items() for block in blocks("yaml", text)]
+
+
+@pytest.mark.parametrize(("page", "block"), YAML_BLOCKS, ids=[page for page, _ in YAML_BLOCKS])
+def test_every_yaml_block_validates(page: str, block: str) -> None:
+    """A block that begins with a name is a whole file; another one is a part of the quickstart."""
+    content = yaml.safe_load(block)
+    if "name" not in content:
+        quickstart = yaml.safe_load((ROOT / "deploy/experiments/quickstart.yaml").read_text(encoding="utf-8"))
+        content = quickstart | content
+    make_plan(parse_experiment(content, place=page), ROOT)
+
+
+def all_keys(model: Any, prefix: str = "") -> Iterator[Key]:
+    for key in keys_of(model, prefix):
+        yield key
+        for inner in key.inner:
+            yield from all_keys(inner, f"{key.path}{'[]' if key.many else ''}.")
+
+
+def test_the_reference_has_every_key_of_the_experiment_file_with_a_sentence() -> None:
+    reference = GENERATED["docs/reference/experiment-file.md"]
+    keys = list(all_keys(ExperimentConfig))
+    assert len(keys) > 100
+    assert [key.path for key in keys if f"| `{key.path}` |" not in reference] == []
+    assert [key.path for key in keys if not key.text] == []
+
+
+def test_a_key_shows_its_bounds_and_default() -> None:
+    reference = GENERATED["docs/reference/experiment-file.md"]
+    assert "| `learning.optimizer.momentum` | number | `0` | ≥ 0, < 1 |" in reference
+    assert "| `network.preset.count` | whole number | required | ≥ 0 |" in reference
+    assert "| `algorithm.divshare.flush` | `queued_only`, `all`, `none` | `queued_only` |" in reference
+    assert "- `queued_only`: Drop what is queued; the message being transmitted completes." in reference
+
+
+# --- generated pages ----------------------------------------------------------------------------------------
+
+
+def test_old_generated_pages_are_removed(tmp_path: Path) -> None:
+    stale = tmp_path / "algorithms" / "gone.md"
+    stale.parent.mkdir()
+    stale.write_text("# gone\n")
+    write_pages(tmp_path)
+    assert not stale.exists()
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.md")} == set(generated_pages())
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_an_algorithm_s_docstring_has_the_form_of_its_page(kind: str) -> None:
+    module = ALGORITHMS[kind].config.__module__
+    title, sections = labelled_sections((ROOT / f"{module.replace('.', '/')}.py").read_text().split('"""')[1])
+    assert title.endswith(".")
+    assert list(sections) == list(LABELS)
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_an_algorithm_s_page_shows_its_results(kind: str) -> None:
+    assert "../explanation/benchmarks.md" in GENERATED[f"docs/algorithms/{kind}.md"]
+
+
+def test_the_command_line_reference_has_every_option() -> None:
+    page = GENERATED["docs/reference/command-line.md"]
+    group: Any = get_command(cli.app)
+    for name, command in group.commands.items():
+        assert f"## `fragmesh {name}`" in page
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert all(option in page for option in parameter.opts)
+
+
+# --- the example algorithm ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """The guide's algorithm, registered by the guide's line."""
+    algorithm, line, _ = blocks("python", ADD_AN_ALGORITHM)
+    module = ModuleType(f"node.algorithms.{EXAMPLE}")
+    exec(compile(algorithm, f"{EXAMPLE}.py of add-an-algorithm.md", "exec"), module.__dict__)
+    assert f"algorithm.kind={EXAMPLE}" in (module.__doc__ or "")
+    entries: dict[str, Entry] = eval("{" + line + "}", vars(registry) | vars(module))
+    monkeypatch.setitem(ALGORITHMS, EXAMPLE, entries[EXAMPLE])
+    return entries[EXAMPLE]
+
+
+def test_the_example_s_docstring_has_the_form_of_a_page() -> None:
+    algorithm, _, _ = blocks("python", ADD_AN_ALGORITHM)
+    _, sections = labelled_sections(algorithm.split('"""')[1])
+    assert list(sections) == list(LABELS)
+
+
+def test_the_example_algorithm_runs_in_a_world(example: Entry) -> None:
+    """It talks, and talking brings the nodes together."""
+    distances = []
+    for probability in (1.0, 1e-12):
+        config = example.config.model_validate({"probability": probability})
+        targets = np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32)
+        trainer = QuadraticTrainer(targets, 0.1)
+        contexts = [NodeContext(NodeId(i), ring(6), trainer.tensor_sizes, 2, 1) for i in range(6)]
+        world = World(
+            algorithms=[example.make(context, config) for context in contexts],
+            trainer=trainer,
+            network=NetworkPlan("access", np.full(6, 1.0), np.full(6, 1.0)),
+            compute=ComputePlan((1_000_000,) * 6),
+            seed=1,
+            max_rounds=50,
+        )
+        world.advance(10**9)
+        assert [node.rounds for node in world.nodes] == [50] * 6
+        assert (world.counters.messages["aggregated"] > 100) == (probability == 1.0)
+        models = np.array([node.params for node in world.nodes])
+        distances.append(float(((models - models.mean(axis=0)) ** 2).sum()))
+    assert distances[0] < 0.5 * distances[1]
+
+
+@pytest.mark.usefixtures("example")
+def test_the_example_s_paper_test_passes() -> None:
+    _, _, test = blocks("python", ADD_AN_ALGORITHM)
+    names: dict[str, Any] = {}
+    exec(compile(test, f"test_{EXAMPLE}.py of add-an-algorithm.md", "exec"), names)
+    (name,) = [name for name in names if name.startswith("test_")]
+    names[name]()
+
+
+def test_the_steps_name_the_lists_that_are_written_out() -> None:
+    assert re.search(r"^VARIANTS\b", (ROOT / "tests/paper/test_every_algorithm.py").read_text(), re.MULTILINE)
+    assert re.search(r"^EVERY_ALGORITHM\b", (ROOT / "tests/simulation/build.py").read_text(), re.MULTILINE)
+    contracts = (ROOT / "pyproject.toml").read_text()
+    assert all(f'"node.algorithms.{kind}"' in contracts for kind in ALGORITHMS)
