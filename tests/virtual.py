@@ -95,7 +95,12 @@ class Host:
         """Where drivers and clocks look for the time."""
         fake = SimpleNamespace(monotonic_ns=lambda: self.now_ns)
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("node.host.clock", "node.runtime.driver", "node.runtime.calibration"):
+            for module in (
+                "node.host.clock",
+                "node.runtime.driver",
+                "node.runtime.calibration",
+                "node.runtime.direct_path",
+            ):
                 patch.setattr(f"{module}.time", fake)
             yield
 
@@ -115,6 +120,11 @@ class Loop:
 
     def call_later(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> asyncio.TimerHandle:
         return self.call_at(self._host.now_ns / NS_PER_S + delay_s, callback, *arguments)
+
+    def call_soon(self, callback: Callable[..., None], *arguments: Any) -> asyncio.Handle:
+        handle = Handle(lambda: callback(*arguments))
+        self._host.plan(self._host.now_ns, AT_ONCE, self._node, handle)
+        return cast(asyncio.Handle, handle)
 
     def as_loop(self) -> asyncio.AbstractEventLoop:
         return cast(asyncio.AbstractEventLoop, self)

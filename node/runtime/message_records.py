@@ -1,7 +1,9 @@
 """What became of messages, as a real node sees it, and how the nodes' views become one table.
 
 A sender knows when a message was queued, started, sent or cancelled; the receiver knows when it arrived and when it
-entered a model. Both name it by the sender's number of it, which travels with it. The joined table has the columns
+entered a model. Both name it by the sender's number of it, which travels with it. Where a transport tells its sender
+late that a message has left, the receiver may have it already: it was sent at its arrival at the latest, so that
+queued <= started <= sent <= delivered <= aggregated in every row. The joined table has the columns
 that the simulator's :class:`node.core.message_log.Trace` gives.
 """
 
@@ -98,12 +100,21 @@ def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
         for end, name in zip(ends, _RECEIVED[2:], strict=True):
             end[at] = part[f"received.{name}"][known]
     table["delivered_ns"], table["aggregated_ns"], table["staleness"] = ends
+    table["sent_ns"] = _sent_by_arrival(table)
     # A receiver may have seen what its sender gave up as lost when the connection broke.
     lost = lost[table["delivered_ns"][lost] == NEVER]
     state = message_states(table, lost)
     order = np.lexsort((table["id"], table["sender"], table["queued_ns"]))
     ordered = {name: column[order] for name, column in {**table, "state": state}.items()}
     return {**ordered, "id": np.arange(rows, dtype=np.int64)}
+
+
+def _sent_by_arrival(table: Mapping[str, Column]) -> Column:
+    """When each message was sent, at its arrival at the latest; a started message that arrived has been sent."""
+    sent_ns, delivered_ns = table["sent_ns"], table["delivered_ns"]
+    arrived = (delivered_ns != NEVER) & (table["started_ns"] != NEVER)
+    late = arrived & ((sent_ns == NEVER) | (sent_ns > delivered_ns))
+    return np.where(late, delivered_ns, sent_ns)
 
 
 def _read(node: NodeId, data: bytes) -> dict[str, Column]:

@@ -1,7 +1,8 @@
 """What a node says to its peers: one stream a peer, opened on demand and re-opened when it breaks.
 
 ``send`` never waits: what is in flight is bounded by the caller's :class:`node.transport.window.Window`. Every frame
-handed over ends in exactly one of two ways: a receipt covers it (``on_acknowledged``), or it is lost (``on_lost``):
+handed over ends in exactly one of three ways: it is taken back (``withdraw``), a receipt covers it
+(``on_acknowledged``), or it is lost (``on_lost``):
 
 - its stream broke before a receipt came; it may have arrived all the same;
 - the peer could not be reached, or was found unreachable by an attempt less than the back-off ago;
@@ -43,7 +44,7 @@ BACKOFF_S_MAX = 5.0
 
 _LOG = logging.getLogger(__name__)
 _NO_NUMBER = -1
-"""In the place of a number: a probe."""
+"""In the place of a probe's number: nobody asks when it is written."""
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
@@ -73,6 +74,7 @@ class _Item:
     payload: bytes
     due_ns: int
     deadline_ns: int
+    is_probe: bool = False
 
 
 class _Link:
@@ -129,6 +131,8 @@ class PeerClient:
         frame_bytes_sent: Sum of their lengths.
         frames_lost: Frames that ended without a receipt.
         frames_rejected: Frames that their receiver dropped, by its receipts.
+        on_written: Called with (peer, number) when gRPC has taken a frame or a numbered probe, in the loop, never from
+            within a method. The receipt may be told before. None: nobody wants to know.
     """
 
     def __init__(
@@ -161,6 +165,7 @@ class PeerClient:
         self.frame_bytes_sent = 0
         self.frames_lost = 0
         self.frames_rejected = 0
+        self.on_written: Callable[[NodeId, int], None] | None = None
         self._node = node
         self._hello = Hello(
             wire_version=WIRE_VERSION, run_id=run_id, sender=node, plan_id=plan_id, window_bytes=window_bytes
@@ -191,7 +196,28 @@ class PeerClient:
         deadline_ns = deadline_ns or time.monotonic_ns() + int(DEADLINE_S * 1e9)
         self._push(self._links[peer], _Item(number, frame, due_ns, deadline_ns))
 
-    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int = 0) -> None:
+    def withdraw(self, peer: NodeId, number: int) -> bool:
+        """Take a frame back that no stream has begun to write: nothing more is told of it.
+
+        Returns:
+            Whether it could be taken back; if not, a receipt or a loss follows, or has been told.
+        """
+        waiting = self._links[peer].waiting
+        for item in waiting:
+            if item.number == number and not item.is_probe:
+                waiting.remove(item)
+                return True
+        return False
+
+    def probe(
+        self,
+        peer: NodeId,
+        sequence: int,
+        sent_ns: int,
+        padding_bytes: int,
+        due_ns: int = 0,
+        number: int = _NO_NUMBER,
+    ) -> None:
         """Send a probe. It is lost without a word where a frame would be lost.
 
         Args:
@@ -200,11 +226,12 @@ class PeerClient:
             sent_ns: Comes back in the echo: this host's monotonic clock when the probe was handed to the link.
             padding_bytes: Ballast; at most the longest frame.
             due_ns: As for :meth:`send`.
+            number: Told to ``on_written``; left out where nobody asks.
         """
         probe = Probe(sequence=sequence, sent_ns=sent_ns, padding=bytes(padding_bytes))
         envelope = Envelope(probe=probe, due_ns=[due_ns]).SerializeToString()
         deadline_ns = time.monotonic_ns() + int(DEADLINE_S * 1e9)
-        self._push(self._links[peer], _Item(_NO_NUMBER, envelope, due_ns, deadline_ns))
+        self._push(self._links[peer], _Item(number, envelope, due_ns, deadline_ns, is_probe=True))
 
     async def close(self) -> None:
         """End all streams. What no receipt covers is dropped without a word."""
@@ -290,21 +317,29 @@ class PeerClient:
         try:
             while True:
                 while waiting:
-                    if waiting[0].number == _NO_NUMBER:
-                        await call.write(waiting.popleft().payload)
+                    numbers: list[int] = []
+                    if waiting[0].is_probe:
+                        probe = waiting.popleft()
+                        await call.write(probe.payload)
+                        if probe.number != _NO_NUMBER:
+                            numbers.append(probe.number)
                     else:
-                        await call.write(pack(self._next_frames(link)))
+                        await call.write(pack(self._next_frames(link, numbers)))
+                    if self.on_written is not None:
+                        for number in numbers:
+                            self.on_written(link.peer, number)
                 link.wake.clear()
                 await link.wake.wait()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return
 
-    def _next_frames(self, link: _Link) -> Iterator[tuple[bytes, int, int]]:
-        """What one envelope takes of the frames that wait: at least one, and together little more than that."""
+    def _next_frames(self, link: _Link, numbers: list[int]) -> Iterator[tuple[bytes, int, int]]:
+        """Take from the waiting frames what fills one envelope, at least one; their numbers go into ``numbers``."""
         waiting, room = link.waiting, ENVELOPE_BYTES
-        while waiting and room > 0 and waiting[0].number != _NO_NUMBER:
+        while waiting and room > 0 and not waiting[0].is_probe:
             item = waiting.popleft()
             link.unacknowledged.append(item)
+            numbers.append(item.number)
             frame_bytes = len(item.payload)
             room -= frame_bytes
             self.frames_sent += 1
@@ -360,7 +395,7 @@ class PeerClient:
             self._lose(link, queue.popleft(), reason)
 
     def _lose(self, link: _Link, item: _Item, reason: str) -> None:
-        if item.number == _NO_NUMBER:
+        if item.is_probe:
             return
         self.frames_lost += 1
         self._on_lost(link.peer, item.number, len(item.payload), reason)

@@ -178,6 +178,34 @@ def test_messages_arrive_whole_in_order_and_are_acknowledged() -> None:
     with_both(scene)
 
 
+def test_every_frame_and_every_numbered_probe_is_told_once_when_it_is_written() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        written: list[int] = []
+        sender.client.on_written = lambda _peer, number: written.append(number)
+        frames = [sender.send() for _ in range(20)]
+        sender.client.probe(PEER, 5, 0, 3, 0, number=77)
+        sender.client.probe(PEER, 6, 0, 3, 0)
+        frames += [sender.send() for _ in range(20)]
+        await until(lambda: len(sender.acknowledged) == 40 and len(written) == 41)
+        assert written == [*frames[:20], 77, *frames[20:]]
+
+    with_both(scene)
+
+
+def test_a_frame_can_be_taken_back_until_a_stream_writes_it() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        kept, taken = sender.send(), sender.send()  # the stream is not open yet
+        assert sender.client.withdraw(PEER, taken)
+        assert not sender.client.withdraw(PEER, taken)
+        last = sender.send()
+        await until(lambda: len(sender.acknowledged) == 2)
+        assert receiver.numbers == sender.acknowledged == [kept, last]
+        assert not sender.client.withdraw(PEER, last)
+        assert not sender.lost
+
+    with_both(scene)
+
+
 def test_the_same_bytes_go_to_all_recipients() -> None:
     async def test() -> None:
         async with (

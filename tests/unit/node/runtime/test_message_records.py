@@ -70,6 +70,20 @@ def test_what_arrived_was_not_lost_whatever_its_sender_thinks() -> None:
     assert join({**parts, NodeId(1): receiver.to_bytes(50)})["state"][0] == MessageState.AGGREGATED
 
 
+@pytest.mark.parametrize("told_sent_ns", [30, None])
+def test_what_arrived_was_sent_by_then_however_late_its_sender_hears_of_it(told_sent_ns: int | None) -> None:
+    sender, receiver = Records(64, 4), Records(64, 4)
+    sender.sent.queued(10, 0, [(NodeId(1), MODEL), (NodeId(1), MODEL)])
+    sender.sent.started.extend((0, 11))
+    if told_sent_ns is not None:
+        sender.sent.sent.extend((0, told_sent_ns, NEVER))
+    receiver.delivered(0, 0, 4, 25)
+    receiver.delivered(0, 1, 4, 26)  # nonsense: it was never begun
+    table = join({NodeId(0): sender.to_bytes(50), NodeId(1): receiver.to_bytes(50)})
+    assert rows(table, "started_ns", "sent_ns", "delivered_ns") == [(11, 25, 25), (NEVER, NEVER, 26)]
+    assert table["state"][0] == MessageState.DELIVERED
+
+
 def test_numbers_that_its_sender_never_gave_are_left_out() -> None:
     sender, receiver = two_nodes()
     for number in (2, 10**12, -1):

@@ -1,0 +1,194 @@
+"""The path of a stream alone: no emulator, no shaping, receipts as the clock.
+
+For links that something else makes: the host's own loopback, or a kernel that shapes. What each event means here:
+
+- A message has *started* when the driver gives it to the path, which hands its frame to the peer's stream at once.
+- It is *sent* when the transport has taken the whole frame, or when a receipt for it comes first. The transport
+  buffers: its last byte may leave the host later, by as much as the bound in flight allows. A sender that may have one
+  transfer at a time waits for this, and then for room in the window.
+- It has *arrived*, by the sender's knowledge, when a receipt covers it. That is late by the way back of the receipt,
+  and by the millisecond that a receipt may wait for others. The receiver records the instant itself, exactly.
+- It is *lost* when its stream breaks before a receipt comes, when its peer cannot be reached, or when no receipt comes
+  in time. It may have arrived all the same; the joined table then says so.
+- It can be *aborted* only while its frame waits for the stream. What the transport has taken cannot be taken back, and
+  counts as sent.
+
+The sender hears of the end of a write after the receiver may have read it: where the joined table knows both, a
+message was sent at its arrival at the latest. So queued <= started <= sent <= delivered holds for every message.
+
+The bytes in flight, from the hand-over to the receipt, are bounded by the same window and from the same figures of the
+network as on the emulated path.
+"""
+
+import asyncio
+import time
+from math import inf, isfinite
+from typing import Protocol
+
+import numpy as np
+
+from node.core.links import NetworkPlan
+from node.core.messages import Message
+from node.core.types import NodeId
+from node.core.units import NS_PER_S, mbps_to_bytes_per_ns
+from node.host.clock import Clock
+from node.runtime.outgoing import RECEIPT_WITHIN_NS, InFlight, OutgoingFrames
+from node.runtime.path import Path, PathEvents, ProbeEvents
+from node.transport.frames import HEADER_BYTES
+from node.transport.window import Window
+
+PARKED_NS = 3_600 * NS_PER_S
+"""Real time that a receipt may take where a link has no rate at all for a while."""
+
+
+class WritingStreams(Protocol):
+    """The streams to the peers, which tell when a frame is written."""
+
+    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
+        """Hand over a frame; see :class:`node.runtime.outgoing.Streams`."""
+
+    def withdraw(self, peer: NodeId, number: int) -> bool:
+        """Take a frame back that no stream has begun to write; False where it is too late."""
+
+    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int, number: int) -> None:
+        """Hand over a probe, of which is told under ``number`` when it is written."""
+
+
+class DirectPath(Path):
+    """One node's path over streams.
+
+    The owner passes on what the streams tell: :meth:`written`, :meth:`acknowledged`, :meth:`delivery_failed`.
+
+    Args:
+        node: Which node.
+        network: The figures that bound the bytes in flight, and how long a receipt may take.
+        clock: Testbed time before the experiment; any epoch.
+        loop: Calls back.
+        streams: To the peers.
+        frames: Of this node's messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        network: NetworkPlan,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        streams: WritingStreams,
+        frames: OutgoingFrames,
+    ) -> None:
+        self.transfers = network.sender
+        self.in_flight = InFlight(network, node)
+        self._header_bytes = network.header_bytes
+        self._slowest_mbps = _slowest_mbps(network)
+        self._num_nodes = network.num_nodes
+        self._clock = clock
+        self._loop = loop
+        self._streams = streams
+        self._frames = frames
+        self._events: PathEvents | None = None  # None before begin() and after stop()
+        self._probe_events: ProbeEvents | None = None
+        self._started: dict[int, NodeId] = {}  # message -> receiver, until it is sent
+        self._probes: set[int] = set()  # those not written yet
+
+    # -- called by the driver and by a measurement -------------------------------------------------------------
+
+    @property
+    def window(self) -> Window:
+        """See :class:`Path`."""
+        return self.in_flight.window
+
+    def begin(self, events: PathEvents, clock: Clock) -> None:
+        """See :class:`Path`."""
+        self._events, self._probe_events = events, None
+        self._clock = clock
+        self._probes.clear()
+
+    def has_room(self, message: Message) -> bool:
+        """See :class:`Path`."""
+        return self.in_flight.fits(self._frames.frame_bytes(message))
+
+    def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
+        """See :class:`Path`."""
+        frame = self._frames.of(message)
+        self.window.add(number, len(frame))
+        self._started[number] = receiver
+        self._streams.send(receiver, frame, number, 0, time.monotonic_ns() + self._receipt_within_ns())
+        return self._wire_bytes(len(frame))
+
+    def abort(self, number: int) -> None:
+        """See :class:`Path`. Possible only while the frame waits for its stream."""
+        receiver = self._started.get(number)
+        if receiver is None or not self._streams.withdraw(receiver, number):
+            return
+        del self._started[number]
+        self._loop.call_soon(self._withdrawn, number)  # never from within: the driver is in the middle of an event
+
+    def stop(self) -> None:
+        """See :class:`Path`."""
+        self._events = self._probe_events = None
+
+    def measure(self, events: ProbeEvents) -> None:
+        """See :class:`Path`."""
+        self._probe_events = events
+
+    def probe(self, number: int, receiver: NodeId, sequence: int, padding_bytes: int, ready_ns: int) -> None:
+        """See :class:`Path`."""
+        self._probes.add(number)
+        self._streams.probe(receiver, sequence, 0, padding_bytes, 0, number)
+
+    # -- called by the streams ---------------------------------------------------------------------------------
+
+    def written(self, number: int) -> None:
+        """The transport has taken a frame or a probe. May come after the frame's receipt, and then says nothing."""
+        if self._started.pop(number, None) is not None:
+            if self._events is not None:
+                self._events.sent(number, self._clock.now_ns())
+        elif number in self._probes:
+            self._probes.remove(number)
+            if self._probe_events is not None:
+                self._probe_events.probe_sent(number, self._clock.now_ns())
+
+    def acknowledged(self, number: int) -> None:
+        """A receipt covers a frame. May come before the end of its write is told."""
+        self.window.remove(number)
+        self.written(number)
+        if self._events is not None:
+            self._events.arrived(number, self._clock.now_ns())
+
+    def delivery_failed(self, number: int, frame_bytes: int) -> None:
+        """A frame was handed to a stream that broke, or its receiver cannot be reached."""
+        self.window.remove(number)
+        has_left = self._started.pop(number, None) is None
+        if self._events is not None:
+            self._events.lost(number, self._wire_bytes(frame_bytes) if has_left else 0, self._clock.now_ns())
+
+    # ----------------------------------------------------------------------------------------------------------
+
+    def _withdrawn(self, number: int) -> None:
+        self.window.remove(number)
+        if self._events is not None:
+            self._events.aborted(number, 0, self._clock.now_ns())
+
+    def _wire_bytes(self, frame_bytes: int) -> int:
+        """As the experiment counts: its own header in the place of the frame's."""
+        return frame_bytes - HEADER_BYTES + self._header_bytes
+
+    def _receipt_within_ns(self) -> int:
+        """Real time until a frame counts as lost: all nodes' bounds may be ahead of it on the slowest link."""
+        if self._slowest_mbps == 0:
+            return PARKED_NS
+        if not isfinite(self._slowest_mbps):
+            return RECEIPT_WITHIN_NS
+        testbed_ns = self._num_nodes * self.window.bound_bytes / mbps_to_bytes_per_ns(self._slowest_mbps)
+        return RECEIPT_WITHIN_NS + int(testbed_ns * self._clock.dilation)
+
+
+def _slowest_mbps(network: NetworkPlan) -> float:
+    """The slowest capacity that any link ever has; inf where none is limited."""
+    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.changes)]
+    if network.pair_mbps is not None:
+        others = network.pair_mbps[~np.eye(network.num_nodes, dtype=bool)]
+        rates.append(others.min(initial=inf))
+    return float(min(rates))

@@ -1,0 +1,347 @@
+"""The path over streams alone, with fake streams: every order in which transport and receipts can speak."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.core.links import CapacityChange, NetworkPlan
+from node.core.messages import Message, MessageKind, MessageState, frozen
+from node.core.types import NodeId
+from node.host.clock import Clock
+from node.runtime.counters import Accounting, Counters
+from node.runtime.direct_path import PARKED_NS, DirectPath
+from node.runtime.message_records import Records
+from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
+from node.runtime.sending import Sending
+from node.runtime.story import Story
+from node.transport.frames import HEADER_BYTES, WireDtype
+from tests.simulation.build import network
+from tests.virtual import EPOCH_NS, Host, Loop
+
+MS = 1_000_000
+SIZE = 10
+FRAME_BYTES = HEADER_BYTES + 4 * SIZE
+WIRE_BYTES = 40 + 4 * SIZE
+UNLIMITED = float("inf")
+
+
+def message(value: float = 0.0, size: int = SIZE) -> Message:
+    return Message(MessageKind.MODEL, 0, frozen(np.full(size, value, dtype=np.float32)))
+
+
+class FakeStreams:
+    """Keeps what it is given until a test says what becomes of it."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.waiting: dict[int, int] = {}  # number -> receiver, not begun to be written
+        self.deadlines_ns: list[int] = []
+        self.probes: list[tuple[int, int, int, int, int]] = []
+
+    def send(self, peer: NodeId, frame: bytes, number: int, due_ns: int, deadline_ns: int) -> None:
+        assert due_ns == 0
+        assert len(frame) == FRAME_BYTES
+        self.waiting[number] = peer
+        self.deadlines_ns.append(deadline_ns - self._host.now_ns)
+
+    def withdraw(self, peer: NodeId, number: int) -> bool:
+        return self.waiting.pop(number, None) is not None
+
+    def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int, number: int) -> None:
+        self.probes.append((peer, sequence, padding_bytes, due_ns, number))
+
+
+class Recorder:
+    """A listener that notes what it is told, with the bytes that are in flight then."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def sent(self, number: int, at_ns: int) -> None:
+        self.told.append(("sent", number, at_ns))
+
+    def arrived(self, number: int, at_ns: int) -> None:
+        self.told.append(("arrived", number, at_ns))
+
+    def lost(self, number: int, wire_bytes: int, at_ns: int) -> None:
+        self.told.append(("lost", number, wire_bytes, at_ns))
+
+    def aborted(self, number: int, sent_bytes: int, at_ns: int) -> None:
+        self.told.append(("aborted", number, sent_bytes, at_ns))
+
+    def probe_sent(self, number: int, at_ns: int) -> None:
+        self.told.append(("probe_sent", number, at_ns))
+
+
+class Bench:
+    """A path and what surrounds it; the clock moves by hand."""
+
+    def __init__(self, plan: NetworkPlan | None = None, dilation: float = 1.0) -> None:
+        self.host = Host()
+        self.clock = Clock(EPOCH_NS, dilation)
+        self.streams = FakeStreams(self.host)
+        self.path = DirectPath(
+            node=NodeId(0),
+            network=plan or network(4, UNLIMITED),
+            clock=Clock(0),
+            loop=Loop(self.host, 0).as_loop(),
+            streams=self.streams,
+            frames=OutgoingFrames(NodeId(0), 99, WireDtype.FLOAT32, SIZE),
+        )
+
+    def at(self, time_ns: int) -> None:
+        self.host.run_until(self.clock.monotonic_ns(time_ns))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    with made.host.is_the_clock():
+        yield made
+
+
+@pytest.fixture
+def recorder(bench: Bench) -> Recorder:
+    listener = Recorder()
+    bench.path.begin(listener, bench.clock)
+    return listener
+
+
+# --- every order of one message -------------------------------------------------------------------------------
+
+
+def act(bench: Bench, what: str, number: int = 0) -> None:
+    match what:
+        case "begin writing":
+            bench.streams.waiting.pop(number)
+        case "written":
+            bench.path.written(number)
+        case "receipt":
+            bench.path.acknowledged(number)
+        case "broken":
+            bench.path.delivery_failed(number, FRAME_BYTES)
+        case "abort":
+            bench.path.abort(number)
+
+
+@pytest.mark.parametrize(
+    ("happens", "told"),
+    [
+        (["begin writing", "written", "receipt"], [("sent", 0, 2 * MS), ("arrived", 0, 3 * MS)]),
+        # The reader of receipts may run before the writer goes on.
+        (["begin writing", "receipt", "written"], [("sent", 0, 2 * MS), ("arrived", 0, 2 * MS)]),
+        (["begin writing", "written", "broken"], [("sent", 0, 2 * MS), ("lost", 0, WIRE_BYTES, 3 * MS)]),
+        (["begin writing", "broken", "written"], [("lost", 0, 0, 2 * MS)]),
+        (["broken"], [("lost", 0, 0, 1 * MS)]),
+        (["abort"], [("aborted", 0, 0, 1 * MS)]),
+        (
+            ["begin writing", "abort", "written", "receipt"],
+            [("sent", 0, 3 * MS), ("arrived", 0, 4 * MS)],
+        ),
+        (["begin writing", "abort", "broken"], [("lost", 0, 0, 3 * MS)]),
+        (["begin writing", "written", "abort", "broken"], [("sent", 0, 2 * MS), ("lost", 0, WIRE_BYTES, 4 * MS)]),
+    ],
+)
+def test_what_is_told_of_one_message(
+    bench: Bench, recorder: Recorder, happens: list[str], told: list[tuple[Any, ...]]
+) -> None:
+    assert bench.path.send(0, NodeId(2), message(), 0) == WIRE_BYTES
+    assert bench.path.window.bytes == FRAME_BYTES
+    for step, what in enumerate(happens, start=1):
+        bench.at(step * MS)
+        before = len(recorder.told)
+        act(bench, what)
+        if what == "abort":
+            assert len(recorder.told) == before  # never from within
+        bench.at(step * MS)
+    assert recorder.told == told
+    assert bench.path.window.bytes == 0
+
+
+def test_times_are_the_experiments() -> None:
+    bench, recorder = Bench(dilation=4.0), Recorder()
+    with bench.host.is_the_clock():
+        bench.path.begin(recorder, bench.clock)
+        bench.path.send(0, NodeId(1), message(), 0)
+        bench.at(3 * MS)
+        bench.path.written(0)
+        assert recorder.told == [("sent", 0, 3 * MS)]
+
+
+def test_nothing_is_told_after_the_end_but_receipts_free_the_window(bench: Bench, recorder: Recorder) -> None:
+    for number in range(3):
+        bench.path.send(number, NodeId(1), message(), 0)
+    bench.path.abort(2)
+    bench.path.stop()
+    bench.at(MS)
+    bench.path.written(0)
+    bench.path.acknowledged(0)
+    bench.path.delivery_failed(1, FRAME_BYTES)
+    assert recorder.told == []
+    assert bench.path.window.bytes == 0
+
+
+# --- the bound in flight, and how long a receipt may take -----------------------------------------------------
+
+
+@pytest.mark.parametrize("transfers", [1, 3])
+def test_links_without_limit_and_latency_have_one_message_more_than_transfers_in_flight(transfers: int) -> None:
+    bench = Bench(network(4, UNLIMITED, sender=transfers))
+    with bench.host.is_the_clock():
+        bench.path.begin(Recorder(), bench.clock)
+        sent = 0
+        while bench.path.has_room(message()):
+            bench.path.send(sent, NodeId(1), message(), 0)
+            sent += 1
+        assert sent == transfers + 1
+        bench.path.written(0)
+        assert not bench.path.has_room(message())  # in a buffer, and in flight all the same
+        bench.path.acknowledged(0)
+        assert bench.path.has_room(message())
+        assert bench.path.window.bytes_max == bench.path.window.bound_bytes == (transfers + 1) * FRAME_BYTES
+
+
+def test_links_with_rate_and_latency_may_be_filled() -> None:
+    bench = Bench(network(4, 8.0, latency_ns=50 * MS))
+    bench.path.has_room(message())
+    assert bench.path.window.bound_bytes == 1.5 * 1e6 * 0.1
+
+
+def deadline_of(plan: NetworkPlan, dilation: float = 1.0) -> int:
+    bench = Bench(plan, dilation)
+    with bench.host.is_the_clock():
+        bench.path.begin(Recorder(), bench.clock)
+        assert bench.path.has_room(message())
+        bench.path.send(0, NodeId(1), message(), 0)
+    return bench.streams.deadlines_ns[0]
+
+
+def test_a_receipt_may_take_longer_on_slow_links() -> None:
+    assert deadline_of(network(4, UNLIMITED)) == RECEIPT_WITHIN_NS
+    # Four nodes with two frames each at 1 byte a millisecond.
+    slow = 4 * 2 * FRAME_BYTES * MS
+    assert deadline_of(network(4, 0.008)) == RECEIPT_WITHIN_NS + slow
+    assert deadline_of(network(4, 0.008), dilation=3.0) == RECEIPT_WITHIN_NS + 3 * slow
+    assert deadline_of(replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.008)),))) > slow
+    assert deadline_of(replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.0)),))) == PARKED_NS
+    pairs = np.full((4, 4), 8.0)
+    np.fill_diagonal(pairs, 0.0)
+    assert deadline_of(network(4, UNLIMITED, pair_mbps=pairs)) < RECEIPT_WITHIN_NS + MS
+
+
+# --- probes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_is_told_when_it_is_written_and_only_before_the_start(bench: Bench) -> None:
+    recorder = Recorder()
+    bench.path.measure(recorder)
+    bench.path.probe(1 << 62, NodeId(3), 5, 0, 0)
+    bench.path.probe((1 << 62) + 1, NodeId(3), 0, 1_000, 0)
+    assert bench.streams.probes == [(3, 5, 0, 0, 1 << 62), (3, 0, 1_000, 0, (1 << 62) + 1)]
+    bench.path.written(1 << 62)
+    assert recorder.told == [("probe_sent", 1 << 62, EPOCH_NS)]
+    bench.path.begin(Recorder(), bench.clock)
+    bench.path.written((1 << 62) + 1)
+    assert len(recorder.told) == 1
+
+
+# --- with the driver's sending side ---------------------------------------------------------------------------
+
+
+class Transport:
+    """Streams to three peers that write, acknowledge and break in whatever order a test draws."""
+
+    def __init__(self, bench: Bench, choose: Callable[[int], int]) -> None:
+        self._bench, self._choose = bench, choose
+        self._writing: list[int] = []
+        self._unacknowledged: list[int] = []
+        self.delivered_ns: dict[int, int] = {}
+
+    def step(self) -> bool:
+        """Let one of the things happen that can; False when there is none."""
+        bench, path = self._bench, self._bench.path
+        bench.at(bench.clock.now_ns())  # what an abort has planned
+        can: list[Callable[[], None]] = []
+        for number in bench.streams.waiting:
+            can.append(lambda number=number: self._begin(number))  # type: ignore[misc]
+            can.append(lambda number=number: self._fail_waiting(number))  # type: ignore[misc]
+        for number in self._writing:
+            can.append(lambda number=number: self._end_writing(number))  # type: ignore[misc]
+        for number in self._unacknowledged:
+            can.append(lambda number=number: self._acknowledge(number))  # type: ignore[misc]
+            can.append(lambda number=number: self._break(number))  # type: ignore[misc]
+        if not can:
+            return False
+        bench.host.now_ns += 1
+        can[self._choose(len(can))]()
+        assert path.window.bytes_max <= max(1, path.window.bound_bytes)
+        return True
+
+    def _begin(self, number: int) -> None:
+        del self._bench.streams.waiting[number]
+        self._writing.append(number)
+        self._unacknowledged.append(number)
+
+    def _fail_waiting(self, number: int) -> None:
+        del self._bench.streams.waiting[number]
+        self._bench.path.delivery_failed(number, FRAME_BYTES)
+
+    def _end_writing(self, number: int) -> None:
+        self._writing.remove(number)
+        self._bench.path.written(number)
+
+    def _acknowledge(self, number: int) -> None:
+        self._unacknowledged.remove(number)
+        self.delivered_ns[number] = self._bench.clock.now_ns()
+        self._bench.path.acknowledged(number)
+
+    def _break(self, number: int) -> None:
+        self._unacknowledged.remove(number)
+        self._bench.path.delivery_failed(number, FRAME_BYTES)
+
+
+@settings(max_examples=40, deadline=None)
+@given(transfers=st.integers(1, 3), data=st.data(), abort_every=st.integers(3, 9))
+def test_in_any_order_every_message_ends_once_and_the_bound_holds(
+    transfers: int, data: st.DataObject, abort_every: int
+) -> None:
+    bench = Bench(network(4, UNLIMITED, sender=transfers))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    with bench.host.is_the_clock():
+        counters, records = Counters(), Records(40, 4)
+        sending = Sending(NodeId(0), bench.path, Accounting(40), counters, records, Story())
+        transport = Transport(bench, lambda count: int(rng.integers(count)))
+        bench.path.begin(sending, bench.clock)
+        for step in itertools.count():
+            if step < 30:
+                sending.enqueue([(NodeId(1 + step % 3), message(float(step)))] * 2, bench.clock.now_ns())
+                sending.pull()
+            if step < 30 and step % abort_every == 0:
+                sending.cancel(True, bench.clock.now_ns())
+                sending.pull()
+            if not transport.step() and step >= 30:
+                break
+    table = records.sent.columns(bench.clock.at_ns(bench.host.now_ns))
+    queued, started, sent = (table[f"{name}_ns"] for name in ("queued", "started", "sent"))
+    assert np.all((started >= queued)[started >= 0])
+    assert np.all((sent >= started)[sent >= 0])
+    for number, delivered_ns in transport.delivered_ns.items():
+        assert 0 <= sent[number] <= delivered_ns
+    begin, end = np.sort(started[sent >= 0]), np.sort(sent[sent >= 0])
+    assert np.all(begin[transfers:] >= end[:-transfers]), "more transfers at a time than the sender may have"
+    fates = {fate: int((table["state"] == fate).sum()) for fate in MessageState}
+    assert counters.queued == len(queued) == 60
+    assert fates[MessageState.QUEUED] == fates[MessageState.SENDING] == len(sending) == 0
+    assert (fates[MessageState.CANCELLED], fates[MessageState.ABORTED]) == (counters.cancelled, counters.aborted)
+    assert fates[MessageState.LOST] == counters.lost
+    assert fates[MessageState.IN_FLIGHT] == len(transport.delivered_ns)  # arrived, which the receiver records
+    assert counters.sent == int((sent >= 0).sum())
+    assert counters.bytes_sent == counters.sent * WIRE_BYTES
+    assert counters.bytes_lost == WIRE_BYTES * int(((table["state"] == MessageState.LOST) & (sent >= 0)).sum())
+    assert bench.path.window.bytes == 0
