@@ -528,6 +528,8 @@ class _Node:
             memory_bytes=usage.ru_maxrss * 1024,
             unreachable=tuple(sorted(self._client.unreachable)),
             failure=self._failure,
+            waiting_for=driver.waiting_for() or "",
+            story=driver.story(),
         )
 
     def _figures(self) -> dict[str, Any]:

@@ -96,6 +96,8 @@ class NodeStatus:
         memory_bytes: Resident memory of the node now.
         unreachable: Peers that could not be reached at the last attempt, increasing.
         failure: Why it cannot go on, one line; empty unless ``phase`` is FAILED.
+        waiting_for: What it cannot go on without, in words; empty while it waits for nobody.
+        story: Its last events, oldest first, a line each.
     """
 
     node: NodeId
@@ -119,6 +121,8 @@ class NodeStatus:
     memory_bytes: int = 0
     unreachable: tuple[NodeId, ...] = ()
     failure: str = ""
+    waiting_for: str = ""
+    story: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ TEXT_MAX = 500
 REASONS_MAX = 64
 """Reasons for rejected messages that are kept of one status."""
 
+STORY_LINES_MAX = 32
+"""Lines of a node's story that are kept of one status, the last ones."""
+
 _PHASES = {
     Phase.PREPARING: pb.Status.PHASE_PREPARING,
     Phase.WAITING: pb.Status.PHASE_WAITING,
@@ -113,6 +116,8 @@ def status_to_wire(status: NodeStatus) -> pb.Status:
         messages_rejected=status.messages_rejected,
         unreachable=status.unreachable,
         failure=one_line(status.failure),
+        waiting_for=one_line(status.waiting_for),
+        story=[one_line(line) for line in status.story],
     )
     for name in _STATUS_NUMBERS:
         if (value := getattr(status, name)) is not None:
@@ -142,6 +147,8 @@ def status_from_wire(message: pb.Status, num_nodes: int) -> NodeStatus:
         messages_rejected={one_line(reason): count for reason, count in reasons},
         unreachable=tuple(NodeId(node) for node in sorted({n for n in message.unreachable if n < num_nodes})),
         failure=one_line(message.failure),
+        waiting_for=one_line(message.waiting_for),
+        story=tuple(one_line(line) for line in message.story[-STORY_LINES_MAX:]),
         **numbers,
     )
 

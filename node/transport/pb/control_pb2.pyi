@@ -98,7 +98,7 @@ class PeerAddress(_message.Message):
     def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("node", "phase", "time_ns", "rounds", "local_steps", "training_loss", "messages_sent", "messages_received", "messages_cancelled", "sent_bytes", "received_bytes", "messages_rejected", "outbox_messages", "in_flight_bytes", "in_flight_bytes_max", "overrun_ns", "overruns", "cpu_ns", "memory_bytes", "unreachable", "failure")
+    __slots__ = ("node", "phase", "time_ns", "rounds", "local_steps", "training_loss", "messages_sent", "messages_received", "messages_cancelled", "sent_bytes", "received_bytes", "messages_rejected", "outbox_messages", "in_flight_bytes", "in_flight_bytes_max", "overrun_ns", "overruns", "cpu_ns", "memory_bytes", "unreachable", "failure", "waiting_for", "story")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[Status.Phase]
@@ -143,6 +143,8 @@ class Status(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    STORY_FIELD_NUMBER: _ClassVar[int]
     node: int
     phase: Status.Phase
     time_ns: int
@@ -164,7 +166,9 @@ class Status(_message.Message):
     memory_bytes: int
     unreachable: _containers.RepeatedScalarFieldContainer[int]
     failure: str
-    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., training_loss: _Optional[float] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_cancelled: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., outbox_messages: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., in_flight_bytes_max: _Optional[int] = ..., overrun_ns: _Optional[int] = ..., overruns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., unreachable: _Optional[_Iterable[int]] = ..., failure: _Optional[str] = ...) -> None: ...
+    waiting_for: str
+    story: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., training_loss: _Optional[float] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_cancelled: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., outbox_messages: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., in_flight_bytes_max: _Optional[int] = ..., overrun_ns: _Optional[int] = ..., overruns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., unreachable: _Optional[_Iterable[int]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("start", "stop", "measure")

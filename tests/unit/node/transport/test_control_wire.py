@@ -24,6 +24,7 @@ from node.transport.control_values import (
 from node.transport.control_wire import (
     PART_BYTES,
     REASONS_MAX,
+    STORY_LINES_MAX,
     TEXT_MAX,
     command_from_wire,
     command_to_wire,
@@ -65,6 +66,8 @@ statuses = st.builds(
     memory_bytes=counts,
     unreachable=st.sets(nodes).map(lambda found: tuple(sorted(found))),
     failure=lines,
+    waiting_for=lines,
+    story=st.lists(lines, max_size=STORY_LINES_MAX).map(tuple),
 )
 commands: st.SearchStrategy[ControlCommand] = st.one_of(
     st.builds(StartCommand, counts, st.none() | counts),
@@ -133,12 +136,16 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
         messages_rejected={f"reason {i}": i for i in range(10 * REASONS_MAX)},
         unreachable=[9, 3, 3, 2**32 - 1, NODES],
         failure="first\nsecond\x1b[31m" + "x" * 10_000,
+        waiting_for="y" * 10_000,
+        story=[f"{index}\n" + "z" * 10_000 for index in range(1_000)],
     )
     status = status_from_wire(message, NODES)
     assert len(status.messages_rejected) == REASONS_MAX
     assert status.unreachable == (3, 9)
     assert status.failure.startswith("first second?[31mxxx")
-    assert len(status.failure) == TEXT_MAX
+    assert len(status.failure) == len(status.waiting_for) == TEXT_MAX
+    assert [line.split()[0] for line in status.story] == [str(index) for index in range(968, 1_000)]
+    assert {len(line) for line in status.story} == {TEXT_MAX}
 
 
 @pytest.mark.parametrize(
