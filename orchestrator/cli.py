@@ -348,6 +348,8 @@ def _print_rows(title: str, rows: dict[str, str]) -> None:
 
 
 def _print_outcome(summary: dict[str, Any], path: Path) -> None:
+    from orchestrator.results.checkpoint import CHECKPOINT
+
     final, best = summary["final"], summary["best"]
 
     def figure(value: float | None) -> str:
@@ -365,7 +367,10 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         "fidelity": summary["fidelity"] or "not judged",
         "report": str(path / "report.html"),
     }
-    if summary["status"] == "interrupted":
+    unsaved = summary["checkpoint_error"]
+    if unsaved is not None:
+        rows["checkpoint"] = f"not written: {unsaved}"
+    if summary["status"] == "interrupted" and (unsaved is None or (path / CHECKPOINT).exists()):
         rows["go on with"] = f"fragmesh run --resume {shlex.quote(str(path))}"
     _print_rows(path.name, rows)
 

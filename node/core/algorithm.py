@@ -34,6 +34,10 @@ class NodeContext:
         stream_key: Which node's random streams to use; the node's own unless a test relabels nodes.
     """
 
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset(
+        {"node", "topology", "tensor_sizes", "local_steps", "seed", "stream_key", "num_params"}
+    )
+
     node: NodeId
     topology: Topology
     tensor_sizes: tuple[int, ...]
@@ -66,11 +70,14 @@ class Algorithm(ABC):
     """One node's part of a decentralized learning algorithm.
 
     ``passive`` says that a received message never has effects at once. A driver may then hand it over late, but
-    before the node's next event and in order of arrival. ``kinds`` are the messages that it can receive: a real
+    before the node's next event and in order of arrival. ``rebuilt_attributes`` names attributes that the constructor
+    makes and nothing changes: a saved run leaves them out. Few need it: those whose type cannot be saved, and large
+    ones. All other attributes are saved. ``kinds`` are the messages that it can receive: a real
     node rejects others before they reach it.
     """
 
     passive: ClassVar[bool] = False
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset()
     kinds: ClassVar[frozenset[MessageKind]] = frozenset(MessageKind)
 
     def __init__(self, context: NodeContext) -> None:

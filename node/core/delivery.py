@@ -1,5 +1,7 @@
 """What happens to a message besides its transfer: headers, retransmissions, latency, jitter and loss."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from node.core.links import PACKET_BYTES, NetworkPlan, at
@@ -20,6 +22,8 @@ class DeliveryModel:
         plan: The network.
         seed: The experiment's seed.
     """
+
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_latency", "_jitter", "_loss"})  # the plan's matrices
 
     def __init__(self, plan: NetworkPlan, seed: int) -> None:
         self._seed = seed

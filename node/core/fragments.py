@@ -39,7 +39,7 @@ class FragmentRounding(Enum):
     """ceil(1/Omega), so that no fragment is larger than Omega * d by more than rounding."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class FragmentPlan:
     """A partition of ``[0, d)`` into fragments.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ class Topology:
         adjacency: Per node its neighbors in increasing order. Symmetric, no loops. The rows of the full
             graph on 1,000 nodes share their integers, so it takes about 8 MB.
     """
+
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"adjacency", "_hash"})
 
     adjacency: tuple[tuple[NodeId, ...], ...]
 

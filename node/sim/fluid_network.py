@@ -30,7 +30,7 @@ Everything ordered iterates over lists in an order that depends on the calls onl
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heapreplace
-from typing import Any
+from typing import Any, ClassVar
 
 from node.core.links import NetworkPlan
 from node.core.units import mbps_to_bytes_per_ns
@@ -122,6 +122,8 @@ class FluidNetwork:
         plan: Capacities at the start; its ``changes`` are applied by the caller through the ``set_`` methods.
         schedule: Called with (finish_ns, flow): the caller calls :meth:`finish` with this flow at this time.
     """
+
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "_pair_mbps"})
 
     def __init__(self, plan: NetworkPlan, schedule: Callable[[int, Flow], None]) -> None:
         count = plan.num_nodes

@@ -5,34 +5,20 @@ they are begun again, which leads to the same models. So a world that is continu
 done.
 """
 
+import sys
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
-from node.algorithms.state import ALGORITHM_STATE
-from node.core.compute import StepTimer
-from node.core.delivery import DeliveryModel
 from node.core.errors import ConfigError
-from node.core.links import CapacityChange
-from node.core.message_log import Trace
-from node.core.saved_state import LEAVE_NOTHING, Classes, State, decode, encode
+from node.core.saved_state import State, decode, encode, savable_classes
 from node.core.training import RealTimeTrainer
-from node.sim.fluid_network import Flow, FluidNetwork
-from node.sim.world import Arrivals, SimulatedNode, World
-
-_WORLD_STATE: Classes = {
-    **ALGORITHM_STATE,
-    Arrivals: LEAVE_NOTHING,
-    CapacityChange: LEAVE_NOTHING,
-    DeliveryModel: frozenset({"_latency", "_jitter", "_loss"}),  # matrices of the plan
-    Flow: LEAVE_NOTHING,
-    FluidNetwork: frozenset({"_schedule", "_pair_mbps"}),
-    SimulatedNode: LEAVE_NOTHING,
-    StepTimer: LEAVE_NOTHING,
-    Trace: LEAVE_NOTHING,
-    World: frozenset({"_after_steps", "_trainer", "stop_requested"}),
-}
+from node.sim import fluid_network
+from node.sim import world as world_module
+from node.sim.world import World
 
 
-def save_world(world: World, trainer: RealTimeTrainer, more: Any, more_classes: Classes) -> State:
+def save_world(world: World, trainer: RealTimeTrainer, more: Any, more_classes: Iterable[type]) -> State:
     """Take a world apart; it can go on afterwards, once the state has been written and dropped.
 
     Args:
@@ -40,14 +26,16 @@ def save_world(world: World, trainer: RealTimeTrainer, more: Any, more_classes: 
         trainer: The one that it was made with.
         more: What the caller wants to keep with it; may refer to models that the world refers to.
         more_classes: Further classes of which ``more`` consists.
+
+    Raises:
+        CannotSaveError: The world, most likely an algorithm, holds something that cannot be saved.
     """
     momentum = [trainer.momentum(node.index) for node in world.nodes]
-    return encode(
-        {"world": world, "momentum": momentum, "more": more}, {**_WORLD_STATE, **more_classes}, _anchors(world)
-    )
+    root = {"world": world, "momentum": momentum, "more": more}
+    return encode(root, _classes(world) | set(more_classes), _anchors(world))
 
 
-def restore_world(world: World, trainer: RealTimeTrainer, state: State, more_classes: Classes) -> Any:
+def restore_world(world: World, trainer: RealTimeTrainer, state: State, more_classes: Iterable[type]) -> Any:
     """Bring a new world to where another one was saved, and begin the local steps that were under way.
 
     Args:
@@ -63,7 +51,7 @@ def restore_world(world: World, trainer: RealTimeTrainer, state: State, more_cla
         ConfigError: It is not the state of such a world. The world is of no use then.
     """
     anchors = _anchors(world)
-    root = decode(state, {**_WORLD_STATE, **more_classes}, anchors)
+    root = decode(state, _classes(world) | set(more_classes), anchors)
     if not isinstance(root, dict) or root.get("world") is not world or _anchors(world) != anchors:
         raise ConfigError("not a state that this version can read (another world)")
     for node, momentum in zip(world.nodes, root["momentum"], strict=True):
@@ -73,10 +61,21 @@ def restore_world(world: World, trainer: RealTimeTrainer, state: State, more_cla
     return root["more"]
 
 
+def _classes(world: World) -> frozenset[type]:
+    """Collect the classes of which a world's state may consist: of the core, the simulator, its algorithms' files."""
+    algorithms = {type(node.algorithm) for node in world.nodes}
+    names = {kind.__module__ for algorithm in algorithms for kind in algorithm.__mro__}
+    names |= {name for name in sys.modules if name.startswith("node.core.")}
+    modules: list[ModuleType] = [world_module, fluid_network]
+    return savable_classes([*modules, *(sys.modules[name] for name in names if name in sys.modules)])
+
+
 def _anchors(world: World) -> list[object]:
+    """List the objects that a new world has as well. What an algorithm was given is among them: it may keep it."""
     parts: list[object] = [world, world._network, world._deliveries]
     if world.trace is not None:
         parts.append(world.trace)
     for node in world.nodes:
-        parts += [node.algorithm, node.timer]
+        context = node.algorithm.context
+        parts += [node.algorithm, node.timer, context, context.topology]
     return parts

@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 import numpy as np
 
@@ -158,6 +158,8 @@ class World:
         keep_messages: Keep the life of every message in :attr:`trace`; without it there are only counters.
         after_steps: Called after each block of local steps; for progress displays.
     """
+
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_after_steps", "_trainer", "stop_requested"})
 
     def __init__(
         self,

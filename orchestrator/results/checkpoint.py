@@ -29,7 +29,7 @@ from orchestrator.results.schema import JsonObject
 CHECKPOINT: Final = "checkpoint.bin"
 """Its name in a run directory. It is there until the run is complete."""
 
-_MAGIC: Final = b"FRAGMSH\x01"
+_MAGIC: Final = b"FRAGMSH\x02"
 _HEADER: Final = struct.Struct("<8sQ32s")
 _BUFFER_BYTES: Final = 2**20
 

@@ -260,6 +260,7 @@ class RunTotals:
         uplink_utilization: Share of each node's uplink that was in use, shape (nodes,), in [0, 1].
         downlink_utilization: The same for the downlink.
         error: Why it failed; None if it did not.
+        checkpoint_error: Why its last checkpoint could not be written; None if it was, or if none was needed.
     """
 
     status: Literal["done", "interrupted", "failed"]
@@ -271,3 +272,4 @@ class RunTotals:
     uplink_utilization: Float64Vector | None = None
     downlink_utilization: Float64Vector | None = None
     error: str | None = None
+    checkpoint_error: str | None = None

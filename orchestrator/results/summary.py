@@ -44,6 +44,7 @@ def summarize(
         "metric": facts.metric,
         "status": totals.status,
         "error": totals.error,
+        "checkpoint_error": totals.checkpoint_error,
         "time_s": ns_to_s(totals.time_ns),
         "evaluations": int(values.size),
         "final": _at(curve, values.size - 1 if values.size else None, time=False),

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from node.core.errors import ConfigError, RunnerError
-from node.core.saved_state import LEAVE_NOTHING, Classes, State
+from node.core.errors import ConfigError, RunnerError, TestbedError
+from node.core.saved_state import State, savable_classes
 from node.core.training import Evaluation, TrainerAndEvaluator
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
@@ -28,7 +28,9 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.host.environment import versions
 from orchestrator.host.signals import signals_held, stop_on_signals
 from orchestrator.progress import Progress, Snapshot
+from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
+from orchestrator.results.files import reason
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
@@ -48,8 +50,8 @@ SHOW_EVERY_S = 0.1
 STOP_PATIENCE_S = 3.0
 """How long a run that was asked to stop waits for tests under way, which would be its last lines."""
 
-SAVED_CLASSES: Final[Classes] = {NodeSample: LEAVE_NOTHING, Sample: LEAVE_NOTHING}
-"""What the runner itself keeps in a checkpoint, besides plain values."""
+SAVED_CLASSES: Final = savable_classes([schema])
+"""Classes that the runner itself keeps in a checkpoint, besides plain values: samples that are still being tested."""
 
 DECISIVE_VERSIONS: Final = ("fragmesh", "torch", "numpy")
 """Packages of which another version may compute something else."""
@@ -130,7 +132,8 @@ class _Run:
         _simulated: Nothing is left but tests.
         _ticket: Number of the next evaluation.
         _pending: Evaluations without results, by number: the sample, and the models that are tested.
-        _saved_s: When the last checkpoint was written.
+        _saved_s: When the last checkpoint was written, or was tried to be.
+        _unsaved: Why the last checkpoint could not be written; None if it was.
     """
 
     def __init__(self, plan: Plan, prepared: Prepared, progress: Progress) -> None:
@@ -156,6 +159,7 @@ class _Run:
         self._last: Sample | None = None
         self._only_waiting = False
         self._began = self._shown_s = self._saved_s = time.perf_counter()
+        self._unsaved: str | None = None
         self._writer: RunWriter | None = None
         self._about: JsonObject | None = None
 
@@ -178,10 +182,7 @@ class _Run:
             # Workers may have been told to stop as well: that they ended is then no failure.
             error = None if self._world.stop_requested else failure
         if error or self._world.stop_requested:
-            try:
-                self._save(writer)
-            except RunnerError as failure:
-                error = error or failure
+            self._save(writer)
         status: Status = "failed" if error else "interrupted" if self._world.stop_requested else "done"
         totals = self._totals(status, error)
         trace = self._world.trace
@@ -260,7 +261,20 @@ class _Run:
         return self._about
 
     def _save(self, writer: RunWriter) -> None:
-        """Write a checkpoint. The world is between two events."""
+        """Write a checkpoint, or say why not: the run goes on, and an older checkpoint stays.
+
+        The world is between two events.
+        """
+        try:
+            self._write_checkpoint(writer)
+            self._unsaved = None
+        except Exception as failure:  # even a bug of ours in here must not cost the run its results
+            text = reason(failure) if isinstance(failure, TestbedError) else f"{type(failure).__name__}: {failure}"
+            if text != self._unsaved:
+                self._progress.note(f"no checkpoint: {text}")
+            self._unsaved = text
+
+    def _write_checkpoint(self, writer: RunWriter) -> None:
         self._saved_s = time.perf_counter()
         more: dict[str, Any] = {
             "next_ns": self._next_ns,
@@ -375,6 +389,7 @@ class _Run:
             uplink_utilization=up,
             downlink_utilization=down,
             error=None if error is None else str(error),
+            checkpoint_error=self._unsaved,
         )
 
 

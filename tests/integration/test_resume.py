@@ -1,6 +1,7 @@
 """A run that was interrupted and goes on writes the same bytes as one that was not."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,13 +10,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from node.core.errors import ConfigError
+from node.algorithms.config import AlgorithmConfig
+from node.algorithms.registry import ALGORITHMS
+from node.core.algorithm import Algorithm, NodeContext
+from node.core.errors import ConfigError, RunnerError
+from node.core.saved_state import State
+from orchestrator.cli import _print_outcome
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
+from orchestrator.progress import Progress
 from orchestrator.results.checkpoint import CHECKPOINT
 from orchestrator.results.reader import load_run
 from orchestrator.runs.options import RunOptions, RunOutcome
@@ -170,6 +178,109 @@ def test_a_run_that_was_stopped_before_it_began_and_one_that_only_waited_for_tes
         assert load_run(first.path).times_s.size == 0
     assert resume(first.path).status == "done"
     assert_same_results(first.path, whole)
+
+
+# -- checkpoints that cannot be written ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unsavable(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every node's algorithm holds something that cannot be saved; returns how the complaint begins."""
+    entry = ALGORITHMS["divshare"]
+
+    def make(context: NodeContext, config: AlgorithmConfig) -> Algorithm:
+        algorithm = entry.make(context, config)
+        algorithm._callback = print  # type: ignore[attr-defined]
+        return algorithm
+
+    monkeypatch.setitem(ALGORITHMS, "divshare", replace(entry, make=make))
+    return "node.algorithms.divshare.DivShare._callback: cannot save a builtins.builtin_function_or_method; "
+
+
+@pytest.fixture
+def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every block of local steps."""
+    original = simulation._Run._after_steps
+
+    def after_steps(self: simulation._Run) -> None:
+        self._saved_s = -math.inf
+        original(self)
+
+    monkeypatch.setattr(simulation._Run, "_after_steps", after_steps)
+
+
+@pytest.fixture
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the display is told."""
+    told: list[str] = []
+    monkeypatch.setattr(Progress, "note", lambda self, text: told.append(text))
+    return told
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_checkpoints_that_fail_do_not_cost_a_run_its_results(
+    file: Path, tmp_path: Path, notes: list[str], request: pytest.FixtureRequest
+) -> None:
+    """They are tried to the end; the reason is told once, and stands in the summary."""
+    whole = run(file, tmp_path / "whole")
+    assert whole.summary["checkpoint_error"] is None
+    assert notes == []
+    complaint = request.getfixturevalue("unsavable")
+    outcome = run(file, tmp_path / "unsaved")
+    assert (outcome.status, outcome.error) == ("done", None)
+    (note,) = notes
+    assert note.startswith(f"no checkpoint: {complaint}")
+    assert "\n" not in note
+    summary = json.loads((outcome.path / "summary.json").read_text())
+    assert f"no checkpoint: {summary['checkpoint_error']}" == note
+    for name in SAME:
+        if (whole.path / name).exists():
+            assert (outcome.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_an_interrupted_run_that_cannot_be_saved_keeps_its_results(
+    unsavable: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stopped_after(20):
+        outcome = run(file, tmp_path)
+    assert (outcome.status, outcome.error) == ("interrupted", None)
+    assert outcome.summary["checkpoint_error"].startswith(unsavable)
+    assert load_run(outcome.path).status == "interrupted"
+    assert load_run(outcome.path).times_s.size > 0
+    assert refusal(outcome.path) == f"{outcome.path}: no checkpoint to go on from"
+    _print_outcome(outcome.summary, outcome.path)
+    shown = capsys.readouterr().out
+    assert "not written" in shown
+    assert "go on with" not in shown
+
+
+@pytest.mark.usefixtures("always_saving")
+def test_a_run_whose_last_checkpoint_cannot_be_written_goes_on_from_an_older_one(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk is full from some checkpoint on."""
+    whole = run(file, tmp_path / "whole").path
+    original, written = simulation.write_checkpoint, 0
+
+    def write(path: Path, about: object, state: State) -> None:
+        nonlocal written
+        written += 1
+        if written > 12:
+            raise RunnerError(f"{path}: cannot be written: No space left on device")
+        original(path, about, state)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, stopped_after(20):
+        patch.setattr(simulation, "write_checkpoint", write)
+        part = run(file, tmp_path / "part")
+    assert part.status == "interrupted"
+    assert part.summary["checkpoint_error"] == f"{part.path / CHECKPOINT}: cannot be written: No space left on device"
+    _print_outcome(part.summary, part.path)
+    assert "go on with" in capsys.readouterr().out
+    assert resume(part.path).status == "done"
+    assert_same_results(part.path, whole)
+
+
+# -- runs that cannot go on ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -3,19 +3,25 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from heapq import heappop
 
 import numpy as np
 import pytest
 
-from node.algorithms.registry import ALGORITHMS
-from node.algorithms.state import ALGORITHM_STATE
-from node.core.algorithm import Algorithm, NodeContext
+from node.algorithms.config import AlgorithmConfig
+from node.algorithms.registry import ALGORITHMS, _entry
+from node.algorithms.swift_divshare import SwiftDivShare, SwiftDivShareConfig
+from node.core.algorithm import NodeContext
 from node.core.compute import ComputePlan
+from node.core.effects import Effect, StartLocalSteps
 from node.core.errors import ConfigError, RunnerError
+from node.core.events import Event, LocalStepsDone, MessageReceived
+from node.core.fragments import FragmentLayout, fragment_plan
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.saved_state import State
 from node.core.training import RealTimeTrainer, TrainerAndEvaluator
@@ -45,7 +51,7 @@ def plans() -> dict[str, NetworkPlan]:
 
 def saved(w: World, trainer: RealTimeTrainer | None = None, more: object = None) -> State:
     """As if it had been in a file."""
-    state = save_world(w, trainer or w._trainer, more, {})  # type: ignore[arg-type]
+    state = save_world(w, trainer or w._trainer, more, ())  # type: ignore[arg-type]
     return State(json.loads(json.dumps(state.structure)), [values.copy() for values in state.arrays])
 
 
@@ -61,8 +67,60 @@ def outcome(w: World) -> list[object]:
 
 def test_every_algorithm_is_tested_here() -> None:
     assert set(EVERY_ALGORITHM) == set(ALGORITHMS)
-    listed = {kind for kind in ALGORITHM_STATE if issubclass(kind, Algorithm)}
-    assert listed == {type(world(kind).nodes[0].algorithm) for kind in ALGORITHMS}
+
+
+class Mood(Enum):
+    CALM = "calm"
+    TENSE = "tense"
+
+
+@dataclass(slots=True)
+class Peer:
+    node: NodeId
+    heard: int
+
+
+class NewcomerConfig(AlgorithmConfig):
+    mood: Mood = Mood.CALM
+
+
+class Newcomer(SwiftDivShare):
+    """Holds whatever an algorithm may hold, and says nothing about saving it. All of it decides what is sent."""
+
+    def __init__(self, context: NodeContext, config: NewcomerConfig) -> None:
+        super().__init__(context, SwiftDivShareConfig(recipients=1))
+        self.config = config
+        self.mood = Mood.CALM
+        self.topology = context.topology
+        self.plan = fragment_plan(context.tensor_sizes, 4, FragmentLayout.RANDOM, context.seed)
+        self.peers = {node: Peer(node, 0) for node in context.neighbors}
+        self.last: deque[tuple[int, float]] = deque(maxlen=3)
+
+    def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
+        if isinstance(event, MessageReceived):
+            self.peers[event.sender].heard += 1
+            self.mood = Mood.TENSE if self.peers[event.sender].heard % 2 else self.config.mood
+            self.last.append((int(self.plan.order[event.delivery % 40]), now_ns / 3))
+        if isinstance(event, LocalStepsDone) and self.mood is Mood.TENSE:
+            steps = len(self.topology.neighbors(self.context.node)) + sum(place for place, _ in self.last) % 3
+            return [StartLocalSteps(event.params, steps)]
+        return super().handle(event, now_ns)
+
+
+@pytest.mark.parametrize("instant", [None, 0, 7_300_000, 21_000_000, 45_000_001])
+def test_an_algorithm_that_says_nothing_about_saving_is_saved(
+    instant: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ALGORITHMS, "newcomer", _entry(NewcomerConfig, Newcomer, "new"))
+    monkeypatch.setitem(EVERY_ALGORITHM, "newcomer", {"mood": "calm"})
+    whole, part, restored = (world("newcomer", network_plan=plans()["constant"], jitter=0.2) for _ in range(3))
+    whole.advance(END_NS)
+    assert whole.counters.messages["delivered"] > 30
+    if instant is not None:
+        part.advance(instant)
+    restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
+    restored.advance(END_NS)
+    assert outcome(restored) == outcome(whole)
 
 
 @pytest.mark.parametrize("name", plans())
@@ -106,7 +164,7 @@ def test_a_world_that_is_asked_to_stop_can_be_saved_after_any_event(kind: str, m
         for _ in range(80):
             assert not current.advance(END_NS)
             following = world(kind, network_plan=plan)
-            restore_world(following, following._trainer, saved(current), {})  # type: ignore[arg-type]
+            restore_world(following, following._trainer, saved(current), ())  # type: ignore[arg-type]
             current = following
     assert current.nodes[0].rounds > 0
     current.advance(END_NS)
@@ -133,7 +191,7 @@ def test_parameters_that_keep_more_state() -> None:
             )
             until_rest(whole, END_NS)
             until_rest(part, instant)
-            restore_world(restored, restored._trainer, saved(part), {})  # type: ignore[arg-type]
+            restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
             until_rest(restored, END_NS)
             assert outcome(restored) == outcome(whole), (kind, parameters, instant)
 
@@ -151,7 +209,7 @@ def test_rounds_that_are_over_stay_over_and_a_world_without_a_trace_has_none() -
         w.trace = None
     while not any(node.finished for node in part.nodes):
         part.advance(part.now_ns + 500_000)
-    restore_world(restored, restored._trainer, saved(part), {})  # type: ignore[arg-type]
+    restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
     assert not restored.advance(END_NS)
     assert restored.finished
     assert restored.now_ns == whole.now_ns
@@ -162,7 +220,7 @@ def test_the_state_of_another_world_is_refused() -> None:
     state = saved(world("divshare"))
     for other in (world("divshare", nodes=5), world("swift_divshare"), world("dpsgd")):
         with pytest.raises(ConfigError, match="not a state that this version can read"):
-            restore_world(other, other._trainer, state, {})  # type: ignore[arg-type]
+            restore_world(other, other._trainer, state, ())  # type: ignore[arg-type]
 
 
 # -- with real training ----------------------------------------------------------------------------------------------
@@ -209,7 +267,7 @@ def test_training_that_is_under_way_is_begun_again(trainers: list[TrainerAndEval
         assert all(node.training for node in current.nodes)
         state = saved(current, trainers[-1])
         current = trained_world(workers, trainers)
-        restore_world(current, trainers[-1], state, {})
+        restore_world(current, trainers[-1], state, ())
     current.advance(END_NS)
     assert outcome(current) == outcome(whole)
 
@@ -227,6 +285,6 @@ def test_a_world_whose_workers_have_been_killed_can_be_saved(trainers: list[Trai
         killed.advance(END_NS)
     state = saved(killed, pool)
     restored = trained_world(0, trainers)
-    restore_world(restored, trainers[-1], state, {})
+    restore_world(restored, trainers[-1], state, ())
     restored.advance(END_NS)
     assert outcome(restored) == outcome(whole)

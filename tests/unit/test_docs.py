@@ -26,6 +26,7 @@ from node.core.links import NetworkPlan
 from node.core.topology import ring
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
+from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator import cli
 from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
@@ -266,6 +267,30 @@ def test_the_example_algorithm_runs_in_a_world(example: Entry) -> None:
         models = np.array([node.params for node in world.nodes])
         distances.append(float(((models - models.mean(axis=0)) ** 2).sum()))
     assert distances[0] < 0.5 * distances[1]
+
+
+def test_the_example_algorithm_can_be_saved(example: Entry) -> None:
+    """It says nothing about it, and goes on as if nothing had happened."""
+
+    def world() -> World:
+        trainer = QuadraticTrainer(np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32), 0.1)
+        contexts = [NodeContext(NodeId(i), ring(6), trainer.tensor_sizes, 2, 1) for i in range(6)]
+        return World(
+            algorithms=[example.make(context, example.config()) for context in contexts],
+            trainer=trainer,
+            network=NetworkPlan("access", np.full(6, 0.1), np.full(6, 0.1)),
+            compute=ComputePlan((1_000_000,) * 6),
+            seed=1,
+        )
+
+    whole, part, restored = world(), world(), world()
+    whole.advance(10**9)
+    part.advance(123_456_789)
+    assert part.counters.messages["aggregated"] > 10
+    restore_world(restored, restored._trainer, save_world(part, part._trainer, None, ()), ())  # type: ignore[arg-type]
+    restored.advance(10**9)
+    assert restored.counters == whole.counters
+    assert [node.params.tobytes() for node in restored.nodes] == [node.params.tobytes() for node in whole.nodes]
 
 
 @pytest.mark.usefixtures("example")

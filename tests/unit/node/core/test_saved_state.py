@@ -1,6 +1,7 @@
 """Objects as plain data and back: what is shared stays shared, and nothing unknown gets through."""
 
 import json
+import sys
 from array import array
 from collections import deque
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.config_base import ConfigModel
 from node.core.errors import ConfigError
 from node.core.rng import stream
-from node.core.saved_state import LEAVE_NOTHING, Classes, State, decode, encode
+from node.core.saved_state import CannotSaveError, State, decode, encode, savable_classes
 
 
 class Color(Enum):
@@ -36,22 +38,27 @@ class Part:
 class Machine:
     """An anchor: holds something that cannot be saved."""
 
+    rebuilt_attributes = frozenset({"callback"})
+
     def __init__(self) -> None:
         self.callback = print
         self.parts: list[object] = []
+
+
+class Parameters(ConfigModel):
+    number: float
+    color: Color
 
 
 class Loose:
     """Neither slots nor an anchor."""
 
 
-CLASSES: Classes = {
-    Color: LEAVE_NOTHING,
-    Frozen: LEAVE_NOTHING,
-    Machine: frozenset({"callback"}),
-    Part: LEAVE_NOTHING,
-    Loose: LEAVE_NOTHING,
-}
+def name(kind: type) -> str:
+    return f"{__name__}.{kind.__name__}"
+
+
+CLASSES = (Color, Frozen, Machine, Part, Loose)
 
 
 def stored(state: State) -> State:
@@ -67,7 +74,16 @@ def there_and_back(root: object) -> Any:
     "value",
     [
         *(None, True, -1, 2**62, 0.1, -0.0, float("inf"), "ü\n", (), (1, (2.5, "x")), [], [1, [2]], {}),
-        *({"a": [1]}, {(1, "x"): None}, {3: 4, -5: 2**40}, {1: True}, deque([1, 2]), array("q", [1, -2]), array("i")),
+        *(
+            {"a": [1]},
+            {(1, "x"): None},
+            {3: 4, -5: 2**40},
+            {1: True},
+            deque([1, 2]),
+            deque([1], 2),
+            array("q", [1, -2]),
+            array("i"),
+        ),
         *(Color.RED, Frozen(1, (Frozen(2, None),))),
     ],
     ids=repr,
@@ -143,6 +159,28 @@ def test_a_class_that_leaves_something_or_has_no_slots_must_be_an_anchor() -> No
             encode(value, CLASSES, [])
 
 
+def test_the_classes_of_a_module_that_can_be_saved_are_found() -> None:
+    """Enumerations, parameters and classes with only slots; no anchors, none with a dictionary, none imported."""
+    module = sys.modules[__name__]
+    assert savable_classes([module]) == {Color, Frozen, Part, Parameters}
+    value = Parameters(number=0.1, color=Color.RED)
+    assert decode(stored(encode(value, savable_classes([module]), [])), [Parameters], []) == value
+
+
+def test_what_cannot_be_saved_is_named_with_what_to_do_about_it() -> None:
+    machine = Machine()
+    machine.parts = [Part("a", [{1: print}])]
+    with pytest.raises(CannotSaveError) as caught:
+        encode(machine, [Part], [machine])
+    text = str(caught.value)
+    assert text.startswith(f"{name(Part)}.whole: cannot save a builtins.builtin_function_or_method; ")
+    assert "classes with __slots__" in text
+    assert text.endswith(
+        "; name the attribute in Part.rebuilt_attributes if the constructor makes it and nothing changes it"
+    )
+    assert "\n" not in text
+
+
 def structure_of(root: object) -> dict[str, Any]:
     return stored(encode(root, CLASSES, [])).structure
 
@@ -153,12 +191,12 @@ def structure_of(root: object) -> dict[str, Any]:
         {},
         {"root": {"ref": 0}, "records": []},
         {"root": {"call": "print"}, "records": []},
-        {"root": {"enum": ["Color", "BLUE"]}, "records": []},
-        {"root": {"enum": ["Frozen", "number"]}, "records": []},
+        {"root": {"enum": [name(Color), "BLUE"]}, "records": []},
+        {"root": {"enum": [name(Frozen), "number"]}, "records": []},
         {"root": {"ref": 0}, "records": [["object", "Path", {}]]},
-        {"root": {"ref": 0}, "records": [["object", "Part", {"name": "x"}]]},
-        {"root": {"ref": 0}, "records": [["object", "Part", {"name": "x", "whole": 1, "more": 2}]]},
-        {"root": {"ref": 0}, "records": [["anchor", 0, "Machine", {}]]},
+        {"root": {"ref": 0}, "records": [["object", name(Part), {"name": "x"}]]},
+        {"root": {"ref": 0}, "records": [["object", name(Part), {"name": "x", "whole": 1, "more": 2}]]},
+        {"root": {"ref": 0}, "records": [["anchor", 0, name(Machine), {}]]},
         {"root": {"ref": 0}, "records": [["ndarray", 0, True]]},
         {"root": {"ref": 0}, "records": [["array", "u", 0]]},
         {"root": {"ref": 0}, "records": [["eval", "1"]]},
