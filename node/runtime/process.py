@@ -18,21 +18,21 @@ import selectors
 import time
 from array import array
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from socket import socket
 from typing import Any
 
 import numpy as np
 
+from node.config import NodeConfig
 from node.core.algorithm import Algorithm
-from node.core.compute import ComputePlan, StepTimer
+from node.core.compute import StepTimer
 from node.core.errors import RunnerError, TestbedError, TransportError
 from node.core.lateness import LatenessHistogram
-from node.core.links import NetworkPlan
 from node.core.rng import stream
 from node.core.training import RealTimeTrainer
-from node.core.types import NodeId, Vector
+from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
@@ -53,7 +53,7 @@ from node.transport.control_values import (
     StopCommand,
     some_nodes,
 )
-from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, WireDtype, plan_id
+from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, plan_id
 from node.transport.peer_client import EchoInfo, PeerClient
 from node.transport.peer_server import Arrival, PeerServer, ProbeInfo
 
@@ -78,107 +78,42 @@ EXIT_ORPHANED = 3
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Beginning:
-    """Where a node begins: at the start of an experiment, or where an earlier part of it ended.
-
-    Attributes:
-        params: Its model, shape (num_params,), float32.
-        rounds: Rounds done before.
-        local_steps: Local steps done before.
-    """
-
-    params: Vector
-    rounds: int = 0
-    local_steps: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class NodeSpec:
-    """Everything that one node needs to know.
-
-    Attributes:
-        node: Which node.
-        run_id: The run's name.
-        algorithm: Its algorithm, not begun.
-        network: The links of all nodes.
-        compute: The declared compute speed of all nodes.
-        seed: The experiment's seed.
-        dtype: How values travel.
-        emulator_clock: The link emulator's time, and the time dilation.
-        host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
-        evaluation_interval_ns: Testbed time between snapshots.
-        evaluate_after_training: Hand over the model after training instead of the one after aggregation.
-        end_ns: When the experiment ends, testbed time; None if only rounds end it.
-        max_rounds: Rounds in all; None for no limit.
-        keep_messages: Record the life of every message.
-        start_timeout_s: Real time that the start may take.
-        beginning: Where it begins.
-        begin_ns: Testbed time at which the experiment begins, 0 or where an earlier part ended.
-    """
-
-    node: NodeId
-    run_id: str
-    algorithm: Algorithm
-    network: NetworkPlan
-    compute: ComputePlan
-    seed: int
-    dtype: WireDtype
-    emulator_clock: Clock
-    host: str
-    port: int
-    evaluation_interval_ns: int
-    evaluate_after_training: bool
-    end_ns: int | None
-    max_rounds: int | None
-    keep_messages: bool
-    start_timeout_s: float
-    beginning: Beginning
-    begin_ns: int = 0
-
-    @property
-    def plan_id(self) -> int:
-        """What all nodes must agree on."""
-        return plan_id(self.algorithm.context.tensor_sizes, self.seed, self.algorithm.fragments)
-
-    @property
-    def message_bytes(self) -> int:
-        """The largest message on the wire."""
-        plan, context = self.algorithm.fragments, self.algorithm.context
-        values = context.num_params if plan is None else max(np.diff(plan.bounds).tolist())
-        return HEADER_BYTES + values * self.dtype.value_bytes
-
-
 def run_node(
-    spec: NodeSpec,
+    config: NodeConfig,
+    algorithm: Algorithm,
     trainer: RealTimeTrainer,
+    training_pids: list[int],
     emulator: socket,
     read_address: Callable[[], str],
-    training_pids: list[int],
 ) -> int:
     """Run one node to its end, in this process.
 
     Args:
-        spec: What it is.
+        config: What it is.
+        algorithm: Its algorithm, not begun.
         trainer: Does its local steps. It has been started: no process may be forked from here on.
+        training_pids: The trainer's processes, for their memory.
         emulator: The node's end of the socket to the link emulator.
         read_address: Gives the orchestrator's address, host:port; waits for it.
-        training_pids: The trainer's processes, for their memory.
 
     Returns:
         The exit code: 0, :data:`EXIT_FAILED` or :data:`EXIT_ORPHANED`.
     """
     # select() takes microseconds; epoll, asyncio's choice, whole milliseconds.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        return runner.run(_Node(spec, trainer, training_pids).run(emulator, read_address()))
+        return runner.run(_Node(config, algorithm, trainer, training_pids).run(emulator, read_address()))
 
 
 class _Node:
     """One node's parts, connected."""
 
-    def __init__(self, spec: NodeSpec, trainer: RealTimeTrainer, training_pids: list[int]) -> None:
-        self._spec = spec
+    def __init__(
+        self, config: NodeConfig, algorithm: Algorithm, trainer: RealTimeTrainer, training_pids: list[int]
+    ) -> None:
+        self._config = config
+        self._algorithm = algorithm
+        self._plan_id = plan_id(config.tensor_sizes, config.seed, algorithm.fragments)
+        self._message_bytes = _largest_message_bytes(config, algorithm)
         self._trainer = trainer
         self._training_pids = training_pids
         self._phase = Phase.PREPARING
@@ -196,7 +131,7 @@ class _Node:
         loop = self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[StopCommand | None] = loop.create_future()
         loop.set_exception_handler(self._on_loop_error)
-        spec = self._spec
+        config = self._config
         self._uplink = EmulatedUplink(
             emulator,
             loop,
@@ -205,11 +140,11 @@ class _Node:
             on_gone=self._emulator_gone,
         )
         self._uplink.open()
-        self._control = ControlClient(address, spec.run_id, spec.node)
-        window_bytes = 4 * spec.message_bytes
+        self._control = ControlClient(address, config.run_id, config.node)
+        window_bytes = 4 * self._message_bytes
         self._server = PeerServer(
-            spec.node,
-            spec.run_id,
+            config.node,
+            config.run_id,
             self._wire_context(),
             self._queue_frames_max(),
             self._on_message,
@@ -217,31 +152,31 @@ class _Node:
             window_bytes,
         )
         self._client = PeerClient(
-            spec.node,
-            spec.run_id,
-            spec.plan_id,
+            config.node,
+            config.run_id,
+            self._plan_id,
             on_acknowledged=lambda peer, number, size: self._path.acknowledged(number),
             on_lost=lambda peer, number, size, reason: self._path.delivery_failed(number, size),
             on_echo=self._on_echo,
-            rng=stream(spec.seed, "back-off", spec.node),
+            rng=stream(config.seed, "back-off", config.node),
             window_bytes=window_bytes,
         )
         self._path = EmulatedPath(
-            node=spec.node,
-            network=spec.network,
-            seed=spec.seed,
-            emulator_clock=spec.emulator_clock,
+            node=config.node,
+            network=config.network,
+            seed=config.seed,
+            emulator_clock=config.emulator_clock,
             uplink=self._uplink,
             streams=self._client,
-            frames=OutgoingFrames(spec.node, spec.plan_id, spec.dtype, spec.algorithm.context.num_params),
+            frames=OutgoingFrames(config.node, self._plan_id, config.dtype, config.num_params),
         )
         self._driver = Driver(
-            algorithm=spec.algorithm,
+            algorithm=self._algorithm,
             trainer=self._trainer,
-            timer=StepTimer(spec.compute, spec.node, spec.seed),
+            timer=StepTimer(config.compute, config.node, config.seed),
             path=self._path,
-            accounting=Accounting(spec.network.header_bytes, spec.dtype, spec.keep_messages),
-            rounds=Rounds(spec.beginning.rounds, spec.beginning.local_steps, spec.max_rounds),
+            accounting=Accounting(config.network.header_bytes, config.dtype, config.keep_messages),
+            rounds=Rounds(config.beginning.rounds, config.beginning.local_steps, config.max_rounds),
             reject=lambda sender: self._server.reject(sender, RejectReason.ALGORITHM, "of no use to the algorithm now"),
             on_done=self._on_done,
         )
@@ -258,19 +193,19 @@ class _Node:
     # -- the course of a run -----------------------------------------------------------------------------------
 
     async def _live(self) -> int:
-        spec = self._spec
-        await self._control.connect(spec.start_timeout_s)
-        address = await self._server.start(spec.host, spec.port)
-        registered = await self._control.register(address, spec.algorithm.context.num_params, spec.plan_id)
+        config = self._config
+        await self._control.connect(config.start_timeout_s)
+        address = await self._server.start(config.host, config.port)
+        registered = await self._control.register(address, config.num_params, self._plan_id)
         self._control.open_session(self._status, self._on_command, registered.status_period_s)
         self._spawn(self._watch_orchestrator())
         self._spawn(self._watch_loop())
         self._set_phase(Phase.WAITING)
-        self._client.set_addresses(await self._control.barrier("ready", spec.start_timeout_s))
+        self._client.set_addresses(await self._control.barrier("ready", config.start_timeout_s))
         await self._open_streams()
         await self._train_once()
         # Longer than anyone tries to connect: who cannot says why, and not who waits for it.
-        await self._control.barrier("connected", 2 * spec.start_timeout_s)
+        await self._control.barrier("connected", 2 * config.start_timeout_s)
         command = await self._ended
         if command is None:
             return EXIT_ORPHANED
@@ -288,13 +223,13 @@ class _Node:
         Raises:
             TransportError: A neighbor did not answer in time.
         """
-        spec = self._spec
-        neighbors = {*spec.algorithm.context.neighbors[:STREAMS_OPENED_MAX]}
-        if spec.network.num_nodes > 1:
+        config = self._config
+        neighbors = {*self._algorithm.context.neighbors[:STREAMS_OPENED_MAX]}
+        if config.network.num_nodes > 1:
             # The links are measured along this ring, and answers come back.
-            neighbors |= {NodeId((spec.node + side) % spec.network.num_nodes) for side in (1, -1)}
+            neighbors |= {NodeId((config.node + side) % config.network.num_nodes) for side in (1, -1)}
         self._unopened = {NodeId(peer) for peer in neighbors}
-        until_s = self._loop.time() + spec.start_timeout_s
+        until_s = self._loop.time() + config.start_timeout_s
         while self._unopened:
             for peer in sorted(self._unopened):  # again, where an attempt failed
                 self._client.probe(peer, OPENING, 0, 0, 0)
@@ -308,19 +243,19 @@ class _Node:
 
     def _begin(self, clock: Clock) -> None:
         """The common instant has come."""
-        spec = self._spec
+        config = self._config
         self._set_phase(Phase.RUNNING)
         self._server.lateness = LatenessHistogram()  # what came before was measurement
         self._loop_late_ns = array("q")
         self._spawn(self._upload_pictures())
-        self._driver.start(spec.beginning.params, at_ns=spec.begin_ns, clock=clock, loop=self._loop)
+        self._driver.start(config.beginning.params, at_ns=config.begin_ns, clock=clock, loop=self._loop)
         # A part that goes on where an earlier one ended has that instant's snapshot already.
-        first = spec.begin_ns // spec.evaluation_interval_ns + 1 if spec.begin_ns else 0
-        self._plan_picture(first * spec.evaluation_interval_ns)
+        first = config.begin_ns // config.evaluation_interval_ns + 1 if config.begin_ns else 0
+        self._plan_picture(first * config.evaluation_interval_ns)
 
     def _plan_picture(self, time_ns: int) -> None:
         assert self._clock is not None
-        end_ns = self._spec.end_ns
+        end_ns = self._config.end_ns
         if end_ns is not None and time_ns > end_ns:
             time_ns = end_ns
 
@@ -332,12 +267,12 @@ class _Node:
                 self._driver.stop()
                 self._set_phase(Phase.DONE)
             else:
-                self._plan_picture(time_ns + self._spec.evaluation_interval_ns)
+                self._plan_picture(time_ns + self._config.evaluation_interval_ns)
 
         self._loop.call_at(self._clock.monotonic_ns(time_ns) / NS_PER_S, take)
 
     def _take_picture(self, time_ns: int) -> None:
-        picture = self._driver.picture(time_ns, after_training=self._spec.evaluate_after_training)
+        picture = self._driver.picture(time_ns, after_training=self._config.evaluate_after_training)
         self._pictures.put_nowait(picture)
 
     async def _upload_pictures(self) -> None:
@@ -348,7 +283,7 @@ class _Node:
 
     async def _upload(self, picture: Picture, purpose: SnapshotPurpose) -> None:
         info = SnapshotInfo(
-            node=self._spec.node,
+            node=self._config.node,
             purpose=purpose,
             time_ns=picture.time_ns,
             rounds=picture.rounds,
@@ -365,10 +300,10 @@ class _Node:
         if self._clock is None:  # never begun
             return
         now_ns = max(0, self._clock.now_ns())
-        if self._spec.end_ns is not None:
-            now_ns = min(now_ns, self._spec.end_ns)
+        if self._config.end_ns is not None:
+            now_ns = min(now_ns, self._config.end_ns)
         if final:
-            picture = self._driver.picture(now_ns, after_training=self._spec.evaluate_after_training)
+            picture = self._driver.picture(now_ns, after_training=self._config.evaluate_after_training)
             await self._upload(picture, SnapshotPurpose.FINAL)
         if self._driver.records is not None:
             await self._control.upload_records("messages", self._driver.records.to_bytes(now_ns))
@@ -387,22 +322,22 @@ class _Node:
                     self._ended.set_result(command)
 
     def _start_at(self, command: StartCommand) -> None:
-        spec = self._spec
+        config = self._config
         monotonic_ns = command.start_monotonic_ns
         if monotonic_ns is None:
             monotonic_ns = time.monotonic_ns() + command.start_unix_ns - time.time_ns()
-        dilation = spec.emulator_clock.dilation
-        clock = Clock(monotonic_ns - int(spec.begin_ns * dilation), dilation)
+        dilation = config.emulator_clock.dilation
+        clock = Clock(monotonic_ns - int(config.begin_ns * dilation), dilation)
         self._clock = clock
-        self._offset_ns = spec.emulator_clock.at_ns(monotonic_ns) - spec.begin_ns
+        self._offset_ns = config.emulator_clock.at_ns(monotonic_ns) - config.begin_ns
         self._measurement = None
-        self._trainer.reset_momentum(spec.node)
+        self._trainer.reset_momentum(config.node)
         self._loop.call_at(monotonic_ns / NS_PER_S, self._begin, clock)
 
     # -- measurement -------------------------------------------------------------------------------------------
 
     async def _measure(self, duration_ns: int) -> None:
-        spec = self._spec
+        config = self._config
         if self._measurement is None:
             self._measurement = self._make_measurement()
         training = asyncio.create_task(self._train_for_nothing())
@@ -415,17 +350,17 @@ class _Node:
         while self._warming:
             await asyncio.sleep(0.01)
             self._finish_warm_up()
-        self._trainer.reset_momentum(spec.node)
+        self._trainer.reset_momentum(config.node)
         await self._control.upload_records("measurement", json.dumps(asdict(result)).encode())
 
     def _make_measurement(self) -> Measurement:
-        spec = self._spec
+        config = self._config
         measurement = Measurement(
-            node=spec.node,
-            network=spec.network,
-            clock=spec.emulator_clock,
+            node=config.node,
+            network=config.network,
+            clock=config.emulator_clock,
             path=self._path,
-            message_bytes=spec.message_bytes,
+            message_bytes=self._message_bytes,
         )
         self._path.measure(measurement)
         return measurement
@@ -434,27 +369,27 @@ class _Node:
 
     async def _train_once(self) -> None:
         """Take the first local step, which sets things up: hundreds of milliseconds that no measurement should see."""
-        self._trainer.begin(self._spec.node, self._spec.beginning.params, 0, 1)
+        self._trainer.begin(self._config.node, self._config.beginning.params, 0, 1)
         self._warming = True
         while not self._finish_warm_up():
             await asyncio.sleep(0.01)
-        self._trainer.reset_momentum(self._spec.node)
+        self._trainer.reset_momentum(self._config.node)
 
     async def _train_for_nothing(self) -> None:
         """Keep the host as busy as the experiment will, at the experiment's pace."""
-        spec = self._spec
-        steps = spec.algorithm.context.local_steps
-        block_s = steps * spec.compute.step_ns[spec.node] * spec.emulator_clock.dilation / NS_PER_S
+        config = self._config
+        steps = self._algorithm.context.local_steps
+        block_s = steps * config.compute.step_ns[config.node] * config.emulator_clock.dilation / NS_PER_S
         while True:
-            self._trainer.begin(spec.node, spec.beginning.params, 0, steps)
+            self._trainer.begin(config.node, config.beginning.params, 0, steps)
             self._warming = True
             await asyncio.sleep(block_s)
             while not self._finish_warm_up():
                 await asyncio.sleep(0.002)
 
     def _finish_warm_up(self) -> bool:
-        if self._warming and self._trainer.ready(self._spec.node):
-            self._trainer.finish(self._spec.node)
+        if self._warming and self._trainer.ready(self._config.node):
+            self._trainer.finish(self._config.node)
             self._warming = False
         return not self._warming
 
@@ -479,27 +414,27 @@ class _Node:
             self._unopened.discard(peer)
 
     def _wire_context(self) -> WireContext:
-        spec = self._spec
-        plan = spec.algorithm.fragments
-        others = frozenset(NodeId(peer) for peer in range(spec.network.num_nodes) if peer != spec.node)
+        config = self._config
+        plan = self._algorithm.fragments
+        others = frozenset(NodeId(peer) for peer in range(config.network.num_nodes) if peer != config.node)
         return WireContext(
-            plan_id=spec.plan_id,
-            num_params=spec.algorithm.context.num_params,
+            plan_id=self._plan_id,
+            num_params=config.num_params,
             fragment_sizes=() if plan is None else tuple(np.diff(plan.bounds).tolist()),
             senders=others,
-            kinds=spec.algorithm.kinds,
-            dtype=spec.dtype,
+            kinds=self._algorithm.kinds,
+            dtype=config.dtype,
         )
 
     def _queue_frames_max(self) -> int:
         """Frames that one peer may rightly have on their way to here: its bound in flight, in small messages."""
-        spec = self._spec
+        config = self._config
         latency_ms = max(
-            (spec.network.pair(peer, spec.node).latency_ms for peer in range(spec.network.num_nodes)), default=0.0
+            (config.network.pair(peer, config.node).latency_ms for peer in range(config.network.num_nodes)), default=0.0
         )
-        mbps = min(UNLIMITED_MBPS, float(spec.network.up_mbps.max()))
-        in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, spec.message_bytes)
-        return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * spec.network.sender
+        mbps = min(UNLIMITED_MBPS, float(config.network.up_mbps.max()))
+        in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, self._message_bytes)
+        return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * config.network.sender
 
     # -- figures -----------------------------------------------------------------------------------------------
 
@@ -507,7 +442,7 @@ class _Node:
         driver, count = self._driver, self._driver.counters
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return NodeStatus(
-            node=self._spec.node,
+            node=self._config.node,
             phase=self._phase,
             time_ns=-1 if self._clock is None else self._clock.now_ns(),
             rounds=count.rounds,
@@ -522,7 +457,7 @@ class _Node:
             outbox_messages=driver.queued_messages,
             in_flight_bytes=self._path.window.bytes,
             in_flight_bytes_max=self._path.window.bytes_max,
-            overrun_ns=int(count.overrun_ns * self._spec.emulator_clock.dilation),
+            overrun_ns=int(count.overrun_ns * self._config.emulator_clock.dilation),
             overruns=count.overruns,
             cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
             memory_bytes=usage.ru_maxrss * 1024,
@@ -534,12 +469,12 @@ class _Node:
 
     def _figures(self) -> dict[str, Any]:
         """What is told once, at the end; times are testbed time."""
-        driver, dilation = self._driver, self._spec.emulator_clock.dilation
+        driver, dilation = self._driver, self._config.emulator_clock.dilation
         late = self._server.lateness.summary()
         loop_late = np.array(self._loop_late_ns, dtype=np.int64)
         return {
             "counters": {key: None if value != value else value for key, value in asdict(driver.counters).items()},
-            "first_round": self._spec.beginning.rounds,
+            "first_round": self._config.beginning.rounds,
             "in_flight_bytes_max": self._path.window.bytes_max,
             "in_flight_bound_bytes": self._path.window.bound_bytes,
             "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
@@ -621,6 +556,13 @@ class _Node:
                 await self._client.close()
                 await self._server.stop(0.2)
                 await self._control.close()
+
+
+def _largest_message_bytes(config: NodeConfig, algorithm: Algorithm) -> int:
+    """The largest message on the wire."""
+    plan = algorithm.fragments
+    values = config.num_params if plan is None else max(np.diff(plan.bounds).tolist())
+    return HEADER_BYTES + values * config.dtype.value_bytes
 
 
 def _memory_bytes(pid: int) -> int:

@@ -9,7 +9,6 @@ training worker when its node does.
 
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sys
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from node.build import log_to_stderr, run_built
+from node.config import NodeConfig
 from node.core.errors import RunnerError
 from node.core.training import TrainerAndEvaluator
 from node.core.types import NodeId
@@ -26,7 +27,7 @@ from node.emulation.emulator import EmulatorHandle
 from node.host.forked import belong_to, close_all_but
 from node.learning.pool import PoolTrainer
 from node.learning.trainer import Learner
-from node.runtime.process import EXIT_FAILED, NodeSpec, run_node
+from node.runtime.process import EXIT_FAILED
 
 LOG_LINES_SHOWN = 3
 
@@ -97,12 +98,16 @@ def ending(exit_code: int) -> str:
 
 
 def fork_nodes(
-    specs: Sequence[NodeSpec], learner: Learner, emulator: EmulatorHandle, evaluator: TrainerAndEvaluator, logs: Path
+    configs: Sequence[NodeConfig],
+    learner: Learner,
+    emulator: EmulatorHandle,
+    evaluator: TrainerAndEvaluator,
+    logs: Path,
 ) -> list[NodeHandle]:
     """Fork one process a node. Each waits for :meth:`NodeHandle.tell_address`.
 
     Args:
-        specs: The nodes, in order.
+        configs: The nodes, in order.
         learner: What they train with.
         emulator: The link emulator; the parent's ends of the nodes' sockets are closed afterwards.
         evaluator: The parent's own workers, which the children let go of.
@@ -116,18 +121,18 @@ def fork_nodes(
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page of the parent's
     try:
-        for spec in specs:
-            log = logs / f"node-{spec.node:04d}.log"
+        for config in configs:
+            log = logs / f"node-{config.node:04d}.log"
             read_end, write_end = os.pipe()
             pid = os.fork()
             if pid == 0:
-                _enter(spec, learner, emulator, evaluator, log, read_end, owner)
+                _enter(config, learner, emulator, evaluator, log, read_end, owner)
             os.close(read_end)
-            handles.append(NodeHandle(spec.node, pid, log, write_end))
+            handles.append(NodeHandle(config.node, pid, log, write_end))
     except OSError as error:
         for handle in handles:
             handle.kill()
-        raise RunnerError(f"cannot start node {len(handles)} of {len(specs)}: {error}") from error
+        raise RunnerError(f"cannot start node {len(handles)} of {len(configs)}: {error}") from error
     finally:
         gc.unfreeze()
     emulator.release()
@@ -135,7 +140,7 @@ def fork_nodes(
 
 
 def _enter(
-    spec: NodeSpec,
+    config: NodeConfig,
     learner: Learner,
     emulator: EmulatorHandle,
     evaluator: TrainerAndEvaluator,
@@ -150,12 +155,10 @@ def _enter(
         _write_to(log)
         if isinstance(evaluator, PoolTrainer):
             evaluator.abandon()
-        end = emulator.take(spec.node)
+        end = emulator.take(config.node)
         close_all_but({0, 1, 2, end.fileno(), read_end})
-        _log_to_stderr(spec.node)
-        # Training stands back behind the network: a late message would be a slower link.
-        with PoolTrainer(learner, spec.network.num_nodes, 1, background=True).start() as trainer:
-            code = run_node(spec, trainer, end, lambda: _read_line(read_end), list(trainer.worker_pids))
+        log_to_stderr(config.node)
+        code = run_built(config, learner, end, lambda: _read_line(read_end))
     except BaseException:  # the last frame of this process
         traceback.print_exc()
     finally:
@@ -173,13 +176,6 @@ def _write_to(log: Path) -> None:
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-
-
-def _log_to_stderr(node: NodeId) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s node {node} %(levelname)s %(message)s"))
-    logging.root.handlers = [handler]  # those inherited are the parent's, and their files are closed here
-    logging.root.setLevel(logging.INFO)
 
 
 def _read_line(descriptor: int) -> str:

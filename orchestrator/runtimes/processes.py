@@ -21,16 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from node.config import Beginning, NodeConfig
 from node.core.counters import add_up
 from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportError
-from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
 from node.runtime.message_records import Column, join
-from node.runtime.process import Beginning, NodeSpec
 from node.transport.control_values import (
     MeasureCommand,
     NodeStatus,
@@ -39,6 +38,7 @@ from node.transport.control_values import (
     StartCommand,
     StopCommand,
 )
+from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import Plan, naming
 from orchestrator.fidelity import Measured, cpu_pressure, judge
 from orchestrator.host.dilation import measure_step_seconds, recommend
@@ -292,8 +292,9 @@ class _Run:
         emulator = start_emulator(network, clock, count)
         handles: list[NodeHandle] = []
         try:
-            specs = [self._spec(node, network, clock) for node in range(count)]
-            handles = fork_nodes(specs, self._prepared.learner, emulator, self._prepared.trainer, self._logs)
+            handles = fork_nodes(
+                self._configs(clock), self._prepared.learner, emulator, self._prepared.trainer, self._logs
+            )
             preparing = [NodeStatus(handle.node, Phase.PREPARING) for handle in handles]
             self._nodes = {
                 handle.node: _Watched(handle, status, status) for handle, status in zip(handles, preparing, strict=True)
@@ -304,29 +305,18 @@ class _Run:
                 handle.kill()
             self._emulator_statistics = emulator.stop()
 
-    def _spec(self, node: int, network: NetworkPlan, clock: Clock) -> NodeSpec:
-        config, plan = self._plan.config, self._plan
-        base = config.processes.base_port
-        return NodeSpec(
-            node=NodeId(node),
+    def _configs(self, clock: Clock) -> list[NodeConfig]:
+        prepared = self._prepared
+        part = RunPart(
             run_id=self._writer.path.name,
-            algorithm=self._prepared.algorithms[node],
-            network=network,
-            compute=plan.compute,
-            seed=config.seed,
-            dtype=config.wire.dtype,
-            emulator_clock=clock,
-            host=HOST,
-            port=0 if base is None else base + node,
-            evaluation_interval_ns=s_to_ns(config.evaluation.interval_s),
-            evaluate_after_training=config.evaluation.model == "after_training",
-            end_ns=plan.end_ns,
-            max_rounds=config.stop.rounds,
-            keep_messages=config.output.messages,
-            start_timeout_s=self._start_timeout_s,
-            beginning=self._beginning(node),
+            clock=clock,
             begin_ns=self._begin_ns,
+            start_timeout_s=self._start_timeout_s,
+            tensor_sizes=prepared.trainer.tensor_sizes,
+            host=HOST,
         )
+        beginnings = [self._beginning(node) for node in range(self._plan.config.nodes)]
+        return node_configs(self._plan, part, prepared.split.train_indices, beginnings)
 
     def _beginning(self, node: int) -> Beginning:
         if self._earlier is None:

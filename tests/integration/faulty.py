@@ -13,13 +13,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import node.build
 import node.runtime.process
 import node.transport.control_client
 import node.transport.peer_client
-import orchestrator.runtimes.forking as nodes
 import orchestrator.runtimes.processes as processes
+from node.config import NodeConfig
 from node.runtime.message_records import Records
-from node.runtime.process import NodeSpec
 from node.transport.peer_server import PeerServer
 from orchestrator import cli
 
@@ -31,12 +31,12 @@ def _before_run(act: Callable[[], None]) -> None:
     """Let the victim do something in its own process, when it would begin."""
     real = node.runtime.process.run_node
 
-    def run_node(spec: NodeSpec, *arguments: Any) -> int:
-        if spec.node == VICTIM:
+    def run_node(config: NodeConfig, *arguments: Any) -> int:
+        if config.node == VICTIM:
             act()
-        return real(spec, *arguments)
+        return real(config, *arguments)
 
-    vars(nodes)["run_node"] = run_node
+    vars(node.build)["run_node"] = run_node
 
 
 def killed_before_start() -> None:

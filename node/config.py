@@ -1,0 +1,168 @@
+"""The description of one node: everything that it must know to run, as plain values.
+
+A :class:`NodeConfig` holds no live object: no socket, no algorithm that has begun, no loaded data. So it can be written
+to a file (:mod:`node.config_file`) and built anywhere (:mod:`node.build`): in a process that was forked from a warm
+parent, in a new interpreter, in a container. Times are testbed time in nanoseconds unless they say otherwise.
+
+A node is told nothing that it does not use: changes of links are applied by the emulator, and models are tested by the
+orchestrator.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from node.algorithms.config import AlgorithmConfig
+from node.algorithms.registry import ALGORITHMS
+from node.config_base import ConfigModel, first_problem
+from node.core.compute import ComputePlan
+from node.core.errors import ConfigError
+from node.core.links import NetworkPlan
+from node.core.topology import Topology
+from node.core.types import IndexVector, NodeId, Vector
+from node.host.clock import Clock
+from node.learning.config import LearningConfig
+from node.transport.frames import WireDtype
+
+INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """Where a node begins: at the start of an experiment, or where an earlier part of it ended.
+
+    Attributes:
+        params: Its model, shape (num_params,), float32.
+        rounds: Rounds done before.
+        local_steps: Local steps done before.
+    """
+
+    params: Vector
+    rounds: int = 0
+    local_steps: int = 0
+
+
+class NodeAlgorithm(ConfigModel):
+    """The algorithm that all nodes run."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: str
+    local_steps: int = Field(ge=1, le=INT64_MAX, description="H: local steps in a round")
+    parameters: SerializeAsAny[AlgorithmConfig]
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in ALGORITHMS:
+            raise ValueError(f"must be one of {', '.join(ALGORITHMS)}")
+        return kind
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _of_that_kind(cls, value: object, info: ValidationInfo) -> AlgorithmConfig:
+        if "kind" not in info.data:  # that is the error to tell
+            return AlgorithmConfig()
+        declared = ALGORITHMS[info.data["kind"]].config
+        if isinstance(value, declared):
+            return value
+        try:
+            return declared.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
+
+
+class NodeScalars(ConfigModel):
+    """The part of a node's description that is not arrays. Its JSON form is what these fields say."""
+
+    model_config = ConfigDict(strict=True)
+
+    run_id: str = Field(min_length=1, max_length=255, description="the run's name")
+    node: NodeId = Field(ge=0, description="which node")
+    seed: int = Field(ge=0, le=INT64_MAX, description="of all randomness in the run")
+    algorithm: NodeAlgorithm
+    tensor_sizes: tuple[int, ...] = Field(min_length=1, description="scalars in each tensor of the model, in order")
+    learning: LearningConfig
+    dtype: WireDtype = Field(description="how values travel")
+    emulator_clock: Clock = Field(description="the link emulator's time, and the time dilation")
+    host: str = Field(min_length=1, description="address to listen on for peers")
+    port: int = Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    evaluation_interval_ns: int = Field(ge=1, le=INT64_MAX, description="between two snapshots")
+    evaluate_after_training: bool = Field(
+        description="hand over the model after training instead of the one after aggregation"
+    )
+    end_ns: int | None = Field(ge=1, le=INT64_MAX, description="when the experiment ends; null if only rounds end it")
+    max_rounds: int | None = Field(ge=1, le=INT64_MAX, description="rounds in all; null for no limit")
+    keep_messages: bool = Field(description="record the life of every message")
+    start_timeout_s: float = Field(gt=0, description="real time that the start may take")
+    begin_ns: int = Field(
+        ge=0, le=INT64_MAX, description="when the experiment begins: 0, or where an earlier part ended"
+    )
+
+    @field_validator("tensor_sizes")
+    @classmethod
+    def _not_empty(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if min(sizes) < 1:
+            raise ValueError("must all be at least 1")
+        return sizes
+
+    @field_validator("emulator_clock")
+    @classmethod
+    def _runs_forward(cls, clock: Clock) -> Clock:
+        if not clock.dilation > 0:
+            raise ValueError("dilation: must be above 0")
+        return clock
+
+    @property
+    def num_params(self) -> int:
+        """d, the length of the flat parameter vector."""
+        return sum(self.tensor_sizes)
+
+
+class NodeConfig(NodeScalars):
+    """Everything that one node must know.
+
+    Attributes:
+        topology: Who may exchange with whom; all nodes.
+        network: The links of all nodes. Its changes are for the emulator alone, and a file leaves them out.
+        compute: The declared compute speed of all nodes.
+        train_indices: The node's own samples: positions in the training set, shape (k,), int64, k >= 1.
+        beginning: Where it begins.
+
+    Raises:
+        ConfigError: Parts do not fit together; one line with the key, its value and the bound.
+    """
+
+    topology: InstanceOf[Topology]
+    network: InstanceOf[NetworkPlan]
+    compute: InstanceOf[ComputePlan]
+    train_indices: InstanceOf[IndexVector]
+    beginning: InstanceOf[Beginning]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "NodeConfig":
+        count = self.network.num_nodes
+        if self.node >= count:
+            raise ConfigError(f"node={self.node}: must be below {count}, the number of nodes")
+        for name, nodes in (("topology", self.topology.num_nodes), ("step_ns", len(self.compute.step_ns))):
+            if nodes != count:
+                raise ConfigError(f"{name}: is of {nodes} nodes, must be of {count}")
+        if self.beginning.params.shape != (self.num_params,):
+            text = f"must be ({self.num_params},), the sum of tensor_sizes"
+            raise ConfigError(f"params: has shape {self.beginning.params.shape}, {text}")
+        if self.train_indices.ndim != 1 or self.train_indices.size == 0 or self.train_indices.min() < 0:
+            raise ConfigError("train_indices: must be one or more positions, all at least 0")
+        try:
+            self.algorithm.parameters.check(self.topology, self.tensor_sizes)
+        except ConfigError as error:
+            raise ConfigError(f"algorithm.parameters.{error}") from None
+        return self

@@ -1,0 +1,80 @@
+"""From a plan to the description of every node: pure, without data, torch or a network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from node.config import Beginning, NodeAlgorithm, NodeConfig
+from node.core.types import IndexVector, NodeId
+from node.core.units import s_to_ns
+from node.host.clock import Clock
+from orchestrator.experiment.plan import Plan
+
+
+@dataclass(frozen=True)
+class RunPart:
+    """One part of a run: what its nodes must know of it besides the plan.
+
+    Attributes:
+        run_id: The run's name.
+        clock: The link emulator's time, and the time dilation.
+        begin_ns: Testbed time at which the part begins, 0 or where an earlier part ended.
+        start_timeout_s: Real time that the start may take.
+        tensor_sizes: Scalars in each tensor of the model, in state-dict order.
+        host: Address on which the nodes listen for each other.
+    """
+
+    run_id: str
+    clock: Clock
+    begin_ns: int
+    start_timeout_s: float
+    tensor_sizes: tuple[int, ...]
+    host: str
+
+
+def node_configs(
+    plan: Plan, part: RunPart, train_indices: Sequence[IndexVector], beginnings: Sequence[Beginning]
+) -> list[NodeConfig]:
+    """Describe every node of one part of a run.
+
+    Args:
+        plan: The experiment.
+        part: The part.
+        train_indices: Each node's samples: positions in the training set.
+        beginnings: Where each node begins.
+
+    Returns:
+        The nodes, in order. They share the values that are the same for all.
+    """
+    config = plan.config
+    base = config.processes.base_port
+    network = plan.network.at_time(part.begin_ns)
+    algorithm = NodeAlgorithm(
+        kind=config.algorithm.kind, local_steps=config.algorithm.local_steps, parameters=plan.algorithm
+    )
+    return [
+        NodeConfig(
+            run_id=part.run_id,
+            node=NodeId(node),
+            seed=config.seed,
+            algorithm=algorithm,
+            tensor_sizes=part.tensor_sizes,
+            learning=config.learning,
+            dtype=config.wire.dtype,
+            emulator_clock=part.clock,
+            host=part.host,
+            port=0 if base is None else base + node,
+            evaluation_interval_ns=s_to_ns(config.evaluation.interval_s),
+            evaluate_after_training=config.evaluation.model == "after_training",
+            end_ns=plan.end_ns,
+            max_rounds=config.stop.rounds,
+            keep_messages=config.output.messages,
+            start_timeout_s=part.start_timeout_s,
+            begin_ns=part.begin_ns,
+            topology=plan.topology,
+            network=network,
+            compute=plan.compute,
+            train_indices=train_indices[node],
+            beginning=beginnings[node],
+        )
+        for node in range(config.nodes)
+    ]
