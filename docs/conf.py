@@ -20,6 +20,10 @@ myst_enable_extensions = ["colon_fence"]
 
 html_theme = "furo"
 html_title = "Fragmesh"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+html_show_copyright = False
+smartquotes = False  # they turn "WWW '25" around
 
 # Before Sphinx looks for source files.
 write_pages(HERE)

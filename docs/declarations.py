@@ -67,8 +67,9 @@ class Key:
     """One key of a configuration model as its documentation shows it.
 
     Attributes:
-        path: The keys that lead to it, joined by dots.
-        type: The kind of value, in words.
+        name: The key itself.
+        path: The same with the keys that lead to it, joined by dots.
+        value: The kind of value, in words.
         default: The value that holds when the key is left out; "required" if it must be given.
         bounds: The bounds of the value; empty if there are none.
         text: One sentence.
@@ -77,8 +78,9 @@ class Key:
         many: Whether the value is a list of these models.
     """
 
+    name: str
     path: str
-    type: str
+    value: str
     default: str
     bounds: str
     text: str
@@ -90,7 +92,7 @@ class Key:
 def keys_of(model: type[BaseModel], prefix: str = "") -> list[Key]:
     """The keys of a model in the order of their declaration, without the tag ``kind`` of a union's member."""
     return [
-        _key(prefix + name, field)
+        _key(name, prefix + name, field)
         for name, field in model.model_fields.items()
         if not (name == "kind" and get_origin(field.annotation) is Literal)
     ]
@@ -102,8 +104,8 @@ def kind_of(model: type[BaseModel]) -> str:
 
 
 def key_table(keys: Iterable[Key]) -> str:
-    """One row for each key that holds a plain value."""
-    rows = [[code(key.path), key.type, key.default, key.bounds, key.text] for key in keys]
+    """One row a key. The heading above says where in the file they stand."""
+    rows = [[code(key.name), key.value, key.default, key.bounds, key.text] for key in keys]
     return table(["key", "type", "default", "bounds", "meaning"], rows)
 
 
@@ -112,10 +114,10 @@ def choice_lists(keys: Iterable[Key]) -> Iterator[str]:
     for key in keys:
         if any(key.choices.values()):
             items = [f"- `{value}`: {text}" for value, text in key.choices.items()]
-            yield f"Values of `{key.path}`:\n\n" + "\n".join(items)
+            yield f"Values of `{key.name}`:\n\n" + "\n".join(items)
 
 
-def _key(path: str, field: FieldInfo) -> Key:
+def _key(name: str, path: str, field: FieldInfo) -> Key:
     inner, many = _models(field.annotation)
     text = sentence(markdown(field.description))
     if not text and len(inner) == 1:
@@ -123,8 +125,9 @@ def _key(path: str, field: FieldInfo) -> Key:
     elif not text and inner:
         text = f"Its key `kind` is one of {', '.join(code(kind_of(model)) for model in inner)}."
     return Key(
+        name=name,
         path=path,
-        type=_type(field.annotation),
+        value=_type(field.annotation),
         default=_default(field),
         bounds=_bounds(field.metadata),
         text=text,

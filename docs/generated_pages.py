@@ -142,16 +142,20 @@ def _try_it(text: str) -> Iterator[str]:
 
 
 def _measured(kind: str) -> Iterator[str]:
-    """The tables of measured figures that have a row for this algorithm."""
-    heading, found = "", False
+    """The tables of measured figures that have a row for this algorithm, with the command that prints them."""
+    heading = command = told = ""
     for block in re.split(r"\n{2,}", BENCHMARKS.read_text(encoding="utf-8")):
         if block.startswith("#"):
             heading = block.lstrip("# ")
+        elif block.startswith("```sh"):
+            command = block
         elif block.startswith("|") and f"\n| `{kind}` |" in block:
-            found = True
-            yield f"From [{heading}](../explanation/benchmarks.md#{_anchor(heading)}):"
+            if heading != told:
+                yield f"From [{heading}](../explanation/benchmarks.md#{_anchor(heading)}):"
+                yield command
+            told = heading
             yield block.strip()
-    if not found:
+    if not told:
         yield "No figure of this algorithm has been recorded in [Benchmarks](../explanation/benchmarks.md)."
 
 
