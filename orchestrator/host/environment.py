@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from orchestrator.fidelity import cpu_pressure
+
 PACKAGES: Final = ("fragmesh", "torch", "torchvision", "numpy", "pyarrow", "scikit-learn", "matplotlib")
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -106,3 +108,11 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None  # no git here, or not a repository it will read
     return done.stdout.strip()
+
+
+def host_pressure() -> float | None:
+    """Return how much processes wait for the host's cores now; see :func:`~orchestrator.fidelity.cpu_pressure`."""
+    try:
+        return cpu_pressure(Path("/proc/pressure/cpu").read_text(encoding="utf-8"))
+    except OSError:
+        return None

@@ -27,22 +27,6 @@ def signals_held() -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signals(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once."""
-    asked = False
-
-    def handle() -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        request_stop()
-
-    with on_signals(handle):
-        yield
-
-
-@contextmanager
 def on_signals(handle: Callable[[], None]) -> Iterator[None]:
     """Call ``handle`` for every SIGINT and SIGTERM in the block. Outside the main thread signals are left alone."""
     if threading.current_thread() is not threading.main_thread():

@@ -1,46 +1,167 @@
-"""From what nodes told to the figures of a run. Pure.
+"""Everything that the nodes of a run handed over, and the figures of the run that follow from it.
 
-Nodes tell what they counted as plain JSON (``node.runtime.process``); a run may have several parts, each with its
-own counts.
+A node counts for itself and tells its counts as plain JSON (``node.runtime.process``). Each conversion stands here
+once: from what is told to totals, to the figures of fidelity, and to one table of messages. A run may have several
+parts, each with its own counts; totals are over all of them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from math import inf
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from node.core.counters import add_up
 from node.core.links import NetworkPlan
-from node.core.types import NodeId
+from node.core.types import NodeId, Vector
 from node.runtime.calibration import requested_mbps, requested_round_trip_ms
 from node.runtime.counters import Counters
-from node.runtime.message_records import Column
+from node.runtime.message_records import Column, join
+from node.transport.control_values import NodeStatus, SnapshotInfo
 from orchestrator.fidelity import MeasuredLink, NodeFigures
+from orchestrator.results.schema import RunTotals
+from orchestrator.runs.evaluation import utilization
+from orchestrator.runs.options import Status
+from orchestrator.runs.snapshots import Part
 
 
-def known(**counters: int) -> dict[str, Any]:
-    """A node's counters, of which only some are known; the others are 0."""
+class Collection:
+    """Snapshots, measurements, records and figures of the nodes of one part, as they arrive.
+
+    A node that could not see a receipt sends the same again; the later one replaces the earlier one.
+
+    State:
+        measurements: What each node measured of its links.
+        figures: What each node counted, told once at the end.
+        records: The lives of each node's messages, as bytes.
+    """
+
+    def __init__(
+        self, keep_model: Callable[[SnapshotInfo, Vector], None], bytes_sent_before: Sequence[int] | None = None
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            keep_model: Stores a model; see :meth:`orchestrator.runs.snapshots.Snapshots.keep`.
+            bytes_sent_before: What each node sent in earlier parts; None for the first part. Nodes count anew.
+        """
+        self._keep_model = keep_model
+        self._bytes_sent_before = bytes_sent_before
+        self.measurements: dict[NodeId, dict[str, Any]] = {}
+        self.figures: dict[NodeId, dict[str, Any]] = {}
+        self.records: dict[NodeId, bytes] = {}
+
+    def keep_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+        """Store a node's model.
+
+        Raises:
+            RunnerError: The disk is full, or it cannot be written for another reason.
+        """
+        if self._bytes_sent_before is not None:
+            info = replace(info, sent_bytes=info.sent_bytes + self._bytes_sent_before[info.node])
+        self._keep_model(info, params)
+
+    def keep_records(self, node: NodeId, name: str, data: bytes) -> None:
+        """Keep records under their name. Names of later versions are left out."""
+        match name:
+            case "messages":
+                self.records[node] = data
+            case "figures":
+                self.figures[node] = json.loads(data)
+            case "measurement":
+                self.measurements[node] = json.loads(data)
+
+    def counters(self, status: NodeStatus, steps_before: int, header_bytes: int) -> dict[str, Any]:
+        """Return what a node counted in this part; of one that died, what its last status says.
+
+        Args:
+            status: The node's last status.
+            steps_before: Its local steps in earlier parts, which it counts on from.
+            header_bytes: Bytes of a message besides its payload.
+        """
+        figures = self.figures.get(status.node)
+        if figures is not None:
+            counters = figures["counters"]
+            return {**counters, "steps_taken": counters["local_steps"] - steps_before}
+        return partial_counters(
+            queued=status.messages_sent + status.messages_cancelled + status.outbox_messages,
+            sent=status.messages_sent,
+            delivered=status.messages_received,
+            cancelled=status.messages_cancelled,
+            bytes_sent=status.sent_bytes,
+            payload_sent=max(0, status.sent_bytes - status.messages_sent * header_bytes),
+            bytes_received=status.received_bytes,
+            steps_taken=max(0, status.local_steps - steps_before),
+        )
+
+    def messages(self) -> dict[str, Column] | None:
+        """Return the table of this part's messages; None if no node handed over any.
+
+        Raises:
+            ProtocolError: A node's records are damaged.
+        """
+        return join(self.records) if self.records else None
+
+
+def partial_counters(**counters: int) -> dict[str, Any]:
+    """Complete a node's counters, of which only some are known; the others are 0."""
     return {**{field.name: 0 for field in fields(Counters)}, **counters}
 
 
-def summed(counters: Sequence[Mapping[str, Any]]) -> Any:
-    """One node's counters over all parts, as attributes."""
+def sum_counters(counters: Sequence[Mapping[str, Any]]) -> Any:
+    """Add up one node's counters over all parts; the sums are attributes."""
     names = counters[0].keys()
     return SimpleNamespace(**{name: sum(count[name] or 0 for count in counters) for name in names})
 
 
-def one_table(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
-    """The messages of all parts under each other, numbered through."""
+def concatenate_tables(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
+    """Put the messages of all parts under each other, numbered through; None if there is no table."""
     if not tables:
         return None
     table = {name: np.concatenate([part[name] for part in tables]) for name in tables[0]}
     return {**table, "id": np.arange(len(table["id"]), dtype=np.int64)}
 
 
+def totals_of(
+    parts: Sequence[Part], network: NetworkPlan, *, begin_ns: int, wall_s: float, status: Status, error: str | None
+) -> RunTotals:
+    """Add up the totals of a run over all its parts.
+
+    Args:
+        parts: What each part counted. Of a part that was killed only what its last models tell is known.
+        network: The links.
+        begin_ns: Testbed time reached where there is no part.
+        wall_s: Real time that the run took where there is no part.
+        status: How the run ended.
+        error: Why it failed; None if it did not.
+    """
+    counted = (
+        [sum_counters([part.counters[node] for part in parts]) for node in range(network.num_nodes)] if parts else []
+    )
+    counters = add_up(counted, network.header_bytes)
+    end_ns = max((part.end_ns for part in parts), default=begin_ns)
+    up = down = None
+    if counted:
+        sent, received = [node.bytes_sent for node in counted], [node.bytes_received for node in counted]
+        up, down = utilization(network, sent, received, end_ns)
+    return RunTotals(
+        status=status,
+        time_ns=end_ns,
+        bytes=counters.bytes,
+        messages=counters.messages,
+        train_steps=sum(node.steps_taken for node in counted),
+        wall_s=sum(part.wall_s for part in parts) if parts else wall_s,
+        uplink_utilization=up,
+        downlink_utilization=down,
+        error=error,
+    )
+
+
 def measured_links(network: NetworkPlan, measurements: Mapping[NodeId, Mapping[str, Any]]) -> Iterator[MeasuredLink]:
-    """Requested and achieved, for every path that was measured. Senders tell round trips, receivers rates."""
+    """Compare requested and achieved, for every path that was measured. Senders tell round trips, receivers rates."""
     for source, measured in sorted(measurements.items()):
         destination = int(measured["peer"])
         mbps = requested_mbps(network, source, destination)
@@ -62,7 +183,7 @@ def measured_links(network: NetworkPlan, measurements: Mapping[NodeId, Mapping[s
 
 
 def node_figures(node: NodeId, figures: Mapping[str, Any]) -> NodeFigures:
-    """What a node told of itself at the end; see ``node.runtime.process``."""
+    """Convert what a node told of itself at the end; see ``node.runtime.process``."""
     counters = figures["counters"]
     return NodeFigures(
         node=int(node),

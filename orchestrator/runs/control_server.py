@@ -11,10 +11,10 @@ import asyncio
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 import grpc.aio
@@ -97,18 +97,33 @@ class _Barrier:
     released: bool = False
 
 
+class ControlListener(Protocol):
+    """Whoever leads the nodes; told what they say. Called in the server's event loop, so that calls must be quick."""
+
+    def on_status(self, status: NodeStatus) -> None:
+        """Take a status. Its numbers are the node's own claims; a loss may be no number."""
+
+    def on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+        """Take a model that arrived whole: shape (num_params,), float32, read-only. Values may be not finite."""
+
+    def on_records(self, node: NodeId, name: str, data: bytes) -> None:
+        """Take records that arrived whole."""
+
+    def on_session_end(self, node: NodeId) -> None:
+        """Note that a session ended, however it did; called once for each."""
+
+
 class ControlServer(ControlServicer):
     """Serves the control plane of one run. Used from one event loop only.
 
     Args:
         run_id: The run's name.
         num_nodes: Nodes in the run.
+        listener: Told what nodes say.
         status_period_s: How often nodes are to send a status, seconds of real time.
-        on_status: Told of every status. Its numbers are the node's own claims; a loss may be no number.
-        on_snapshot: Given every model that arrived whole: shape (num_params,), float32, read-only. Values may be
-            not finite.
-        on_records: Given node, name and content of all records that arrived whole.
-        on_session_end: Told once of every session that ended, however it did.
+        records_bytes_max: The largest records that a node may hand over.
+        keepalive_s: After so long without a word a session is probed, seconds of real time.
+        keepalive_timeout_s: A probed session ends after so long without an answer.
     """
 
     def __init__(
@@ -116,19 +131,15 @@ class ControlServer(ControlServicer):
         run_id: str,
         num_nodes: int,
         *,
+        listener: ControlListener,
         status_period_s: float,
-        on_status: Callable[[NodeStatus], None],
-        on_snapshot: Callable[[SnapshotInfo, Vector], None],
-        on_records: Callable[[NodeId, str, bytes], None],
-        on_session_end: Callable[[NodeId], None],
         records_bytes_max: int = RECORDS_BYTES_MAX,
         keepalive_s: float = KEEPALIVE_S,
         keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S,
     ) -> None:
         self._run_id, self._num_nodes = run_id, num_nodes
         self._status_period_s = status_period_s
-        self._on_status, self._on_snapshot = on_status, on_snapshot
-        self._on_records, self._on_session_end = on_records, on_session_end
+        self._listener = listener
         self._records_bytes_max = records_bytes_max
         self._options = channel_options(keepalive_s, keepalive_timeout_s)
         self._server: grpc.aio.Server | None = None
@@ -315,7 +326,7 @@ class ControlServer(ControlServicer):
             reader.cancel()
             _close(known)
             self._look_at_barriers()
-            self._on_session_end(known.registration.node)
+            self._listener.on_session_end(known.registration.node)
 
     async def UploadSnapshot(self, requests: object, context: Context) -> pb.SnapshotReceipt:
         """See control.proto."""
@@ -331,7 +342,7 @@ class ControlServer(ControlServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         data = await _data(context, 4 * num_params, head.crc32)
         if _is_new(known, head):
-            self._on_snapshot(info, frozen(np.frombuffer(data, dtype="<f4")))
+            self._listener.on_snapshot(info, frozen(np.frombuffer(data, dtype="<f4")))
         return pb.SnapshotReceipt(data_bytes=len(data))
 
     async def UploadRecords(self, requests: object, context: Context) -> pb.RecordsReceipt:
@@ -346,7 +357,7 @@ class ControlServer(ControlServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         data = await _data(context, head.data_bytes, head.crc32)
         if _is_new(known, head):
-            self._on_records(known.registration.node, head.name, data)
+            self._listener.on_records(known.registration.node, head.name, data)
         return pb.RecordsReceipt(data_bytes=len(data))
 
     # -- registration ------------------------------------------------------------------------------------------
@@ -442,7 +453,7 @@ class ControlServer(ControlServicer):
                 _log.warning("node %d: ignored a status, and will any like it: %s", node, error)
             return
         known.phase = status.phase
-        self._on_status(status)
+        self._listener.on_status(status)
 
 
 def _close(known: _Node) -> None:

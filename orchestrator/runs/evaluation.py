@@ -1,6 +1,10 @@
-"""Figures that all runners compute alike from what their nodes counted."""
+"""From models to the lines of the curve, for all runtimes alike; and the figures that need no node to be asked.
 
-from collections.abc import Mapping, Sequence
+A runtime submits the models of one instant; :class:`ModelTests` has them tested and hands on one complete sample after
+the other, in the order in which they were submitted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +12,56 @@ import numpy.typing as npt
 
 from node.core.links import NetworkPlan
 from node.core.messages import MessageState
-from node.core.training import Evaluation
+from node.core.training import Evaluation, Evaluator
 from node.core.types import Float64Vector, NodeId, Vector
 from node.core.units import ns_to_s
 from orchestrator.results.schema import RunTotals, Sample
+
+
+class ModelTests:
+    """Tests that are under way.
+
+    State:
+        pending: Samples without results, by the ticket under which they were submitted, with the models that are
+            tested; in order.
+        last: The last complete sample; None before the first.
+    """
+
+    def __init__(self, evaluator: Evaluator, on_sample: Callable[[Sample], None]) -> None:
+        """Store the evaluator, and what is given each complete sample."""
+        self._evaluator = evaluator
+        self._on_sample = on_sample
+        self.pending: dict[int, tuple[Sample, Mapping[NodeId, Vector]]] = {}
+        self.last: Sample | None = None
+
+    def submit(self, ticket: int, sample: Sample, models: Mapping[NodeId, Vector]) -> None:
+        """Have an instant's models tested; may block while the evaluator has no room.
+
+        Args:
+            ticket: Its number, larger than those before.
+            sample: Everything but the results.
+            models: The models by node, each of shape (num_params,), float32.
+        """
+        self.pending[ticket] = sample, models
+        self._evaluator.submit(ticket, models)
+
+    def submit_again(self, pending: Mapping[int, tuple[Sample, Mapping[NodeId, Vector]]]) -> None:
+        """Begin all tests that an interrupted run had under way once more."""
+        for ticket, (sample, models) in pending.items():
+            self.submit(ticket, sample, models)
+
+    def collect(self, *, wait: bool = False) -> None:
+        """Complete the samples whose results are there, or, with ``wait``, all of them.
+
+        Raises:
+            RunnerError: A worker died, or the curve cannot be written.
+        """
+        for ticket, evaluations in self._evaluator.collect(wait=wait):
+            sample = with_results(self.pending[ticket][0], evaluations)
+            self._on_sample(sample)
+            # Only now: a sample that could not be written is still to be tested by a continuation.
+            del self.pending[ticket]
+            self.last = sample
 
 
 def consensus_distance(models: Mapping[NodeId, Vector]) -> float:

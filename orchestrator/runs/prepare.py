@@ -1,7 +1,7 @@
 """What a plan still needs before it can run: data, its partition, a trainer and the nodes' algorithms."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.algorithm import Algorithm
-from node.core.errors import ConfigError, DataError
+from node.core.errors import DataError
 from node.core.training import TrainerAndEvaluator
 from node.learning.build import build_learner, partition_dataset, start_trainer
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
 from node.learning.trainer import Learner
-from orchestrator.experiment.config import read_experiment
-from orchestrator.experiment.plan import Plan, make_plan, naming
+from orchestrator.experiment.plan import Plan, naming
 from orchestrator.host.environment import environment
 from orchestrator.host.signals import signals_held
-from orchestrator.results.reader import Run, load_run
 from orchestrator.results.schema import RunFacts
-from orchestrator.runs.options import RunOptions
 
 ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 RMSE_TARGETS = tuple(round(2.0 - 0.05 * step, 2) for step in range(24))
@@ -135,32 +132,3 @@ def environment_of(plan: Plan, prepared: Prepared, data_root: Path | None) -> di
         "base_dir": str(Path(plan.place).resolve().parent) if plan.place else None,
         "data_root": None if root is None else str(root.resolve()),
     }
-
-
-def recorded_path(run: Run, name: str) -> Path | None:
-    """A path that :func:`environment_of` recorded."""
-    value = (run.environment or {}).get(name)
-    return Path(value) if isinstance(value, str) else None
-
-
-def interrupted_run(path: Path, options: RunOptions) -> tuple[Run, RunOptions]:
-    """A run to go on with, and the options with what it was started with in the place of what is not given.
-
-    Raises:
-        ConfigError: There is no run, or it is complete.
-    """
-    found = load_run(path, messages=False)
-    if found.status == "done":
-        raise ConfigError(f"{path}: the run is complete")
-    data_root = options.data_root or recorded_path(found, "data_root")
-    return found, replace(options, data_root=data_root, command=found.facts.command)
-
-
-def recorded_plan(run: Run) -> Plan:
-    """The plan of a run, from its own directory.
-
-    Raises:
-        ConfigError: Its experiment is damaged, or a file that it names is gone.
-    """
-    experiment = run.path / "experiment.yaml"
-    return make_plan(read_experiment(experiment), recorded_path(run, "base_dir") or run.path, place=str(experiment))

@@ -19,7 +19,6 @@ from zipfile import BadZipFile
 import numpy as np
 
 from node.core.errors import ConfigError, RunnerError
-from node.core.training import Evaluator
 from node.core.types import NodeId, Vector
 from node.transport.control_values import SnapshotInfo, SnapshotPurpose
 from orchestrator.results.files import plain, reason, write_file
@@ -107,7 +106,8 @@ class Snapshots:
         return cls(folder)
 
     def keep(self, info: SnapshotInfo, params: Vector) -> None:
-        """Store a model. One that marks the end is stored once all of them are there; see :meth:`close_with`.
+        """Store a model. One that marks the end is stored once all of them are there; see
+        :meth:`close_with_final`.
 
         Raises:
             RunnerError: The disk is full, or it cannot be written for another reason.
@@ -166,11 +166,14 @@ class Snapshots:
         waiting = (time_ns for time_ns, stored in self._times.items() if time_ns > self._tested_ns and _counts(stored))
         return min(waiting, default=None)
 
-    def submit(self, time_ns: int, evaluator: Evaluator) -> Sample:
-        """Have an instant's models tested, under its time as the ticket; returns the sample without the results."""
+    def take(self, time_ns: int) -> tuple[Sample, dict[NodeId, Vector]]:
+        """Return an instant's sample without results, and the models that are to be tested for it. Each once.
+
+        Raises:
+            RunnerError: A model cannot be read.
+        """
         stored = self._times[time_ns]
         models = {NodeId(node): self._load(time_ns, node) for node in sorted(stored)}
-        evaluator.submit(time_ns, models)
         self._tested_ns = time_ns
         nodes = tuple(
             NodeSample(
@@ -185,7 +188,7 @@ class Snapshots:
             )
             for node in sorted(stored)
         )
-        return Sample(time_ns, nodes, self._bytes_sent(time_ns), consensus_distance(models))
+        return Sample(time_ns, nodes, self._bytes_sent(time_ns), consensus_distance(models)), models
 
     def _bytes_sent(self, time_ns: int) -> int:
         """By all nodes until an instant; of one that has died, until it handed over its last model."""

@@ -68,17 +68,18 @@ class NodeHandle:
                 self.exit_code = os.waitstatus_to_exitcode(status)
         return self.exit_code
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     def kill(self) -> None:
         """End it by force; its worker follows."""
         if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            self.send(signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 self.exit_code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-    def how_it_ended(self) -> str:
-        """In words, for a message."""
-        return "still runs" if self.exit_code is None else ending(self.exit_code)
 
     def last_words(self) -> str:
         """The end of its log, on one line; empty if it said nothing."""

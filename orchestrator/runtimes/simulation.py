@@ -11,22 +11,21 @@ local steps and tests that are under way are begun again.
 
 import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from node.core.errors import ConfigError, RunnerError, TestbedError
+from node.core.errors import ConfigError, TestbedError
 from node.core.saved_state import State, savable_classes
-from node.core.training import Evaluation, TrainerAndEvaluator
+from node.core.training import TrainerAndEvaluator
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.environment import versions
-from orchestrator.host.signals import signals_held, stop_on_signals
 from orchestrator.progress import Progress, Snapshot
 from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
@@ -34,12 +33,12 @@ from orchestrator.results.files import reason
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
-from orchestrator.runs.evaluation import consensus_distance, count_replaced, utilization, with_results
-from orchestrator.runs.options import RunOptions, RunOutcome, Status, report
-from orchestrator.runs.prepare import Prepared, environment_of, interrupted_run, prepare, recorded_plan
-
-Tested = list[tuple[int, dict[NodeId, Evaluation]]]
-"""Finished evaluations: (ticket, result of each node)."""
+from orchestrator.runs.evaluation import ModelTests, consensus_distance, utilization
+from orchestrator.runs.lifecycle import RunResults, conduct
+from orchestrator.runs.options import RunOptions, RunOutcome, Status
+from orchestrator.runs.prepare import Prepared
+from orchestrator.runs.resume import interrupted_run, recorded_plan
+from orchestrator.runs.stopping import StopRequests
 
 FOREVER_NS = 10**18
 """The end of a run that only rounds stop: 30 years."""
@@ -83,64 +82,48 @@ def resume_simulation(path: Path, options: RunOptions) -> RunOutcome:
         RunnerError: The results cannot be written; what was written stays valid.
     """
     found, options = interrupted_run(path, options)
-    about, state = read_checkpoint(path / CHECKPOINT)
-    return _run(recorded_plan(found), options, _Saved(found, about, state))
+    saved = read_checkpoint(path / CHECKPOINT)
+    return _run(recorded_plan(found), options, found, saved)
 
 
-@dataclass(frozen=True, eq=False)
-class _Saved:
-    """An interrupted run: its directory as it was found, and its checkpoint."""
+def _run(
+    plan: Plan, options: RunOptions, found: Run | None, saved: tuple[JsonObject, State] | None = None
+) -> RunOutcome:
+    def make_run(prepared: Prepared, progress: Progress) -> SimulatedRun:
+        return SimulatedRun(plan, prepared, progress, saved)
 
-    run: Run
-    about: JsonObject
-    state: State
-
-
-def _run(plan: Plan, options: RunOptions, saved: _Saved | None) -> RunOutcome:
-    progress = Progress(options.progress)
-    prepared = prepare(
-        plan,
-        data_root=options.data_root,
-        workers=options.workers,
-        command=options.command,
-        report=progress.preparing,
-    )
-    writer: RunWriter | None = None
-    try:
-        with signals_held():  # git is asked for the commit
-            run = _Run(plan, prepared, progress)
-            about = environment_of(plan, prepared, options.data_root)
-        # From the first file to the last, a signal is a request that leaves a valid result.
-        with stop_on_signals(run.request_stop):
-            if saved is None:
-                writer = RunWriter.create(options.out, prepared.facts, plan.config.model_dump(mode="json"), about)
-            else:
-                writer = run.restore(saved, about)
-            with progress:
-                return run.execute(writer)
-    finally:
-        if writer is not None:
-            writer.close()
-        prepared.trainer.close()
+    return conduct(plan, options, make_run, found=found)
 
 
-class _Run:
-    """One simulated run in progress.
+class SimulatedRun:
+    """One simulated run in progress; a :class:`~orchestrator.runs.lifecycle.Course`.
 
     State:
         _next_ns: The next instant of evaluation, which the world has not reached or is at.
         _simulated: Nothing is left but tests.
         _ticket: Number of the next evaluation.
-        _pending: Evaluations without results, by number: the sample, and the models that are tested.
+        _restored: Evaluations that an interrupted run had under way, until they are begun again.
         _saved_s: When the last checkpoint was written, or was tried to be.
         _unsaved: Why the last checkpoint could not be written; None if it was.
+        _writer: Writes the run's directory; None before it is open.
     """
 
-    def __init__(self, plan: Plan, prepared: Prepared, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, prepared: Prepared, progress: Progress, saved: tuple[JsonObject, State] | None
+    ) -> None:
+        """Make a world that has not begun.
+
+        Args:
+            plan: The experiment.
+            prepared: Its data, trainer and algorithms.
+            progress: Where it is shown.
+            saved: The checkpoint of the run that is gone on with: what it is of, and its content; None for a new one.
+        """
         self._plan = plan
         self._prepared = prepared
         self._trainer: TrainerAndEvaluator = prepared.trainer
         self._progress = progress
+        self._saved = saved
         self._world = World(
             algorithms=prepared.algorithms,
             trainer=prepared.trainer,
@@ -151,56 +134,117 @@ class _Run:
             keep_messages=plan.config.output.messages,
             after_steps=self._after_steps,
         )
+        self._requests = StopRequests(levels=1, one_signal_s=0.0)
+        self._tests = ModelTests(prepared.trainer, self._on_sample)
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
         self._next_ns = 0
         self._simulated = False
         self._ticket = 0
-        self._pending: dict[int, tuple[Sample, dict[NodeId, Vector]]] = {}
-        self._last: Sample | None = None
+        self._restored: Mapping[int, tuple[Sample, Mapping[NodeId, Vector]]] = {}
         self._only_waiting = False
-        self._began = self._shown_s = self._saved_s = time.perf_counter()
+        self._began_s = self._shown_s = self._saved_s = time.perf_counter()
         self._unsaved: str | None = None
         self._writer: RunWriter | None = None
         self._about: JsonObject | None = None
 
-    def execute(self, writer: RunWriter) -> RunOutcome:
-        """Simulate, and write what comes of it.
+    # -- as the lifecycle asks ---------------------------------------------------------------------------------
 
-        A request to stop that comes when everything is simulated and tested leaves a complete result; the outcome
-        is ``interrupted`` all the same, for whoever asked.
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Return nothing: what a simulation depends on is recorded of every run."""
+        return {}
+
+    @property
+    def stop_requested(self) -> bool:
+        """See :class:`~orchestrator.runs.lifecycle.Course`."""
+        return self._world.stop_requested
+
+    def request_stop(self) -> None:
+        """End at the next event; a second request drops everything."""
+        self._requests.request()
+        self._world.stop_requested = True
+        if self._only_waiting:
+            raise _StopWaiting
+
+    def restore(self, found: Run) -> Mapping[str, Any]:
+        """Bring the world to where it was saved, and return the writer's state then.
 
         Raises:
-            RunnerError: The results cannot be written.
+            ConfigError: The checkpoint is of another run; the directory is as it was.
         """
-        error: RunnerError | None = None
-        self._writer = writer
+        assert self._saved is not None, "a run that goes on has a checkpoint"
+        about, state = self._saved
+        self._refuse_another(found.path, about)
         try:
-            self._simulate(writer)
-            self._wait_for_tests(writer)
-            self._show()
-        except RunnerError as failure:
-            # Workers may have been told to stop as well: that they ended is then no failure.
-            error = None if self._world.stop_requested else failure
-        if error or self._world.stop_requested:
-            self._save(writer)
-        status: Status = "failed" if error else "interrupted" if self._world.stop_requested else "done"
-        totals = self._totals(status, error)
+            more = restore_world(self._world, self._trainer, state, SAVED_CLASSES)
+        except ConfigError as error:
+            raise ConfigError(f"{found.path / CHECKPOINT}: {error}") from error
+        self._next_ns, self._simulated, self._ticket = more["next_ns"], more["simulated"], more["ticket"]
+        self._began_s -= more["wall_s"]
+        self._restored = more["pending"]
+        state_of_writer: Mapping[str, Any] = more["writer"]
+        return state_of_writer
+
+    def begin(self, writer: RunWriter, found: Run | None) -> None:
+        """Take the directory, and begin what was under way when the run was saved."""
+        self._writer = writer
+        self._tests.submit_again(self._restored)
+
+    def execute(self) -> None:
+        """Simulate from one evaluation to the next, and wait for the tests of the models.
+
+        Raises:
+            RunnerError: Training failed, or the results cannot be written.
+        """
+        self._simulate()
+        self._wait_for_tests()
+        self._show()
+
+    def keep_for_resume(self) -> None:
+        """Write a checkpoint, or say why not: the run goes on, and an older checkpoint stays.
+
+        The world is between two events.
+        """
+        try:
+            self._write_checkpoint()
+            self._unsaved = None
+        except Exception as failure:  # even a bug of ours in here must not cost the run its results
+            text = reason(failure) if isinstance(failure, TestbedError) else f"{type(failure).__name__}: {failure}"
+            if text != self._unsaved:
+                self._progress.note(f"no checkpoint: {text}")
+            self._unsaved = text
+
+    def _write_checkpoint(self) -> None:
+        assert self._writer is not None, "the directory is open"
+        self._saved_s = time.perf_counter()
+        more: dict[str, Any] = {
+            "next_ns": self._next_ns,
+            "simulated": self._simulated,
+            "ticket": self._ticket,
+            "pending": self._tests.pending,
+            "wall_s": self._saved_s - self._began_s,
+            "writer": self._writer.state(),
+        }
+        write_checkpoint(
+            self._writer.path / CHECKPOINT,
+            self._about_checkpoint(),
+            save_world(self._world, self._trainer, more, SAVED_CLASSES),
+        )
+
+    def results(self, status: Status, error: str | None) -> RunResults:
+        """See :class:`~orchestrator.runs.lifecycle.Course`."""
         trace = self._world.trace
         messages = None if trace is None else trace.columns(self._world.now_ns)
-        if messages is not None:
-            totals = count_replaced(totals, messages)
-        try:
-            summary = writer.finish(totals, messages, fidelity=_fidelity())
-            if status == "done":
-                remove_checkpoint(writer.path / CHECKPOINT)
-            report(writer.path)
-        except RunnerError as failure:
-            raise error or failure from failure
-        if status == "done" and self._world.stop_requested:
-            status = "interrupted"
-        return RunOutcome(writer.path, status, summary, totals.error)
+        return RunResults(self._totals(status, error), messages, _fidelity())
 
-    def _simulate(self, writer: RunWriter) -> None:
+    def forget_resume(self) -> None:
+        """Remove the checkpoint."""
+        assert self._writer is not None, "the directory is open"
+        remove_checkpoint(self._writer.path / CHECKPOINT)
+
+    # -- simulating ------------------------------------------------------------------------------------------
+
+    def _simulate(self) -> None:
         interval_ns = s_to_ns(self._plan.config.evaluation.interval_s)
         while not self._simulated:
             reached = self._world.advance(self._next_ns)
@@ -209,45 +253,19 @@ class _Run:
             self._simulated = not reached or self._next_ns >= self._end_ns
             self._next_ns = min(self._next_ns + interval_ns, self._end_ns)
             self._evaluate()
-            self._write(writer, self._trainer.collect(wait=False))
+            self._tests.collect()
             self._show()
 
-    def request_stop(self) -> None:
-        """End at the next event; called by a signal's handler."""
-        self._world.stop_requested = True
-        if self._only_waiting:
-            raise _StopWaiting
+    # -- checkpoints -------------------------------------------------------------------------------------------
 
-    # -- checkpoints -----------------------------------------------------------------------------------------
-
-    def restore(self, saved: _Saved, environment: JsonObject) -> RunWriter:
-        """Bring a new run to where another one was saved, and its directory with it.
-
-        Raises:
-            ConfigError: The checkpoint is of another run, or the directory cannot be written; it is as it was.
-        """
-        path = saved.run.path
-        self._refuse_another(saved)
-        try:
-            more = restore_world(self._world, self._trainer, saved.state, SAVED_CLASSES)
-        except ConfigError as error:
-            raise ConfigError(f"{path / CHECKPOINT}: {error}") from error
-        writer = RunWriter.reopen(path, self._prepared.facts, more["writer"], environment)
-        self._next_ns, self._simulated, self._ticket = more["next_ns"], more["simulated"], more["ticket"]
-        self._began -= more["wall_s"]
-        self._pending = more["pending"]
-        for ticket, (_, models) in self._pending.items():
-            self._trainer.submit(ticket, models)
-        return writer
-
-    def _refuse_another(self, saved: _Saved) -> None:
-        path, about = saved.run.path, self._about_checkpoint()
+    def _refuse_another(self, path: Path, saved: JsonObject) -> None:
+        about = self._about_checkpoint()
         for name, version in about["versions"].items():
-            written = saved.about["versions"].get(name)
+            written = saved["versions"].get(name)
             if written != version:
                 raise ConfigError(f"{path / CHECKPOINT}: made with {name} {written}, this is {version}: would differ")
         for what, place in (("experiment", path / "experiment.yaml"), ("inputs", "data set, trace or edge list")):
-            if saved.about[what] != about[what]:
+            if saved[what] != about[what]:
                 raise ConfigError(f"{path}: cannot be continued: {place}: changed since the run began")
 
     def _about_checkpoint(self) -> JsonObject:
@@ -259,36 +277,6 @@ class _Run:
                 "inputs": _fingerprint(self._plan, self._prepared),
             }
         return self._about
-
-    def _save(self, writer: RunWriter) -> None:
-        """Write a checkpoint, or say why not: the run goes on, and an older checkpoint stays.
-
-        The world is between two events.
-        """
-        try:
-            self._write_checkpoint(writer)
-            self._unsaved = None
-        except Exception as failure:  # even a bug of ours in here must not cost the run its results
-            text = reason(failure) if isinstance(failure, TestbedError) else f"{type(failure).__name__}: {failure}"
-            if text != self._unsaved:
-                self._progress.note(f"no checkpoint: {text}")
-            self._unsaved = text
-
-    def _write_checkpoint(self, writer: RunWriter) -> None:
-        self._saved_s = time.perf_counter()
-        more: dict[str, Any] = {
-            "next_ns": self._next_ns,
-            "simulated": self._simulated,
-            "ticket": self._ticket,
-            "pending": self._pending,
-            "wall_s": self._saved_s - self._began,
-            "writer": writer.state(),
-        }
-        write_checkpoint(
-            writer.path / CHECKPOINT,
-            self._about_checkpoint(),
-            save_world(self._world, self._trainer, more, SAVED_CLASSES),
-        )
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
@@ -314,37 +302,31 @@ class _Run:
             consensus_distance=consensus_distance(models),
         )
         ticket, self._ticket = self._ticket, self._ticket + 1
-        self._pending[ticket] = sample, models
-        self._trainer.submit(ticket, models)
+        self._tests.submit(ticket, sample, models)
 
     def _models(self) -> dict[NodeId, Vector]:
         if self._plan.config.evaluation.model == "after_aggregation":
             return {node.index: node.params for node in self._world.nodes}
         return {node.index: node.params if node.trained is None else node.trained for node in self._world.nodes}
 
-    def _wait_for_tests(self, writer: RunWriter) -> None:
+    def _wait_for_tests(self) -> None:
         """Write the rest of the curve; when asked to stop, only what is known within STOP_PATIENCE_S."""
-        finished: Tested = []
         try:
             self._only_waiting = True
             if not self._world.stop_requested:
-                finished = self._trainer.collect(wait=True)
+                self._tests.collect(wait=True)
         except _StopWaiting:
             pass
         finally:
             self._only_waiting = False
-        self._write(writer, finished)
         until_s = time.monotonic() + STOP_PATIENCE_S
-        while self._pending and time.monotonic() < until_s:
-            self._write(writer, self._trainer.collect(wait=False))
+        while self._tests.pending and time.monotonic() < until_s:
+            self._tests.collect()
             time.sleep(0.02)
 
-    def _write(self, writer: RunWriter, finished: Tested) -> None:
-        for ticket, evaluations in finished:
-            sample = with_results(self._pending[ticket][0], evaluations)
-            writer.add(sample)
-            del self._pending[ticket]
-            self._last = sample
+    def _on_sample(self, sample: Sample) -> None:
+        assert self._writer is not None, "the directory is open"
+        self._writer.add(sample)
 
     # -- figures ---------------------------------------------------------------------------------------------
 
@@ -355,8 +337,7 @@ class _Run:
             self._show()
         every_s = self._plan.config.output.checkpoint_every_s
         if every_s is not None and now_s - self._saved_s >= every_s:
-            assert self._writer is not None
-            self._save(self._writer)
+            self.keep_for_resume()
 
     def _show(self) -> None:
         world = self._world
@@ -365,16 +346,16 @@ class _Run:
             Snapshot(
                 time_ns=world.now_ns,
                 end_ns=self._plan.end_ns,
-                wall_s=self._shown_s - self._began,
+                wall_s=self._shown_s - self._began_s,
                 rounds_min=min(node.rounds for node in world.nodes),
                 rounds_max=max(node.rounds for node in world.nodes),
                 delivered=sum(node.delivered for node in world.nodes),
                 bytes_sent=sum(node.bytes_sent for node in world.nodes),
-                sample=self._last,
+                sample=self._tests.last,
             )
         )
 
-    def _totals(self, status: Status, error: RunnerError | None) -> RunTotals:
+    def _totals(self, status: Status, error: str | None) -> RunTotals:
         world, counters = self._world, self._world.counters
         nodes = world.nodes
         sent, received = [node.bytes_sent for node in nodes], [node.bytes_received for node in nodes]
@@ -385,10 +366,10 @@ class _Run:
             bytes=counters.bytes,
             messages=counters.messages,
             train_steps=sum(node.local_steps for node in world.nodes),
-            wall_s=time.perf_counter() - self._began,
+            wall_s=time.perf_counter() - self._began_s,
             uplink_utilization=up,
             downlink_utilization=down,
-            error=None if error is None else str(error),
+            error=error,
             checkpoint_error=self._unsaved,
         )
 

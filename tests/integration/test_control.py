@@ -59,6 +59,18 @@ class Seen:
     records: list[tuple[NodeId, str, bytes]] = field(default_factory=list)
     ended: list[NodeId] = field(default_factory=list)
 
+    def on_status(self, status: NodeStatus) -> None:
+        self.statuses.append(status)
+
+    def on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+        self.snapshots.append((info, params))
+
+    def on_records(self, node: NodeId, name: str, data: bytes) -> None:
+        self.records.append((node, name, data))
+
+    def on_session_end(self, node: NodeId) -> None:
+        self.ended.append(node)
+
 
 @dataclass
 class Orchestrator:
@@ -89,16 +101,7 @@ class Node:
 
 
 def make_server(seen: Seen, num_nodes: int, **options: Any) -> ControlServer:
-    return ControlServer(
-        "run",
-        num_nodes,
-        status_period_s=PERIOD_S,
-        on_status=seen.statuses.append,
-        on_snapshot=lambda info, params: seen.snapshots.append((info, params)),
-        on_records=lambda node, name, data: seen.records.append((node, name, data)),
-        on_session_end=seen.ended.append,
-        **options,
-    )
+    return ControlServer("run", num_nodes, listener=seen, status_period_s=PERIOD_S, **options)
 
 
 @asynccontextmanager
@@ -674,7 +677,7 @@ def test_a_bug_in_a_servers_callback_ends_that_session_and_no_other(caplog: pyte
                     raise ZeroDivisionError
                 center.seen.statuses.append(status)
 
-            center.server._on_status = on_status
+            center.server._listener.on_status = on_status
             await until(nodes[0].client.lost.is_set)
             assert center.seen.ended == [0]
             before = len(center.seen.statuses)

@@ -26,9 +26,10 @@ from orchestrator.experiment.plan import make_plan
 from orchestrator.progress import Progress
 from orchestrator.results.checkpoint import CHECKPOINT
 from orchestrator.results.reader import load_run
+from orchestrator.runs.evaluation import ModelTests
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runtimes import simulation
-from orchestrator.runtimes.simulation import resume_simulation, run_simulation
+from orchestrator.runtimes.simulation import SimulatedRun, resume_simulation, run_simulation
 
 EXPERIMENT = """
 name: trial
@@ -85,16 +86,16 @@ def resume(path: Path, workers: int = 0) -> RunOutcome:
 def stopped_after(blocks: int) -> Iterator[None]:
     """Stop each run, as a signal would, when so many blocks of local steps have ended in it."""
     ended: Counter[int] = Counter()
-    original = simulation._Run._after_steps
+    original = SimulatedRun._after_steps
 
-    def after_steps(self: simulation._Run) -> None:
+    def after_steps(self: SimulatedRun) -> None:
         ended[id(self)] += 1
         if ended[id(self)] == blocks:
             self.request_stop()
         original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulation._Run, "_after_steps", after_steps)
+        patch.setattr(SimulatedRun, "_after_steps", after_steps)
         yield
 
 
@@ -157,23 +158,23 @@ def test_a_run_that_was_stopped_before_it_began_and_one_that_only_waited_for_tes
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(file, tmp_path / "whole").path
-    before = simulation._Run._simulate
+    before = SimulatedRun._simulate
 
-    def stopped(self: simulation._Run, writer: object) -> None:
+    def stopped(self: SimulatedRun) -> None:
         self.request_stop()
-        before(self, writer)  # type: ignore[arg-type]
+        before(self)
 
-    def not_waited_for(self: simulation._Run, writer: object) -> None:
+    def not_waited_for(self: SimulatedRun) -> None:
         self.request_stop()
 
     with monkeypatch.context() as patch:
-        patch.setattr(simulation._Run, "_simulate", stopped)
+        patch.setattr(SimulatedRun, "_simulate", stopped)
         first = run(file, tmp_path / "part")
         assert first.status == "interrupted"
         assert load_run(first.path).times_s.size == 0
     with monkeypatch.context() as patch:
-        patch.setattr(simulation._Run, "_wait_for_tests", not_waited_for)
-        patch.setattr(simulation._Run, "_write", lambda *_: None)  # results that were never taken
+        patch.setattr(SimulatedRun, "_wait_for_tests", not_waited_for)
+        patch.setattr(ModelTests, "collect", lambda self: None)  # results that were never taken
         assert resume(first.path).status == "interrupted"
         assert load_run(first.path).times_s.size == 0
     assert resume(first.path).status == "done"
@@ -200,13 +201,13 @@ def unsavable(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def always_saving(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every block of local steps."""
-    original = simulation._Run._after_steps
+    original = SimulatedRun._after_steps
 
-    def after_steps(self: simulation._Run) -> None:
+    def after_steps(self: SimulatedRun) -> None:
         self._saved_s = -math.inf
         original(self)
 
-    monkeypatch.setattr(simulation._Run, "_after_steps", after_steps)
+    monkeypatch.setattr(SimulatedRun, "_after_steps", after_steps)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Models that nodes handed over: kept, tested in order, and read again after whatever ended the run."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,26 +7,12 @@ import numpy as np
 import pytest
 
 from node.core.errors import ConfigError, RunnerError
-from node.core.training import Evaluation
 from node.core.types import NodeId, Vector
 from node.transport.control_values import SnapshotInfo, SnapshotPurpose
 from orchestrator.results.schema import Sample
 from orchestrator.runs.snapshots import Part, Snapshots
 
 ALL = frozenset({0, 1, 2})
-
-
-class FakeEvaluator:
-    """Remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, dict[int, list[float]]]] = []
-
-    def submit(self, ticket: int, models: Mapping[NodeId, Vector]) -> None:
-        self.asked.append((ticket, {int(node): params.tolist() for node, params in models.items()}))
-
-    def collect(self, *, wait: bool) -> list[tuple[int, dict[NodeId, Evaluation]]]:
-        return []
 
 
 def info(node: int, time_ns: int, purpose: SnapshotPurpose = SnapshotPurpose.EVALUATION) -> SnapshotInfo:
@@ -44,7 +29,7 @@ def keep(snapshots: Snapshots, time_ns: int, *nodes: int) -> None:
 
 
 def test(snapshots: Snapshots, time_ns: int) -> Sample:
-    sample = snapshots.submit(time_ns, FakeEvaluator())
+    sample, _ = snapshots.take(time_ns)
     sample = replace(sample, nodes=tuple(replace(node, accuracy=0.5, loss=1.5) for node in sample.nodes))
     snapshots.tested(sample)
     return sample
@@ -73,17 +58,17 @@ def test_instants_are_tested_in_order_each_once_and_when_all_living_nodes_are_th
     assert snapshots.next_any() == 10
     keep(snapshots, 10, 1)
     assert snapshots.next_complete(ALL) == 10
-    evaluator = FakeEvaluator()
-    snapshots.submit(10, evaluator)
-    assert evaluator.asked == [(10, {node: [node, 10] for node in range(3)})]
+    sample, models = snapshots.take(10)
+    assert sample.time_ns == 10
+    assert {int(node): params.tolist() for node, params in models.items()} == {node: [node, 10] for node in range(3)}
     assert snapshots.next_complete(ALL) == 20
-    snapshots.submit(20, evaluator)
+    snapshots.take(20)
     assert snapshots.next_any() is None
 
 
 def test_a_sample_says_what_the_nodes_were(snapshots: Snapshots) -> None:
     keep(snapshots, 10, 1, 0)
-    sample = snapshots.submit(10, FakeEvaluator())
+    sample, _ = snapshots.take(10)
     assert sample.time_ns == 10
     assert [node.node for node in sample.nodes] == [0, 1]
     assert [node.bytes_sent for node in sample.nodes] == [10, 110]
@@ -96,7 +81,7 @@ def test_a_sample_says_what_the_nodes_were(snapshots: Snapshots) -> None:
 def test_the_bytes_of_a_node_that_has_died_stay_in_the_sum(snapshots: Snapshots) -> None:
     keep(snapshots, 10, 0, 1)
     keep(snapshots, 20, 0)
-    assert snapshots.submit(20, FakeEvaluator()).bytes_sent == 20 + 110
+    assert snapshots.take(20)[0].bytes_sent == 20 + 110
 
 
 @pytest.mark.parametrize(("to_resume", "expected"), [(False, 19), (True, None)])
@@ -109,7 +94,7 @@ def test_the_last_models_are_one_instant_which_an_interrupted_run_does_not_test(
     snapshots.close_with_final(to_resume=to_resume)
     assert snapshots.next_any() == expected
     if expected:
-        assert [node.node for node in snapshots.submit(19, FakeEvaluator()).nodes] == [0, 1, 2]
+        assert [node.node for node in snapshots.take(19)[0].nodes] == [0, 1, 2]
     snapshots.close_with_final(to_resume=to_resume)
     assert snapshots.next_any() is None
 

@@ -1,0 +1,105 @@
+"""The interface between the course of a run and whatever its nodes run on.
+
+A fleet starts nodes, tells how they ended, and ends them. It knows nothing of rounds, models or results, and the
+course of a run knows nothing of processes or containers. One fleet serves one part of one run.
+
+The supervisor is the only caller, from one thread, in this order:
+
+1. ``launch``, once. No control server listens yet, so that a fleet may fork.
+2. ``tell_address``, once, as soon as the control server listens. Nodes register from here on.
+3. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
+4. ``begin``, once, when the common start is decided; then step 3 again, and ``pause`` and ``resume``.
+5. ``close``, once, whatever happened before; also after a ``launch`` that failed.
+
+Calls of the third step run between two events of the supervisor's loop, beside the control server. They must
+return within milliseconds: what takes longer is begun by one call and reported by ``newly_ended`` later.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from node.config import NodeConfig
+from node.core.types import NodeId
+from node.emulation.statistics import EmulatorStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnd:
+    """How a node ended.
+
+    Attributes:
+        how: In words that follow the node's name in a message: ``was killed by SIGKILL``, ``ended with code 1``.
+        failed: It ended by a signal or with an exit code other than 0.
+    """
+
+    how: str
+    failed: bool
+
+
+class Fleet(Protocol):
+    """The nodes of one part of a run, and what carries their traffic."""
+
+    @property
+    def host(self) -> str:
+        """Address on which the control server listens, so that every node can reach it. Asked after ``launch``."""
+
+    @property
+    def emulates_links(self) -> bool:
+        """Whether links are emulated in user space, so that the emulator must tell in the end what it measured."""
+
+    def launch(self, configs: Sequence[NodeConfig]) -> None:
+        """Make all nodes, and whatever carries their messages. Called first; may block for seconds.
+
+        Args:
+            configs: The nodes, in order of their numbers.
+
+        Raises:
+            ConfigError: This host cannot run such nodes at all.
+            RunnerError: A node or the backend cannot be started; ``close`` ends the others.
+        """
+
+    def tell_address(self, address: str) -> None:
+        """Tell every node where the control server is, host:port. A node that has ended already is left out."""
+
+    def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
+        """Learn when the experiment begins, so that planned changes of the links happen at their instants.
+
+        Called once, as soon as the nodes have been told; may block for milliseconds.
+
+        Args:
+            start_monotonic_ns: The host's monotonic clock when the experiment begins, nanoseconds.
+            begin_ns: Testbed time then; not 0 in a run that goes on.
+            end_ns: When the experiment ends, testbed time; None if only rounds end it.
+
+        Raises:
+            RunnerError: The backend has ended or does not answer.
+        """
+
+    def newly_ended(self) -> Mapping[NodeId, NodeEnd]:
+        """Return the nodes that have ended since the last call, each once. Those that ``kill`` ended are left out."""
+
+    def failure(self) -> str | None:
+        """Return why no node can go on, in words: ``the link emulator was killed by SIGKILL``; None if all is well.
+
+        Asked while the experiment is prepared and runs, and not while it is stopped.
+        """
+
+    def last_words(self, node: NodeId) -> str:
+        """Return the end of a node's log, on one line; empty if it wrote nothing. Asked once it has ended."""
+
+    def pause(self, node: NodeId) -> None:
+        """Stop a node in the middle of whatever it does, without telling it. Does nothing if it has ended."""
+
+    def resume(self, node: NodeId) -> None:
+        """Let a paused node go on. Does nothing if it has ended or was not paused."""
+
+    def kill(self, node: NodeId) -> None:
+        """End a node by force, paused or not, with all that it started. Does nothing if it has ended."""
+
+    def close(self) -> EmulatorStatistics | None:
+        """End all that was started and wait for it; may block for seconds. Nothing may be left behind.
+
+        Returns:
+            What the link emulator measured of itself; None if there is none or it could not answer.
+        """

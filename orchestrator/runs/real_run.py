@@ -1,0 +1,377 @@
+"""The course of a run with real nodes, whatever they run on.
+
+In order: launch the fleet, let a :class:`~orchestrator.runs.supervision.Supervisor` lead the nodes through their life,
+end the fleet, test the models that the nodes handed over, and add up what they counted.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from node.config import Beginning, NodeConfig
+from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportError
+from node.emulation.statistics import EmulatorStatistics
+from node.host.clock import Clock
+from orchestrator.experiment.node_configs import RunPart, node_configs
+from orchestrator.experiment.plan import Plan
+from orchestrator.fidelity import Measured, judge
+from orchestrator.host.dilation import measure_step_seconds, recommend
+from orchestrator.host.environment import usable_cores
+from orchestrator.progress import Progress
+from orchestrator.results.reader import Run
+from orchestrator.results.schema import Column, Sample
+from orchestrator.results.writer import RunWriter
+from orchestrator.runs.collection import Collection, concatenate_tables, measured_links, node_figures, totals_of
+from orchestrator.runs.control_server import ControlServer
+from orchestrator.runs.evaluation import ModelTests
+from orchestrator.runs.fleet import Fleet
+from orchestrator.runs.lifecycle import RunResults
+from orchestrator.runs.options import Status
+from orchestrator.runs.prepare import Prepared
+from orchestrator.runs.resume import killed_part
+from orchestrator.runs.snapshots import Earlier, Part, Snapshots
+from orchestrator.runs.stopping import StopRequested, StopRequests
+from orchestrator.runs.supervision import Supervisor, rules_of
+from orchestrator.runs.watched import progress_of
+
+HOST = "127.0.0.1"
+"""Address on which nodes listen for each other."""
+
+SNAPSHOTS = "snapshots"
+"""Folder in the run directory; gone when the run is complete."""
+
+LOGS = "logs"
+"""Folder in the run directory with the nodes' output; gone when the run is complete and no node died."""
+
+STATUS_PERIOD_S = 1.0
+"""How often nodes send a status, real time."""
+
+TEST_POLL_S = 0.005
+"""How often finished tests are looked for once the nodes have gone, real time."""
+
+
+def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> float:
+    """Return the experiment's time dilation, or what this host needs, which takes a moment to measure."""
+    if plan.config.time_dilation is not None:
+        return plan.config.time_dilation
+    progress.preparing("measuring a local step")
+    cores = usable_cores()
+    step_s = measure_step_seconds(prepared.trainer, workers=prepared.workers)
+    advice = recommend(plan, prepared.trainer.tensor_sizes, step_seconds=step_s, cores=cores)
+    progress.note(f"time dilation {advice.dilation:g}: {advice.reasons[-1]}")
+    return advice.dilation
+
+
+def check_resumable(run: Run) -> None:
+    """Refuse a run that ended before its nodes handed over anything.
+
+    Raises:
+        ConfigError: There is nothing to go on with.
+    """
+    if not (run.path / SNAPSHOTS).is_dir():
+        raise ConfigError(f"{run.path / SNAPSHOTS}: nothing to resume from: the run ended before it began")
+
+
+@dataclass(frozen=True, eq=False)
+class _Directory:
+    """The run's directory, once it is open.
+
+    Attributes:
+        writer: Writes its results.
+        snapshots: The models that nodes hand over.
+        collection: Everything that they hand over in this part.
+        earlier: The parts before this one; None in a run that does not go on with another.
+    """
+
+    writer: RunWriter
+    snapshots: Snapshots
+    collection: Collection
+    earlier: Earlier | None
+
+    @property
+    def begin_ns(self) -> int:
+        """Testbed time at which this part begins."""
+        return 0 if self.earlier is None else self.earlier.time_ns
+
+
+class RealRun:
+    """One part of a run with real nodes; a :class:`~orchestrator.runs.lifecycle.Course`.
+
+    State:
+        _opened: The run's directory; None before it is open.
+        _supervisor: Leads the nodes; None before there are any, and where only tests are left to do.
+        _emulator: What the link emulator measured of itself; None before its end, or if there is none.
+        _emulates_links: Whether there was one.
+        _unsaved: Why what a continuation needs could not be saved; None if it was, or was not needed.
+        _part: What this part counted and its messages, once that was asked for.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        prepared: Prepared,
+        progress: Progress,
+        make_fleet: Callable[[Prepared, Path], Fleet],
+        dilation: float,
+    ) -> None:
+        """Store what is needed.
+
+        Args:
+            plan: The experiment.
+            prepared: Its data, trainer and algorithms.
+            progress: Where it is shown.
+            make_fleet: Makes the fleet, which writes its nodes' output to the folder given.
+            dilation: Real seconds a testbed second.
+        """
+        self._plan = plan
+        self._prepared = prepared
+        self._progress = progress
+        self._make_fleet = make_fleet
+        self._dilation = dilation
+        self._requests = StopRequests(levels=2)
+        self._opened: _Directory | None = None
+        self._supervisor: Supervisor | None = None
+        self._emulator: EmulatorStatistics | None = None
+        self._emulates_links = False
+        self._unsaved: str | None = None
+        self._tests = ModelTests(prepared.trainer, self._on_sample)
+        self._part: tuple[Part | None, dict[str, Column] | None] | None = None
+        self._began_s = time.perf_counter()
+
+    # -- as the lifecycle asks ---------------------------------------------------------------------------------
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """See :class:`~orchestrator.runs.lifecycle.Course`."""
+        return {"time_dilation": self._dilation}
+
+    @property
+    def stop_requested(self) -> bool:
+        """See :class:`~orchestrator.runs.lifecycle.Course`."""
+        return self._requests.requested
+
+    def request_stop(self) -> None:
+        """End in good order; a second request leaves models untested and nodes unasked; a third drops everything."""
+        self._requests.request()
+
+    def restore(self, found: Run) -> None:
+        """Do nothing yet: the folder of snapshots is changed when it is read, and has to be locked before."""
+
+    def begin(self, writer: RunWriter, found: Run | None) -> None:
+        """Take a run directory; see :class:`~orchestrator.runs.lifecycle.Course`."""
+        folder, count = writer.path / SNAPSHOTS, self._plan.config.nodes
+        if found is None:
+            snapshots = Snapshots.create(folder)
+            self._opened = _Directory(writer, snapshots, Collection(snapshots.keep), None)
+            return
+        snapshots, earlier = Snapshots.reopen(folder, count)
+        sent_before = [stored.bytes_sent for stored, _ in earlier.models]
+        self._opened = _Directory(writer, snapshots, Collection(snapshots.keep, sent_before), earlier)
+        killed = killed_part(earlier)
+        if killed is not None:
+            snapshots.end_part(killed, None)
+            earlier.parts.append(killed)
+        for sample in earlier.samples:
+            writer.add(sample)
+
+    def execute(self) -> None:
+        """Run the nodes, and test the models that they handed over."""
+        end_ns = self._plan.end_ns
+        try:
+            if end_ns is None or self._directory.begin_ns < end_ns:  # else only tests are left
+                self._run_nodes()
+        except StopRequested:
+            pass
+        except (RunnerError, TransportError):
+            # The curve up to the failure is worth having, and must not hide the failure.
+            with contextlib.suppress(RunnerError):
+                self._test_rest()
+            raise
+        self._test_rest()
+
+    def keep_for_resume(self) -> None:
+        """Keep the last models that all nodes handed over, and what this part counted and recorded."""
+        snapshots = self._directory.snapshots
+        snapshots.drop_before_last(self._plan.config.nodes)
+        part, messages = self._own_part()
+        if part is None:
+            return
+        try:
+            snapshots.end_part(part, messages)
+        except RunnerError as failure:
+            self._unsaved = str(failure)
+            self._progress.note(f"no checkpoint: {failure}")
+
+    def results(self, status: Status, error: str | None) -> RunResults:
+        """Add up all parts, and judge this one's fidelity."""
+        earlier = self._directory.earlier
+        part, messages = self._own_part()
+        parts = [*(earlier.parts if earlier else ()), *([] if part is None else [part])]
+        tables = [*(earlier.messages if earlier else ()), *([] if messages is None else [messages])]
+        totals = totals_of(
+            parts,
+            self._plan.network,
+            begin_ns=self._directory.begin_ns,
+            wall_s=self._wall_s(),
+            status=status,
+            error=error,
+        )
+        fidelity = None
+        if self._directory.collection.measurements or self._plan.config.nodes == 1:
+            fidelity = judge(self._measured(), allowed=self._plan.config.fidelity.allow_unfaithful)
+        return RunResults(replace(totals, checkpoint_error=self._unsaved), concatenate_tables(tables), fidelity)
+
+    def forget_resume(self) -> None:
+        """Remove the snapshots, and the nodes' output unless a node failed."""
+        self._directory.snapshots.remove()
+        nodes = {} if self._supervisor is None else self._supervisor.nodes
+        if not any(watched.died and watched.end and watched.end.failed for watched in nodes.values()):
+            shutil.rmtree(self._directory.writer.path / LOGS, ignore_errors=True)
+
+    @property
+    def _directory(self) -> _Directory:
+        assert self._opened is not None, "the directory is opened before anything is run"
+        return self._opened
+
+    # -- running the nodes -------------------------------------------------------------------------------------
+
+    def _run_nodes(self) -> None:
+        """Launch the fleet, supervise it, and end it, whatever happens."""
+        directory = self._directory
+        logs = directory.writer.path / LOGS
+        logs.mkdir(exist_ok=True)
+        num_params = self._prepared.facts.num_params
+        rules = rules_of(self._plan, num_params=num_params, dilation=self._dilation, begin_ns=directory.begin_ns)
+        fleet = self._make_fleet(self._prepared, logs)
+        supervisor = Supervisor(
+            rules, fleet, directory.collection, self._requests, self._progress, on_tick=self._on_tick
+        )
+        server = ControlServer(
+            directory.writer.path.name, rules.num_nodes, listener=supervisor, status_period_s=STATUS_PERIOD_S
+        )
+        self._supervisor = supervisor
+        try:
+            # A signal while this forks is a request to stop, as at any other time, and no exception.
+            fleet.launch(self._configs(rules.start_timeout_s))
+            try:
+                asyncio.run(supervisor.supervise(server))
+            finally:
+                directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
+        finally:
+            self._emulator, self._emulates_links = fleet.close(), fleet.emulates_links
+
+    def _configs(self, start_timeout_s: float) -> list[NodeConfig]:
+        """Describe every node of this part."""
+        prepared, directory = self._prepared, self._directory
+        part = RunPart(
+            run_id=directory.writer.path.name,
+            clock=Clock(time.monotonic_ns(), self._dilation),
+            begin_ns=directory.begin_ns,
+            start_timeout_s=start_timeout_s,
+            tensor_sizes=prepared.trainer.tensor_sizes,
+            host=HOST,
+        )
+        beginnings = [self._beginning(node) for node in range(self._plan.config.nodes)]
+        return node_configs(self._plan, part, prepared.split.train_indices, beginnings)
+
+    def _beginning(self, node: int) -> Beginning:
+        earlier = self._directory.earlier
+        if earlier is None:
+            return Beginning(self._prepared.trainer.initial_params())
+        stored, params = earlier.models[node]
+        rounds = stored.rounds
+        if self._plan.algorithm.needs_every_message:
+            # All do as many rounds from here on, or one would wait for a round that another one does not have.
+            rounds = max(other.rounds for other, _ in earlier.models)
+        return Beginning(params, rounds, stored.local_steps)
+
+    def _on_tick(self) -> None:
+        """Show how the nodes are, and test models meanwhile if the experiment says so."""
+        supervisor = self._supervisor
+        assert supervisor is not None
+        now_ns, end_ns = supervisor.now_ns(), self._plan.end_ns
+        nodes, stragglers = supervisor.nodes, self._plan.stragglers
+        self._progress.update(progress_of(nodes, now_ns, end_ns, self._wall_s(), self._tests.last, stragglers))
+        if self._plan.config.evaluation.live:
+            alive = frozenset(int(node) for node, watched in nodes.items() if not watched.died)
+            self._test_next(self._directory.snapshots.next_complete(alive))
+
+    def _wall_s(self) -> float:
+        return time.perf_counter() - self._began_s
+
+    # -- testing the models ------------------------------------------------------------------------------------
+
+    def _test_next(self, time_ns: int | None) -> None:
+        """Take results, and have one more instant tested when no test is under way: there is memory for one."""
+        self._tests.collect()
+        if time_ns is not None and not self._tests.pending:
+            sample, models = self._directory.snapshots.take(time_ns)
+            self._tests.submit(time_ns, sample, models)
+
+    def _test_rest(self) -> None:
+        """Test what is left; a second request to stop leaves it on the disk."""
+        snapshots = self._directory.snapshots
+        if snapshots.next_any() is not None:
+            again = "; another interrupt leaves them to be resumed" if self.stop_requested else ""
+            self._progress.preparing(f"testing the models{again}")
+        while not self._requests.in_a_hurry:
+            self._test_next(snapshots.next_any())
+            if snapshots.next_any() is None and not self._tests.pending:
+                return
+            time.sleep(TEST_POLL_S)
+
+    def _on_sample(self, sample: Sample) -> None:
+        self._directory.snapshots.tested(sample)
+        self._directory.writer.add(sample)
+
+    # -- figures -----------------------------------------------------------------------------------------------
+
+    def _own_part(self) -> tuple[Part | None, dict[str, Column] | None]:
+        """Return what this part counted and its messages; None for a part that did not begin."""
+        if self._part is None:
+            messages = self._messages()
+            self._part = self._counted(messages is not None), messages
+        return self._part
+
+    def _messages(self) -> dict[str, Column] | None:
+        if not self._plan.config.output.messages:
+            return None
+        try:
+            return self._directory.collection.messages()
+        except ProtocolError as failure:
+            self._progress.note(str(failure))
+            return None
+
+    def _counted(self, has_messages: bool) -> Part | None:
+        supervisor, directory = self._supervisor, self._directory
+        if supervisor is None or supervisor.ended_ns is None:
+            return None
+        header_bytes = self._plan.network.header_bytes
+        counters = [
+            directory.collection.counters(watched.status, self._beginning(node).local_steps, header_bytes)
+            for node, watched in sorted(supervisor.nodes.items())
+        ]
+        return Part(directory.begin_ns, supervisor.ended_ns, self._wall_s(), counters, has_messages)
+
+    def _measured(self) -> Measured:
+        collection, supervisor = self._directory.collection, self._supervisor
+        network = self._plan.network
+        return Measured(
+            time_dilation=self._dilation,
+            links=None if network.num_nodes == 1 else tuple(measured_links(network, collection.measurements)),
+            nodes=tuple(node_figures(node, figures) for node, figures in sorted(collection.figures.items())),
+            emulator=self._emulator,
+            links_emulated=self._emulates_links,
+            died={
+                int(node): watched.died
+                for node, watched in (supervisor.nodes.items() if supervisor else ())
+                if watched.died and node not in collection.figures
+            },
+            deaths_allowed=self._plan.config.processes.on_node_death == "continue",
+            cpu_pressure=supervisor.pressure if supervisor else (None, None),
+        )

@@ -1,0 +1,58 @@
+"""Going on with a run that was interrupted or killed: what its directory tells of how it began and how far it came."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from node.core.errors import ConfigError
+from orchestrator.experiment.config import read_experiment
+from orchestrator.experiment.plan import Plan, make_plan
+from orchestrator.results.reader import Run, load_run
+from orchestrator.runs.collection import partial_counters
+from orchestrator.runs.options import RunOptions
+from orchestrator.runs.snapshots import Earlier, Part
+
+
+def recorded_path(run: Run, name: str) -> Path | None:
+    """A path that :func:`environment_of` recorded."""
+    value = (run.environment or {}).get(name)
+    return Path(value) if isinstance(value, str) else None
+
+
+def interrupted_run(path: Path, options: RunOptions) -> tuple[Run, RunOptions]:
+    """A run to go on with, and the options with what it was started with in the place of what is not given.
+
+    Raises:
+        ConfigError: There is no run, or it is complete.
+    """
+    found = load_run(path, messages=False)
+    if found.status == "done":
+        raise ConfigError(f"{path}: the run is complete")
+    data_root = options.data_root or recorded_path(found, "data_root")
+    return found, replace(options, data_root=data_root, command=found.facts.command)
+
+
+def recorded_plan(run: Run) -> Plan:
+    """The plan of a run, from its own directory.
+
+    Raises:
+        ConfigError: Its experiment is damaged, or a file that it names is gone.
+    """
+    experiment = run.path / "experiment.yaml"
+    return make_plan(read_experiment(experiment), recorded_path(run, "base_dir") or run.path, place=str(experiment))
+
+
+def killed_part(earlier: Earlier) -> Part | None:
+    """Return the part of a real run that was killed before it could tell its counts; None if all parts are known.
+
+    Its last models tell the bytes and local steps of each node, not the messages.
+    """
+    known_ns = max((part.end_ns for part in earlier.parts), default=0)
+    if earlier.time_ns <= known_ns:
+        return None
+    counters = []
+    for node, (stored, _) in enumerate(earlier.models):
+        before = [part.counters[node] for part in earlier.parts]
+        sent = stored.bytes_sent - sum(part["bytes_sent"] for part in before)
+        steps = stored.local_steps - sum(part["steps_taken"] for part in before)
+        counters.append(partial_counters(bytes_sent=sent, payload_sent=sent, steps_taken=steps))
+    return Part(known_ns, earlier.time_ns, 0.0, counters)
