@@ -4,8 +4,10 @@ They are written when the documentation is built, so that no declaration is told
 ``python docs/generated_pages.py`` writes them without building.
 """
 
+import ast
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from inspect import getdoc
@@ -23,6 +25,7 @@ from declarations import (  # noqa: E402
     choice_lists,
     code,
     command_page,
+    first_paragraph,
     key_table,
     keys_of,
     kind_of,
@@ -56,6 +59,7 @@ def generated_pages() -> dict[str, str]:
     pages["reference/results.md"] = _results()
     pages["reference/fidelity-checks.md"] = _fidelity_checks()
     pages["reference/exit-codes.md"] = _exit_codes()
+    pages["reference/modules.md"] = _modules()
     pages["reference/index.md"] = _reference(sorted(path for path in pages if path.startswith("reference/")))
     return {path: text.rstrip() + "\n" for path, text in pages.items()}
 
@@ -275,6 +279,31 @@ explains what is checked and why.
 
 {table(["tolerance", "value", "meaning"], rows)}
 """
+
+
+def _modules() -> str:
+    """The layers and import rules of ``pyproject.toml``, and what each module says of itself."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    parts = [
+        "# Modules",
+        "A layer imports only from the layers below it; modules on one line do not import each other. `orchestrator`"
+        " stands above them.",
+        "```text\n" + "\n".join(layers) + "\n```",
+        "`make check` holds these rules:",
+        "\n".join(f"- {contract['name']}." for contract in contracts),
+    ]
+    for package in ("node", "orchestrator"):
+        for folder in sorted({file.parent for file in (ROOT / package).rglob("*.py")} - {ROOT / "node/transport/pb"}):
+            name = str(folder.relative_to(ROOT)).replace("/", ".")
+            rows = [[code(f"{file.stem}.py"), _first_sentence(file)] for file in sorted(folder.glob("[!_]*.py"))]
+            parts += [f"## `{name}`", _first_sentence(folder / "__init__.py"), table(["module", "content"], rows)]
+    return "\n\n".join(parts)
+
+
+def _first_sentence(file: Path) -> str:
+    return first_paragraph(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

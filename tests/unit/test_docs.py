@@ -6,6 +6,7 @@ Hand-written and generated pages are checked alike. Sphinx itself runs in ``make
 import itertools
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -245,6 +246,23 @@ def test_the_command_line_reference_has_every_option() -> None:
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert all(option in page for option in parameter.opts)
+
+
+def test_the_diagram_of_layers_is_the_contract() -> None:
+    """In their order, from top to bottom."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = [c["layers"] for c in settings["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    (diagram, *_) = re.findall(r"^```\n(orchestrator.*?)^```", TEXTS["CONTRIBUTING.md"], re.MULTILINE | re.DOTALL)
+    drawn = re.findall(r"node\.\w+", diagram)
+    assert drawn == re.findall(r"node\.\w+", " ".join(layers))
+
+
+def test_the_modules_are_all_listed_with_a_sentence() -> None:
+    page = GENERATED["docs/reference/modules.md"]
+    for package in ("node", "orchestrator"):
+        for file in (ROOT / package).rglob("[!_]*.py"):
+            if file.parent.name != "pb":
+                assert re.search(rf"^\| `{re.escape(file.name)}` \| \S", page, re.MULTILINE), file
 
 
 # --- the example algorithm ----------------------------------------------------------------------------------
