@@ -376,7 +376,8 @@ def test_workers_stand_back_as_told(synthetic: LearningConfig) -> None:
     with PoolTrainer(learner, len(NODES), 1, background=True).start() as pool:
         pool.begin(NODES[0], pool.initial_params(), 0, 1)
         pool.finish(NODES[0])
-        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pool.worker_pids] == [19]
+        lowest = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 19)  # the tests themselves may run at any niceness
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pool.worker_pids] == [lowest]
         assert [os.sched_getscheduler(pid) for pid in pool.worker_pids] == [os.SCHED_IDLE]
 
 
