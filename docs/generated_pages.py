@@ -285,12 +285,12 @@ def _modules() -> str:
     """The layers and import rules of ``pyproject.toml``, and what each module says of itself."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = settings["tool"]["importlinter"]["contracts"]
-    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    layers = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     parts = [
         "# Modules",
-        "A layer imports only from the layers below it; modules on one line do not import each other. `orchestrator`"
-        " stands above them.",
-        "```text\n" + "\n".join(layers) + "\n```",
+        "A layer imports only from the layers below it; those on one line do not import each other. `node` never"
+        " imports `orchestrator`.",
+        *("```text\n" + "\n".join(names) + "\n```" for names in reversed(layers)),
         "`make check` holds these rules:",
         "\n".join(f"- {contract['name']}." for contract in contracts),
     ]
