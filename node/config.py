@@ -29,9 +29,9 @@ from node.core.errors import ConfigError
 from node.core.links import NetworkPlan
 from node.core.topology import Topology
 from node.core.types import IndexVector, NodeId, Vector
+from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.learning.config import LearningConfig
-from node.transport.frames import WireDtype
 
 INT64_MAX = 2**63 - 1
 

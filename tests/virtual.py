@@ -24,6 +24,7 @@ from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, ms_to_ns
+from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.counters import Accounting
 from node.runtime.driver import Driver, Rounds
@@ -32,7 +33,7 @@ from node.runtime.outgoing import OutgoingFrames
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
 from node.sim.fluid_network import Flow, FluidNetwork
 from node.sim.world import World
-from node.transport.frames import WireContext, WireDtype, decode, plan_id
+from node.transport.frames import WireContext, decode, plan_id
 from node.transport.window import Window
 from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, graph_for, network
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from node.core.messages import Message
-from node.transport.frames import WireDtype
+from node.core.wire_values import WireDtype
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ from node.core.links import NetworkPlan
 from node.core.messages import Message
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S
-from node.transport.frames import HEADER_BYTES, WireDtype, encode
+from node.core.wire_values import WireDtype
+from node.transport.frames import HEADER_BYTES, encode
 from node.transport.window import Window, bound_bytes
 
 RECEIPT_WITHIN_NS = 20 * NS_PER_S

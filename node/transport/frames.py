@@ -26,7 +26,6 @@ States: none. Both directions are functions of their arguments.
 
 import hashlib
 import struct
-import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +34,12 @@ from functools import cached_property
 from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from node.core.errors import ProtocolError
 from node.core.fragments import FragmentPlan
-from node.core.messages import NO_VALUES, WHOLE_MODEL, Message, MessageKind, frozen
-from node.core.types import NodeId, Vector
-
-assert sys.byteorder == "little", "frames are views of memory, so the host must be little-endian as they are"
+from node.core.messages import NO_VALUES, WHOLE_MODEL, Message, MessageKind
+from node.core.types import NodeId
+from node.core.wire_values import WireDtype, from_wire, to_wire
 
 MAGIC = b"FRGM"
 WIRE_VERSION = 1
@@ -58,27 +55,6 @@ _CHECKED = struct.Struct("<BBBBIiIIQQ")
 """What the checksum covers of the header: all after itself, so that one pass checks header and payload."""
 assert _HEADER.size == _START.size + _CHECKED.size == HEADER_BYTES
 _CHECKED_FROM = _START.size
-
-
-class WireDtype(Enum):
-    """How values travel. In memory they are always float32.
-
-    The errors are those of one conversion. A value beyond a type's largest becomes infinite, and the receiver
-    then drops the message as :attr:`RejectReason.NOT_FINITE`: it is not sent as something it is not.
-    """
-
-    FLOAT32 = "float32"
-    """4 bytes a value; exact."""
-    FLOAT16 = "float16"
-    """2 bytes. Relative error at most 2^-11 from 2^-14 to the largest, 65504; below, absolute at most 2^-25."""
-    BFLOAT16 = "bfloat16"
-    """2 bytes: float32 without its lower half, rounded to nearest, ties to even. Relative error at most 2^-8
-    from 2^-126 to the largest, 3.39e38; below, absolute at most 2^-134."""
-
-    @property
-    def value_bytes(self) -> int:
-        """Bytes a value."""
-        return 4 if self is WireDtype.FLOAT32 else 2
 
 
 class RejectReason(Enum):
@@ -229,8 +205,7 @@ def encode(message: Message, sender: NodeId, plan_id: int, dtype: WireDtype = Wi
         plan_id: Of the run.
         dtype: How the values are to travel.
     """
-    assert message.values.dtype == np.float32, message.values.dtype
-    payload = _to_wire(message.values, dtype).data
+    payload = to_wire(message.values, dtype)
     checked = _CHECKED.pack(
         WIRE_VERSION,
         KIND_CODES[message.kind],
@@ -298,7 +273,7 @@ def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> t
         raise FrameRejectedError(RejectReason.FRAGMENT, f"{kind.value} {fragment} of {count} values: not in the plan")
     if round_ > expected.round_max:
         raise FrameRejectedError(RejectReason.ROUND, f"round {round_}: must be at most {expected.round_max}")
-    values = _from_wire(view, count, expected.dtype)
+    values = from_wire(view, count, expected.dtype, HEADER_BYTES) if count else NO_VALUES
     if count and not np.logical_and.reduce(np.isfinite(values)):
         raise FrameRejectedError(RejectReason.NOT_FINITE, f"{kind.value} of round {round_}: not all values are finite")
     return NodeId(sender), Message(kind, round_, values, fragment, exchange)
@@ -308,43 +283,3 @@ def _reject_kind(code: int) -> NoReturn:
     known = _KINDS.get(code)
     text = f"kind {code}: unknown" if known is None else f"kind {known.value}: not one that this algorithm takes"
     raise FrameRejectedError(RejectReason.KIND, text)
-
-
-def _to_wire(values: Vector, dtype: WireDtype) -> npt.NDArray[np.generic]:
-    """The payload as a contiguous array, shape (k,). Not copied for float32."""
-    match dtype:
-        case WireDtype.FLOAT32:
-            return np.ascontiguousarray(values)
-        case WireDtype.FLOAT16:
-            with np.errstate(over="ignore", under="ignore"):
-                return values.astype(np.float16)
-        case WireDtype.BFLOAT16:
-            return _bfloat16(values)
-
-
-def _bfloat16(values: Vector) -> npt.NDArray[np.uint16]:
-    """The upper halves of float32 numbers, rounded to nearest, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    # Half of the last place that stays, less one unless the upper half is odd; a carry moves into the exponent.
-    rounded = bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))
-    halves = (rounded >> 16).astype(np.uint16)
-    # Rounding carries some NaNs over the sign bit and makes numbers of them.
-    nan = np.isnan(values)
-    if nan.any():
-        halves[nan] = 0x7FC0
-    return halves
-
-
-def _from_wire(view: memoryview, count: int, dtype: WireDtype) -> Vector:
-    """The values of a payload whose length is right, read-only, shape (count,). Not copied for float32."""
-    if count == 0:
-        return NO_VALUES
-    match dtype:
-        case WireDtype.FLOAT32:
-            return frozen(np.frombuffer(view, np.float32, count, HEADER_BYTES))
-        case WireDtype.FLOAT16:
-            return frozen(np.frombuffer(view, np.float16, count, HEADER_BYTES).astype(np.float32))
-        case WireDtype.BFLOAT16:
-            bits = np.frombuffer(view, np.uint16, count, HEADER_BYTES).astype(np.uint32)
-            bits <<= 16
-            return frozen(bits.view(np.float32))

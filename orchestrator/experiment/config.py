@@ -20,8 +20,8 @@ from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
 from node.config_base import ConfigModel
 from node.core.errors import ConfigError
+from node.core.wire_values import WireDtype
 from node.learning.config import LearningConfig
-from node.transport.frames import WireDtype
 from orchestrator.experiment.networks.config import NetworkConfig
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
 

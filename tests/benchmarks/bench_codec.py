@@ -14,7 +14,8 @@ import numpy as np
 
 from node.core.messages import Message, MessageKind, frozen
 from node.core.types import NodeId
-from node.transport.frames import WireContext, WireDtype, decode, encode
+from node.core.wire_values import WireDtype
+from node.transport.frames import WireContext, decode, encode
 
 PLAN_ID = 7
 

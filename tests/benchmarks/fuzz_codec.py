@@ -17,13 +17,13 @@ import psutil
 
 from node.core.messages import NO_VALUES, Message, MessageKind, frozen
 from node.core.types import NodeId
+from node.core.wire_values import WireDtype
 from node.transport.frames import (
     HEADER_BYTES,
     MAGIC,
     MAX_ROUND,
     FrameRejectedError,
     WireContext,
-    WireDtype,
     decode,
     encode,
 )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from node.core.links import CapacityChange
 from node.core.message_log import KINDS, Column
 from node.core.types import NodeId
+from node.core.wire_values import WireDtype
 from node.runtime.message_records import join
 from node.sim.world import World
-from node.transport.frames import WireDtype
 from tests.simulation.build import EVERY_ALGORITHM, network
 from tests.virtual import Scenario, VirtualNetwork
 

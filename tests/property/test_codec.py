@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from node.core.messages import WHOLE_MODEL, Message, MessageKind, frozen
 from node.core.types import NodeId, Vector
+from node.core.wire_values import WireDtype
 from node.transport.frames import (
     HEADER_BYTES,
     MAGIC,
@@ -19,7 +20,6 @@ from node.transport.frames import (
     MAX_ROUND,
     FrameRejectedError,
     WireContext,
-    WireDtype,
     decode,
     encode,
 )

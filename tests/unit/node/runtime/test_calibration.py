@@ -10,6 +10,7 @@ import pytest
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
+from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.calibration import (
     ANSWERS,
@@ -23,7 +24,6 @@ from node.runtime.calibration import (
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import OutgoingFrames
 from node.sim.fluid_network import Flow, FluidNetwork
-from node.transport.frames import WireDtype
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host
 

@@ -27,6 +27,7 @@ from node.core.messages import Message, MessageKind, MessageState, frozen
 from node.core.topology import full
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
+from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.counters import Accounting
 from node.runtime.driver import LATE_NS, Driver, Rounds
@@ -34,7 +35,7 @@ from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.story import EVENTS_KEPT
 from node.transport import frames
-from node.transport.frames import HEADER_BYTES, WireContext, WireDtype, decode
+from node.transport.frames import HEADER_BYTES, WireContext, decode
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host, Loop
 

@@ -11,6 +11,7 @@ from node.core.errors import ProtocolError
 from node.core.fragments import FragmentLayout, FragmentPlan, fragment_plan
 from node.core.messages import NO_VALUES, Message, MessageKind, frozen
 from node.core.types import NodeId, Vector
+from node.core.wire_values import WireDtype
 from node.transport.frames import (
     DTYPE_CODES,
     HEADER_BYTES,
@@ -20,7 +21,6 @@ from node.transport.frames import (
     FrameRejectedError,
     RejectReason,
     WireContext,
-    WireDtype,
     decode,
     encode,
     plan_id,
