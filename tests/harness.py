@@ -261,7 +261,7 @@ class Harness:
             case Enqueue(items=items):
                 for receiver, message in items:
                     assert receiver != node
-                    assert not message.values.flags.writeable
+                    assert not message.body.values.flags.writeable
                     queued = Queued(self.now, node, receiver, message)
                     self.queued.append(queued)
                     state.counters.queued += 1

@@ -24,7 +24,6 @@ from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, ms_to_ns
-from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.counters import Accounting
 from node.runtime.driver import Driver, Rounds
@@ -157,7 +156,6 @@ class Scenario:
     local_steps: int = 2
     jitter: float = 0.0
     dilation: float = 1.0
-    dtype: WireDtype = WireDtype.FLOAT32
     parameters: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -282,7 +280,7 @@ class VirtualNetwork:
                 emulator_clock=self.clock,
                 uplink=_Uplink(self, node),
                 streams=_Streams(self, node),
-                frames=OutgoingFrames(NodeId(node), number, scenario.dtype, NUM_PARAMS),
+                frames=OutgoingFrames(NodeId(node), number, scenario.network.wire_dtype, NUM_PARAMS),
             )
             for node in range(scenario.nodes)
         ]
@@ -292,7 +290,7 @@ class VirtualNetwork:
                 trainer=Trainer(scenario.targets, 0.1, self.loops[node]),
                 timer=StepTimer(scenario.compute, node, scenario.seed),
                 path=self.paths[node],
-                accounting=Accounting(scenario.network.header_bytes, scenario.dtype),
+                accounting=Accounting(scenario.network.header_bytes, scenario.network.wire_dtype),
                 rounds=Rounds(most=scenario.max_rounds),
                 reject=lambda sender, node=node: self.refused.append((node, sender)),  # type: ignore[misc]
                 on_done=self._one_is_done,
@@ -341,8 +339,8 @@ class VirtualNetwork:
             num_params=NUM_PARAMS,
             fragment_sizes=() if plan is None else tuple(np.diff(plan.bounds).tolist()),
             senders=frozenset(NodeId(node) for node in range(self.scenario.nodes) if node != context.node),
-            kinds=algorithm.kinds,
-            dtype=self.scenario.dtype,
+            carries=algorithm.carries,
+            dtype=self.scenario.network.wire_dtype,
         )
 
     def _plan(self, time_ns: int, event_class: int, node: int, callback: Callable[[], None]) -> None:

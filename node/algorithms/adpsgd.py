@@ -48,7 +48,7 @@ the full one, which is not bipartite, so its file sets ``algorithm.adpsgd.roles:
 """
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import ClassVar
 
@@ -57,10 +57,11 @@ from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig
 from node.core.algorithm import Algorithm, NodeContext, advance
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import Message, frozen, tag_name
 from node.core.topology import Topology
 from node.core.types import NodeId, Vector
 
@@ -123,6 +124,15 @@ class AdPsgdConfig(AlgorithmConfig):
                     raise ConfigError(f"roles={self.roles.value}: leaves node {node} without a peer of the other role")
 
 
+class AdPsgdTag(IntEnum):
+    """Messages of AD-PSGD."""
+
+    AVERAGE_REQUEST = 1
+    """The first half of a pairwise average: the initiator's model."""
+    AVERAGE_REPLY = 2
+    """The second half: the answerer's model before averaging."""
+
+
 class AdPsgd(Algorithm):
     """Asynchronous pairwise averaging (arXiv:1710.06952).
 
@@ -135,7 +145,8 @@ class AdPsgd(Algorithm):
         _round: Rounds of local steps finished; stamped on outgoing models.
     """
 
-    kinds = frozenset({MessageKind.AVERAGE_REQUEST, MessageKind.AVERAGE_REPLY})
+    carries = {AdPsgdTag.AVERAGE_REQUEST: Whole, AdPsgdTag.AVERAGE_REPLY: Whole}
+    answers = {AdPsgdTag.AVERAGE_REQUEST: AdPsgdTag.AVERAGE_REPLY}
 
     def __init__(self, context: NodeContext, config: AdPsgdConfig) -> None:
         super().__init__(context)
@@ -169,11 +180,11 @@ class AdPsgd(Algorithm):
             case LocalStepsDone(params=params):
                 return self._apply(params, now_ns)
             case MessageReceived(message=message):
-                if message.kind is MessageKind.AVERAGE_REQUEST:
+                if message.tag is AdPsgdTag.AVERAGE_REQUEST:
                     return self._on_request(event)
-                if message.kind is MessageKind.AVERAGE_REPLY:
+                if message.tag is AdPsgdTag.AVERAGE_REPLY:
                     return self._on_reply(event, now_ns)
-                raise ProtocolError(f"{message.kind.value} from node {event.sender}: not a message of adpsgd")
+                raise ProtocolError(f"{tag_name(message.tag)} from node {event.sender}: not a message of adpsgd")
             case TimerFired():
                 raise AssertionError("adpsgd sets no timer")
 
@@ -215,7 +226,7 @@ class AdPsgd(Algorithm):
         peer = self._peers[int(self._rng.integers(len(self._peers)))]
         self._exchanges += 1
         self._outstanding = _Outstanding(peer, self._exchanges, self.model, now_ns)
-        request = Message(MessageKind.AVERAGE_REQUEST, self._round, self.model, exchange=self._exchanges)
+        request = Message(AdPsgdTag.AVERAGE_REQUEST, self._round, Whole(self.model), exchange=self._exchanges)
         return Enqueue([(peer, request)])
 
     def _on_request(self, event: MessageReceived) -> list[Effect]:
@@ -228,8 +239,8 @@ class AdPsgd(Algorithm):
 
     def _answer(self, event: MessageReceived) -> list[Effect]:
         request = event.message
-        reply = Message(MessageKind.AVERAGE_REPLY, self._round, self.model, exchange=request.exchange)
-        self._model = _halfway(self.model, self.model, request.values)
+        reply = Message(AdPsgdTag.AVERAGE_REPLY, self._round, Whole(self.model), exchange=request.exchange)
+        self._model = _halfway(self.model, self.model, request.body.values)
         return [Enqueue([(event.sender, reply)]), Aggregated([event.delivery])]
 
     def _on_reply(self, event: MessageReceived, now_ns: int) -> list[Effect]:
@@ -237,7 +248,7 @@ class AdPsgd(Algorithm):
         if ours is None or (ours.peer, ours.number) != (event.sender, event.message.exchange):
             raise ProtocolError(f"reply {event.message.exchange} from node {event.sender}: not asked for")
         mine = self.model if self._form is Form.NAIVE else ours.model
-        self._model = _halfway(self.model, mine, event.message.values)
+        self._model = _halfway(self.model, mine, event.message.body.values)
         self._outstanding = None
         effects: list[Effect] = [Aggregated([event.delivery])]
         postponed, self._postponed = self._postponed, []

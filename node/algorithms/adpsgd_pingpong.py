@@ -32,17 +32,19 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=a
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, ReplaceQueued, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import Inbox, Replacement, average_models
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import Message, frozen, tag_name
 from node.core.topology import Topology
 from node.core.types import Vector
 
@@ -63,6 +65,17 @@ class AdPsgdPingPongConfig(AlgorithmConfig):
         check_recipients("recipients", self.recipients, topology)
 
 
+class AdPsgdPingPongTag(IntEnum):
+    """Messages of the AD-PSGD variant."""
+
+    MODEL = 1
+    """A ping that the alias bug rewrote: nobody answers it."""
+    PING = 2
+    """A whole model that asks for the receiver's in return."""
+    PONG = 3
+    """The answer to a ping."""
+
+
 class AdPsgdPingPong(Algorithm):
     """Asynchronous exchange of whole models by pings and pongs (the baseline "AD-PSGD" of arXiv:2410.12918).
 
@@ -73,7 +86,8 @@ class AdPsgdPingPong(Algorithm):
         _round: Rounds finished; stamped on outgoing models.
     """
 
-    kinds = frozenset({MessageKind.PING, MessageKind.PONG, MessageKind.MODEL})
+    carries = {AdPsgdPingPongTag.PING: Whole, AdPsgdPingPongTag.PONG: Whole, AdPsgdPingPongTag.MODEL: Whole}
+    answers = {AdPsgdPingPongTag.PING: AdPsgdPingPongTag.PONG}
 
     def __init__(self, context: NodeContext, config: AdPsgdPingPongConfig) -> None:
         super().__init__(context)
@@ -92,7 +106,7 @@ class AdPsgdPingPong(Algorithm):
             case MessageReceived():
                 return self._on_message(event)
             case Started(params=params):
-                self._pong = Message(MessageKind.PONG, 0, frozen(params))
+                self._pong = Message(AdPsgdPingPongTag.PONG, 0, Whole(frozen(params)))
                 return [StartLocalSteps(params, self.context.local_steps)]
             case LocalStepsDone(params=params):
                 return self._share_and_average(params)
@@ -100,26 +114,26 @@ class AdPsgdPingPong(Algorithm):
                 raise AssertionError("adpsgd_pingpong sets no timer")
 
     def _on_message(self, event: MessageReceived) -> list[Effect]:
-        match event.message.kind:
-            case MessageKind.PING:
+        match event.message.tag:
+            case AdPsgdPingPongTag.PING:
                 self._inbox.keep(event)
                 assert self._pong is not None, "before Started"
                 effects: list[Effect] = []
                 if self._alias_bug and self._ping is not None:
-                    plain = Message(MessageKind.MODEL, self._ping.round, self._ping.values)
+                    plain = Message(AdPsgdPingPongTag.MODEL, self._ping.round, self._ping.body)
                     effects.append(ReplaceQueued(self._ping, plain))
                     self._ping = None
                 effects.append(Enqueue([(event.sender, self._pong)]))
                 return effects
-            case MessageKind.PONG | MessageKind.MODEL:
+            case AdPsgdPingPongTag.PONG | AdPsgdPingPongTag.MODEL:
                 self._inbox.keep(event)
                 return []
-            case kind:
-                raise ProtocolError(f"{kind.value} from node {event.sender}: not a message of adpsgd_pingpong")
+            case tag:
+                raise ProtocolError(f"{tag_name(tag)} from node {event.sender}: not a message of adpsgd_pingpong")
 
     def _share_and_average(self, params: Vector) -> list[Effect]:
-        self._ping = Message(MessageKind.PING, self._round, frozen(params))
-        self._pong = Message(MessageKind.PONG, self._round, params)
+        self._ping = Message(AdPsgdPingPongTag.PING, self._round, Whole(frozen(params)))
+        self._pong = Message(AdPsgdPingPongTag.PONG, self._round, Whole(params))
         self._round += 1
         effects: list[Effect] = []
         if len(self._neighbors) > 0:

@@ -27,19 +27,20 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml``
 """
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 
 import numpy as np
 from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bodies import FragmentOf
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.fragments import FragmentLayout, FragmentPlan, FragmentRounding, fragment_plan, num_fragments
 from node.core.inbox import Inbox, Replacement, average_fragments
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.recipients import address
 from node.core.topology import Topology
 from node.core.types import Vector
@@ -79,6 +80,13 @@ class DivShareConfig(AlgorithmConfig):
             raise ConfigError(f"omega={self.omega}: gives {count} fragments, must be at most {bound} here")
 
 
+class DivShareTag(IntEnum):
+    """Messages of DivShare."""
+
+    FRAGMENT = 1
+    """One fragment of the sender's model."""
+
+
 class DivShare(Algorithm):
     """Asynchronous gossip of model fragments (arXiv:2410.12918).
 
@@ -89,7 +97,7 @@ class DivShare(Algorithm):
     """
 
     passive = True
-    kinds = frozenset({MessageKind.FRAGMENT})
+    carries = {DivShareTag.FRAGMENT: FragmentOf}
 
     def __init__(self, context: NodeContext, config: DivShareConfig) -> None:
         super().__init__(context)
@@ -127,7 +135,8 @@ class DivShare(Algorithm):
             effects.append(CancelQueued(abort_in_flight=self._flush is Flush.ALL))
         ordered, pieces = self._plan.cut(params)
         fragments = [
-            Message(MessageKind.FRAGMENT, self._round, values, fragment) for fragment, values in enumerate(pieces)
+            Message(DivShareTag.FRAGMENT, self._round, FragmentOf(fragment, values))
+            for fragment, values in enumerate(pieces)
         ]
         effects.append(Enqueue(address(self._rng, self._neighbors, fragments, self._recipients)))
         self._round += 1

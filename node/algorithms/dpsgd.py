@@ -26,18 +26,19 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=d
 """
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import ClassVar
 
 from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig
 from node.core.algorithm import Algorithm, NodeContext, advance
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import RoundInbox
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import Message, frozen
 from node.core.mixing import metropolis_hastings, weighted_average
 from node.core.types import Vector
 
@@ -59,6 +60,13 @@ class DPsgdConfig(AlgorithmConfig):
     order: Order = Field(Order.ADAPT_THEN_COMBINE, description="whether local steps come before the average")
 
 
+class DPsgdTag(IntEnum):
+    """Messages of D-PSGD."""
+
+    MODEL = 1
+    """The sender's whole model."""
+
+
 class DPsgd(Algorithm):
     """Synchronous averaging with all neighbors (arXiv:1705.09056).
 
@@ -69,7 +77,7 @@ class DPsgd(Algorithm):
         _round: Rounds finished; stamped on outgoing models.
     """
 
-    kinds = frozenset({MessageKind.MODEL})
+    carries = {DPsgdTag.MODEL: Whole}
 
     def __init__(self, context: NodeContext, config: DPsgdConfig) -> None:
         super().__init__(context)
@@ -111,7 +119,7 @@ class DPsgd(Algorithm):
         return [*sends, StartLocalSteps(model, self.context.local_steps)]
 
     def _send(self, model: Vector) -> list[Effect]:
-        message = Message(MessageKind.MODEL, self._round, model)
+        message = Message(DPsgdTag.MODEL, self._round, Whole(model))
         return [Enqueue([(neighbor, message) for neighbor in self._weights])]
 
     def _combine_if_complete(self) -> list[Effect]:
@@ -121,7 +129,7 @@ class DPsgd(Algorithm):
         assert model is not None
         received = self._inbox.take(self._round)
         weights = [self._weights[item.sender] for item in received]
-        models = [item.message.values for item in received]
+        models = [item.message.body.values for item in received]
         effects: list[Effect] = []
         if received:
             effects.append(Aggregated([item.delivery for item in received]))

@@ -32,7 +32,7 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=e
 """
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import ClassVar
 
 import numpy as np
@@ -40,11 +40,12 @@ from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bodies import EMPTY, Empty, Whole
 from node.core.effects import Addressed, Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import RoundInbox, average_models
-from node.core.messages import NO_VALUES, Message, MessageKind, frozen
+from node.core.messages import Message, frozen, tag_name
 from node.core.recipients import address, regular_graph, shared_recipients
 from node.core.topology import Topology
 from node.core.types import NodeId, Vector
@@ -92,6 +93,15 @@ class EpidemicConfig(AlgorithmConfig):
             raise ConfigError("redraw=false: must be true with graph: local")
 
 
+class EpidemicTag(IntEnum):
+    """Messages of Epidemic Learning."""
+
+    MODEL = 1
+    """The sender's whole model."""
+    NOTICE = 2
+    """No model this round: the receiver was not picked."""
+
+
 class Epidemic(Algorithm):
     """Synchronous averaging with random peers (arXiv:2310.01972).
 
@@ -102,7 +112,7 @@ class Epidemic(Algorithm):
         _round: Rounds finished; stamped on outgoing messages.
     """
 
-    kinds = frozenset({MessageKind.MODEL, MessageKind.NOTICE})
+    carries = {EpidemicTag.MODEL: Whole, EpidemicTag.NOTICE: Empty}
 
     def __init__(self, context: NodeContext, config: EpidemicConfig) -> None:
         super().__init__(context)
@@ -121,11 +131,11 @@ class Epidemic(Algorithm):
                 return [StartLocalSteps(params, self.context.local_steps)]
             case LocalStepsDone(params=params):
                 self._trained = frozen(params)
-                sends = Enqueue(self._address(Message(MessageKind.MODEL, self._round, params)))
+                sends = Enqueue(self._address(Message(EpidemicTag.MODEL, self._round, Whole(params))))
                 return [sends, *self._average_if_complete()]
             case MessageReceived(sender=sender, message=message):
-                if message.kind not in (MessageKind.MODEL, MessageKind.NOTICE):
-                    raise ProtocolError(f"{message.kind.value} from node {sender}: not a message of epidemic")
+                if message.tag not in (EpidemicTag.MODEL, EpidemicTag.NOTICE):
+                    raise ProtocolError(f"{tag_name(message.tag)} from node {sender}: not a message of epidemic")
                 self._inbox.keep(event, self._round)
                 return self._average_if_complete()
             case TimerFired():
@@ -153,7 +163,7 @@ class Epidemic(Algorithm):
             return [(peer, model) for peer in to]
         models = address(self._rng, self._neighbors, [model], config.recipients)
         picked = {peer for peer, _ in models}
-        notice = Message(MessageKind.NOTICE, self._round, NO_VALUES)
+        notice = Message(EpidemicTag.NOTICE, self._round, EMPTY)
         self._expected = self.context.neighbors
         return [*((peer, notice) for peer in self._expected if peer not in picked), *models]
 
@@ -161,7 +171,7 @@ class Epidemic(Algorithm):
         trained = self._trained
         if trained is None or not self._inbox.complete(self._round, len(self._expected)):
             return []
-        received = [item for item in self._inbox.take(self._round) if item.message.kind is MessageKind.MODEL]
+        received = [item for item in self._inbox.take(self._round) if item.message.tag is EpidemicTag.MODEL]
         self._trained = None
         self._round += 1
         effects: list[Effect] = []

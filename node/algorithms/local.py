@@ -14,14 +14,16 @@ Departures: none; there is no paper.
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=local``
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import ClassVar
 
 from node.algorithms.config import AlgorithmConfig
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bodies import Body
 from node.core.effects import Effect, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
-from node.core.messages import MessageKind
 
 
 class LocalConfig(AlgorithmConfig):
@@ -31,7 +33,7 @@ class LocalConfig(AlgorithmConfig):
 class Local(Algorithm):
     """Each node trains alone."""
 
-    kinds = frozenset[MessageKind]()
+    carries: ClassVar[Mapping[IntEnum, type[Body]]] = {}
 
     def __init__(self, context: NodeContext, config: LocalConfig) -> None:
         super().__init__(context)

@@ -44,17 +44,18 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=s
 """
 
 from collections.abc import Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 
 from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig
 from node.core.algorithm import Algorithm, NodeContext, advance
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import Inbox
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import Message, frozen
 from node.core.mixing import ccw, weighted_average
 from node.core.topology import Topology
 from node.core.types import NodeId, Vector
@@ -115,6 +116,13 @@ class SwiftConfig(AlgorithmConfig):
             raise ConfigError("missing_weight=rescale: must be to_self with memory: mailbox, which leaves nobody out")
 
 
+class SwiftTag(IntEnum):
+    """Messages of SWIFT."""
+
+    MODEL = 1
+    """The sender's whole model."""
+
+
 class Swift(Algorithm):
     """Wait-free averaging with stored models (arXiv:2210.14026).
 
@@ -126,7 +134,7 @@ class Swift(Algorithm):
     """
 
     passive = True
-    kinds = frozenset({MessageKind.MODEL})
+    carries = {SwiftTag.MODEL: Whole}
 
     def __init__(self, context: NodeContext, config: SwiftConfig) -> None:
         super().__init__(context)
@@ -184,7 +192,7 @@ class Swift(Algorithm):
         effects: list[Effect] = []
         if self._config.flush is SwiftFlush.QUEUED_ONLY:
             effects.append(CancelQueued())
-        message = Message(MessageKind.MODEL, self._iteration, model)
+        message = Message(SwiftTag.MODEL, self._iteration, Whole(model))
         effects.append(Enqueue([(neighbor, message) for neighbor in self._weights]))
         return effects
 
@@ -192,7 +200,7 @@ class Swift(Algorithm):
         """The weighted average, and the deliveries that are new in it."""
         fresh = self._inbox.drain()
         deliveries = [item.delivery for item in fresh]
-        models = {item.sender: item.message.values for item in fresh}
+        models = {item.sender: item.message.body.values for item in fresh}
         if self._config.memory is Memory.MAILBOX:
             self._mailbox.update(models)
             models = self._mailbox

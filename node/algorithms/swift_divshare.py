@@ -28,16 +28,18 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=s
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import Inbox, Replacement, average_models
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import Message, frozen
 from node.core.recipients import address
 from node.core.topology import Topology
 from node.core.types import Vector
@@ -56,6 +58,13 @@ class SwiftDivShareConfig(AlgorithmConfig):
         check_recipients("recipients", self.recipients, topology)
 
 
+class SwiftDivShareTag(IntEnum):
+    """Messages of the SWIFT variant."""
+
+    MODEL = 1
+    """The sender's whole model."""
+
+
 class SwiftDivShare(Algorithm):
     """Asynchronous gossip of whole models (the baseline "Swift" of arXiv:2410.12918).
 
@@ -65,7 +74,7 @@ class SwiftDivShare(Algorithm):
     """
 
     passive = True
-    kinds = frozenset({MessageKind.MODEL})
+    carries = {SwiftDivShareTag.MODEL: Whole}
 
     def __init__(self, context: NodeContext, config: SwiftDivShareConfig) -> None:
         super().__init__(context)
@@ -89,7 +98,7 @@ class SwiftDivShare(Algorithm):
                 raise AssertionError("swift_divshare sets no timer")
 
     def _share_and_average(self, params: Vector) -> list[Effect]:
-        model = Message(MessageKind.MODEL, self._round, frozen(params))
+        model = Message(SwiftDivShareTag.MODEL, self._round, Whole(frozen(params)))
         effects: list[Effect] = [Enqueue(address(self._rng, self._neighbors, [model], self._recipients))]
         self._round += 1
         received = self._inbox.drain()

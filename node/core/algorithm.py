@@ -5,17 +5,18 @@ no global randomness. The same object runs under virtual time and in a real node
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
+from node.core.bodies import Body
 from node.core.effects import Effect
 from node.core.events import Event
 from node.core.fragments import FragmentPlan
-from node.core.messages import MessageKind
 from node.core.rng import stream
 from node.core.topology import Topology
 from node.core.types import NodeId, Vector
@@ -72,13 +73,23 @@ class Algorithm(ABC):
     ``passive`` says that a received message never has effects at once. A driver may then hand it over late, but
     before the node's next event and in order of arrival. ``rebuilt_attributes`` names attributes that the constructor
     makes and nothing changes: a saved run leaves them out. Few need it: those whose type cannot be saved, and large
-    ones. All other attributes are saved. ``kinds`` are the messages that it can receive: a real
-    node rejects others before they reach it.
+    ones. All other attributes are saved.
+
+    ``carries`` names the tags of the algorithm's messages, and the body that each has: a real node rejects others
+    before they reach the algorithm. ``answers`` names the tags that a receiver answers at once with a message of the
+    same size, and the tag of that answer.
     """
 
     passive: ClassVar[bool] = False
     rebuilt_attributes: ClassVar[frozenset[str]] = frozenset()
-    kinds: ClassVar[frozenset[MessageKind]] = frozenset(MessageKind)
+    carries: ClassVar[Mapping[IntEnum, type[Body]]]
+    answers: ClassVar[Mapping[IntEnum, IntEnum]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Refuse an algorithm that does not name its messages: real nodes would drop all of them."""
+        super().__init_subclass__()
+        if not hasattr(cls, "carries"):
+            raise TypeError(f"{cls.__name__}: must name its messages, such as carries = {{Tag.MODEL: Whole}}")
 
     def __init__(self, context: NodeContext) -> None:
         self.context = context

@@ -47,7 +47,7 @@ class DeliveryModel:
         return max(0, latency + round(jitter * self._normal(source))) if jitter else latency
 
     def wire_bytes(self, size: int, source: int, destination: int) -> int:
-        """Bytes that a message of ``size`` payload bytes puts on the wire: header, payload and
+        """Bytes that a message whose body has ``size`` bytes puts on the wire: header, body and
         retransmissions.
 
         What exceeds ``size`` plus the header was retransmitted. With the reliable transport every packet
@@ -69,7 +69,7 @@ class DeliveryModel:
         return wire + -(-again * wire // packets)
 
     def is_lost(self, size: int, source: int, destination: int) -> bool:
-        """Whether a message of ``size`` payload bytes is lost as a whole; never with the reliable transport.
+        """Whether a message whose body has ``size`` bytes is lost as a whole; never with the reliable transport.
 
         Such a message is transmitted like any other, but does not arrive.
         """

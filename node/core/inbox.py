@@ -39,7 +39,7 @@ class Inbox:
     def keep(self, event: MessageReceived) -> None:
         """Store a message, in place of an earlier one of the same sender and fragment."""
         message = event.message
-        key = (event.sender << 32) + message.fragment + 1
+        key = (event.sender << 32) + message.body.fragment + 1
         events = self._events
         if self._compare_rounds and key in events and events[key].message.round > message.round:
             return
@@ -121,8 +121,9 @@ def average_fragments(plan: FragmentPlan, ordered: Vector, received: Sequence[Me
     bounds = plan.bounds
     counts = [1] * (len(bounds) - 1)
     for message in received:
-        fragment = message.fragment
-        total[bounds[fragment] : bounds[fragment + 1]] += message.values
+        body = message.body
+        fragment = body.fragment
+        total[bounds[fragment] : bounds[fragment + 1]] += body.values
         counts[fragment] += 1
     for fragment, count in enumerate(counts):
         if count > 1:
@@ -144,6 +145,6 @@ def average_models(own: Vector, received: Sequence[Message]) -> Vector:
         return own
     total = own.copy()
     for message in received:
-        total += message.values
+        total += message.body.values
     total /= len(received) + 1
     return frozen(total)

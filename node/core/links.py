@@ -19,6 +19,7 @@ import numpy.typing as npt
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
 from node.core.units import NS_PER_MS
+from node.core.wire_values import WireDtype
 
 PACKET_BYTES = 1_500
 """The unit of loss: an Ethernet frame's payload."""
@@ -92,7 +93,8 @@ class NetworkPlan:
         loss: Probability that a packet is lost, in [0, 1), one number or a float64 matrix.
         sender: How many transfers a node may have under way; 1 is a serial sender.
         transport: What happens to lost packets; see the module's text.
-        header_bytes: Added to every message's payload.
+        header_bytes: What the network adds to every message's body: the frame's header and what carries the frame.
+        wire_dtype: How values travel.
         changes: (time_ns, change) in order of time.
         stragglers: The nodes with a slowed access link.
     """
@@ -107,6 +109,7 @@ class NetworkPlan:
     sender: int = 1
     transport: Transport = "reliable"
     header_bytes: int = 64
+    wire_dtype: WireDtype = WireDtype.FLOAT32
     changes: tuple[tuple[int, CapacityChange], ...] = ()
     stragglers: frozenset[int] = frozenset()
 

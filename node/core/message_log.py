@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.effects import Addressed
-from node.core.messages import Message, MessageKind, MessageState
+from node.core.messages import Message, MessageState
 from node.core.recipients import Fanout
+from node.core.wire_values import WireDtype
 
 NEVER = -1
-KINDS: tuple[MessageKind, ...] = tuple(MessageKind)
-_KIND_INDEX = {kind: index for index, kind in enumerate(KINDS)}
 
 Column = npt.NDArray[np.int64]
 
@@ -29,8 +28,8 @@ class Trace:
     """The message table. A row's number is its delivery number.
 
     Args:
-        header_bytes: Bytes on the wire besides the payload, for messages of which nothing was retransmitted.
-        value_bytes: Bytes of one value on the wire.
+        header_bytes: Bytes on the wire besides the body, for messages of which nothing was retransmitted.
+        dtype: How values travel.
 
     Attributes:
         started: Log of (row, time): its first byte left. The driver writes this and the next one.
@@ -38,15 +37,15 @@ class Trace:
         resent: Row -> bytes on the wire, where packets may have been retransmitted.
     """
 
-    def __init__(self, header_bytes: int = 0, value_bytes: int = 4) -> None:
+    def __init__(self, header_bytes: int = 0, dtype: WireDtype = WireDtype.FLOAT32) -> None:
         self.started = array("q")
         self.sent = array("q")
         self.resent: dict[int, int] = {}
         self._header_bytes = header_bytes
-        self._value_bytes = value_bytes
+        self._dtype = dtype
         self._receiver = array("i")
         self._message = array("i")  # number of the row's message
-        self._messages = array("q")  # kind, round, fragment, payload bytes of each message
+        self._messages = array("q")  # tag, round, fragment, bytes of payload, of body
         self._batches = array("q")  # time, sender, rows of each batch
         self._cancelled = array("q")  # time, first row, rows
         self._given_up = array("q")  # time, row: aborted while it was transmitted
@@ -59,7 +58,7 @@ class Trace:
 
     def queued(self, now_ns: int, sender: int, items: Sequence[Addressed]) -> int:
         """Open one row an item; returns the number of the first."""
-        first, known = len(self._receiver), len(self._messages) // 4
+        first, known = len(self._receiver), len(self._messages) // 5
         if isinstance(items, Fanout):
             messages: Iterable[Message] = items.messages
             self._receiver.extend(items.receivers)
@@ -76,12 +75,13 @@ class Trace:
         return first
 
     def _describe(self, message: Message) -> None:
-        kind = _KIND_INDEX[message.kind]
-        self._messages.extend((kind, message.round, message.fragment, len(message.values) * self._value_bytes))
+        body, dtype = message.body, self._dtype
+        sizes = body.payload_bytes(dtype), body.wire_bytes(dtype)
+        self._messages.extend((message.tag, message.round, body.fragment, *sizes))
 
     def replaced(self, rows: Sequence[int], new: Message) -> None:
         """Queued messages were exchanged for another one."""
-        number = len(self._messages) // 4
+        number = len(self._messages) // 5
         self._describe(new)
         for row in rows:
             self._message[row] = number
@@ -104,7 +104,7 @@ class Trace:
         self._aggregations.extend((now_ns, current_round, len(rows)))
 
     def columns(self, now_ns: int) -> dict[str, Column]:
-        """The table at a time, as copies: name -> shape (rows,), int64; -1 for never; ``kind`` indexes KINDS."""
+        """The table at a time, as copies: name -> shape (rows,), int64; -1 for never; ``kind`` is the tag's number."""
         receiver = _column(self._receiver)
         started_ns, sent_ns, delivered_ns = np.full((3, len(receiver)), NEVER, dtype=np.int64)
         rows, when = _table(self.started, 2).T
@@ -113,9 +113,9 @@ class Trace:
         sent_ns[rows] = when
         delivered_ns[rows] = np.where(arrival_ns <= now_ns, arrival_ns, NEVER)
         delivered_ns[_column(self._lost)] = NEVER
-        kind, round_, fragment, payload_bytes = _table(self._messages, 4)[_column(self._message)].T
+        tag, round_, fragment, payload_bytes, body_bytes = _table(self._messages, 5)[_column(self._message)].T
         queued_ns, sender, counts = _table(self._batches, 3).T
-        wire_bytes = np.where(started_ns == NEVER, 0, payload_bytes + self._header_bytes)
+        wire_bytes = np.where(started_ns == NEVER, 0, body_bytes + self._header_bytes)
         wire_bytes[list(self.resent)] = list(self.resent.values())
         cancelled_ns = self._cancelled_column(len(receiver))
         aggregated_ns, staleness = self._aggregation_columns(round_)
@@ -123,7 +123,7 @@ class Trace:
             "id": np.arange(len(receiver), dtype=np.int64),
             "sender": np.repeat(sender, counts),
             "receiver": receiver,
-            "kind": kind,
+            "kind": tag,
             "round": round_,
             "fragment": fragment,
             "payload_bytes": payload_bytes,

@@ -1,41 +1,15 @@
-"""What travels between nodes.
+"""Messages between nodes: a tag, which belongs to the algorithm, a round and a body.
 
-One flat value type for all algorithms: a driver can move, count and encode any message without knowing who
-made it. A message is a snapshot. Its values are those at the time it was queued, are shared by all its
-recipients, and are never modified.
+One value type for all algorithms: a driver can move, count and encode any message without knowing who made it. What a
+driver needs to know it asks the body. A message is a snapshot. Its values are those at the time it was queued, are
+shared by all its recipients, and are never modified.
 """
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 
-import numpy as np
-
+from node.core.bodies import Body
 from node.core.types import Vector
-
-WHOLE_MODEL = -1
-"""``fragment`` of a message that carries the whole model or no values at all."""
-
-NO_VALUES: Vector = np.zeros(0, dtype=np.float32)
-NO_VALUES.setflags(write=False)
-
-
-class MessageKind(Enum):
-    """What a message is for."""
-
-    FRAGMENT = "fragment"
-    """One fragment of the sender's model."""
-    MODEL = "model"
-    """The sender's whole model."""
-    PING = "ping"
-    """A whole model that asks for the receiver's in return."""
-    PONG = "pong"
-    """The answer to a ping."""
-    AVERAGE_REQUEST = "average_request"
-    """The first half of a pairwise average: the initiator's model."""
-    AVERAGE_REPLY = "average_reply"
-    """The second half of a pairwise average: the answerer's model before averaging."""
-    NOTICE = "notice"
-    """A message without values: control traffic."""
 
 
 class MessageState(IntEnum):
@@ -66,18 +40,21 @@ class Message:
     """One message, without its addressee.
 
     Attributes:
-        kind: What it is for.
+        tag: What it is for: a member of the algorithm's own enumeration, from 1 to 255.
         round: The sender's round when it was made.
-        values: Shape (k,), float32, read-only: a fragment, a whole model, or empty.
-        fragment: Index of the fragment in the plan, or :data:`WHOLE_MODEL`.
+        body: What it carries.
         exchange: Number that pairs a reply with its request; 0 where unused.
     """
 
-    kind: MessageKind
+    tag: IntEnum
     round: int
-    values: Vector
-    fragment: int = WHOLE_MODEL
+    body: Body
     exchange: int = 0
+
+
+def tag_name(tag: IntEnum) -> str:
+    """How a tag is called in tables, traces and errors: its name in lower case."""
+    return tag.name.lower()
 
 
 def frozen(values: Vector) -> Vector:

@@ -23,6 +23,7 @@ class Counters:
     lost: int = 0
     bytes_sent: int = 0
     payload_sent: int = 0
+    index_sent: int = 0
     bytes_wasted: int = 0
     bytes_lost: int = 0
     bytes_received: int = 0
@@ -39,7 +40,7 @@ class Accounting:
     """How messages are counted.
 
     Attributes:
-        header_bytes: Added to every message's payload.
+        header_bytes: Added to every message's body.
         dtype: How values travel.
         keep_messages: Record the life of every message.
     """
@@ -48,6 +49,6 @@ class Accounting:
     dtype: WireDtype = WireDtype.FLOAT32
     keep_messages: bool = True
 
-    def payload_bytes(self, message: Message) -> int:
-        """Bytes of a message's values on the wire."""
-        return len(message.values) * self.dtype.value_bytes
+    def wire_bytes(self, message: Message) -> int:
+        """Bytes of a message on the wire, of which nothing is retransmitted."""
+        return message.body.wire_bytes(self.dtype) + self.header_bytes

@@ -151,9 +151,7 @@ class Driver:
         on_done: Callable[[], None],
     ) -> None:
         self.counters = Counters(rounds=rounds.done, local_steps=rounds.steps_done)
-        self.records = (
-            Records(accounting.header_bytes, accounting.dtype.value_bytes) if accounting.keep_messages else None
-        )
+        self.records = Records(accounting.header_bytes, accounting.dtype) if accounting.keep_messages else None
         self.done = False
         self._node = algorithm.context.node
         self._algorithm = algorithm
@@ -257,7 +255,7 @@ class Driver:
         at_ns = max(self._now_ns, self._planned(planned_ns))
         count = self.counters
         count.delivered += 1
-        count.bytes_received += self._accounting.payload_bytes(message) + self._accounting.header_bytes
+        count.bytes_received += self._accounting.wire_bytes(message)
         self._story.tell(at_ns, "received message {} of node {}, round {}", number, sender, message.round)
         delivery = 0
         if self.records is not None:

@@ -117,7 +117,7 @@ class EmulatedPath(Path):
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """See :class:`Path`."""
-        wire_bytes = self._deliveries.wire_bytes(self._frames.payload_bytes(message), self._node, receiver)
+        wire_bytes = self._deliveries.wire_bytes(self._frames.body_bytes(message), self._node, receiver)
         self.window.add(number, self._frames.frame_bytes(message))
         self._under_way[number] = _MessageTransfer(receiver, message, wire_bytes)
         self._uplink.start(number, receiver, wire_bytes, ready_ns + self._offset_ns)
@@ -162,7 +162,7 @@ class EmulatedPath(Path):
         receiver, message = transfer.receiver, transfer.message
         # The draws come in this order in the simulator as well, one for each message that has left.
         due_ns = self._clock.monotonic_ns(at_ns + self._deliveries.latency_ns(self._node, receiver))
-        if self._deliveries.is_lost(self._frames.payload_bytes(message), self._node, receiver):
+        if self._deliveries.is_lost(self._frames.body_bytes(message), self._node, receiver):
             self.window.remove(number)  # before the driver is told, who then looks for room
             events.sent(number, at_ns)
             events.lost(number, transfer.wire_bytes, at_ns)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from node.core.errors import ProtocolError
 from node.core.message_log import NEVER, Trace, message_states
 from node.core.types import NodeId
+from node.core.wire_values import WireDtype
 
 Column = npt.NDArray[np.int64]
 
@@ -34,8 +35,8 @@ class Records:
         sent: The messages that it queued; a message's row is its number.
     """
 
-    def __init__(self, header_bytes: int, value_bytes: int) -> None:
-        self.sent = Trace(header_bytes, value_bytes)
+    def __init__(self, header_bytes: int, dtype: WireDtype) -> None:
+        self.sent = Trace(header_bytes, dtype)
         self._arrivals = array("q")  # sender, number, time, round of the sender
         self._aggregations = array("q")  # arrival, time, current round
 

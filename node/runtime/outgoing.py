@@ -48,18 +48,17 @@ class OutgoingFrames:
         self._node = node
         self._plan_id = plan_id
         self._dtype = dtype
-        self._value_bytes = dtype.value_bytes
         self._kept: OrderedDict[int, tuple[Message, bytes]] = OrderedDict()
         self._kept_bytes = 0
         self._kept_bytes_max = 2 * num_params * dtype.value_bytes
 
-    def payload_bytes(self, message: Message) -> int:
-        """Bytes of a message's values on the wire."""
-        return len(message.values) * self._value_bytes
+    def body_bytes(self, message: Message) -> int:
+        """Bytes of a message's body on the wire."""
+        return message.body.wire_bytes(self._dtype)
 
     def frame_bytes(self, message: Message) -> int:
         """Length of a message's frame, without making it."""
-        return HEADER_BYTES + self.payload_bytes(message)
+        return HEADER_BYTES + message.body.wire_bytes(self._dtype)
 
     def of(self, message: Message) -> bytes:
         """The message's frame; made now, or kept from an earlier recipient."""

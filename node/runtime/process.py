@@ -422,7 +422,7 @@ class _Node:
             num_params=config.num_params,
             fragment_sizes=() if plan is None else tuple(np.diff(plan.bounds).tolist()),
             senders=others,
-            kinds=self._algorithm.kinds,
+            carries=self._algorithm.carries,
             dtype=config.dtype,
         )
 

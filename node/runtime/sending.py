@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from node.core.bodies import Body
 from node.core.effects import Addressed
 from node.core.message_log import NEVER
 from node.core.messages import Message
@@ -35,7 +36,7 @@ from node.runtime.story import Story
 @dataclass(slots=True)
 class _Transfer:
     receiver: NodeId
-    payload_bytes: int
+    body: Body
     wire_bytes: int
     aborted: bool = False
 
@@ -130,12 +131,11 @@ class Sending:
                 return  # arrived(), lost() or aborted() looks again
             (receiver, message), number = outbox.pop()
             ready_ns = max(not_before_ns, heappop(self._free_since_ns), self._queued_ns(number))
-            payload_bytes = self._accounting.payload_bytes(message)
-            transfer = self._transfers[number] = _Transfer(receiver, payload_bytes, 0)
+            transfer = self._transfers[number] = _Transfer(receiver, message.body, 0)
             transfer.wire_bytes = wire_bytes = path.send(number, receiver, message, ready_ns)
             if self._records is not None:
                 self._records.sent.started.extend((number, ready_ns))
-                if wire_bytes != payload_bytes + self._accounting.header_bytes:
+                if wire_bytes != self._accounting.wire_bytes(message):
                     self._records.sent.resent[number] = wire_bytes
 
     def _queued_ns(self, number: int) -> int:
@@ -154,10 +154,12 @@ class Sending:
         count = self._counters
         count.sent += 1
         count.bytes_sent += transfer.wire_bytes
-        if transfer.payload_bytes:
-            count.payload_sent += transfer.payload_bytes
-        else:
+        body = transfer.body
+        if body.is_control:
             count.sent_control += 1
+        else:
+            count.payload_sent += body.payload_bytes(self._accounting.dtype)
+            count.index_sent += body.index_bytes + body.header_bytes
         if self._records is not None:
             self._records.sent.sent.extend((number, at_ns, NEVER))  # its receiver knows when it arrived
         self._story.tell(at_ns, "sent message {} to node {}", number, transfer.receiver)

@@ -67,7 +67,8 @@ def _classes(world: World) -> frozenset[type]:
     names = {kind.__module__ for algorithm in algorithms for kind in algorithm.__mro__}
     names |= {name for name in sys.modules if name.startswith("node.core.")}
     modules: list[ModuleType] = [world_module, fluid_network]
-    return savable_classes([*modules, *(sys.modules[name] for name in names if name in sys.modules)])
+    tags: frozenset[type] = frozenset(type(tag) for algorithm in algorithms for tag in algorithm.carries)
+    return tags | savable_classes([*modules, *(sys.modules[name] for name in names if name in sys.modules)])
 
 
 def _anchors(world: World) -> list[object]:

@@ -12,6 +12,7 @@ ends with the local steps that it began with.
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any, ClassVar, assert_never
 
@@ -39,6 +40,7 @@ from node.core.messages import Message
 from node.core.outbox import Outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
+from node.core.wire_values import WireDtype
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
 from node.sim.fluid_network import NEVER, Flow, FluidNetwork
 
@@ -51,7 +53,7 @@ class Arrivals:
 
     State:
         messages: What arrives.
-        details: Three numbers each: time of arrival, sender, row in the trace.
+        details: Four numbers each: time of arrival, sender, row in the trace, bytes on the wire.
     """
 
     __slots__ = ("details", "messages")
@@ -68,14 +70,15 @@ class Arrivals:
         details = self.details
         if not details or details[0] > now_ns:
             return 0
-        return len(self.messages) if details[-3] <= now_ns else bisect_right(details[::3], now_ns)
+        return len(self.messages) if details[-4] <= now_ns else bisect_right(details[::4], now_ns)
 
-    def take(self, count: int) -> list[tuple[Message, int, int, int]]:
-        """Remove the first ``count``: message, time of arrival, sender, row."""
-        details = self.details[: 3 * count].tolist()
-        taken = list(zip(self.messages[:count], details[::3], details[1::3], details[2::3], strict=True))
-        del self.messages[:count], self.details[: 3 * count]
-        return taken
+    def take(self, count: int) -> tuple[list[tuple[Message, int, int, int]], int]:
+        """Remove the first ``count``: message, time of arrival, sender, row of each, and the bytes of all."""
+        details = self.details[: 4 * count].tolist()
+        taken = list(zip(self.messages[:count], details[::4], details[1::4], details[2::4], strict=True))
+        wire_bytes = sum(details[3::4])
+        del self.messages[:count], self.details[: 4 * count]
+        return taken, wire_bytes
 
 
 class SimulatedNode:
@@ -88,8 +91,9 @@ class SimulatedNode:
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
         queued, sent, sent_control, delivered, aggregated, cancelled, aborted, lost: Messages so far.
-        bytes_sent, payload_sent, bytes_wasted, bytes_lost, bytes_received: Bytes so far. ``bytes_sent`` is all
-            that left the node, wasted or not; ``sent``, ``payload_sent`` count whole messages only.
+        bytes_sent, payload_sent, index_sent, bytes_wasted, bytes_lost, bytes_received: Bytes so far. ``bytes_sent`` is
+            all that left the node, wasted or not; ``sent``, ``payload_sent``, ``index_sent`` (indices and headers of
+            bodies) count whole messages only.
         training: Local steps are outstanding.
         block: How many local steps were asked for last; ``local_steps`` counts them from then on.
         finished: Asked for more local steps than the stop rule allows; it only listens and sends.
@@ -109,6 +113,7 @@ class SimulatedNode:
         "delivered",
         "finished",
         "index",
+        "index_sent",
         "local_steps",
         "lost",
         "outbox",
@@ -142,7 +147,8 @@ class SimulatedNode:
         self.finished = False
         self.queued = self.sent = self.sent_control = self.delivered = self.aggregated = 0
         self.cancelled = self.aborted = self.lost = 0
-        self.bytes_sent = self.payload_sent = self.bytes_wasted = self.bytes_lost = self.bytes_received = 0
+        self.bytes_sent = self.payload_sent = self.index_sent = 0
+        self.bytes_wasted = self.bytes_lost = self.bytes_received = 0
 
 
 class World:
@@ -179,7 +185,7 @@ class World:
             SimulatedNode(NodeId(i), algorithm, StepTimer(compute, i, seed), initial)
             for i, algorithm in enumerate(algorithms)
         ]
-        self.trace = Trace(network.header_bytes) if keep_messages else None
+        self.trace = Trace(network.header_bytes, network.wire_dtype) if keep_messages else None
         self.stop_requested = False
         self.max_transfers = network.sender
         self._has_loss = bool(np.any(network.loss))
@@ -189,6 +195,9 @@ class World:
         self._max_rounds = max_rounds
         self._after_steps = after_steps
         self._header_bytes = network.header_bytes
+        self._dtype = network.wire_dtype
+        self._rounds_values = network.wire_dtype is not WireDtype.FLOAT32
+        self._may_drop = self._has_loss or self._rounds_values
         self._heap: list[Entry] = []
         self._sequence = 0
         self._network = FluidNetwork(network, self._schedule_transfer_end)
@@ -389,11 +398,12 @@ class World:
     def _pull(self, node: SimulatedNode) -> None:
         """Start transfers from the head of the outbox while the uplink takes more."""
         outbox, transfers, trace, now_ns = node.outbox, node.transfers, self.trace, self.now_ns
+        dtype, header_bytes = self._dtype, self._header_bytes
         while outbox and len(transfers) < self.max_transfers:
             (receiver, message), row = outbox.pop()
-            wire_bytes = message.values.nbytes + self._header_bytes
+            wire_bytes = message.body.wire_bytes(dtype) + header_bytes
             if self._has_loss:
-                wire_bytes = self._deliveries.wire_bytes(message.values.nbytes, node.index, receiver)
+                wire_bytes = self._deliveries.wire_bytes(wire_bytes - header_bytes, node.index, receiver)
                 if trace is not None:
                     trace.resent[row] = wire_bytes
             if trace is not None:
@@ -410,18 +420,23 @@ class World:
         node = self.nodes[flow.source]
         node.transfers.remove(flow)
         message: Message = flow.token
-        row, size, payload, receiver = flow.number, flow.size, message.values.nbytes, flow.destination
+        body = message.body
+        row, size, receiver = flow.number, flow.size, flow.destination
         trace, now_ns = self.trace, self.now_ns
         node.sent += 1
         node.bytes_sent += size
-        if payload:
-            node.payload_sent += payload
-        else:
+        if body.is_control:
             node.sent_control += 1
+        else:
+            node.payload_sent += body.payload_bytes(self._dtype)
+            if body.index_bytes or body.header_bytes:
+                node.index_sent += body.index_bytes + body.header_bytes
         arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
         if trace is not None:
             trace.sent.extend((row, now_ns, arrival_ns))
-        if self._has_loss and self._deliveries.is_lost(payload, flow.source, receiver):
+        if self._rounds_values:
+            message = flow.token = replace(message, body=body.received(self._dtype))
+        if self._may_drop and self._drops(flow, message):
             node.lost += 1
             node.bytes_lost += size
             if trace is not None:
@@ -429,11 +444,18 @@ class World:
         elif self._late_hand_over:
             arrivals = self.nodes[receiver].arrivals
             arrivals.messages.append(message)
-            arrivals.details.extend((arrival_ns, node.index, row))
+            arrivals.details.extend((arrival_ns, node.index, row, size))
         else:
             self._push(arrival_ns, DELIVERY, receiver, flow)
         if node.outbox:
             self._pull(node)
+
+    def _drops(self, flow: Flow, message: Message) -> bool:
+        """Whether the network drops a message, or its receiver, because the wire dtype could not hold its values."""
+        size = message.body.wire_bytes(self._dtype)
+        if self._has_loss and self._deliveries.is_lost(size, flow.source, flow.destination):
+            return True
+        return self._rounds_values and not np.isfinite(message.body.values).all()
 
     def _deliver(self, node: SimulatedNode, flow: Flow) -> None:
         node.delivered += 1
@@ -452,10 +474,10 @@ class World:
         count = node.arrivals.count_until(self.now_ns)
         if not count:
             return
-        handle, received = node.algorithm.handle, count * self._header_bytes
-        for message, time_ns, sender, row in node.arrivals.take(count):
-            received += message.values.nbytes
+        handle = node.algorithm.handle
+        taken, wire_bytes = node.arrivals.take(count)
+        for message, time_ns, sender, row in taken:
             effects = handle(MessageReceived(NodeId(sender), message, row), time_ns)
             assert not effects, "a passive algorithm asks for nothing when a message arrives"
-        node.bytes_received += received
+        node.bytes_received += wire_bytes
         node.delivered += count

@@ -6,16 +6,18 @@ A frame is made once and the same bytes go to all recipients. Its layout, in the
          0      4  magic      b"FRGM"
          4      4  checksum   CRC-32 (zlib's) of all that follows, header and payload
          8      1  version    WIRE_VERSION
-         9      1  kind       what the message is for, numbered by KIND_CODES
-        10      1  dtype      how values are encoded, numbered by DTYPE_CODES
-        11      1  reserved   0
+         9      1  tag        what the message is for: a number of the algorithm's
+        10      1  layout     what the body is: a number of node.core.bodies
+        11      1  dtype      how values are encoded, numbered by DTYPE_CODES
         12      4  sender     node index, unsigned
         16      4  fragment   index in the plan, or -1; signed
         20      4  round      the sender's round, unsigned
-        24      4  count      number of values, unsigned; a message's values are always of shape (count,)
+        24      4  count      number of values, unsigned
         28      8  exchange   unsigned
         36      8  plan id    see plan_id, unsigned
-        44         payload    count values; 4-byte aligned within the frame
+        44         body       as its layout says; 4-byte aligned within the frame
+
+The body writes and reads itself; a new layout or a new algorithm changes nothing here.
 
 What arrives is checked before it touches a model, cheapest and most telling checks first. Every failure
 raises :class:`FrameRejectedError` and nothing else does. The checksum finds damage, not malice: whoever can
@@ -27,22 +29,22 @@ States: none. Both directions are functions of their arguments.
 import hashlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 
+from node.core.bodies import Body, BodyMismatchError, ModelShape
 from node.core.errors import ProtocolError
 from node.core.fragments import FragmentPlan
-from node.core.messages import NO_VALUES, WHOLE_MODEL, Message, MessageKind
+from node.core.messages import Message, tag_name
 from node.core.types import NodeId
-from node.core.wire_values import WireDtype, from_wire, to_wire
+from node.core.wire_values import WireDtype
 
 MAGIC = b"FRGM"
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """Raised whenever the layout or the meaning of a field changes."""
 
 HEADER_BYTES = 44
@@ -67,9 +69,9 @@ class RejectReason(Enum):
     VERSION = "version"
     """Another version of the layout."""
     DTYPE = "dtype"
-    """Another encoding than the run's, or a reserved bit is set."""
+    """Another encoding than the run's."""
     SIZE = "size"
-    """The payload is shorter or longer than the header says."""
+    """The body is shorter or longer than the header says."""
     CHECKSUM = "checksum"
     """Damaged on the way."""
     PLAN = "plan"
@@ -77,7 +79,7 @@ class RejectReason(Enum):
     SENDER = "sender"
     """Not from a node that may send here."""
     KIND = "kind"
-    """Unknown, or not one that the algorithm takes."""
+    """A tag or a layout that is unknown, or not one that the algorithm takes with the other."""
     FRAGMENT = "fragment"
     """No such fragment, or not as many values as it has."""
     ROUND = "round"
@@ -104,22 +106,7 @@ class FrameRejectedError(ProtocolError):
         self.reason = reason
 
 
-KIND_CODES: dict[MessageKind, int] = {
-    MessageKind.FRAGMENT: 1,
-    MessageKind.MODEL: 2,
-    MessageKind.PING: 3,
-    MessageKind.PONG: 4,
-    MessageKind.AVERAGE_REQUEST: 5,
-    MessageKind.AVERAGE_REPLY: 6,
-    MessageKind.NOTICE: 7,
-}
 DTYPE_CODES: dict[WireDtype, int] = {WireDtype.FLOAT32: 1, WireDtype.FLOAT16: 2, WireDtype.BFLOAT16: 3}
-
-_KINDS = {code: kind for kind, code in KIND_CODES.items()}
-_FRAGMENT_CODE = KIND_CODES[MessageKind.FRAGMENT]
-_NOTICE_CODE = KIND_CODES[MessageKind.NOTICE]
-
-ALL_KINDS = frozenset(MessageKind)
 
 
 @dataclass(frozen=True)
@@ -134,7 +121,7 @@ class WireContext:
         num_params: d, values of a whole model.
         fragment_sizes: Values of each fragment, length C; empty where models are not cut.
         senders: Who may send.
-        kinds: What the algorithm takes.
+        carries: The tags that the algorithm takes, and the body that each has.
         round_max: The largest round that a sender can be in; rounds start at 0.
         dtype: How values travel in this run.
     """
@@ -143,14 +130,24 @@ class WireContext:
     num_params: int
     fragment_sizes: tuple[int, ...]
     senders: frozenset[NodeId]
-    kinds: frozenset[MessageKind] = ALL_KINDS
+    carries: Mapping[IntEnum, type[Body]]
     round_max: int = MAX_ROUND
     dtype: WireDtype = WireDtype.FLOAT32
 
     @cached_property
-    def kinds_by_code(self) -> dict[int, MessageKind]:
-        """The allowed kinds by their number in the header."""
-        return {code: kind for code, kind in _KINDS.items() if kind in self.kinds}
+    def tags(self) -> dict[int, tuple[IntEnum, type[Body]]]:
+        """The tags by their number in the header, and what each carries."""
+        return {tag.value: (tag, body) for tag, body in self.carries.items()}
+
+    @cached_property
+    def layouts(self) -> dict[int, type[Body]]:
+        """The bodies by the number of their layout in the header."""
+        return {body.layout: body for body in self.carries.values()}
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Sizes that a body must fit."""
+        return ModelShape(self.num_params, self.fragment_sizes)
 
     @cached_property
     def dtype_code(self) -> int:
@@ -158,14 +155,12 @@ class WireContext:
         return DTYPE_CODES[self.dtype]
 
     @cached_property
-    def value_bytes(self) -> int:
-        """Bytes a value."""
-        return self.dtype.value_bytes
-
-    @cached_property
     def frame_bytes_max(self) -> int:
         """Length of the longest frame that can pass: the bound for a transport's receive buffer."""
-        return HEADER_BYTES + self.num_params * self.value_bytes
+        return HEADER_BYTES + max(
+            self.num_params * self.dtype.value_bytes,
+            *(body.size(self.num_params, self.dtype) for body in self.carries.values()),
+        )
 
 
 def plan_id(tensor_sizes: Sequence[int], seed: int, plan: FragmentPlan | None = None) -> int:
@@ -205,21 +200,24 @@ def encode(message: Message, sender: NodeId, plan_id: int, dtype: WireDtype = Wi
         plan_id: Of the run.
         dtype: How the values are to travel.
     """
-    payload = to_wire(message.values, dtype)
+    body = message.body
+    parts = body.parts(dtype)
     checked = _CHECKED.pack(
         WIRE_VERSION,
-        KIND_CODES[message.kind],
+        message.tag,
+        body.layout,
         DTYPE_CODES[dtype],
-        0,
         sender,
-        message.fragment,
+        body.fragment,
         message.round,
-        len(message.values),
+        len(body.values),
         message.exchange,
         plan_id,
     )
-    start = _START.pack(MAGIC, zlib.crc32(payload, zlib.crc32(checked)))
-    return b"".join((start, checked, payload))
+    checksum = zlib.crc32(checked)
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join((_START.pack(MAGIC, checksum), checked, *parts))
 
 
 def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> tuple[NodeId, Message]:
@@ -238,21 +236,21 @@ def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> t
     length = len(frame)
     if length < HEADER_BYTES:
         raise FrameRejectedError(RejectReason.LENGTH, f"frame of {length} bytes: must be at least {HEADER_BYTES}")
-    magic, checksum, version, code, dtype, reserved, sender, fragment, round_, count, exchange, plan = (
+    magic, checksum, version, code, layout, dtype, sender, fragment, round_, count, exchange, plan = (
         _HEADER.unpack_from(frame)
     )
     if magic != MAGIC:
         raise FrameRejectedError(RejectReason.MAGIC, f"frame begins with {magic!r}: must be {MAGIC!r}")
     if version != WIRE_VERSION:
         raise FrameRejectedError(RejectReason.VERSION, f"frame of version {version}: must be {WIRE_VERSION}")
-    if dtype != expected.dtype_code or reserved:
+    if dtype != expected.dtype_code:
+        raise FrameRejectedError(RejectReason.DTYPE, f"dtype {dtype}: must be {expected.dtype_code}")
+    body_type = expected.layouts.get(layout)
+    # The size under an unknown layout is not known either: it is named below, once the checksum is right.
+    size = length - HEADER_BYTES if body_type is None else body_type.size(count, expected.dtype)
+    if length - HEADER_BYTES != size:
         raise FrameRejectedError(
-            RejectReason.DTYPE, f"dtype {dtype}, reserved {reserved}: must be {expected.dtype_code} and 0"
-        )
-    if length - HEADER_BYTES != count * expected.value_bytes:
-        raise FrameRejectedError(
-            RejectReason.SIZE,
-            f"payload of {length - HEADER_BYTES} bytes: must be {count * expected.value_bytes} for {count} values",
+            RejectReason.SIZE, f"body of {length - HEADER_BYTES} bytes: must be {size} for {count} values"
         )
     view = memoryview(frame)
     if zlib.crc32(view[_CHECKED_FROM:]) != checksum:
@@ -261,25 +259,19 @@ def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> t
         raise FrameRejectedError(RejectReason.PLAN, f"plan {plan:#018x}: must be {expected.plan_id:#018x}")
     if sender not in expected.senders:
         raise FrameRejectedError(RejectReason.SENDER, f"node {sender}: may not send here")
-    kind = expected.kinds_by_code.get(code)
-    if kind is None:
-        _reject_kind(code)
-    sizes = expected.fragment_sizes
-    if code == _FRAGMENT_CODE:
-        fits = 0 <= fragment < len(sizes) and count == sizes[fragment]
-    else:
-        fits = fragment == WHOLE_MODEL and count == (0 if code == _NOTICE_CODE else expected.num_params)
-    if not fits:
-        raise FrameRejectedError(RejectReason.FRAGMENT, f"{kind.value} {fragment} of {count} values: not in the plan")
+    tag, carried = expected.tags.get(code, (None, None))
+    if tag is None:
+        raise FrameRejectedError(RejectReason.KIND, f"tag {code}: not one that this algorithm takes")
+    if body_type is None or body_type is not carried:
+        raise FrameRejectedError(RejectReason.KIND, f"layout {layout}: not one that {tag_name(tag)} carries")
+    try:
+        body = body_type.read(view, HEADER_BYTES, count, fragment, expected.dtype, expected.shape)
+    except BodyMismatchError as error:
+        raise FrameRejectedError(RejectReason.FRAGMENT, str(error)) from error
     if round_ > expected.round_max:
         raise FrameRejectedError(RejectReason.ROUND, f"round {round_}: must be at most {expected.round_max}")
-    values = from_wire(view, count, expected.dtype, HEADER_BYTES) if count else NO_VALUES
-    if count and not np.logical_and.reduce(np.isfinite(values)):
-        raise FrameRejectedError(RejectReason.NOT_FINITE, f"{kind.value} of round {round_}: not all values are finite")
-    return NodeId(sender), Message(kind, round_, values, fragment, exchange)
-
-
-def _reject_kind(code: int) -> NoReturn:
-    known = _KINDS.get(code)
-    text = f"kind {code}: unknown" if known is None else f"kind {known.value}: not one that this algorithm takes"
-    raise FrameRejectedError(RejectReason.KIND, text)
+    if count and not np.logical_and.reduce(np.isfinite(body.values)):
+        raise FrameRejectedError(
+            RejectReason.NOT_FINITE, f"{tag_name(tag)} of round {round_}: not all values are finite"
+        )
+    return NodeId(sender), Message(tag, round_, body, exchange)

@@ -6,7 +6,7 @@ and the algorithm of each node. All runtimes start from it.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +165,7 @@ def naming(place: str) -> Iterator[None]:
 def _make_plan(config: ExperimentConfig, base_dir: Path, place: str) -> Plan:
     topology = build_topology(config.topology, config.nodes, config.seed, base_dir)
     network = build_network(config.network, config.nodes, config.seed, base_dir)
+    network = replace(network, wire_dtype=config.wire.dtype)
     compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
     check_compatible(config.learning)
     _check_targets(config)

@@ -19,10 +19,11 @@ from node.core.algorithm import Algorithm
 from node.core.effects import Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
 from node.core.events import LocalStepsDone, MessageReceived, Started
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import Message, frozen
 from node.core.training import TrainerAndEvaluator
 from node.core.types import Float64Vector, NodeId
 from node.core.units import ns_to_s
+from node.core.wire_values import WireDtype
 from orchestrator.experiment.plan import Plan
 from orchestrator.fidelity import TOLERANCES
 
@@ -51,11 +52,6 @@ DILATION_MAX: Final = 10_000.0
 
 _ROUNDS: Final = 3
 """Rounds that an algorithm is watched for; the first ones of some send nothing."""
-_ANSWERS: Final = {
-    MessageKind.PING: MessageKind.PONG,
-    MessageKind.AVERAGE_REQUEST: MessageKind.AVERAGE_REPLY,
-}
-"""Messages that are answered by one of the same size, and with what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +261,10 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...]) -> tuple[Float64Vector,
 
     An answer is counted at the node that asked.
     """
-    value_bytes = plan.config.wire.dtype.value_bytes
     uplinks = _uplink_mbps(plan)
     rates, costs_s = np.zeros(plan.config.nodes), np.zeros(plan.config.nodes)
     for node, algorithm in enumerate(plan.algorithms(tensor_sizes)):
-        traffic = watch(algorithm, sum(tensor_sizes), value_bytes)
+        traffic = watch(algorithm, sum(tensor_sizes), plan.config.wire.dtype)
         round_s = ns_to_s(plan.compute.step_ns[node] * plan.config.algorithm.local_steps)
         wire_bytes = traffic.payload_bytes + plan.network.header_bytes
         by_link = uplinks[node] * 1e6 / 8 / max(1.0, wire_bytes)
@@ -280,13 +275,13 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...]) -> tuple[Float64Vector,
     return rates, costs_s
 
 
-def watch(algorithm: Algorithm, num_params: int, value_bytes: int = 4) -> Traffic:
+def watch(algorithm: Algorithm, num_params: int, dtype: WireDtype = WireDtype.FLOAT32) -> Traffic:
     """What a node sends when its local steps end. Nobody else sends, but its questions are answered.
 
     Args:
         algorithm: A fresh one; it is used up.
         num_params: Length of its flat model.
-        value_bytes: Bytes of a value on the wire.
+        dtype: How values travel.
     """
     params = frozen(np.zeros(num_params, dtype=np.float32))
     sent: list[Message] = []
@@ -299,14 +294,14 @@ def watch(algorithm: Algorithm, num_params: int, value_bytes: int = 4) -> Traffi
         items = [item for effect in effects if isinstance(effect, Enqueue) for item in effect.items]
         sent += [message for _, message in items]
         for peer, question in items:
-            if question.kind not in _ANSWERS:
+            if question.tag not in algorithm.answers:
                 continue
-            answer = replace(question, kind=_ANSWERS[question.kind], values=params)
+            answer = replace(question, tag=algorithm.answers[question.tag])
             answered += 1
             reaction = algorithm.handle(MessageReceived(peer, answer, answered), 2 * rounds + 1)
             chains = chains or any(isinstance(effect, Enqueue) for effect in reaction)
             effects += reaction  # training that waited for the answer goes on
-    payload = sum(message.values.size for message in sent) * value_bytes
+    payload = sum(message.body.wire_bytes(dtype) for message in sent)
     return Traffic(
         messages_per_round=len(sent) / max(1, rounds),
         payload_bytes=payload / max(1, len(sent)),

@@ -105,13 +105,14 @@ def load_run(path: Path, *, messages: bool = True) -> Run:
         hint = f"; runs inside it: {', '.join(inside[-3:])}" if inside else ""
         raise ConfigError(f"{path}: not a run directory: curve.csv is missing{hint}")
     summary = _read_json(path / "summary.json")
+    facts = _read_facts(path)
     return Run(
         path=path,
-        facts=_read_facts(path),
+        facts=facts,
         status="partial" if summary is None else _status(summary, path),
         curve=_read_curve(path / "curve.csv"),
         nodes=_read_nodes(path / "nodes.parquet"),
-        messages=_read_messages(path / "messages.parquet") if messages else None,
+        messages=_read_messages(path / "messages.parquet", facts.message_tags) if messages else None,
         links=_read_links(path / "links.csv"),
         summary=summary,
         fidelity=_read_json(path / "fidelity.json"),
@@ -179,6 +180,7 @@ def _read_facts(path: Path) -> RunFacts:
             metric="rmse" if raw["metric"] == "rmse" else "accuracy",
             stragglers=frozenset(int(node) for node in raw["stragglers"]),
             targets=tuple(float(target) for target in raw["targets"]),
+            message_tags={int(tag): str(name) for tag, name in raw.get("message_tags", {}).items()},
             class_names=names if raw["class_names"] is None else tuple(raw["class_names"]),
             partition_counts=counts,
             num_params=int(raw["num_params"]),
@@ -251,14 +253,17 @@ def _read_nodes(path: Path) -> dict[str, Column] | None:
     return {name: table.column(name).to_numpy(zero_copy_only=False) for name in NODE_COLUMNS}
 
 
-def _read_messages(path: Path) -> dict[str, Column] | None:
+def _read_messages(path: Path, tags: Mapping[int, str]) -> dict[str, Column] | None:
     table = _read_table(path, MESSAGE_COLUMNS)
     if table is None:
         return None
     columns: dict[str, Column] = {}
     for name, kind in MESSAGE_COLUMNS.items():
         column = table.column(name)
-        if isinstance(kind, tuple):
+        if name == "kind":
+            known = tags or dict(enumerate(column.unique().to_pylist()))  # where nobody kept facts.json
+            columns[name] = np.array([*known, -1])[_codes(path, name, column, tuple(known.values()))]
+        elif isinstance(kind, tuple):
             columns[name] = _codes(path, name, column, kind)
         else:
             columns[name] = column.fill_null(-1).to_numpy(zero_copy_only=False)

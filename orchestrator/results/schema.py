@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from node.core.messages import MessageKind, MessageState
+from node.core.messages import MessageState
 from node.core.types import Float64Vector
 
 Metric: TypeAlias = Literal["accuracy", "rmse"]
@@ -39,9 +39,6 @@ RUN_FILES: Final[Mapping[str, str]] = {
 """Every file of a run directory and what it holds; ``snapshots/`` and ``logs/`` are those of real
 runtimes only."""
 
-MESSAGE_KINDS: Final = tuple(kind.value for kind in MessageKind)
-"""Names of the codes in the column ``kind`` as the recorder gives it."""
-
 MESSAGE_STATES: Final = tuple(state.name.lower() for state in MessageState)
 """Names of the codes in the column ``state`` as the recorder gives it."""
 
@@ -49,7 +46,7 @@ MESSAGE_COLUMNS: Final[Mapping[str, Any]] = {
     "id": pa.int64(),
     "sender": pa.int32(),
     "receiver": pa.int32(),
-    "kind": MESSAGE_KINDS,
+    "kind": pa.string(),
     "round": pa.int32(),
     "fragment": pa.int32(),
     "payload_bytes": pa.int64(),
@@ -63,7 +60,7 @@ MESSAGE_COLUMNS: Final[Mapping[str, Any]] = {
     "staleness": pa.int32(),
     "state": MESSAGE_STATES,
 }
-"""Columns of ``messages.parquet``: the type, or the names of the codes.
+"""Columns of ``messages.parquet``: the type, or the names of the codes. Tags in ``kind`` are the algorithm's, by name.
 
 A ``*_ns`` of -1 means never and becomes null; ``staleness`` is null where ``aggregated_ns`` is.
 """
@@ -210,6 +207,8 @@ class RunFacts:
         metric: The headline figure: ``accuracy`` (higher is better), or ``rmse`` (the loss of ratings, lower
             is better).
         stragglers: Nodes slowed on purpose.
+        message_tags: Number of each tag of the algorithm's messages -> its name. The numbers are the codes in the
+            column ``kind`` of the message table.
         targets: Values of the headline figure whose first crossing the summary tells.
         class_names: Names of the classes, or the values of a rating; None if unknown.
         partition_counts: Training samples, shape (nodes, classes); None if unknown.
@@ -227,6 +226,7 @@ class RunFacts:
     metric: Metric = "accuracy"
     stragglers: frozenset[int] = frozenset()
     targets: tuple[float, ...] = ()
+    message_tags: Mapping[int, str] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     partition_counts: npt.NDArray[np.int64] | None = None
     num_params: int = 0

@@ -185,7 +185,8 @@ class RunWriter:
         Args:
             totals: The run's totals.
             messages: Columns of ``messages.parquet`` as integer arrays (see :data:`MESSAGE_COLUMNS`): codes
-                for ``kind`` and ``state``, -1 for a time that never came. None: no such file.
+                for ``kind`` (the facts' ``message_tags``) and ``state``, -1 for a time that never came. None: no such
+                file.
             fidelity: What ``fidelity.json`` says; None: no such file.
 
         Returns:
@@ -197,7 +198,7 @@ class RunWriter:
         if self._node_rows:
             _write_parquet(self.path / "nodes.parquet", _nodes_table(self._node_rows))
         if messages is not None:
-            _write_parquet(self.path / "messages.parquet", _messages_table(messages))
+            _write_parquet(self.path / "messages.parquet", _messages_table(messages, self._facts.message_tags))
         if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
             _write(self.path / "links.csv", _links_csv(totals.uplink_utilization, totals.downlink_utilization))
         if fidelity is not None:
@@ -351,12 +352,14 @@ def _nodes_table(rows: Sequence[Mapping[str, Column]]) -> Any:
     return pa.table(arrays, names=list(NODE_COLUMNS))
 
 
-def _messages_table(messages: Mapping[str, Column]) -> Any:
+def _messages_table(messages: Mapping[str, Column], tags: Mapping[int, str]) -> Any:
     missing = [name for name in MESSAGE_COLUMNS if name not in messages]
     assert not missing, f"messages lack the columns {missing}"
     arrays = []
     for name, kind in MESSAGE_COLUMNS.items():
         values = np.asarray(messages[name])
+        if name == "kind":
+            values, kind = _tag_codes(values, sorted(tags)), tuple(tags[tag] for tag in sorted(tags))
         if isinstance(kind, tuple):
             codes = pa.array(values.astype(np.int8))
             arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(kind, type=pa.string())))
@@ -368,6 +371,13 @@ def _messages_table(messages: Mapping[str, Column]) -> Any:
             mask = np.asarray(messages["aggregated_ns"]) < 0
         arrays.append(pa.array(values.astype(kind.to_pandas_dtype()), type=kind, mask=mask))
     return pa.table(arrays, names=list(MESSAGE_COLUMNS))
+
+
+def _tag_codes(values: Column, numbers: Sequence[int]) -> Column:
+    """Tags' numbers as places among all numbers, which are increasing."""
+    places = np.searchsorted(numbers, values)
+    assert np.isin(values, numbers).all(), "a message has a tag that the run's facts do not name"
+    return places
 
 
 def _float_column(values: Sequence[float | int | None]) -> Float64Vector:
@@ -396,6 +406,7 @@ def _facts_to_json(facts: RunFacts) -> JsonObject:
         "metric": facts.metric,
         "stragglers": sorted(facts.stragglers),
         "targets": list(facts.targets),
+        "message_tags": dict(facts.message_tags),
         "class_names": facts.class_names,
         "num_params": facts.num_params,
         "end_s": facts.end_s,

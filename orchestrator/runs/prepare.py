@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from node.core.algorithm import Algorithm
 from node.core.errors import DataError
+from node.core.messages import tag_name
 from node.core.training import TrainerAndEvaluator
 from node.learning.build import build_learner, partition_dataset, start_trainer
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
@@ -85,7 +86,7 @@ def _prepare(
         with signals_held():  # workers are forked
             trainer = start_trainer(learner, config.nodes, workers, background=background)
             algorithms = plan.algorithms(trainer.tensor_sizes)
-            facts = _facts(plan, dataset, split, sum(trainer.tensor_sizes), command)
+            facts = _facts(plan, dataset, split, algorithms[0], command)
     except BaseException:
         if trainer is not None:
             trainer.close()
@@ -93,7 +94,7 @@ def _prepare(
     return Prepared(dataset, split, learner, trainer, workers, algorithms, facts)
 
 
-def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, command: str) -> RunFacts:
+def _facts(plan: Plan, dataset: Dataset, split: Partition, algorithm: Algorithm, command: str) -> RunFacts:
     config = plan.config
     is_ratings = dataset.kind == "ratings"
     targets = config.output.targets or (RMSE_TARGETS if is_ratings else ACCURACY_TARGETS)
@@ -107,9 +108,10 @@ def _facts(plan: Plan, dataset: Dataset, split: Partition, num_params: int, comm
         metric="rmse" if is_ratings else "accuracy",
         stragglers=plan.stragglers,
         targets=targets,
+        message_tags={tag.value: tag_name(tag) for tag in algorithm.carries},
         class_names=class_names,
         partition_counts=class_counts(split, labels, len(class_names)),
-        num_params=num_params,
+        num_params=algorithm.context.num_params,
         end_s=config.stop.time_s,
         details=plan.describe(),
         command=command,

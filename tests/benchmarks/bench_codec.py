@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import frozen
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.transport.frames import WireContext, decode, encode
+from tests.messages import CARRIES, Kind, make_message
 
 PLAN_ID = 7
 
@@ -29,10 +30,10 @@ def main() -> None:
     """Measure and print."""
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 9_000
     values = frozen(np.random.default_rng(0).standard_normal(size, dtype=np.float32))
-    message = Message(MessageKind.FRAGMENT, 3, values, 2)
+    message = make_message(Kind.FRAGMENT, 3, values, 2)
     senders = frozenset(NodeId(node) for node in range(60))
     for dtype in WireDtype:
-        context = WireContext(PLAN_ID, 10 * size, (size,) * 10, senders, dtype=dtype)
+        context = WireContext(PLAN_ID, 10 * size, (size,) * 10, senders, CARRIES, dtype=dtype)
         frame = encode(message, NodeId(5), PLAN_ID, dtype)
         encoding = microseconds(lambda dtype=dtype: encode(message, NodeId(5), PLAN_ID, dtype))  # type: ignore[misc]
         decoding = microseconds(lambda frame=frame, context=context: decode(frame, expected=context))  # type: ignore[misc]

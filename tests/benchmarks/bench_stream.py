@@ -1,4 +1,5 @@
 """Print what the way from node to node costs, beside bare gRPC and beside pickle over ZeroMQ, in one run.
+from tests.messages import CARRIES, Kind, make_message
 
 ``python -m tests.benchmarks.bench_stream [fragments]``: each figure comes from two processes on loopback; about a
 minute. Fragments have 9,000 float32 values. Both comparisons are ratios within this run, because figures of a shared
@@ -31,12 +32,13 @@ import numpy as np
 from node.core.events import MessageReceived
 from node.core.fragments import FragmentLayout, FragmentPlan, FragmentRounding, fragment_plan, num_fragments
 from node.core.inbox import Inbox, average_fragments
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.types import NodeId, Vector
 from node.transport.frames import WireContext, encode
 from node.transport.peer_client import EchoInfo, PeerClient
 from node.transport.peer_server import METHOD, Arrival, PeerServer, ProbeInfo
 from node.transport.window import Window
+from tests.messages import CARRIES, Kind, make_message
 
 VALUES = 9_000
 FRAGMENTS = 10
@@ -112,7 +114,7 @@ class Averager:
 async def receive_ours(pipe: Connection, recipients: int, meter: Meter) -> None:
     """All recipients' servers in one process."""
     averager = Averager()
-    wire = WireContext(PLAN_ID, VALUES * FRAGMENTS, (VALUES,) * FRAGMENTS, frozenset((SENDER,)))
+    wire = WireContext(PLAN_ID, VALUES * FRAGMENTS, (VALUES,) * FRAGMENTS, frozenset((SENDER,)), CARRIES)
     done = asyncio.Event()
 
     def on_message(arrival: Arrival) -> None:
@@ -182,7 +184,7 @@ def ours(pieces: Any, fragments: int, peers: tuple[NodeId, ...]) -> Iterator[tup
     number = 0
     for index in range(fragments):
         fragment = index % FRAGMENTS
-        frame = encode(Message(MessageKind.FRAGMENT, index // FRAGMENTS, pieces[fragment], fragment), SENDER, PLAN_ID)
+        frame = encode(make_message(Kind.FRAGMENT, index // FRAGMENTS, pieces[fragment], fragment), SENDER, PLAN_ID)
         for peer in peers:
             yield peer, frame, number
             number += 1

@@ -15,7 +15,8 @@ from random import Random
 import numpy as np
 import psutil
 
-from node.core.messages import NO_VALUES, Message, MessageKind, frozen
+from node.core.bodies import NO_VALUES
+from node.core.messages import frozen
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.transport.frames import (
@@ -27,6 +28,7 @@ from node.transport.frames import (
     decode,
     encode,
 )
+from tests.messages import CARRIES, Kind, make_message
 
 GROWTH_BYTES_MAX = 8 * 2**20
 """Of resident memory after the first tenth; what an allocator may keep, and far below a leak of every frame."""
@@ -36,7 +38,7 @@ CONTEXT = WireContext(
     num_params=24,
     fragment_sizes=(7, 8, 9),
     senders=frozenset(NodeId(node) for node in range(8)),
-    kinds=frozenset(MessageKind) - {MessageKind.PONG},
+    carries={kind: body for kind, body in CARRIES.items() if kind is not Kind.PONG},
     round_max=MAX_ROUND // 2,
 )
 CONTEXTS = [replace(CONTEXT, dtype=dtype) for dtype in WireDtype]
@@ -50,12 +52,13 @@ NOT_FINITE = (b"\0\0\x80\x7f", b"\0\0\x80\xff", b"\1\0\xc0\x7f")
 def corpus() -> list[bytes]:
     """Sound frames of every kind, fragment and encoding."""
     rng = np.random.default_rng(0)
-    messages = [Message(MessageKind.NOTICE, 1, NO_VALUES)]
-    for kind in CONTEXT.kinds - {MessageKind.NOTICE, MessageKind.FRAGMENT}:
-        messages.append(Message(kind, 2, frozen(rng.standard_normal(CONTEXT.num_params, dtype=np.float32)), exchange=5))
+    messages = [make_message(Kind.NOTICE, 1, NO_VALUES)]
+    for kind in set(CONTEXT.carries) - {Kind.NOTICE, Kind.FRAGMENT}:
+        values = frozen(rng.standard_normal(CONTEXT.num_params, dtype=np.float32))
+        messages.append(make_message(kind, 2, values, exchange=5))
     for fragment, size in enumerate(CONTEXT.fragment_sizes):
-        messages.append(Message(MessageKind.FRAGMENT, 3, frozen(rng.standard_normal(size, dtype=np.float32)), fragment))
-    messages.sort(key=lambda message: (message.kind.value, message.fragment))
+        messages.append(make_message(Kind.FRAGMENT, 3, frozen(rng.standard_normal(size, dtype=np.float32)), fragment))
+    messages.sort(key=lambda message: (message.tag.name, message.body.fragment))
     return [encode(m, NodeId(1), CONTEXT.plan_id, dtype) for dtype in WireDtype for m in messages]
 
 
@@ -101,7 +104,7 @@ def broken(rng: Random, frames: list[bytes]) -> bytes:
 
 def context_of(frame: bytes, rng: Random) -> WireContext:
     """Mostly that of the encoding the frame claims, so that it gets past that check; now and then another one."""
-    claimed = frame[10] if len(frame) > 10 else 0
+    claimed = frame[11] if len(frame) > 11 else 0
     if claimed in BY_CODE and rng.random() < 0.95:
         return BY_CODE[claimed]
     return rng.choice(CONTEXTS)
@@ -132,7 +135,7 @@ def fuzz(count: int, seed: int) -> Counter[str]:
             outcomes[error.reason.value] += 1
             continue
         outcomes["accepted"] += 1
-        assert np.isfinite(message.values).all(), frame
+        assert np.isfinite(message.body.values).all(), frame
         # All that a receiver goes by is in the frame and nothing else is: it can be made again.
         assert encode(message, sender, context.plan_id, context.dtype) == frame, frame
     growth = process.memory_info().rss - resident

@@ -3,6 +3,7 @@
 To the nanosecond and to the bit: the life of every message, every model, every counter.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.algorithms.swift_divshare import SwiftDivShareTag
 from node.core.links import CapacityChange
-from node.core.message_log import KINDS, Column
+from node.core.message_log import Column
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.runtime.message_records import join
 from node.sim.world import World
-from tests.simulation.build import EVERY_ALGORITHM, network
+from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, network
 from tests.virtual import Scenario, VirtualNetwork
 
 UNEVEN_MS = (1.0, 1.1, 1.3, 0.9, 2.5, 1.0)
@@ -162,18 +164,32 @@ def test_latencies_that_differ_and_jitter() -> None:
 
 
 @pytest.mark.parametrize("dtype", [WireDtype.FLOAT16, WireDtype.BFLOAT16])
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_narrow_values_are_counted_and_rounded_alike(kind: str, dtype: WireDtype) -> None:
+    plan = network(6, 0.5, latency_ns=300_000, loss=0.02, wire_dtype=dtype)
+    narrow, _ = run_both(Scenario(kind, network=plan, step_ms=UNEVEN_MS), 15_000_000, 60_000_000)
+    if kind != "local":
+        wide = Scenario(kind, network=replace(plan, wire_dtype=WireDtype.FLOAT32), step_ms=UNEVEN_MS).world()
+        wide.advance(60_000_000)
+        sent, payload = narrow.counters.messages["sent"], narrow.counters.bytes["payload"]
+        controls = sum(node.sent_control for node in narrow.nodes)
+        assert payload < 2 * NUM_PARAMS * (sent - controls) + 1
+        assert any((a.params != b.params).any() for a, b in zip(narrow.nodes, wide.nodes, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [WireDtype.FLOAT16, WireDtype.BFLOAT16])
 def test_half_the_bytes_take_half_the_time(dtype: WireDtype) -> None:
-    """The simulator has no such values; a network without headers and with twice the rate has the same times."""
-    half = network(6, 1.0, header_bytes=0)
+    """A network without headers and with twice the rate has the same times for whole values."""
+    half = network(6, 1.0, header_bytes=0, wire_dtype=dtype)
     full = network(6, 2.0, header_bytes=0)
-    net = VirtualNetwork(Scenario("swift_divshare", network=half, dtype=dtype))
+    net = VirtualNetwork(Scenario("swift_divshare", network=half))
     world = Scenario("swift_divshare", network=full).world()
     net.advance(60_000_000)
     world.advance(60_000_000)
     real, simulated = table_of_drivers(net), table_of_world(world)
     for name, column in simulated.items():
         np.testing.assert_array_equal(real[name] * (2 if name.endswith("_bytes") else 1), column, err_msg=name)
-    assert KINDS[real["kind"][0]].value == "model"
+    assert SwiftDivShareTag(real["kind"][0]).name == "MODEL"
     for driver, node in zip(net.drivers, world.nodes, strict=True):
         np.testing.assert_allclose(driver.picture(0).params, node.params, rtol=0.05, atol=0.02)
         assert not np.array_equal(driver.picture(0).params, node.params)

@@ -35,6 +35,8 @@ class Late:
 class Watched(Algorithm):
     """Passes events on, and checks that times never go back."""
 
+    carries = {}
+
     def __init__(self, inner: Algorithm) -> None:
         super().__init__(inner.context)
         self._inner = inner

@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from node.core.errors import TransportError
-from node.core.messages import Message, MessageKind, frozen
+from node.core.messages import frozen
 from node.core.types import NodeId
 from node.transport import peer_client as client_module
 from node.transport.envelope import pack
@@ -30,14 +30,15 @@ from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt
 from node.transport.peer_client import EchoInfo, PeerClient
 from node.transport.peer_server import METHOD, SERVICE, Arrival, PeerServer, ProbeInfo
 from node.transport.window import Window
+from tests.messages import CARRIES, Kind, make_message
 
 RUN = "test"
 PLAN = 7
 SIZE = 9_000
-WIRE = WireContext(PLAN, 2 * SIZE, (SIZE, SIZE), frozenset(map(NodeId, range(4))), round_max=10)
+WIRE = WireContext(PLAN, 2 * SIZE, (SIZE, SIZE), frozenset(map(NodeId, range(4))), CARRIES, round_max=10)
 ME, PEER, OTHER = NodeId(0), NodeId(1), NodeId(2)
 VALUES = frozen(np.arange(SIZE, dtype=np.float32))
-FRAME = encode(Message(MessageKind.FRAGMENT, 3, VALUES, 1), ME, PLAN)
+FRAME = encode(make_message(Kind.FRAGMENT, 3, VALUES, 1), ME, PLAN)
 WITHIN_S = 20.0
 """Every wait of these tests ends by then; none takes so long unless something is broken."""
 
@@ -168,8 +169,8 @@ def test_messages_arrive_whole_in_order_and_are_acknowledged() -> None:
         assert receiver.numbers == sender.acknowledged == sent
         for arrival in receiver.arrivals:
             assert (arrival.sender, arrival.frame_bytes, arrival.due_ns) == (ME, len(FRAME), 0)
-            assert arrival.message.values.tobytes() == VALUES.tobytes()
-            assert not arrival.message.values.flags.writeable
+            assert arrival.message.body.values.tobytes() == VALUES.tobytes()
+            assert not arrival.message.body.values.flags.writeable
         assert receiver.server.frames == sender.client.frames_sent == 50
         assert receiver.server.frame_bytes == sender.client.frame_bytes_sent == 50 * len(FRAME)
         assert not receiver.server.rejected
@@ -216,7 +217,7 @@ def test_the_same_bytes_go_to_all_recipients() -> None:
             for peer in (PEER, OTHER):
                 sender.send(peer)
             await until(lambda: len(sender.acknowledged) == 2)
-            assert first.arrivals[0].message.values.tobytes() == second.arrivals[0].message.values.tobytes()
+            assert first.arrivals[0].message.body.values.tobytes() == second.arrivals[0].message.body.values.tobytes()
 
     run(test())
 
@@ -395,7 +396,7 @@ BAD_CHECKSUM = FRAME[:-1] + bytes([FRAME[-1] ^ 1])
         (pack([(bytes(WIRE.frame_bytes_max + 1), 0, 0)]), RejectReason.SIZE),
         (pack([(BAD_CHECKSUM, 0, 0)]), RejectReason.CHECKSUM),
         (
-            pack([(encode(Message(MessageKind.FRAGMENT, 3, VALUES, 1), OTHER, PLAN), 0, 0)]),
+            pack([(encode(make_message(Kind.FRAGMENT, 3, VALUES, 1), OTHER, PLAN), 0, 0)]),
             RejectReason.SENDER,
         ),
     ],

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from node.algorithms.adpsgd import AdPsgdTag
+from node.algorithms.adpsgd_pingpong import AdPsgdPingPongTag
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, Enqueue, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import LocalStepsDone, MessageReceived, Started
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.topology import complete_bipartite, from_edges, full, ring
 from node.core.types import NodeId, Vector
 from tests.harness import (
@@ -32,8 +35,8 @@ def settled(run: Harness) -> np.ndarray:
     """Current models as they will be once the replies on the wire have arrived (bipartite, no learning)."""
     models = current(run)
     for _, receiver, message in run.in_flight.values():
-        if message.kind is MessageKind.AVERAGE_REPLY:
-            models[receiver] += (message.values - models[receiver]) / 2
+        if message.tag is AdPsgdTag.AVERAGE_REPLY:
+            models[receiver] += (message.body.values - models[receiver]) / 2
     return models
 
 
@@ -47,7 +50,7 @@ def random_times(seed: int, longest: int = 2 * ROUND) -> dict:
 
 
 def exchanges(run: Harness) -> int:
-    return sum(item.message.kind is MessageKind.AVERAGE_REPLY for item in run.delivered)
+    return sum(item.message.tag is AdPsgdTag.AVERAGE_REPLY for item in run.delivered)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -81,7 +84,7 @@ def test_adp_1_the_sum_is_preserved_whatever_happens_between(form: str, paramete
     total = np.sum(run.initial, axis=0, dtype=np.float64)
 
     def at_rest() -> bool:
-        replies = [m for _, _, m in run.in_flight.values() if m.kind is MessageKind.AVERAGE_REPLY]
+        replies = [m for _, _, m in run.in_flight.values() if m.tag is AdPsgdTag.AVERAGE_REPLY]
         return not replies and all(state.halted for state in run.nodes)
 
     run.run(rounds=30, stop=at_rest)
@@ -168,13 +171,13 @@ def test_adp_3_postponed_requests_are_answered_in_order_of_arrival() -> None:
     others = [NodeId(node) for node in (3, 2, 1) if node != peer]
     value = np.full(1, 4, dtype=np.float32)
     for number, other in enumerate(others):
-        message = Message(MessageKind.AVERAGE_REQUEST, 0, value, exchange=7)
+        message = Message(AdPsgdTag.AVERAGE_REQUEST, 0, Whole(value), exchange=7)
         assert algorithm.handle(MessageReceived(other, message, number), 2) == []
-    reply = Message(MessageKind.AVERAGE_REPLY, 0, value, exchange=asked.exchange)
+    reply = Message(AdPsgdTag.AVERAGE_REPLY, 0, Whole(value), exchange=asked.exchange)
     effects = algorithm.handle(MessageReceived(peer, reply, 9), 3)
     answers = [effect.items[0] for effect in effects if isinstance(effect, Enqueue)]
     assert [to for to, _ in answers] == others
-    assert [message.values[0] for _, message in answers] == [2.0, 3.0]  # each sees the averages before it
+    assert [message.body.values[0] for _, message in answers] == [2.0, 3.0]  # each sees the averages before it
     assert [e.deliveries for e in effects if isinstance(e, Aggregated)] == [[9], [0], [1]]
     assert isinstance(effects[-1], StartLocalSteps)
     np.testing.assert_array_equal(effects[-1].params, [3.5])
@@ -191,9 +194,9 @@ def test_adp_4_a_stale_gradient_is_applied_as_it_is(node: int) -> None:
     peer = NodeId(1 - node)
     if node == 0:
         [(_, request)] = effects[0].items
-        message = Message(MessageKind.AVERAGE_REPLY, 0, theirs, exchange=request.exchange)
+        message = Message(AdPsgdTag.AVERAGE_REPLY, 0, Whole(theirs), exchange=request.exchange)
     else:
-        message = Message(MessageKind.AVERAGE_REQUEST, 0, theirs, exchange=1)
+        message = Message(AdPsgdTag.AVERAGE_REQUEST, 0, Whole(theirs), exchange=1)
     algorithm.handle(MessageReceived(peer, message, 0), 2)
     np.testing.assert_array_equal(algorithm.model, np.full(4, 6))
     algorithm.handle(LocalStepsDone(start + change), 3)
@@ -212,10 +215,10 @@ def test_adp_5_as_many_pongs_as_pings() -> None:
         latency=lambda *_: 100,
     ).run(rounds=10)
     for node in range(6):
-        received = [i for i in run.delivered if i.receiver == node and i.message.kind is MessageKind.PING]
+        received = [i for i in run.delivered if i.receiver == node and i.message.tag is AdPsgdPingPongTag.PING]
         sent = [i for i in run.queued if i.sender == node]
-        pings = [i for i in sent if i.message.kind is MessageKind.PING]
-        pongs = [i for i in sent if i.message.kind is MessageKind.PONG]
+        pings = [i for i in sent if i.message.tag is AdPsgdPingPongTag.PING]
+        pongs = [i for i in sent if i.message.tag is AdPsgdPingPongTag.PONG]
         assert [i.sender for i in received] == [i.receiver for i in pongs]
         assert len(pings) == 10 * (5 // 2)
         assert len(pings) + len(pongs) == len(sent)
@@ -225,7 +228,7 @@ def test_adp_5_as_many_pongs_as_pings() -> None:
 def test_adp_5_pings_go_to_neighbors_drawn_with_replacement() -> None:
     """J // 2 pings a round, uniform, and one neighbor may get several. Seed 0."""
     run = Harness(build("adpsgd_pingpong", full(6), recipients=5), zeros(8)).run(rounds=200)
-    pings = [item for item in run.queued if item.message.kind is MessageKind.PING and item.sender == 0]
+    pings = [item for item in run.queued if item.message.tag is AdPsgdPingPongTag.PING and item.sender == 0]
     rounds = [{i.receiver for i in pings if i.message.round == round_} for round_ in range(200)]
     repeated = sum(len(receivers) == 1 for receivers in rounds)
     assert 20 <= repeated <= 60  # 40 expected: both pings of a round to one of five
@@ -238,11 +241,11 @@ def test_adp_5_a_pong_carries_the_model_before_averaging() -> None:
     [algorithm, *_] = build("adpsgd_pingpong", full(3), (1,), recipients=2)
 
     def ask(delivery: int) -> Vector:
-        ping = Message(MessageKind.PING, 0, np.full(1, 8, np.float32))
+        ping = Message(AdPsgdPingPongTag.PING, 0, Whole(np.full(1, 8, np.float32)))
         [pong] = algorithm.handle(MessageReceived(NodeId(1), ping, delivery), delivery)
         [(to, message)] = pong.items
-        assert (to, message.kind) == (1, MessageKind.PONG)
-        return message.values
+        assert (to, message.tag) == (1, AdPsgdPingPongTag.PONG)
+        return message.body.values
 
     algorithm.handle(Started(np.full(1, 2, np.float32)), 0)
     assert ask(0) == [2.0]
@@ -259,11 +262,11 @@ def test_adp_5_alias_bug_turns_queued_pings_into_plain_models(alias_bug: bool) -
         zeros(8),
         transfer=lambda sender, message: 100 if sender else 1500,
     ).run(rounds=6)
-    slow = [item.message.kind for item in run.delivered if item.sender == 0]
-    assert (MessageKind.MODEL in slow) == alias_bug
-    assert all(item.message.kind is not MessageKind.MODEL for item in run.delivered if item.sender)
-    pings = sum(i.message.kind is MessageKind.PING for i in run.delivered)
-    pongs = sum(i.message.kind is MessageKind.PONG for i in run.queued)
+    slow = [item.message.tag for item in run.delivered if item.sender == 0]
+    assert (AdPsgdPingPongTag.MODEL in slow) == alias_bug
+    assert all(item.message.tag is not AdPsgdPingPongTag.MODEL for item in run.delivered if item.sender)
+    pings = sum(i.message.tag is AdPsgdPingPongTag.PING for i in run.delivered)
+    pongs = sum(i.message.tag is AdPsgdPingPongTag.PONG for i in run.queued)
     assert pings == pongs
     run.check_conservation()
 
@@ -273,9 +276,9 @@ def test_adp_5_the_newest_message_of_a_sender_replaces_older_ones() -> None:
     [algorithm, *_] = build("adpsgd_pingpong", full(3), (1,), recipients=2)
     algorithm.handle(Started(zeros(1)), 0)
     for delivery, (sender, kind, value) in enumerate(
-        [(1, MessageKind.PING, 8), (2, MessageKind.PONG, 6), (1, MessageKind.PONG, 3)]
+        [(1, AdPsgdPingPongTag.PING, 8), (2, AdPsgdPingPongTag.PONG, 6), (1, AdPsgdPingPongTag.PONG, 3)]
     ):
-        message = Message(kind, delivery, np.full(1, value, np.float32))
+        message = Message(kind, delivery, Whole(np.full(1, value, np.float32)))
         algorithm.handle(MessageReceived(NodeId(sender), message, delivery), 1)
     *_, start = algorithm.handle(LocalStepsDone(zeros(1)), 2)
     assert start.params == [(0 + 6 + 3) / 3]
@@ -308,7 +311,7 @@ def test_continuous_starts_the_next_exchange_with_the_reply() -> None:
 def test_parity_uses_only_edges_between_even_and_odd() -> None:
     """Roles by parity on a full graph: even nodes initiate, odd nodes answer."""
     run = Harness(build("adpsgd", full(5), roles="parity"), zeros(8)).run(rounds=20)
-    asked = [i for i in run.queued if i.message.kind is MessageKind.AVERAGE_REQUEST]
+    asked = [i for i in run.queued if i.message.tag is AdPsgdTag.AVERAGE_REQUEST]
     assert {(i.sender % 2, i.receiver % 2) for i in asked} == {(0, 1)}
     assert {(i.sender, i.receiver) for i in asked} == {(a, b) for a in (0, 2, 4) for b in (1, 3)}
 
@@ -320,11 +323,11 @@ def test_unasked_messages_are_refused() -> None:
         algorithm.handle(Started(zeros(1)), 0)
     value = np.ones(1, np.float32)
     for algorithm, kind in [
-        (active, MessageKind.AVERAGE_REPLY),
-        (active, MessageKind.AVERAGE_REQUEST),
-        (passive, MessageKind.AVERAGE_REPLY),
-        (passive, MessageKind.MODEL),
+        (active, AdPsgdTag.AVERAGE_REPLY),
+        (active, AdPsgdTag.AVERAGE_REQUEST),
+        (passive, AdPsgdTag.AVERAGE_REPLY),
+        (passive, AdPsgdPingPongTag.MODEL),
     ]:
         with pytest.raises(ProtocolError):
-            algorithm.handle(MessageReceived(NodeId(1), Message(kind, 0, value), 0), 1)
+            algorithm.handle(MessageReceived(NodeId(1), Message(kind, 0, Whole(value)), 0), 1)
         assert algorithm.model == [0.0]

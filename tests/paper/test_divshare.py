@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.algorithms.divshare import DivShareTag
+from node.core.bodies import FragmentOf
 from node.core.effects import Enqueue
 from node.core.events import LocalStepsDone, MessageReceived, Started
 from node.core.fragments import FragmentLayout, fragment_plan
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.topology import full
 from node.core.types import NodeId
 from tests.harness import ROUND, Harness, build, identity, random_models, starting_at, zeros
@@ -81,7 +83,7 @@ def test_div_3_fragments_are_the_same_on_every_node_and_in_every_round() -> None
             for effect in algorithm.handle(LocalStepsDone(positions), round_):
                 if isinstance(effect, Enqueue):
                     for _, message in effect.items:
-                        sent.setdefault(message.fragment, set()).add(message.values.tobytes())
+                        sent.setdefault(message.body.fragment, set()).add(message.body.values.tobytes())
     assert sorted(sent) == [0, 1, 2, 3]
     assert all(len(variants) == 1 for variants in sent.values())
     other = fragment_plan((40,), 4, FragmentLayout.RANDOM, 1).indices(0)
@@ -103,7 +105,7 @@ def test_div_4_each_fragment_has_distinct_recipients(nodes: int, omega: float, d
         sent = [item for item in run.queued if item.sender == sender]
         assert len(sent) == round(1 / omega) * recipients
         for fragment in range(round(1 / omega)):
-            to = [item.receiver for item in sent if item.message.fragment == fragment]
+            to = [item.receiver for item in sent if item.message.body.fragment == fragment]
             assert len(to) == len(set(to)) == recipients
             assert sender not in to
 
@@ -115,13 +117,13 @@ def test_div_4_fragments_draw_independently_and_are_shuffled() -> None:
         sent = [item for item in run.queued if item.sender == sender]
         samples = {
             (round_, fragment): frozenset(
-                i.receiver for i in sent if (i.message.round, i.message.fragment) == (round_, fragment)
+                i.receiver for i in sent if (i.message.round, i.message.body.fragment) == (round_, fragment)
             )
             for round_ in range(2)
             for fragment in range(10)
         }
         assert len(set(samples.values())) > 10  # of 20 samples among 56 possible ones
-        order = [item.message.fragment for item in sent]
+        order = [item.message.body.fragment for item in sent]
         assert order not in (sorted(order), sorted(order[:30]) + sorted(order[30:]))
 
 
@@ -142,7 +144,7 @@ def test_div_5_every_message_is_somewhere(flush: str, transfer: int) -> None:
 def fragment(round_: int, value: float, size: int = 4, index: int = 0) -> Message:
     values = np.full(size, value, dtype=np.float32)
     values.setflags(write=False)
-    return Message(MessageKind.FRAGMENT, round_, values, index)
+    return Message(DivShareTag.FRAGMENT, round_, FragmentOf(index, values))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_div_9_a_round_sends_at_most_j_models(flush: str, durations: list[int]) 
     sent: dict[tuple[int, int], int] = {}
     for item in run.delivered:
         key = (item.sender, item.sender_round)
-        sent[key] = sent.get(key, 0) + item.message.values.nbytes
+        sent[key] = sent.get(key, 0) + item.message.body.values.nbytes
         if flush == "all":
             assert item.message.round == item.sender_round - 1
     carried_over = 4 * 4 if flush == "queued_only" else 0  # 4 scalars: the largest fragment of 3, 3, 4

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from node.algorithms.dpsgd import DPsgdTag
+from node.core.bodies import Whole
 from node.core.effects import Aggregated, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import MessageReceived, Started
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.mixing import metropolis_hastings
 from node.core.topology import Topology, from_edges, full, ring, star
 from node.core.types import NodeId
@@ -112,14 +114,14 @@ def test_messages_out_of_turn_are_refused(sender: int, round_: int) -> None:
     algorithm = build("dpsgd", ring(5), (1,))[0]
     algorithm.handle(Started(zeros(1)), 0)
     with pytest.raises(ProtocolError):
-        algorithm.handle(MessageReceived(NodeId(sender), Message(MessageKind.MODEL, round_, zeros(1)), 0), 1)
+        algorithm.handle(MessageReceived(NodeId(sender), Message(DPsgdTag.MODEL, round_, Whole(zeros(1))), 0), 1)
 
 
 def test_a_second_message_of_a_round_is_refused() -> None:
     """Every model of a round takes part exactly once."""
     algorithm = build("dpsgd", ring(5), (1,))[0]
     algorithm.handle(Started(zeros(1)), 0)
-    event = MessageReceived(NodeId(1), Message(MessageKind.MODEL, 0, zeros(1)), 0)
+    event = MessageReceived(NodeId(1), Message(DPsgdTag.MODEL, 0, Whole(zeros(1))), 0)
     algorithm.handle(event, 1)
     with pytest.raises(ProtocolError, match="second message"):
         algorithm.handle(event, 2)
@@ -132,4 +134,4 @@ def test_combine_then_adapt_sends_before_training() -> None:
     ).run(rounds=1)
     first = [item for item in run.queued if item.message.round == 0]
     assert len(first) == 8
-    assert all(item.time == 0 and not item.message.values.any() for item in first)
+    assert all(item.time == 0 and not item.message.body.values.any() for item in first)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from node.core.messages import MessageKind
+from node.algorithms.epidemic import EpidemicTag
 from node.core.topology import full
 from tests.harness import Harness, build, quadratic, random_models, starting_at, zeros
 
@@ -19,7 +19,7 @@ def ids(parameters: dict) -> str:
 
 
 def models_sent(run: Harness) -> list:
-    return [item for item in run.queued if item.message.kind is MessageKind.MODEL]
+    return [item for item in run.queued if item.message.tag is EpidemicTag.MODEL]
 
 
 @pytest.mark.parametrize("parameters", ALL, ids=ids)
@@ -43,10 +43,10 @@ def test_el_1_every_node_sends_to_s_others(parameters: dict, recipients: int) ->
 def test_el_1_notices_tell_everyone_else(parameters: dict) -> None:
     """EL-Local in the public code: n (n-1) messages a round; with shared draws only the models travel."""
     run = Harness(build("epidemic", full(8), recipients=3, **parameters), zeros(8)).run(rounds=4)
-    notices = [item for item in run.queued if item.message.kind is MessageKind.NOTICE]
+    notices = [item for item in run.queued if item.message.tag is EpidemicTag.NOTICE]
     assert len(models_sent(run)) == 4 * 8 * 3
     assert len(notices) == (4 * 8 * 4 if parameters["announce"] == "notices" else 0)
-    assert all(item.message.values.size == 0 for item in notices)
+    assert all(item.message.body.values.size == 0 for item in notices)
 
 
 def test_el_2_oracle_preserves_the_mean() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from node.core.messages import MessageKind
+from node.algorithms.epidemic import EpidemicTag
 from node.core.recipients import regular_graph
 from node.core.rng import stream
 from node.core.topology import Topology, complete_bipartite, from_edges, full, k_regular, ring
@@ -54,7 +54,7 @@ def test_divshare_in_lockstep_is_epidemic_learning_with_delay_one() -> None:
     epidemic = Harness(build("epidemic", full(nodes), recipients=3), zeros(8)).run(rounds=rounds)
     drawn = np.zeros((rounds, nodes, nodes))  # round, receiver, sender
     for item in epidemic.queued:
-        if item.message.kind is MessageKind.MODEL:
+        if item.message.tag is EpidemicTag.MODEL:
             drawn[item.message.round, item.receiver, item.sender] = 1
     expected, before = np.zeros((nodes, 8)), None
     for round_ in range(rounds):

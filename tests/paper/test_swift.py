@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from node.algorithms.swift import SwiftTag
+from node.core.bodies import Whole
 from node.core.effects import Aggregated
 from node.core.errors import ProtocolError
 from node.core.events import LocalStepsDone, MessageReceived, Started
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.mixing import ccw
 from node.core.rng import stream
 from node.core.topology import Topology, erdos_renyi, from_edges, k_regular, ring, star
@@ -126,7 +128,7 @@ def one_iteration(**parameters: object) -> tuple[np.ndarray, np.ndarray]:
     algorithm = build("swift", topology, (1,), **parameters)[2]
     algorithm.handle(Started(np.full(1, 1, np.float32)), 0)
     for round_, value in [(0, 100), (1, 5)]:
-        message = Message(MessageKind.MODEL, round_, np.full(1, value, np.float32))
+        message = Message(SwiftTag.MODEL, round_, Whole(np.full(1, value, np.float32)))
         algorithm.handle(MessageReceived(NodeId(3), message, round_), 1)
     *_, start = algorithm.handle(LocalStepsDone(np.full(1, 1.5, np.float32)), 2)
     return start.params, ccw(topology).dense()[2]
@@ -157,7 +159,7 @@ def test_fresh_only_forgets_after_an_average_and_the_mailbox_does_not() -> None:
     for memory, expected in [("mailbox", [2, 2.5]), ("fresh_only", [2, 2])]:
         algorithm, _ = build("swift", ring(2), (1,), memory=memory)
         algorithm.handle(Started(np.full(1, 1, np.float32)), 0)
-        message = Message(MessageKind.MODEL, 0, np.full(1, 3, np.float32))
+        message = Message(SwiftTag.MODEL, 0, Whole(np.full(1, 3, np.float32)))
         algorithm.handle(MessageReceived(NodeId(1), message, 0), 0)
         seen, model = [], np.full(1, 1, np.float32)
         for _ in range(2):
@@ -182,4 +184,4 @@ def test_a_model_of_a_stranger_is_refused() -> None:
     algorithm = build("swift", ring(5), (1,))[0]
     algorithm.handle(Started(zeros(1)), 0)
     with pytest.raises(ProtocolError):
-        algorithm.handle(MessageReceived(NodeId(2), Message(MessageKind.MODEL, 0, zeros(1)), 0), 1)
+        algorithm.handle(MessageReceived(NodeId(2), Message(SwiftTag.MODEL, 0, Whole(zeros(1))), 0), 1)

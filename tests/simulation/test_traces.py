@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.core.message_log import KINDS
-from node.core.messages import MessageState
+from node.core.messages import MessageState, tag_name
 from node.sim.world import World
 from tests.simulation.build import network, world
 
@@ -20,10 +19,11 @@ def story(w: World) -> str:
     """What happened to every message, in order of time."""
     assert w.trace is not None
     table = w.trace.columns(w.now_ns)
+    names = {tag.value: tag_name(tag) for tag in w.nodes[0].algorithm.carries}
     lines = []
     for row in range(len(w.trace)):
         values = {name: int(column[row]) for name, column in table.items()}
-        what = f"{KINDS[values['kind']].value} r{values['round']}"
+        what = f"{names[values['kind']]} r{values['round']}"
         if values["fragment"] >= 0:
             what += f" f{values['fragment']}"
         name = f"#{row} {values['sender']}->{values['receiver']} {what}"

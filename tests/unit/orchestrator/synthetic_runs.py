@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from node.core.messages import MessageKind, MessageState
+from node.core.messages import MessageState, tag_name
 from orchestrator.results.schema import NodeSample, RunFacts, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
+from tests.messages import Kind
 
 ENVIRONMENT = {"versions": {"python": "3.11"}, "seeds": {"run": 1}}
 EXPERIMENT: dict[str, Any] = {
@@ -30,6 +31,7 @@ def facts(*, nodes: int = 6, metric: Any = "accuracy", slow: int = 2, name: str 
         seed=1,
         metric=metric,
         stragglers=frozenset(range(slow)),
+        message_tags={kind.value: tag_name(kind) for kind in Kind},
         targets=(1.2, 1.0) if ratings else (0.3, 0.5, 0.9),
         class_names=None if ratings else tuple(f"class {index}" for index in range(10)),
         partition_counts=None
@@ -93,7 +95,7 @@ def messages(count: int = 500, *, nodes: int = 6, slow: int = 2) -> dict[str, np
         "id": ids,
         "sender": sender,
         "receiver": (sender + 1) % nodes,
-        "kind": np.full(count, list(MessageKind).index(MessageKind.FRAGMENT)),
+        "kind": np.full(count, Kind.FRAGMENT),
         "round": rng.integers(0, 100, count),
         "fragment": rng.integers(0, 10, count),
         "payload_bytes": np.full(count, 35_936),

@@ -7,12 +7,13 @@ from node.core.errors import ProtocolError
 from node.core.events import MessageReceived
 from node.core.fragments import FragmentLayout, fragment_plan
 from node.core.inbox import Inbox, Replacement, RoundInbox, average_fragments, average_models
-from node.core.messages import Message, MessageKind
+from node.core.messages import Message
 from node.core.types import NodeId
+from tests.messages import Kind, make_message
 
 
 def message(round_: int, value: float = 0, fragment: int = -1, size: int = 1) -> Message:
-    return Message(MessageKind.MODEL, round_, np.full(size, value, np.float32), fragment)
+    return make_message(Kind.MODEL, round_, np.full(size, value, np.float32), fragment)
 
 
 def arrival(sender: int, round_: int = 0, delivery: int = 0, fragment: int = -1) -> MessageReceived:
@@ -42,7 +43,7 @@ def test_drain_sorts_by_sender_and_fragment_and_empties_the_inbox() -> None:
     inbox = Inbox()
     for sender, fragment in [(2, 1), (0, 1), (2, 0), (1, 3), (0, 0), (2, -1)]:
         inbox.keep(arrival(sender, fragment=fragment))
-    taken = [(event.sender, event.message.fragment) for event in inbox.drain()]
+    taken = [(event.sender, event.message.body.fragment) for event in inbox.drain()]
     assert taken == [(0, 0), (0, 1), (1, 3), (2, -1), (2, 0), (2, 1)]
     assert len(inbox) == 0
     assert inbox.drain() == []
@@ -91,6 +92,6 @@ def test_averages_leave_their_arguments_alone_and_are_read_only() -> None:
     partly = average_fragments(plan, ordered, [message(0, 4, fragment=1, size=3)])
     assert sorted(partly.tolist()) == [1, 1, 1, 2.5, 2.5, 2.5]
     np.testing.assert_array_equal(own, np.full(6, 1))
-    np.testing.assert_array_equal(other.values, np.full(6, 4))
+    np.testing.assert_array_equal(other.body.values, np.full(6, 4))
     assert not mean.flags.writeable
     assert not partly.flags.writeable

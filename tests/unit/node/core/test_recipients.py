@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.core.messages import NO_VALUES, Message, MessageKind
+from node.core.bodies import NO_VALUES
 from node.core.recipients import address, regular_graph, shared_recipients
 from node.core.rng import stream
+from tests.messages import Kind, make_message
 
 
 @given(neighbors=st.integers(0, 9), messages=st.integers(0, 5), data=st.data())
 def test_address_gives_each_message_distinct_neighbors(neighbors: int, messages: int, data: st.DataObject) -> None:
     each = data.draw(st.integers(1, max(1, neighbors)))
     candidates = np.arange(100, 100 + neighbors)
-    made = [Message(MessageKind.FRAGMENT, 0, NO_VALUES, index) for index in range(messages)]
+    made = [make_message(Kind.FRAGMENT, 0, NO_VALUES, index) for index in range(messages)]
     addressed = address(stream(1, "test"), candidates, made, each)
     if neighbors == 0:
         assert len(addressed) == 0
@@ -29,9 +30,9 @@ def test_address_gives_each_message_distinct_neighbors(neighbors: int, messages:
 
 
 def test_address_shuffles_all_pairs() -> None:
-    made = [Message(MessageKind.FRAGMENT, 0, NO_VALUES, index) for index in range(5)]
+    made = [make_message(Kind.FRAGMENT, 0, NO_VALUES, index) for index in range(5)]
     rng = stream(0, "test")
-    first = Counter(address(rng, np.arange(9), made, 2)[0][1].fragment for _ in range(500))
+    first = Counter(address(rng, np.arange(9), made, 2)[0][1].body.fragment for _ in range(500))
     assert len(first) == 5
     assert max(first.values()) < 150  # 100 expected of each
 

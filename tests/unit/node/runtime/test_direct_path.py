@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.links import CapacityChange, NetworkPlan
-from node.core.messages import Message, MessageKind, MessageState, frozen
+from node.core.messages import Message, MessageState, frozen
 from node.core.types import NodeId
 from node.host.clock import Clock
 from node.runtime.counters import Accounting, Counters
@@ -21,6 +21,7 @@ from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
 from node.runtime.story import Story
 from node.transport.frames import HEADER_BYTES, WireDtype
+from tests.messages import Kind, make_message
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host, Loop
 
@@ -32,7 +33,7 @@ UNLIMITED = float("inf")
 
 
 def message(value: float = 0.0, size: int = SIZE) -> Message:
-    return Message(MessageKind.MODEL, 0, frozen(np.full(size, value, dtype=np.float32)))
+    return make_message(Kind.MODEL, 0, frozen(np.full(size, value, dtype=np.float32)))
 
 
 class FakeStreams:
@@ -314,7 +315,7 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     bench = Bench(network(4, UNLIMITED, sender=transfers))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with bench.host.is_the_clock():
-        counters, records = Counters(), Records(40, 4)
+        counters, records = Counters(), Records(40, WireDtype.FLOAT32)
         sending = Sending(NodeId(0), bench.path, Accounting(40), counters, records, Story())
         transport = Transport(bench, lambda count: int(rng.integers(count)))
         bench.path.begin(sending, bench.clock)

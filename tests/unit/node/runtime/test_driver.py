@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bodies import EMPTY
 from node.core.compute import ComputePlan, StepTimer
 from node.core.effects import (
     Aggregated,
@@ -23,7 +24,7 @@ from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import NetworkPlan
 from node.core.message_log import NEVER
-from node.core.messages import Message, MessageKind, MessageState, frozen
+from node.core.messages import Message, MessageState, frozen
 from node.core.topology import full
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
@@ -36,6 +37,7 @@ from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.story import EVENTS_KEPT
 from node.transport import frames
 from node.transport.frames import HEADER_BYTES, WireContext, decode
+from tests.messages import CARRIES, Kind, make_message
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host, Loop
 
@@ -48,7 +50,7 @@ Script = Callable[[Event, int], Sequence[Effect]]
 
 
 def message(value: float = 0.0, size: int = SIZE, round_: int = 0) -> Message:
-    return Message(MessageKind.MODEL, round_, frozen(np.full(size, value, dtype=np.float32)))
+    return make_message(Kind.MODEL, round_, frozen(np.full(size, value, dtype=np.float32)))
 
 
 def to(*receivers: int, what: Message | None = None) -> Enqueue:
@@ -58,6 +60,8 @@ def to(*receivers: int, what: Message | None = None) -> Enqueue:
 
 class Scripted(Algorithm):
     """Does what a test says, and remembers what it was told."""
+
+    carries = CARRIES
 
     def __init__(self) -> None:
         super().__init__(NodeContext(NodeId(0), full(4), (SIZE,), 1, 1))
@@ -309,10 +313,10 @@ def test_messages_leave_one_after_the_other_each_with_the_instant_at_which_it_is
     assert (peer, number) == (1, 0)
     assert due_ns == EPOCH_NS + 11 * MS
     assert deadline_ns == due_ns + RECEIPT_WITHIN_NS
-    context = WireContext(99, SIZE, (), frozenset({NodeId(0)}))
+    context = WireContext(99, SIZE, (), frozenset({NodeId(0)}), CARRIES)
     sender, received = decode(frame, expected=context)
     assert sender == 0
-    assert received.values.tolist() == [0] * SIZE
+    assert received.body.values.tolist() == [0] * SIZE
     assert bench.row(0)["sent_ns"] == 8 * MS
     assert bench.row(0)["started_ns"] == 0
     count = bench.driver.counters
@@ -343,7 +347,7 @@ def test_a_transfer_never_begins_before_its_message_was_queued_or_the_one_before
 
 
 def test_control_messages_are_counted_apart(bench: Bench) -> None:
-    bench.start(to(1, what=message(size=0)))
+    bench.start(to(1, what=Message(Kind.NOTICE, 0, EMPTY)))
     bench.end_transfer(MS)
     count = bench.driver.counters
     assert (count.sent, count.sent_control, count.payload_sent, count.bytes_sent) == (1, 1, 0, 40)
@@ -388,8 +392,8 @@ def test_values_of_half_the_size(dtype: WireDtype) -> None:
         assert len(bench.streams.sent[0][1]) == HEADER_BYTES + 2 * SIZE
         assert bench.driver.counters.payload_sent == 2 * SIZE
         assert bench.row(0)["payload_bytes"] == 2 * SIZE
-        context = WireContext(99, SIZE, (), frozenset({NodeId(0)}), dtype=dtype)
-        assert decode(bench.streams.sent[0][1], expected=context)[1].values.tolist() == [0.5] * SIZE
+        context = WireContext(99, SIZE, (), frozenset({NodeId(0)}), CARRIES, dtype=dtype)
+        assert decode(bench.streams.sent[0][1], expected=context)[1].body.values.tolist() == [0.5] * SIZE
 
 
 # --- cancelling and replacing ---------------------------------------------------------------------------------
@@ -439,8 +443,8 @@ def test_replacing_goes_by_identity_and_spares_what_is_under_way(bench: Bench) -
     for step in range(1, 4):
         bench.end_transfer(step * MS)
         bench.path.acknowledged(step - 1)
-    context = WireContext(99, SIZE, (), frozenset({NodeId(0)}))
-    values = [decode(frame, expected=context)[1].values[0] for _, frame, *_ in bench.streams.sent]
+    context = WireContext(99, SIZE, (), frozenset({NodeId(0)}), CARRIES)
+    values = [decode(frame, expected=context)[1].body.values[0] for _, frame, *_ in bench.streams.sent]
     assert values == [1.0, 2.0, 1.0]
     assert [bench.row(number)["round"] for number in range(3)] == [0, 1, 0]
 

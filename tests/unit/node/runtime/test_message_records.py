@@ -11,19 +11,21 @@ from hypothesis import strategies as st
 
 from node.core.errors import ProtocolError
 from node.core.message_log import NEVER, Column
-from node.core.messages import Message, MessageKind, MessageState
+from node.core.messages import MessageState
 from node.core.types import NodeId
+from node.core.wire_values import WireDtype
 from node.runtime.message_records import Records, join
 from tests.conformance.test_driver_equals_world import table_of_world
+from tests.messages import Kind, make_message
 from tests.simulation.build import EVERY_ALGORITHM, network
 from tests.virtual import Scenario, VirtualNetwork
 
-MODEL = Message(MessageKind.MODEL, 4, np.zeros(3, dtype=np.float32))
+MODEL = make_message(Kind.MODEL, 4, np.zeros(3, dtype=np.float32))
 
 
 def two_nodes() -> tuple[Records, Records]:
     """Node 0 sends two messages to node 1, of which the first is aggregated two rounds later."""
-    sender, receiver = Records(64, 4), Records(64, 4)
+    sender, receiver = Records(64, WireDtype.FLOAT32), Records(64, WireDtype.FLOAT32)
     sender.sent.queued(10, 0, [(NodeId(1), MODEL), (NodeId(1), MODEL)])
     sender.sent.started.extend((0, 11))
     sender.sent.sent.extend((0, 20, 25))
@@ -72,7 +74,7 @@ def test_what_arrived_was_not_lost_whatever_its_sender_thinks() -> None:
 
 @pytest.mark.parametrize("told_sent_ns", [30, None])
 def test_what_arrived_was_sent_by_then_however_late_its_sender_hears_of_it(told_sent_ns: int | None) -> None:
-    sender, receiver = Records(64, 4), Records(64, 4)
+    sender, receiver = Records(64, WireDtype.FLOAT32), Records(64, WireDtype.FLOAT32)
     sender.sent.queued(10, 0, [(NodeId(1), MODEL), (NodeId(1), MODEL)])
     sender.sent.started.extend((0, 11))
     if told_sent_ns is not None:

@@ -3,19 +3,20 @@
 import struct
 import zlib
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from node.core.bodies import NO_VALUES, Body
 from node.core.errors import ProtocolError
 from node.core.fragments import FragmentLayout, FragmentPlan, fragment_plan
-from node.core.messages import NO_VALUES, Message, MessageKind, frozen
+from node.core.messages import frozen
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.transport.frames import (
     DTYPE_CODES,
     HEADER_BYTES,
-    KIND_CODES,
     MAX_EXCHANGE,
     MAX_ROUND,
     FrameRejectedError,
@@ -26,6 +27,7 @@ from node.transport.frames import (
     plan_id,
 )
 from tests.benchmarks.fuzz_codec import fuzz
+from tests.messages import CARRIES, Kind, make_message
 
 PLAN_ID = 0x0123_4567_89AB_CDEF
 CONTEXT = WireContext(
@@ -33,21 +35,21 @@ CONTEXT = WireContext(
     num_params=7,
     fragment_sizes=(2, 2, 3),
     senders=frozenset({NodeId(3), NodeId(5)}),
-    kinds=frozenset(MessageKind) - {MessageKind.PONG},
+    carries={kind: body for kind, body in CARRIES.items() if kind is not Kind.PONG},
     round_max=1_000,
 )
 VALUES = frozen(np.array([1.5, -2.0, 0.0], dtype=np.float32))
-FRAGMENT = Message(MessageKind.FRAGMENT, round=9, values=VALUES, fragment=2, exchange=4)
+FRAGMENT = make_message(Kind.FRAGMENT, 9, VALUES, fragment=2, exchange=4)
 FRAME = encode(FRAGMENT, NodeId(5), PLAN_ID)
 
 
 def header(**changes: int) -> bytes:
     """The header of a frame as the module docstring draws it, written down a second time."""
     fields = {
-        "version": 1,
-        "kind": 1,
+        "version": 2,
+        "tag": 1,
+        "layout": 2,
         "dtype": 1,
-        "reserved": 0,
         "sender": 5,
         "fragment": 2,
         "round": 9,
@@ -82,31 +84,32 @@ def test_the_layout_is_that_of_the_docstring() -> None:
 def test_a_frame_is_read_as_it_was_written() -> None:
     sender, message = decode(FRAME, expected=CONTEXT)
     assert sender == 5
-    assert (message.kind, message.round, message.fragment, message.exchange) == (MessageKind.FRAGMENT, 9, 2, 4)
-    np.testing.assert_array_equal(message.values, VALUES)
+    assert (message.tag, message.round, message.body.fragment, message.exchange) == (Kind.FRAGMENT, 9, 2, 4)
+    np.testing.assert_array_equal(message.body.values, VALUES)
 
 
-def test_every_kind_and_dtype_has_a_number_of_its_own() -> None:
-    assert sorted(KIND_CODES.values()) == list(range(1, len(MessageKind) + 1))
+def test_every_layout_and_dtype_has_a_number_of_its_own() -> None:
+    bodies = get_args(Body)
+    assert sorted(body.layout for body in bodies) == list(range(1, len(bodies) + 1))
     assert sorted(DTYPE_CODES.values()) == list(range(1, len(WireDtype) + 1))
 
 
 def test_float32_values_are_a_read_only_view_of_the_frame() -> None:
     for data in (FRAME, bytearray(FRAME), memoryview(b"head" + FRAME)[4:]):
         _, message = decode(data, expected=CONTEXT)
-        assert np.shares_memory(message.values, np.frombuffer(data, np.uint8))
-        assert not message.values.flags.writeable
-        assert message.values.dtype == np.float32
+        assert np.shares_memory(message.body.values, np.frombuffer(data, np.uint8))
+        assert not message.body.values.flags.writeable
+        assert message.body.values.dtype == np.float32
 
 
 def test_a_message_without_values_is_a_header() -> None:
-    data = encode(Message(MessageKind.NOTICE, 2, NO_VALUES), NodeId(3), PLAN_ID)
+    data = encode(make_message(Kind.NOTICE, 2, NO_VALUES), NodeId(3), PLAN_ID)
     assert len(data) == HEADER_BYTES
-    assert decode(data, expected=CONTEXT)[1].values is NO_VALUES
+    assert decode(data, expected=CONTEXT)[1].body.values is NO_VALUES
 
 
 def test_the_largest_numbers_fit() -> None:
-    message = Message(MessageKind.NOTICE, MAX_ROUND, NO_VALUES, exchange=MAX_EXCHANGE)
+    message = make_message(Kind.NOTICE, MAX_ROUND, NO_VALUES, exchange=MAX_EXCHANGE)
     wide = replace(CONTEXT, round_max=MAX_ROUND)
     assert decode(encode(message, NodeId(3), PLAN_ID), expected=wide)[1] == message
 
@@ -114,9 +117,9 @@ def test_the_largest_numbers_fit() -> None:
 def test_values_that_are_not_contiguous_are_sent_in_their_order() -> None:
     every_other = np.arange(6, dtype=np.float32)[::2]
     for dtype in WireDtype:
-        data = encode(replace(FRAGMENT, values=every_other), NodeId(5), PLAN_ID, dtype)
+        data = encode(make_message(Kind.FRAGMENT, 9, every_other, fragment=2), NodeId(5), PLAN_ID, dtype)
         _, message = decode(data, expected=replace(CONTEXT, dtype=dtype))
-        np.testing.assert_array_equal(message.values, [0, 2, 4])
+        np.testing.assert_array_equal(message.body.values, [0, 2, 4])
 
 
 @pytest.mark.parametrize(
@@ -125,10 +128,10 @@ def test_values_that_are_not_contiguous_are_sent_in_their_order() -> None:
         (b"", RejectReason.LENGTH),
         (FRAME[: HEADER_BYTES - 1], RejectReason.LENGTH),
         (b"X" + FRAME[1:], RejectReason.MAGIC),
-        (frame(version=2), RejectReason.VERSION),
+        (frame(version=1), RejectReason.VERSION),
         (frame(dtype=0), RejectReason.DTYPE),
         (frame(dtype=2), RejectReason.DTYPE),
-        (frame(reserved=1), RejectReason.DTYPE),
+        (frame(dtype=255), RejectReason.DTYPE),
         (FRAME[:-1], RejectReason.SIZE),
         (FRAME + b"\0", RejectReason.SIZE),
         (frame(count=2**32 - 1), RejectReason.SIZE),
@@ -137,17 +140,21 @@ def test_values_that_are_not_contiguous_are_sent_in_their_order() -> None:
         (frame(plan_id=PLAN_ID + 1), RejectReason.PLAN),
         (frame(sender=4), RejectReason.SENDER),
         (frame(sender=2**32 - 1), RejectReason.SENDER),
-        (frame(kind=0), RejectReason.KIND),
-        (frame(kind=8), RejectReason.KIND),
-        (frame(kind=KIND_CODES[MessageKind.PONG]), RejectReason.KIND),
+        (frame(tag=0), RejectReason.KIND),
+        (frame(tag=8), RejectReason.KIND),
+        (frame(tag=Kind.PONG, layout=1), RejectReason.KIND),
+        (frame(layout=0), RejectReason.KIND),
+        (frame(layout=4), RejectReason.KIND),
+        (frame(layout=1), RejectReason.KIND),  # a fragment is not a whole model
+        (frame(tag=Kind.NOTICE), RejectReason.KIND),  # nor is a notice a fragment
         (frame(fragment=3), RejectReason.FRAGMENT),
         (frame(fragment=-1), RejectReason.FRAGMENT),
         (frame(fragment=-(2**31)), RejectReason.FRAGMENT),
         (frame(fragment=0), RejectReason.FRAGMENT),  # it has two values, not three
         (frame(b"", count=0), RejectReason.FRAGMENT),
-        (frame(kind=2, fragment=-1), RejectReason.FRAGMENT),  # a model has seven values
-        (frame(bytes(28), kind=2, fragment=0, count=7), RejectReason.FRAGMENT),  # a model is not a fragment
-        (frame(kind=7, fragment=-1), RejectReason.FRAGMENT),  # a notice has no values
+        (frame(tag=2, layout=1, fragment=-1), RejectReason.FRAGMENT),  # a model has seven values
+        (frame(bytes(28), tag=2, layout=1, fragment=0, count=7), RejectReason.FRAGMENT),  # a model is not a fragment
+        (frame(tag=7, layout=3, fragment=-1), RejectReason.FRAGMENT),  # a notice has no values
         (frame(round=1_001), RejectReason.ROUND),
         (frame(floats(0, np.nan, 0).tobytes()), RejectReason.NOT_FINITE),
         (frame(floats(np.inf, 0, 0).tobytes()), RejectReason.NOT_FINITE),
@@ -161,12 +168,12 @@ def test_what_is_wrong_is_rejected_for_what_it_is(data: bytes, expected: RejectR
 def test_checks_are_in_the_order_of_the_reasons() -> None:
     """Of two faults the one earlier in the enumeration is named."""
     faults: dict[RejectReason, dict[str, int]] = {
-        RejectReason.VERSION: {"version": 2},
-        RejectReason.DTYPE: {"reserved": 1},
+        RejectReason.VERSION: {"version": 3},
+        RejectReason.DTYPE: {"dtype": 9},
         RejectReason.SIZE: {"count": 4},
         RejectReason.PLAN: {"plan_id": 0},
         RejectReason.SENDER: {"sender": 0},
-        RejectReason.KIND: {"kind": 99},
+        RejectReason.KIND: {"tag": 99},
         RejectReason.FRAGMENT: {"fragment": 9},
         RejectReason.ROUND: {"round": 5_000},
         RejectReason.NOT_FINITE: {},
@@ -197,12 +204,12 @@ def test_reasons_are_fit_for_a_label() -> None:
 def through(values: Vector, dtype: WireDtype) -> Vector:
     """Values as they arrive; the message is a model of as many."""
     context = replace(CONTEXT, num_params=len(values), dtype=dtype)
-    data = encode(Message(MessageKind.MODEL, 0, values), NodeId(5), PLAN_ID, dtype)
+    data = encode(make_message(Kind.MODEL, 0, values), NodeId(5), PLAN_ID, dtype)
     assert len(data) == HEADER_BYTES + dtype.value_bytes * len(values) == context.frame_bytes_max
     _, message = decode(data, expected=context)
-    assert message.values.dtype == np.float32
-    assert not message.values.flags.writeable
-    return message.values
+    assert message.body.values.dtype == np.float32
+    assert not message.body.values.flags.writeable
+    return message.body.values
 
 
 def test_bfloat16_rounds_to_nearest_and_ties_to_even() -> None:
