@@ -34,9 +34,10 @@ from orchestrator.runs.lifecycle import RunResults
 from orchestrator.runs.options import Status
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import killed_part
+from orchestrator.runs.rules import rules_of
 from orchestrator.runs.snapshots import Earlier, Part, Snapshots
 from orchestrator.runs.stopping import StopRequested, StopRequests
-from orchestrator.runs.supervision import Supervisor, rules_of
+from orchestrator.runs.supervision import Supervisor
 from orchestrator.runs.watched import progress_of
 
 HOST = "127.0.0.1"

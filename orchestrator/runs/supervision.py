@@ -20,16 +20,11 @@ virtual time; what the nodes run on is a :class:`~orchestrator.runs.fleet.Fleet`
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
-from math import inf, isfinite
 from typing import Protocol
 
-import numpy as np
-
 from node.core.errors import RunnerError
-from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
-from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
+from node.core.units import s_to_ns
 from node.host.clock import Clock
 from node.transport.control_values import (
     ControlCommand,
@@ -40,43 +35,18 @@ from node.transport.control_values import (
     StartCommand,
     StopCommand,
 )
-from orchestrator.experiment.plan import Plan
 from orchestrator.host.environment import host_pressure
 from orchestrator.runs.collection import Collection
-from orchestrator.runs.fleet import Fleet, NodeEnd
+from orchestrator.runs.fleet import Fleet
+from orchestrator.runs.rules import Rules
 from orchestrator.runs.stopping import StopRequested, StopRequests
-from orchestrator.runs.watched import WatchedNode, doing_all, living, progress_made
+from orchestrator.runs.watched import LEAVE_S, Roster, doing_all, progress_made, story_of
 
 TICK_S = 0.1
 """How often the supervisor looks at its nodes, real time."""
 
-START_A_NODE_S = 1.0
-"""Time that each node adds to the limit until all are ready, real time: they load nothing, but share the cores."""
-
-START_LEAD_S = (0.3, 0.01)
-"""How far the common start lies ahead when it is told, real time: at least, and for each node."""
-
-MEASURE_REAL_S = 8.0
-"""How long the measurement of the links may take, real time, where that is enough for :data:`MEASURE_TESTBED_S`."""
-
-MEASURE_TESTBED_S = (0.4, 2.0)
-"""The least and the most testbed time of the measurement."""
-
-HAND_OVER_S = 20.0
-"""Real time that nodes have for their last snapshot and records, beyond what the bytes take."""
-
-HAND_OVER_BYTES_PER_S = 20e6
-RECORD_BYTES = 250
-"""Size of the record of one message, at most."""
-
 KILL_AFTER_S = 3.0
 """Real time beyond that in which nodes may leave before they are killed."""
-
-LEAVE_S = 5.0
-"""Time that a node may take from the end of its session to the end of its process."""
-
-STALL_S = 60.0
-"""Real time without any progress after which a run has come to rest, beyond what its slowest step takes."""
 
 
 class Control(Protocol):
@@ -94,93 +64,6 @@ class Display(Protocol):
 
     def preparing(self, what: str) -> None: ...
     def note(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Everything that the supervisor has to know of an experiment. Pure; see :func:`rules_of`.
-
-    Attributes:
-        num_nodes: Nodes of the run.
-        dilation: Real seconds a testbed second.
-        begin_ns: Testbed time at which this part begins.
-        end_ns: When the experiment ends, testbed time; None if only rounds end it.
-        start_timeout_s: Real time until all nodes must be ready.
-        block_s: Longest block of local steps of any node, testbed seconds.
-        round_trip_s: Longest round trip between two nodes, testbed seconds.
-        transfer_s: Longest transfer of a whole model to every node, testbed seconds; inf if a link may stand still.
-        model_bytes: Bytes of the models of all nodes.
-        death_fails: The run fails when a node dies.
-        death_reason: Why, in words that end the message; empty if the experiment says so.
-    """
-
-    num_nodes: int
-    dilation: float
-    begin_ns: int
-    end_ns: int | None
-    start_timeout_s: float
-    block_s: float
-    round_trip_s: float
-    transfer_s: float
-    model_bytes: int
-    death_fails: bool
-    death_reason: str = ""
-
-    @property
-    def measure_s(self) -> float:
-        """Duration of the measurement of the links, testbed seconds."""
-        least, most = MEASURE_TESTBED_S
-        return min(most, max(least, MEASURE_REAL_S / self.dilation))
-
-    @property
-    def measured_within_s(self) -> float:
-        """Real time until all nodes must have told their measurement: probes come back and a block ends first."""
-        return self.dilation * (self.measure_s + 3 * self.round_trip_s + 2 * self.block_s) + 30.0
-
-    @property
-    def start_lead_ns(self) -> int:
-        """How far ahead of the command the common start lies, real time."""
-        least, each = START_LEAD_S
-        return s_to_ns(least + each * self.num_nodes)
-
-    @property
-    def stalled_after_s(self) -> float:
-        """Real time without progress after which every node must be waiting for another one."""
-        return STALL_S + self.dilation * (2 * (self.block_s + self.transfer_s) + self.round_trip_s)
-
-    def hand_over_s(self, messages: int) -> float:
-        """Real time that nodes have to hand over their models and the records of so many messages."""
-        return HAND_OVER_S + (2 * self.model_bytes + RECORD_BYTES * messages) / HAND_OVER_BYTES_PER_S
-
-
-def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> Rules:
-    """Derive the supervisor's rules from a plan."""
-    config = plan.config
-    kind, policy = config.algorithm.kind, config.processes.on_node_death
-    waits = plan.algorithm.needs_every_message
-    return Rules(
-        num_nodes=config.nodes,
-        dilation=dilation,
-        begin_ns=begin_ns,
-        end_ns=plan.end_ns,
-        start_timeout_s=config.processes.start_timeout_s + START_A_NODE_S * config.nodes,
-        block_s=ns_to_s(max(plan.compute.step_ns) * config.algorithm.local_steps),
-        round_trip_s=ns_to_s(int(np.max(plan.network.round_trip_ns))),
-        transfer_s=config.nodes * _slowest_transfer_s(plan.network, 4 * num_params),
-        model_bytes=4 * num_params * config.nodes,
-        death_fails=policy == "fail" or (policy == "auto" and waits),
-        death_reason=f"{kind} waits for every message" if waits else "",
-    )
-
-
-def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
-    """How long ``size`` bytes take on the slowest access link, testbed seconds."""
-    slowest = float(np.concatenate([network.up_mbps, network.down_mbps]).min())
-    if not isfinite(slowest):
-        return 0.0
-    if slowest == 0:
-        return inf  # parked until a change, which may never come
-    return size / mbps_to_bytes_per_ns(slowest) / NS_PER_S
 
 
 class Supervisor:
@@ -219,7 +102,8 @@ class Supervisor:
         self._requests = requests
         self._display = display
         self._on_tick = on_tick
-        self.nodes = {NodeId(node): WatchedNode.new(NodeId(node)) for node in range(rules.num_nodes)}
+        self._roster = Roster(rules.num_nodes, fleet, self._now_s)
+        self.nodes = self._roster.nodes
         self.clock: Clock | None = None
         self.ended_ns: int | None = None
         self.is_over = False
@@ -260,8 +144,8 @@ class Supervisor:
             while not task.done():
                 await asyncio.wait([task], timeout=TICK_S)
                 # Deaths first: a barrier that waits for a dead node only says that the node did not come.
-                for node in self._look_at_fleet():
-                    raise RunnerError(f"node {node} {self.nodes[node].died} before the start{self._why(node)}")
+                for node in self._roster.newly_died():
+                    raise RunnerError(self._roster.obituary(node, " before the start"))
                 if self._requests.requested:
                     raise StopRequested
             task.result()
@@ -313,14 +197,14 @@ class Supervisor:
         while not self._requests.requested:
             await asyncio.sleep(TICK_S)
             # Deaths first: a node that has died is neither waited for nor does it move.
-            for node in self._look_at_fleet():
+            for node in self._roster.newly_died():
                 self._on_death(node, control)
             self._on_tick()
             # The planned end before the check for a stall: a run may rest until its time is over.
             if end_ns is not None and self.now_ns() >= end_ns:
                 self.ended_ns = end_ns
                 break
-            alive = living(self.nodes)
+            alive = self._roster.living()
             if all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
                 break
             self._check_progress(alive)
@@ -331,13 +215,14 @@ class Supervisor:
     def _on_death(self, node: NodeId, control: Control) -> None:
         """Decide what a node's death means for the run."""
         control.forget(node)
-        died, why = self.nodes[node].died, self._why(node)
+        if story := story_of(self.nodes[node].status):
+            self._display.note(f"node {node} before its end:{story}")
         if self._rules.death_fails:
             reason = f"; {self._rules.death_reason}" if self._rules.death_reason else ""
-            raise RunnerError(f"node {node} {died}{reason}{why}")
+            raise RunnerError(self._roster.obituary(node, reason))
         if all(other.died for other in self.nodes.values()):
-            raise RunnerError(f"all nodes have ended; the last, node {node}, {died}{why}")
-        self._display.note(f"node {node} {died}; going on without it{why}")
+            raise RunnerError(f"all nodes have ended; the last, {self._roster.obituary(node)}")
+        self._display.note(self._roster.obituary(node, "; going on without it"))
 
     def _check_progress(self, alive: list[NodeStatus]) -> None:
         """End a run in which nothing moves, for longer than its slowest step can take."""
@@ -369,29 +254,29 @@ class Supervisor:
         final = has_begun and self.ended_ns != self._rules.end_ns
         control.command(StopCommand("the run is over", s_to_ns(grace_s), final))
         until_s = self._now_s() + (grace_s + KILL_AFTER_S if has_begun else 0.0)
-        self._note_ends()
+        self._roster.note_ends()
         while any(not watched.end for watched in self.nodes.values()) and self._now_s() < until_s:
             if self._requests.in_a_hurry:
                 break
             await asyncio.sleep(0.02)
-            self._note_ends()
+            self._roster.note_ends()
         # Only now are deaths judged: a node that ended with code 0 has done what it was told.
         for node, watched in self.nodes.items():
             if watched.end is None:
                 if has_begun and not self._requests.in_a_hurry:
                     watched.died = f"did not end within {grace_s:.0f} s and was killed"
                     self._display.note(f"node {node} {watched.died}")
-                self._kill(node)
+                self._roster.kill(node)
             elif watched.end.failed and not watched.died:
                 watched.died = watched.end.how
-                self._display.note(f"node {node} {watched.died}{self._why(node)}")
+                self._display.note(self._roster.obituary(node))
         await control.stop(0.5)
 
     # -- nodes and what they say -------------------------------------------------------------------------------
 
     def on_status(self, status: NodeStatus) -> None:
         """Take a node's status; called by the control server."""
-        self.nodes[status.node].update(status)
+        self._roster.update(status)
 
     def on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
         """Keep a model that a node handed over; called by the control server."""
@@ -403,46 +288,7 @@ class Supervisor:
 
     def on_session_end(self, node: NodeId) -> None:
         """Note that a node has left, or was silent for longer than a session may be; called by the control server."""
-        self.nodes[node].silent_since_s = self._now_s()
-
-    def _look_at_fleet(self) -> list[NodeId]:
-        """Find the nodes that have died since the last look, and mark them.
-
-        Raises:
-            RunnerError: The backend failed, so that no node can go on.
-        """
-        if failure := self._fleet.failure():
-            raise RunnerError(failure)
-        self._note_ends()
-        died = []
-        for node, watched in self.nodes.items():
-            if watched.died:
-                continue
-            silent_s = watched.silent_since_s
-            if watched.end is not None:
-                watched.died = watched.end.how
-            elif silent_s is not None and self._now_s() - silent_s > LEAVE_S:
-                self._kill(node)
-                watched.died = "did not answer any more and was killed"
-            if watched.died:
-                died.append(node)
-        return died
-
-    def _note_ends(self) -> None:
-        for node, end in self._fleet.newly_ended().items():
-            self.nodes[node].end = end
-
-    def _kill(self, node: NodeId) -> None:
-        self._fleet.kill(node)
-        self.nodes[node].end = NodeEnd("was killed", failed=True)
-
-    def _why(self, node: NodeId) -> str:
-        """Why a node ended, as far as it said; begins with a separator, or is empty."""
-        status = self.nodes[node].status
-        if status.phase is Phase.FAILED and status.failure:
-            return f": {status.failure}"
-        words = self._fleet.last_words(node)
-        return f"; it said last: {words}" if words else ""
+        self._roster.session_ended(node)
 
     def now_ns(self) -> int:
         """Testbed time; the common start must be decided."""

@@ -1,17 +1,24 @@
 """The state of every node of a real run, as its supervisor knows it, and as the display shows it. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from node.core.errors import RunnerError
 from node.core.types import NodeId
 from node.core.units import ns_to_s
 from node.transport.control_values import NodeStatus, Phase
 from orchestrator.progress import NodeRow, Snapshot
 from orchestrator.results.schema import Sample
-from orchestrator.runs.fleet import NodeEnd
+from orchestrator.runs.fleet import Fleet, NodeEnd
+
+LEAVE_S = 5.0
+"""Time that a node may take from the end of its session to the end of its process."""
 
 NODES_NAMED = 5
 """Nodes whose state a message about a stalled run tells; of more than that, the number of the others."""
+
+EVENTS_TOLD = 4
+"""Events of a node that a message about its death or about a stalled run tells, at most: the last ones."""
 
 
 @dataclass(slots=True)
@@ -66,6 +73,74 @@ class WatchedNode:
         )
 
 
+class Roster:
+    """All nodes of a part of a run: what each said last, and how each ended.
+
+    State:
+        nodes: What is known of each node, in order of their numbers.
+    """
+
+    def __init__(self, num_nodes: int, fleet: Fleet, now_s: Callable[[], float]) -> None:
+        """Begin with nodes that have said nothing. ``now_s`` is real time, of any origin."""
+        self._fleet = fleet
+        self._now_s = now_s
+        self.nodes = {NodeId(node): WatchedNode.new(NodeId(node)) for node in range(num_nodes)}
+
+    def living(self) -> list[NodeStatus]:
+        """Return the last statuses of the nodes that take part."""
+        return [watched.status for watched in self.nodes.values() if not watched.died]
+
+    def update(self, status: NodeStatus) -> None:
+        """Take a node's status."""
+        self.nodes[status.node].update(status)
+
+    def session_ended(self, node: NodeId) -> None:
+        """Note that a node has left, or was silent for longer than a session may be."""
+        self.nodes[node].silent_since_s = self._now_s()
+
+    def note_ends(self) -> None:
+        """Ask the fleet which nodes have ended. That alone does not make a node dead: it may have been told to."""
+        for node, end in self._fleet.newly_ended().items():
+            self.nodes[node].end = end
+
+    def newly_died(self) -> list[NodeId]:
+        """Find the nodes that have died since the last call, none of which may end now, and mark them.
+
+        Raises:
+            RunnerError: The fleet's backend failed, so that no node can go on.
+        """
+        # The backend first: without it nodes end as well, and would be named in its place.
+        if failure := self._fleet.failure():
+            raise RunnerError(failure)
+        self.note_ends()
+        died = []
+        for node, watched in self.nodes.items():
+            if watched.died:
+                continue
+            if watched.end is not None:
+                watched.died = watched.end.how
+            elif watched.silent_since_s is not None and self._now_s() - watched.silent_since_s > LEAVE_S:
+                self.kill(node)
+                watched.died = "did not answer any more and was killed"
+            if watched.died:
+                died.append(node)
+        return died
+
+    def kill(self, node: NodeId) -> None:
+        """End a node by force."""
+        self._fleet.kill(node)
+        self.nodes[node].end = NodeEnd("was killed", failed=True)
+
+    def obituary(self, node: NodeId, more: str = "") -> str:
+        """Tell how a node died, what follows from it (``more``), and why, as far as it said. One line."""
+        watched = self.nodes[node]
+        text = f"node {node} {watched.died}{more}"
+        if watched.status.phase is Phase.FAILED and watched.status.failure:
+            return f"{text}: {watched.status.failure}"
+        words = self._fleet.last_words(node)
+        return f"{text}; it said last: {words}" if words else text
+
+
 def progress_of(
     nodes: Mapping[NodeId, WatchedNode],
     now_ns: int,
@@ -89,20 +164,17 @@ def progress_of(
     )
 
 
-def living(nodes: Mapping[NodeId, WatchedNode]) -> list[NodeStatus]:
-    """Return the last statuses of the nodes that take part."""
-    return [watched.status for watched in nodes.values() if not watched.died]
-
-
 def progress_made(statuses: Iterable[NodeStatus]) -> int:
     """Return a number that grows whenever a node trains, sends or receives."""
     return sum(status.local_steps + status.messages_sent + status.messages_received for status in statuses)
 
 
 def doing(status: NodeStatus) -> str:
-    """Describe what a node was last known to do, for a message to people."""
-    queued = f", {status.outbox_messages} messages in its outbox" if status.outbox_messages else ""
-    return f"node {status.node}: {status.phase.value}, round {status.rounds}{queued}"
+    """Describe what a node was last known to do: its phase, what it waits for, and its last events. One line."""
+    text = f"node {status.node}: {status.phase.value}, round {status.rounds}"
+    if status.waiting_for:
+        text += f", waits for {status.waiting_for}"
+    return text + story_of(status)
 
 
 def doing_all(statuses: list[NodeStatus]) -> str:
@@ -110,3 +182,9 @@ def doing_all(statuses: list[NodeStatus]) -> str:
     named = [doing(status) for status in statuses[:NODES_NAMED]]
     others = len(statuses) - len(named)
     return "; ".join([*named, f"and {others} more"] if others else named)
+
+
+def story_of(status: NodeStatus) -> str:
+    """Describe a node's last events for the end of a message; begins with a separator, or is empty."""
+    events = " | ".join(status.story[-EVENTS_TOLD:])
+    return f" (last events: {events})" if events else ""

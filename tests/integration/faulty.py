@@ -17,7 +17,7 @@ import node.build
 import node.runtime.process
 import node.transport.control_client
 import node.transport.peer_client
-import orchestrator.runs.supervision as supervision
+import orchestrator.runs.rules as rules
 from node.config import NodeConfig
 from node.runtime.message_records import Records
 from node.transport.peer_server import PeerServer
@@ -92,15 +92,15 @@ def damaged_records() -> None:
 
 
 def short_grace() -> None:
-    supervision.HAND_OVER_S = 1.0
+    rules.HAND_OVER_S = 1.0
 
 
 def short_stall() -> None:
-    supervision.STALL_S = 2.0
+    rules.STALL_S = 2.0
 
 
 def _quick() -> None:
-    supervision.MEASURE_TESTBED_S = (0.2, 0.2)
+    rules.MEASURE_TESTBED_S = (0.2, 0.2)
     # Figures take a second, and have tests of their own.
     page = ModuleType("orchestrator.report.page")
     vars(page)["write_report"] = lambda run: (run.path / "report.html").write_text("</html>\n")

@@ -1,0 +1,122 @@
+"""The bounds and policies by which nodes are supervised: derived from the plan, before anything runs. Pure.
+
+Every wait of :mod:`orchestrator.runs.supervision` takes its limit from here.
+"""
+
+from dataclasses import dataclass
+from math import inf, isfinite
+
+import numpy as np
+
+from node.core.links import NetworkPlan
+from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
+from orchestrator.experiment.plan import Plan
+
+START_A_NODE_S = 1.0
+"""Time that each node adds to the limit until all are ready, real time: they load nothing, but share the cores."""
+
+START_LEAD_S = (0.3, 0.01)
+"""How far the common start lies ahead when it is told, real time: at least, and for each node."""
+
+MEASURE_REAL_S = 8.0
+"""How long the measurement of the links may take, real time, where that is enough for :data:`MEASURE_TESTBED_S`."""
+
+MEASURE_TESTBED_S = (0.4, 2.0)
+"""The least and the most testbed time of the measurement."""
+
+HAND_OVER_S = 20.0
+"""Real time that nodes have for their last snapshot and records, beyond what the bytes take."""
+
+HAND_OVER_BYTES_PER_S = 20e6
+RECORD_BYTES = 250
+"""Size of the record of one message, at most."""
+
+STALL_S = 60.0
+"""Real time without any progress after which a run has come to rest, beyond what its slowest step takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything that the supervisor has to know of an experiment. Pure; see :func:`rules_of`.
+
+    Attributes:
+        num_nodes: Nodes of the run.
+        dilation: Real seconds a testbed second.
+        begin_ns: Testbed time at which this part begins.
+        end_ns: When the experiment ends, testbed time; None if only rounds end it.
+        start_timeout_s: Real time until all nodes must be ready.
+        block_s: Longest block of local steps of any node, testbed seconds.
+        round_trip_s: Longest round trip between two nodes, testbed seconds.
+        transfer_s: Longest transfer of a whole model to every node, testbed seconds; inf if a link may stand still.
+        model_bytes: Bytes of the models of all nodes.
+        death_fails: The run fails when a node dies.
+        death_reason: Why, in words that end the message; empty if the experiment says so.
+    """
+
+    num_nodes: int
+    dilation: float
+    begin_ns: int
+    end_ns: int | None
+    start_timeout_s: float
+    block_s: float
+    round_trip_s: float
+    transfer_s: float
+    model_bytes: int
+    death_fails: bool
+    death_reason: str = ""
+
+    @property
+    def measure_s(self) -> float:
+        """Duration of the measurement of the links, testbed seconds."""
+        least, most = MEASURE_TESTBED_S
+        return min(most, max(least, MEASURE_REAL_S / self.dilation))
+
+    @property
+    def measured_within_s(self) -> float:
+        """Real time until all nodes must have told their measurement: probes come back and a block ends first."""
+        return self.dilation * (self.measure_s + 3 * self.round_trip_s + 2 * self.block_s) + 30.0
+
+    @property
+    def start_lead_ns(self) -> int:
+        """How far ahead of the command the common start lies, real time."""
+        least, each = START_LEAD_S
+        return s_to_ns(least + each * self.num_nodes)
+
+    @property
+    def stalled_after_s(self) -> float:
+        """Real time without progress after which every node must be waiting for another one."""
+        return STALL_S + self.dilation * (2 * (self.block_s + self.transfer_s) + self.round_trip_s)
+
+    def hand_over_s(self, messages: int) -> float:
+        """Real time that nodes have to hand over their models and the records of so many messages."""
+        return HAND_OVER_S + (2 * self.model_bytes + RECORD_BYTES * messages) / HAND_OVER_BYTES_PER_S
+
+
+def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> Rules:
+    """Derive the supervisor's rules from a plan."""
+    config = plan.config
+    kind, policy = config.algorithm.kind, config.processes.on_node_death
+    waits = plan.algorithm.needs_every_message
+    return Rules(
+        num_nodes=config.nodes,
+        dilation=dilation,
+        begin_ns=begin_ns,
+        end_ns=plan.end_ns,
+        start_timeout_s=config.processes.start_timeout_s + START_A_NODE_S * config.nodes,
+        block_s=ns_to_s(max(plan.compute.step_ns) * config.algorithm.local_steps),
+        round_trip_s=ns_to_s(int(np.max(plan.network.round_trip_ns))),
+        transfer_s=config.nodes * _slowest_transfer_s(plan.network, 4 * num_params),
+        model_bytes=4 * num_params * config.nodes,
+        death_fails=policy == "fail" or (policy == "auto" and waits),
+        death_reason=f"{kind} waits for every message" if waits else "",
+    )
+
+
+def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
+    """How long ``size`` bytes take on the slowest access link, testbed seconds."""
+    slowest = float(np.concatenate([network.up_mbps, network.down_mbps]).min())
+    if not isfinite(slowest):
+        return 0.0
+    if slowest == 0:
+        return inf  # parked until a change, which may never come
+    return size / mbps_to_bytes_per_ns(slowest) / NS_PER_S

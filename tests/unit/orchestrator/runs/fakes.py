@@ -1,0 +1,400 @@
+"""Nodes that only exist as a script, and a host whose clock jumps from one event to the next.
+
+A scenario runs the real supervisor, over a fake fleet and a fake control server, in an event loop in virtual time: a
+minute of waiting takes no time, and every run of a scenario is the same.
+"""
+
+import asyncio
+import json
+import selectors
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from node.config import NodeConfig
+from node.core.errors import RunnerError
+from node.core.types import NodeId, Vector
+from node.core.units import s_to_ns
+from node.emulation.statistics import EmulatorStatistics
+from node.transport.control_values import (
+    ControlCommand,
+    MeasureCommand,
+    NodeStatus,
+    Phase,
+    SnapshotInfo,
+    SnapshotPurpose,
+    StartCommand,
+    StopCommand,
+)
+from orchestrator.runs.collection import Collection
+from orchestrator.runs.fleet import NodeEnd
+from orchestrator.runs.rules import Rules
+from orchestrator.runs.stopping import StopRequested, StopRequests
+from orchestrator.runs.supervision import Supervisor
+
+EPOCH_S = 1000.0
+"""The virtual clock when a scenario begins."""
+
+KILLED = NodeEnd("was killed by SIGKILL", failed=True)
+CLEAN = NodeEnd("ended with code 0", failed=False)
+
+RULES = Rules(
+    num_nodes=3,
+    dilation=1.0,
+    begin_ns=0,
+    end_ns=s_to_ns(5.0),
+    start_timeout_s=10.0,
+    block_s=0.1,
+    round_trip_s=0.01,
+    transfer_s=0.1,
+    model_bytes=1_000,
+    death_fails=False,
+)
+"""An experiment of five seconds, without time dilation."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next planned call instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now_s = EPOCH_S
+        super().__init__(_JumpingSelector(self._jump))
+
+    def time(self) -> float:
+        return self.now_s
+
+    def _jump(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self, jump: Callable[[float], None]) -> None:
+        super().__init__()
+        self._jump = jump
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "everyone waits, and nothing is planned"
+        self._jump(max(0.0, timeout))
+        return super().select(0)
+
+
+@dataclass
+class Script:
+    """One node's behaviour. Times are real seconds after what they follow; None: it never comes to that.
+
+    Attributes:
+        ready_s: After the address is told, it comes to the first barrier.
+        connected_s: After that, it comes to the second.
+        measured_s: After the command, it tells its measurement.
+        works_s: After the start it makes progress for so long, and then rests.
+        done_s: After the start, its rounds are done.
+        leaves_s: After the command to stop, it has handed over everything and ends.
+        end: How it ends then.
+        dies_s: After the scenario's begin, it ends, told by nobody.
+        dies: How it ends then.
+        silent_s: After the scenario's begin, its session ends; it says nothing more, and does nothing.
+        last_words: The end of its log.
+        failure: Its last status before it dies, if it has time to say why.
+        waiting_for, story: Parts of all its statuses.
+        repeats: How often it hands over each thing.
+    """
+
+    ready_s: float | None = 0.1
+    connected_s: float | None = 0.1
+    measured_s: float | None = 0.5
+    works_s: float = 1e9
+    done_s: float | None = None
+    leaves_s: float | None = 0.2
+    end: NodeEnd = CLEAN
+    dies_s: float | None = None
+    dies: NodeEnd = KILLED
+    silent_s: float | None = None
+    last_words: str = ""
+    failure: str = ""
+    waiting_for: str = ""
+    story: tuple[str, ...] = ()
+    repeats: int = 1
+
+
+class FakeFleet:
+    """Nodes by their scripts; a :class:`orchestrator.runs.fleet.Fleet`."""
+
+    host = "127.0.0.1"
+    emulates_links = False
+
+    def __init__(self, scripts: Sequence[Script]) -> None:
+        self.scripts = scripts
+        self.told: str | None = None
+        self.begun: list[tuple[int, int, int | None]] = []
+        self.ended: dict[NodeId, NodeEnd] = {}
+        self.killed: list[int] = []
+        self.broken: str | None = None
+        self._news: dict[NodeId, NodeEnd] = {}
+
+    def launch(self, configs: Sequence[NodeConfig]) -> None:
+        raise AssertionError("launched by whoever makes the supervisor")
+
+    def tell_address(self, address: str) -> None:
+        self.told = address
+
+    def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
+        self.begun.append((start_monotonic_ns, begin_ns, end_ns))
+
+    def end(self, node: NodeId, how: NodeEnd) -> None:
+        """Let a node end by itself."""
+        if node not in self.ended:
+            self.ended[node] = self._news[node] = how
+
+    def newly_ended(self) -> Mapping[NodeId, NodeEnd]:
+        news, self._news = self._news, {}
+        return news
+
+    def failure(self) -> str | None:
+        return self.broken
+
+    def last_words(self, node: NodeId) -> str:
+        return self.scripts[node].last_words
+
+    def pause(self, node: NodeId) -> None:
+        raise AssertionError("not asked for")
+
+    def resume(self, node: NodeId) -> None:
+        raise AssertionError("not asked for")
+
+    def kill(self, node: NodeId) -> None:
+        self.killed.append(node)
+        self.ended.setdefault(node, KILLED)
+
+    def close(self) -> EmulatorStatistics | None:
+        return None
+
+
+class FakeControl:
+    """The control server and the nodes behind it, in one; a :class:`orchestrator.runs.supervision.Control`.
+
+    Attributes:
+        commands: What all nodes were told, with the virtual time.
+        forgotten: Nodes that are not waited for any more.
+        stopped: It serves no more.
+    """
+
+    def __init__(self, supervisor: Supervisor, fleet: FakeFleet) -> None:
+        self._listener = supervisor
+        self._fleet = fleet
+        self._arrived: dict[str, set[NodeId]] = {"ready": set(), "connected": set()}
+        self._started_s: float | None = None
+        self._silent: set[NodeId] = set()
+        self.commands: list[tuple[float, ControlCommand]] = []
+        self.forgotten: list[int] = []
+        self.stopped = False
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def _later(self, seconds: float | None, call: Callable[..., object], *arguments: object) -> None:
+        if seconds is not None:
+            self._loop.call_later(seconds, call, *arguments)
+
+    def _lives(self, node: NodeId) -> bool:
+        return node not in self._fleet.ended and node not in self._silent
+
+    # -- as the supervisor calls it
+
+    async def start(self, host: str, port: int) -> str:
+        for index, script in enumerate(self._fleet.scripts):
+            node = NodeId(index)
+            self._later(script.dies_s, self._die, node)
+            self._later(script.silent_s, self._fall_silent, node)
+            self._later(script.ready_s, self._arrive, "ready", node)
+            if script.ready_s is not None and script.connected_s is not None:
+                self._later(script.ready_s + script.connected_s, self._arrive, "connected", node)
+        return f"{host}:{port or 4711}"
+
+    async def reached(self, point: str, timeout_s: float) -> None:
+        until_s = self._loop.time() + timeout_s
+        expected = {NodeId(node) for node in range(len(self._fleet.scripts))}
+        while missing := expected - self._arrived[point]:
+            if self._loop.time() >= until_s:
+                raise RunnerError(f"nodes {sorted(missing)} did not come to '{point}' within {timeout_s:g} s")
+            await asyncio.sleep(0.01)
+
+    def command(self, command: ControlCommand, nodes: Iterable[NodeId] | None = None) -> None:
+        assert nodes is None, "all nodes are told the same"
+        self.commands.append((self._loop.time(), command))
+        for index, script in enumerate(self._fleet.scripts):
+            node = NodeId(index)
+            match command:
+                case MeasureCommand():
+                    self._later(script.measured_s, self._tell, node, "measurement", {"peer": (index + 1) % 3})
+                case StartCommand():
+                    self._started_s = self._loop.time()
+                    self._speak(node)
+                case StopCommand(snapshot=final):
+                    self._later(script.leaves_s, self._leave, node, final)
+
+    def forget(self, node: NodeId) -> None:
+        self.forgotten.append(node)
+
+    async def stop(self, grace_s: float) -> None:
+        self.stopped = True
+
+    # -- what nodes do
+
+    def _arrive(self, point: str, node: NodeId) -> None:
+        if self._lives(node):
+            self._arrived[point].add(node)
+
+    def _tell(self, node: NodeId, name: str, content: Mapping[str, Any]) -> None:
+        if self._lives(node):
+            for _ in range(self._fleet.scripts[node].repeats):
+                self._listener.on_records(node, name, json.dumps(content).encode())
+
+    def _status(self, node: NodeId, phase: Phase, failure: str = "") -> NodeStatus:
+        script = self._fleet.scripts[node]
+        elapsed_s = 0.0 if self._started_s is None else self._loop.time() - self._started_s
+        steps = int(10 * min(elapsed_s, script.works_s))
+        return NodeStatus(
+            node,
+            phase,
+            time_ns=s_to_ns(elapsed_s),
+            rounds=steps // 2,
+            local_steps=steps,
+            messages_sent=steps,
+            failure=failure,
+            waiting_for=script.waiting_for,
+            story=script.story,
+        )
+
+    def _speak(self, node: NodeId) -> None:
+        """Send a status every second, as long as it lives."""
+        if self._lives(node):
+            script = self._fleet.scripts[node]
+            assert self._started_s is not None
+            done = script.done_s is not None and self._loop.time() - self._started_s >= script.done_s
+            self._listener.on_status(self._status(node, Phase.DONE if done else Phase.RUNNING))
+            self._later(1.0, self._speak, node)
+
+    def _die(self, node: NodeId) -> None:
+        script = self._fleet.scripts[node]
+        if script.failure:
+            self._listener.on_status(self._status(node, Phase.FAILED, script.failure))
+        self._fleet.end(node, script.dies)
+
+    def _fall_silent(self, node: NodeId) -> None:
+        self._silent.add(node)
+        self._listener.on_session_end(node)
+
+    def _leave(self, node: NodeId, final: bool) -> None:
+        """Hand over everything, and end."""
+        if not self._lives(node):
+            return
+        script = self._fleet.scripts[node]
+        if final:
+            params: Vector = np.full(2, node, dtype=np.float32)
+            for _ in range(script.repeats):
+                self._listener.on_snapshot(SnapshotInfo(node, SnapshotPurpose.FINAL, 1, 2, 3), params)
+        self._tell(node, "figures", {"counters": {"local_steps": 10 + node}})
+        self._listener.on_session_end(node)
+        self._fleet.end(node, script.end)
+
+
+@dataclass
+class Outcome:
+    """What came of a scenario.
+
+    Attributes:
+        supervisor, control, fleet: As they were at the end.
+        error: What ended it; None if the experiment's own rule did.
+        seconds: Virtual time that it took.
+        notes: What the display was told.
+        models: The models that were kept, in order of their arrival.
+    """
+
+    supervisor: Supervisor
+    control: FakeControl
+    fleet: FakeFleet
+    collection: Collection
+    error: BaseException | None
+    seconds: float
+    notes: list[str]
+    models: list[tuple[SnapshotInfo, Vector]]
+
+    @property
+    def message(self) -> str:
+        """Why the run failed, which it must have."""
+        assert isinstance(self.error, RunnerError), self.error
+        assert "\n" not in str(self.error)
+        return str(self.error)
+
+    @property
+    def died(self) -> dict[int, str]:
+        """Who died, and how."""
+        return {int(node): watched.died for node, watched in self.supervisor.nodes.items() if watched.died}
+
+    def told(self, kind: type) -> list[Any]:
+        """The commands of a kind."""
+        return [command for _, command in self.control.commands if isinstance(command, kind)]
+
+    def told_s(self, kind: type) -> float:
+        """When the one command of a kind was given, after the scenario's begin."""
+        (time_s,) = [time_s for time_s, command in self.control.commands if isinstance(command, kind)]
+        return time_s - EPOCH_S
+
+
+@dataclass
+class Scenario:
+    """Nodes, rules, and what else happens when.
+
+    Attributes:
+        scripts: The nodes.
+        rules: The experiment; the number of nodes follows from the scripts.
+        interrupts_s: When the user interrupts, after the begin.
+        backend_fails_s: When the fleet's backend fails, after the begin.
+    """
+
+    scripts: Sequence[Script] = field(default_factory=lambda: [Script(), Script(), Script()])
+    rules: Rules = RULES
+    interrupts_s: Sequence[float] = ()
+    backend_fails_s: float | None = None
+
+    def run(self) -> Outcome:
+        """Supervise these nodes to their end."""
+        loop = VirtualLoop()
+        fleet = FakeFleet(self.scripts)
+        models: list[tuple[SnapshotInfo, Vector]] = []
+        notes: list[str] = []
+        collection = Collection(lambda info, params: models.append((info, params)))
+        requests = StopRequests(levels=2, now_s=loop.time)
+        rules = replace(self.rules, num_nodes=len(self.scripts))
+        supervisor = Supervisor(rules, fleet, collection, requests, _Display(notes), on_tick=lambda: None)
+        control = FakeControl(supervisor, fleet)
+        for interrupt_s in self.interrupts_s:
+            loop.call_later(interrupt_s, requests.request)
+        if self.backend_fails_s is not None:
+            loop.call_later(self.backend_fails_s, setattr, fleet, "broken", "the link emulator was killed by SIGKILL")
+        error: BaseException | None = None
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            try:
+                runner.run(supervisor.supervise(control))
+            except (RunnerError, StopRequested) as failure:
+                error = failure
+            seconds = loop.now_s - EPOCH_S
+        assert control.stopped
+        assert all(watched.end is not None for watched in supervisor.nodes.values())
+        return Outcome(supervisor, control, fleet, collection, error, seconds, notes, models)
+
+
+class _Display:
+    """Remembers what it was told."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
+
+    def preparing(self, what: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
