@@ -235,9 +235,10 @@ def doctor(
         raise ConfigError(f"--set {overrides[0]}: must come with an experiment file")
     from node.learning.datasets import resolve_data_root
     from orchestrator.host.doctor import examine
+    from orchestrator.runtimes.registry import examine_runtimes
 
     _check_data_root(data_root)
-    findings = examine(resolve_data_root(data_root))
+    findings = [*examine(resolve_data_root(data_root)), *examine_runtimes()]
     if as_json:
         _print_json([{"name": f.name, "value": f.value, "status": f.status, "note": f.note} for f in findings])
         return

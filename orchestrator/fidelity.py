@@ -64,6 +64,7 @@ class MeasuredLink:
     """One path that was measured before the run, through everything that shapes it.
 
     Attributes:
+        runtime: The runtime's name.
         source: The node that sent.
         destination: The node that received and answered.
         requested_mbps: What the path should carry, 10^6 bits a second; None: unlimited, so that there is nothing to
@@ -138,9 +139,9 @@ class Measured:
             the run.
         cpu_pressure: :func:`cpu_pressure` before and at the end of the run.
         links_name: What the links were made of.
-        runtime: The runtime's name.
     """
 
+    runtime: str
     time_dilation: float
     links: tuple[MeasuredLink, ...] | None
     nodes: tuple[NodeFigures, ...]
@@ -150,7 +151,6 @@ class Measured:
     deaths_allowed: bool = False
     cpu_pressure: tuple[float | None, float | None] = (None, None)
     links_name: str = "user-space emulator (max-min fair fluid)"
-    runtime: str = "processes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,9 @@ from pydantic import BaseModel
 
 from node.algorithms.registry import ALGORITHMS
 from node.learning.config import DatasetConfig, ModelConfig, PartitionConfig
-from orchestrator.experiment.config import ExperimentConfig
 from orchestrator.experiment.networks.config import PresetConfig, SenderConfig
+from orchestrator.experiment.runtimes import RUNTIMES
 from orchestrator.experiment.topologies import TopologyConfig
-
-RUNTIMES = {
-    "simulation": "training is real; time and links are virtual",
-    "processes": "a process a node, gRPC streams, wall-clock time; links shaped in user space",
-}
 
 
 def catalog() -> dict[str, dict[str, str]]:
@@ -26,7 +21,7 @@ def catalog() -> dict[str, dict[str, str]]:
         "learning.partition.kind": _kinds(PartitionConfig),
         "network.preset.kind": _kinds(PresetConfig),
         "network.sender.kind": _kinds(SenderConfig),
-        "runtime": {name: RUNTIMES[name] for name in get_args(ExperimentConfig.model_fields["runtime"].annotation)},
+        "runtime": {name: description.summary for name, description in RUNTIMES.items()},
     }
 
 

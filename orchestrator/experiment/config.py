@@ -23,6 +23,7 @@ from node.core.errors import ConfigError
 from node.core.wire_values import WireDtype
 from node.learning.config import LearningConfig
 from orchestrator.experiment.networks.config import NetworkConfig
+from orchestrator.experiment.runtimes import RuntimeName
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
 
 TIME_S_MAX: Final = 1e9
@@ -165,7 +166,7 @@ class ExperimentConfig(ConfigModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="part of the run's folder")
     seed: int = Field(1, ge=0, lt=2**63, description="of all randomness in the run")
-    runtime: Literal["simulation", "processes"] = Field("simulation", description="where the nodes run")
+    runtime: RuntimeName = Field("simulation", description="where the nodes run")
     time_dilation: float | None = Field(
         None,
         ge=1,

@@ -47,7 +47,7 @@ NODE_MEMORY_BYTES: Final = 40 * 10**6
 torch and the data set, and connections to peers come on top."""
 NODE_MODELS: Final = 20
 """Models' worth of memory that a node takes: in training, in its inbox and outbox, and on the way."""
-_SHARED_MEMORY_BYTES: Final = 400 * 10**6
+SHARED_MEMORY_BYTES: Final = 400 * 10**6
 """What all processes of a run share."""
 
 
@@ -237,13 +237,13 @@ def estimate(plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, host: Ho
         run_s=run_s,
         run_is_least=is_least,
         tests_s=evaluations * plan.config.nodes * measure_evaluation_seconds(trainer) / cores,
-        memory_bytes=_SHARED_MEMORY_BYTES + plan.config.nodes * (NODE_MEMORY_BYTES + NODE_MODELS * model_bytes),
+        memory_bytes=SHARED_MEMORY_BYTES + plan.config.nodes * (NODE_MEMORY_BYTES + NODE_MODELS * model_bytes),
         host_memory_bytes=machine.memory_bytes(),
     )
 
 
 def examine(data_root: Path | None = None, host: Host | None = None) -> list[Finding]:
-    """Look at everything a run could need.
+    """Look at everything a run could need, but for the runtimes, which know themselves what they need.
 
     Args:
         data_root: Where data sets lie besides the cache; None for nowhere.
@@ -259,7 +259,6 @@ def examine(data_root: Path | None = None, host: Host | None = None) -> list[Fin
         *shaping,
         *_data(data_root),
         _cache(cache_dir()),
-        *_runtimes(machine),
     ]
 
 
@@ -384,26 +383,6 @@ def _cache(path: Path) -> Finding:
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
         return Finding("cache", str(path), "ok", "" if path.exists() else "made when first needed")
     return Finding("cache", str(path), "warn", f"{parent} cannot be written: data is decoded anew in each run")
-
-
-def _runtimes(host: Host) -> Iterator[Finding]:
-    yield Finding("runtime simulation", "usable", "ok", "virtual time; links are exact by construction")
-    yield _processes(host)
-    for name in ("docker", "kubernetes"):
-        yield Finding(f"runtime {name}", "not built yet", "missing", "not part of this version")
-
-
-def _processes(host: Host) -> Finding:
-    name = "runtime processes"
-    if not host.can_fork():
-        return Finding(name, "not usable", "missing", "this system has no fork, or no sockets between processes")
-    memory = host.memory_bytes()
-    note = "real time, slowed where cores are short: doctor FILE tells how much"
-    if memory is None:
-        return Finding(name, "usable", "ok", note)
-    room = max(0, memory - _SHARED_MEMORY_BYTES) // NODE_MEMORY_BYTES
-    text = f"usable, memory for about {room:,} small nodes"
-    return Finding(name, text, "ok" if room >= 2 else "warn", note)
 
 
 def _first_line(text: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any, Final
 import yaml
 
 from orchestrator.analysis import best_index
+from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.report.drawing import Picture
 from orchestrator.report.figures import DATA_FIGURES, LEARNING_FIGURES, LINKS_FIGURES, MESSAGES_FIGURES, NODES_FIGURES
 from orchestrator.report.templates import template
-from orchestrator.report.text import clock_name, format_bytes, format_duration, headline_text, human, metric_name
+from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
 from orchestrator.results.files import write_file
 from orchestrator.results.reader import Run
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from orchestrator.experiment.runtimes import clock_name
+
 
 def metric_name(metric: str) -> str:
     """The headline figure as people write it."""
@@ -26,11 +28,6 @@ def format_bytes(amount: float) -> str:
     divisor, unit = byte_unit(amount)
     value = amount / divisor
     return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.3g} {unit}"
-
-
-def clock_name(runtime: str) -> str:
-    """Return the name of a run's clock."""
-    return "virtual time" if runtime == "simulation" else "testbed time"
 
 
 def time_label(runtime: str) -> str:

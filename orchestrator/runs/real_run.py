@@ -363,6 +363,7 @@ class RealRun:
         collection, supervisor = self._directory.collection, self._supervisor
         network = self._plan.network
         return Measured(
+            runtime=self._plan.config.runtime,
             time_dilation=self._dilation,
             links=None if network.num_nodes == 1 else tuple(measured_links(network, collection.measurements)),
             nodes=tuple(node_figures(node, figures) for node, figures in sorted(collection.figures.items())),

@@ -1,11 +1,85 @@
-"""Which runner runs what. A runner is imported when it is needed: some bring torch or gRPC."""
+"""The table of runtimes: how each is run, gone on with, and examined.
 
+What people are told of a runtime stands beside the experiment file, in ``orchestrator.experiment.runtimes``: the
+reference, the reports and the command line derive from there. A runtime is imported when it is needed, because some
+bring torch or gRPC.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from node.core.errors import ConfigError
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.runtimes import RuntimeName
+from orchestrator.host.doctor import NODE_MEMORY_BYTES, SHARED_MEMORY_BYTES, Finding, Host
 from orchestrator.results.reader import load_run
 from orchestrator.runs.options import RunOptions, RunOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a runtime can do.
+
+    Attributes:
+        run: Runs an experiment; raises as :func:`start_run` does.
+        resume: Goes on with an interrupted run, in its directory; raises as :func:`resume_run` does.
+        examine: Says whether a host can run it: what was found, whether that is enough, and a note. Looks only.
+    """
+
+    run: Callable[[Plan, RunOptions], RunOutcome]
+    resume: Callable[[Path, RunOptions], RunOutcome]
+    examine: Callable[[str, Host], Finding]
+
+
+def _run_simulation(plan: Plan, options: RunOptions) -> RunOutcome:
+    from orchestrator.runtimes.simulation import run_simulation
+
+    return run_simulation(plan, options)
+
+
+def _resume_simulation(run: Path, options: RunOptions) -> RunOutcome:
+    from orchestrator.runtimes.simulation import resume_simulation
+
+    return resume_simulation(run, options)
+
+
+def _examine_simulation(name: str, host: Host) -> Finding:
+    return Finding(name, "usable", "ok", "virtual time; links are exact by construction")
+
+
+def _run_processes(plan: Plan, options: RunOptions) -> RunOutcome:
+    from orchestrator.runtimes.processes import run_processes
+
+    return run_processes(plan, options)
+
+
+def _resume_processes(run: Path, options: RunOptions) -> RunOutcome:
+    from orchestrator.runtimes.processes import resume_processes
+
+    return resume_processes(run, options)
+
+
+def _examine_processes(name: str, host: Host) -> Finding:
+    if not host.can_fork():
+        return Finding(name, "not usable", "missing", "this system has no fork, or no sockets between processes")
+    memory = host.memory_bytes()
+    note = "real time, slowed where cores are short: doctor FILE tells how much"
+    if memory is None:
+        return Finding(name, "usable", "ok", note)
+    room = max(0, memory - SHARED_MEMORY_BYTES) // NODE_MEMORY_BYTES
+    text = f"usable, memory for about {room:,} small nodes"
+    return Finding(name, text, "ok" if room >= 2 else "warn", note)
+
+
+REGISTRY: Final[Mapping[RuntimeName, Runtime]] = {
+    "simulation": Runtime(_run_simulation, _resume_simulation, _examine_simulation),
+    "processes": Runtime(_run_processes, _resume_processes, _examine_processes),
+}
+
+PLANNED: Final = ("docker", "kubernetes")
+"""Runtimes that people ask for and that this version does not have."""
 
 
 def start_run(plan: Plan, options: RunOptions) -> RunOutcome:
@@ -15,15 +89,7 @@ def start_run(plan: Plan, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: It cannot start; nothing is left behind.
         RunnerError: The results cannot be written; what was written stays valid.
     """
-    match plan.config.runtime:
-        case "simulation":
-            from orchestrator.runtimes.simulation import run_simulation
-
-            return run_simulation(plan, options)
-        case "processes":
-            from orchestrator.runtimes.processes import run_processes
-
-            return run_processes(plan, options)
+    return REGISTRY[plan.config.runtime].run(plan, options)
 
 
 def resume_run(run: Path, options: RunOptions) -> RunOutcome:
@@ -33,14 +99,17 @@ def resume_run(run: Path, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: There is nothing to go on with.
         RunnerError: As for :func:`start_run`.
     """
-    runtime = load_run(run, messages=False).facts.runtime
-    match runtime:
-        case "simulation":
-            from orchestrator.runtimes.simulation import resume_simulation
+    name = load_run(run, messages=False).facts.runtime
+    for known, runtime in REGISTRY.items():
+        if known == name:
+            return runtime.resume(run, options)
+    raise ConfigError(f"--resume={run}: is of the runtime {name}, which cannot be resumed")
 
-            return resume_simulation(run, options)
-        case "processes":
-            from orchestrator.runtimes.processes import resume_processes
 
-            return resume_processes(run, options)
-    raise ConfigError(f"--resume={run}: is of the runtime {runtime}, which cannot be resumed")
+def examine_runtimes(host: Host | None = None) -> Iterator[Finding]:
+    """Say of every runtime whether a host can run it; None is this host."""
+    machine = Host() if host is None else host
+    for name, runtime in REGISTRY.items():
+        yield runtime.examine(f"runtime {name}", machine)
+    for planned in PLANNED:
+        yield Finding(f"runtime {planned}", "not built yet", "missing", "not part of this version")

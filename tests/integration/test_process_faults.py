@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from node.core.messages import MessageState
+from node.transport.control_values import CONTROL_VERSION
+from node.transport.frames import WIRE_VERSION
 from tests.integration.started import ENDLESS, Start, Started, start
 
 __all__ = ["start"]
@@ -78,13 +80,14 @@ def test_a_node_that_is_slow_to_start(start: Start) -> None:
 def test_a_node_of_another_version(start: Start) -> None:
     code, _, err = start(faults="other_version").end()
     assert code == 3
-    assert re.search(r"node 1 .*control version 77 and wire version 1 .*must be 1 and 1", failure(err))
+    versions = rf"control version 77 and wire version {WIRE_VERSION} .*must be {CONTROL_VERSION} and {WIRE_VERSION}"
+    assert re.search(rf"node 1 .*{versions}", failure(err))
 
 
 def test_a_peer_of_another_version(start: Start) -> None:
     code, _, err = start("processes.start_timeout_s=1", faults="other_wire_version").end()
     assert code == 3
-    assert re.search(r"node 1 .*wire_version 77: must be 1", failure(err)), err
+    assert re.search(rf"node 1 .*wire_version 77: must be {WIRE_VERSION}", failure(err)), err
 
 
 def test_a_peer_that_cannot_be_reached(start: Start) -> None:

@@ -63,6 +63,7 @@ EMULATOR = EmulatorStatistics(
     cpu_s=1.5,
 )
 GOOD = Measured(
+    runtime="processes",
     time_dilation=2.0,
     links=(LINK, replace(LINK, source=2, requested_mbps=60.0, achieved_mbps=60.4)),
     nodes=(NODE, replace(NODE, node=1)),
@@ -216,6 +217,7 @@ def test_faithful_means_that_every_figure_is_within_its_tolerance(
     links: list[tuple[float, float | None, float, float | None]], nodes: list[tuple[int, int, int, int]]
 ) -> None:
     measured = Measured(
+        runtime="processes",
         time_dilation=1.0,
         links=tuple(replace(LINK, requested_mbps=a, achieved_mbps=b, requested_rtt_ms=c, rtt_p50_ms=d, rtt_p99_ms=d)
                     for a, b, c, d in links),

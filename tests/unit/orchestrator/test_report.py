@@ -184,7 +184,7 @@ def judged(
     """A fidelity record of links of different rates, the first of which may be too slow."""
     rates = [(12.0 + index, (6.0 if index < slow else 11.9) + index) for index in range(links)]
     measured = tuple(replace(LINK, requested_mbps=wanted, achieved_mbps=got) for wanted, got in rates)
-    return judge(Measured(2.0, measured, (NODE,), died=died or {}), allowed=allowed)
+    return judge(Measured("processes", 2.0, measured, (NODE,), died=died or {}), allowed=allowed)
 
 
 @pytest.fixture

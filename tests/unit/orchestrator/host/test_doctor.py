@@ -14,6 +14,7 @@ from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import make_plan
 from orchestrator.host.doctor import Estimate, Finding, Host, estimate, examine
 from orchestrator.host.environment import environment, source
+from orchestrator.runtimes.registry import examine_runtimes
 
 
 class Described(Host):
@@ -81,7 +82,7 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 
 
 def test_a_bare_machine_can_simulate() -> None:
-    found = by_name(examine(None, Described()))
+    found = by_name([*examine(None, Described()), *examine_runtimes(Described())])
     assert found["runtime simulation"].status == "ok"
     assert found["runtime processes"].value == "usable, memory for about 790 small nodes"
     assert {found[f"runtime {name}"].value for name in ("docker", "kubernetes")} == {"not built yet"}
@@ -96,9 +97,13 @@ def test_a_bare_machine_can_simulate() -> None:
 
 def test_what_real_processes_need() -> None:
     name = "runtime processes"
-    assert by_name(examine(None, Described(forks=False)))[name].status == "missing"
-    assert by_name(examine(None, Described(memory=4 * 10**8)))[name].status == "warn"
-    assert by_name(examine(None, Described(memory=None)))[name].value == "usable"
+
+    def found(host: Host) -> Finding:
+        return by_name(list(examine_runtimes(host)))[name]
+
+    assert found(Described(forks=False)).status == "missing"
+    assert found(Described(memory=4 * 10**8)).status == "warn"
+    assert found(Described(memory=None)).value == "usable"
     assert Host().can_fork()
 
 
@@ -215,7 +220,7 @@ def test_a_cache_that_cannot_be_made_is_a_warning(tmp_path: Path, monkeypatch: p
 
 
 def test_this_machine_can_be_examined() -> None:
-    found = by_name(examine())
+    found = by_name([*examine(), *examine_runtimes()])
     assert found["Python"].status == "ok"
     assert found["runtime simulation"].status == "ok"
 
