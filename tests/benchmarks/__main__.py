@@ -11,6 +11,7 @@ BENCHMARKS = (
     "bench_training",
     "bench_stream",
     "bench_emulation",
+    "bench_host",
     "bench_processes",
 )
 
