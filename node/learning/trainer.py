@@ -47,16 +47,18 @@ class Batches:
         self._train_indices = train_indices
         self._batch_size = batch_size
         self._seed = seed
+        self._shuffles: dict[NodeId, tuple[int, IndexVector]] = {}  # of each node's last epoch
 
     def steps(self, node: NodeId, first_step: int, count: int) -> Iterator[IndexVector]:
         """Positions in the training samples for each of ``count`` steps, each of shape (<= batch_size,)."""
         own = self._train_indices[node]
         per_epoch = -(-len(own) // self._batch_size)
-        shuffled, epoch = own, -1
+        epoch, shuffled = self._shuffles.get(node, (-1, own))
         for step in range(first_step, first_step + count):
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
                 shuffled = own[stream(self._seed, "batches", node, epoch).permutation(len(own))]
+                self._shuffles[node] = epoch, shuffled
             start = step % per_epoch * self._batch_size
             yield shuffled[start : start + self._batch_size]
 
