@@ -35,6 +35,7 @@ class FlatModel:
         self.gradient = torch.zeros(self.num_params)
         for view, parameter in zip(self.views(self.gradient), self._parameters, strict=True):
             parameter.grad = view
+        self._bound = self._initial
         self.bind(own)
 
     def initial(self) -> Tensor:
@@ -54,6 +55,9 @@ class FlatModel:
 
     def bind(self, flat: Tensor) -> None:
         """Make the parameters views of another flat float32 tensor, shape (num_params,). Copies nothing."""
+        if flat.data_ptr() == self._bound.data_ptr():
+            return  # views of the same memory: a worker that trains one node binds its row again and again
+        self._bound = flat  # keeps the memory, so that its address stays its own
         for view, parameter in zip(self.views(flat), self._parameters, strict=True):
             parameter.data = view
 
