@@ -7,8 +7,8 @@ What the caller does, in this order
 ===================================
 
 1. Make the driver, with its path and its trainer. Nothing happens yet; counters and pictures can be read.
-2. Pass on every message that arrives (:meth:`Driver.received`) and call :meth:`Driver.steps_may_be_done` whenever the
-   trainer has news. What arrives before the start is dropped by the caller: a node that has not begun knows nothing.
+2. Pass on every message that arrives (:meth:`Driver.received`). What arrives before the start is dropped by the
+   caller: a node that has not begun knows nothing. The driver watches the trainer itself.
 3. When the common instant has come, call :meth:`Driver.start`, once. It gives the path the driver's sending side as
    its listener, so that the path must be able to send from then on.
 4. From then on call only from within the loop, one call at a time, and let each return: the driver is not
@@ -125,7 +125,7 @@ class Driver:
 
     Args:
         algorithm: What it drives; knows which node this is.
-        trainer: Does the local steps; :meth:`steps_may_be_done` is to be called when it has news.
+        trainer: Does the local steps.
         timer: The declared duration of local steps.
         path: The way to the peers.
         accounting: How messages are counted and recorded.
@@ -169,6 +169,7 @@ class Driver:
         self._params: Vector = np.zeros(0, dtype=np.float32)
         self._trained: Vector | None = None
         self._steps: tuple[int, int] | None = None  # declared begin and end of the steps under way
+        self._watched_fd: int | None = None  # the trainer's, while steps take longer than declared
         self._now_ns = 0
         self._stopped = False
         self._timers: set[asyncio.TimerHandle] = set()
@@ -192,6 +193,7 @@ class Driver:
         for handle in self._timers:
             handle.cancel()
         self._timers.clear()
+        self._watch_trainer_no_longer()
 
     def picture(self, time_ns: int, *, after_training: bool = False) -> Picture:
         """The node now, to be evaluated as of ``time_ns``."""
@@ -282,10 +284,28 @@ class Driver:
         self._story.tell(at_ns, "began {} local steps of round {}", count, self.counters.rounds)
         self._trainer.begin(self._node, params, self.counters.local_steps, count)
         self.counters.local_steps += count
-        self._call_at(end_ns, self.steps_may_be_done)
+        self._call_at(end_ns, self._steps_should_be_done)
+
+    def _steps_should_be_done(self) -> None:
+        """The declared time of the local steps is over: go on, or watch the trainer until it is ready.
+
+        It is not watched before: a trainer that keeps to the time would wake the node once more in every round.
+        """
+        self.steps_may_be_done()
+        descriptor = self._trainer.ready_fd
+        if self._steps is not None and not self._stopped and descriptor is not None:
+            assert self._loop is not None
+            self._watched_fd = descriptor
+            self._loop.add_reader(descriptor, self.steps_may_be_done)
+
+    def _watch_trainer_no_longer(self) -> None:
+        if self._watched_fd is not None:
+            assert self._loop is not None
+            self._loop.remove_reader(self._watched_fd)
+            self._watched_fd = None
 
     def steps_may_be_done(self) -> None:
-        """Look whether the local steps are over; called when their time has come and when the trainer has news."""
+        """Look whether the local steps are over; called when their time has come, then when the trainer has news."""
         if self._steps is None:
             return
         begin_ns, end_ns = self._steps
@@ -294,6 +314,7 @@ class Driver:
         if self._stopped or not ready or self._clock.monotonic_ns(end_ns) > time.monotonic_ns():
             return
         self._steps = None
+        self._watch_trainer_no_longer()
         result = self._trainer.finish(self._node)
         at_ns = self._planned(end_ns)
         count = self.counters

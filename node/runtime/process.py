@@ -180,8 +180,6 @@ class _Node:
             reject=lambda sender: self._server.reject(sender, RejectReason.ALGORITHM, "of no use to the algorithm now"),
             on_done=self._on_done,
         )
-        if self._trainer.ready_fd is not None:
-            loop.add_reader(self._trainer.ready_fd, self._trainer_has_news)
         try:
             return await self._live()
         except TestbedError as error:
@@ -493,12 +491,6 @@ class _Node:
 
     def _on_done(self) -> None:
         self._set_phase(Phase.DONE)
-
-    def _trainer_has_news(self) -> None:
-        if self._clock is not None:
-            self._driver.steps_may_be_done()
-        elif self._warming:
-            self._finish_warm_up()
 
     async def _watch_orchestrator(self) -> None:
         await self._control.lost.wait()
