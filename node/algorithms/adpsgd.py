@@ -47,7 +47,7 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=a
 the full one, which is not bipartite, so its file sets ``algorithm.adpsgd.roles: parity``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from functools import lru_cache
 from typing import ClassVar
@@ -62,7 +62,7 @@ from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.messages import Message, frozen, tag_name
-from node.core.topology import Topology
+from node.core.topology import Topology, complete_bipartite
 from node.core.types import NodeId, Vector
 
 INITIATES = 0
@@ -104,6 +104,7 @@ class AdPsgdConfig(AlgorithmConfig):
     """Parameters of AD-PSGD."""
 
     needs_every_message: ClassVar[bool] = True
+    small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(complete_bipartite)
 
     form: Form = Field(Form.DELTA, description="how models that moved during an exchange are averaged")
     exchange: Exchange = Field(Exchange.PER_STEP, description="when the next exchange starts")

@@ -31,8 +31,9 @@ although pings may repeat a neighbor.
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=adpsgd_pingpong``
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -51,6 +52,8 @@ from node.core.types import Vector
 
 class AdPsgdPingPongConfig(AlgorithmConfig):
     """Parameters of the AD-PSGD variant of DivShare's evaluation."""
+
+    small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
     recipients: int = Field(6, ge=2, description="J: J // 2 pings are sent a round")
     replacement: Replacement = Field(

@@ -26,8 +26,9 @@ sharing. Averaging takes no time, so both give the same run: what is shared is t
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml``
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, IntEnum
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -59,6 +60,8 @@ class Flush(Enum):
 
 class DivShareConfig(AlgorithmConfig):
     """Parameters of DivShare."""
+
+    small_run: ClassVar[Mapping[str, object]] = {"omega": 0.25, "recipients": 2}
 
     omega: float = Field(0.1, gt=0, le=1, description="Omega: fraction of the model in one fragment")
     recipients: int = Field(6, ge=1, description="J: nodes that each fragment is sent to, a round")

@@ -25,7 +25,7 @@ lost message would stop the neighbors, and then everyone; messages must be deliv
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=dpsgd``
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from typing import ClassVar
 
@@ -40,6 +40,7 @@ from node.core.events import Event, LocalStepsDone, MessageReceived, Started, Ti
 from node.core.inbox import RoundInbox
 from node.core.messages import Message, frozen
 from node.core.mixing import metropolis_hastings, weighted_average
+from node.core.topology import Topology, ring
 from node.core.types import Vector
 
 
@@ -56,6 +57,7 @@ class DPsgdConfig(AlgorithmConfig):
     """Parameters of D-PSGD."""
 
     needs_every_message: ClassVar[bool] = True
+    small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(ring)
 
     order: Order = Field(Order.ADAPT_THEN_COMBINE, description="whether local steps come before the average")
 

@@ -31,7 +31,7 @@ receive time-out is not offered. A lost message would stop everyone; messages mu
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=epidemic``
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import ClassVar
 
@@ -73,6 +73,7 @@ class EpidemicConfig(AlgorithmConfig):
     """Parameters of Epidemic Learning."""
 
     needs_every_message: ClassVar[bool] = True
+    small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
     recipients: int = Field(6, ge=1, description="s: nodes that the model is sent to, a round")
     graph: Graph = Field(Graph.LOCAL, description="who draws the peers")

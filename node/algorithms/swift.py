@@ -43,8 +43,9 @@ not offered, as in the code.
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=swift``
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -57,7 +58,7 @@ from node.core.events import Event, LocalStepsDone, MessageReceived, Started, Ti
 from node.core.inbox import Inbox
 from node.core.messages import Message, frozen
 from node.core.mixing import ccw, weighted_average
-from node.core.topology import Topology
+from node.core.topology import Topology, ring
 from node.core.types import NodeId, Vector
 
 
@@ -99,6 +100,8 @@ class SwiftFlush(Enum):
 
 class SwiftConfig(AlgorithmConfig):
     """Parameters of SWIFT."""
+
+    small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(ring)
 
     sgd_steps: int = Field(1, ge=1, description="s: average at every s-th iteration")
     memory: Memory = Field(Memory.MAILBOX, description="what stands for a neighbor that sent nothing new")

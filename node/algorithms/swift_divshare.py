@@ -27,8 +27,9 @@ that under one seed both give the same run bit for bit.
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=swift_divshare``
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -47,6 +48,8 @@ from node.core.types import Vector
 
 class SwiftDivShareConfig(AlgorithmConfig):
     """Parameters of the SWIFT variant of DivShare's evaluation."""
+
+    small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
     recipients: int = Field(6, ge=1, description="J: nodes that the model is sent to, a round")
     replacement: Replacement = Field(

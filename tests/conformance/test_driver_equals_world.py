@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.algorithms.registry import ALGORITHMS
 from node.algorithms.swift_divshare import SwiftDivShareTag
 from node.core.links import CapacityChange
 from node.core.message_log import Column
@@ -110,7 +111,7 @@ def test_what_divshare_cancels_and_aborts(flush: str, sender: int) -> None:
     assert (world.counters.messages["aborted"] > 0) == (flush == "all")
 
 
-LOSS_TOLERANT = [kind for kind in EVERY_ALGORITHM if kind not in ("dpsgd", "epidemic", "adpsgd")]
+LOSS_TOLERANT = [kind for kind, entry in ALGORITHMS.items() if not entry.config.needs_every_message]
 CHANGES = (
     (10_000_000, CapacityChange("up", 1, -1, 0.0)),
     (25_000_000, CapacityChange("down", -1, 2, 0.01)),

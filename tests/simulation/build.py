@@ -6,7 +6,7 @@ from node.algorithms.registry import ALGORITHMS
 from node.core.algorithm import NodeContext
 from node.core.compute import ComputePlan
 from node.core.links import NetworkPlan
-from node.core.topology import Topology, complete_bipartite, full, ring
+from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
 from node.core.units import ms_to_ns
@@ -14,23 +14,14 @@ from node.sim.world import World
 
 NUM_PARAMS = 40
 EVERY_ALGORITHM: dict[str, dict[str, object]] = {
-    "divshare": {"omega": 0.25, "recipients": 2},
-    "swift_divshare": {"recipients": 2},
-    "adpsgd": {},
-    "adpsgd_pingpong": {"recipients": 2},
-    "swift": {},
-    "dpsgd": {},
-    "epidemic": {"recipients": 2},
-    "local": {},
+    kind: dict(entry.config.small_run) for kind, entry in ALGORITHMS.items()
 }
 """Each algorithm with parameters that fit the graph of :func:`graph_for`."""
 
 
 def graph_for(kind: str, nodes: int) -> Topology:
     """A graph that the algorithm accepts."""
-    if kind == "adpsgd":
-        return complete_bipartite(nodes)
-    return ring(nodes) if kind in ("swift", "dpsgd") else full(nodes)
+    return ALGORITHMS[kind].config.small_graph(nodes)
 
 
 def network(nodes: int, mbps: float | list[float] = 1.0, **more: object) -> NetworkPlan:

@@ -65,10 +65,6 @@ def outcome(w: World) -> list[object]:
     return [w.now_ns, w.counters, columns, nodes]
 
 
-def test_every_algorithm_is_tested_here() -> None:
-    assert set(EVERY_ALGORITHM) == set(ALGORITHMS)
-
-
 class Mood(Enum):
     CALM = "calm"
     TENSE = "tense"

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.algorithms.registry import ALGORITHMS
 from node.core.links import CapacityChange
 from node.core.messages import MessageState
 from node.sim.world import World
 from tests.simulation.build import EVERY_ALGORITHM, network, world
 
-LOSS_TOLERANT = [kind for kind in EVERY_ALGORITHM if kind not in ("dpsgd", "epidemic", "adpsgd")]
+LOSS_TOLERANT = [kind for kind, entry in ALGORITHMS.items() if not entry.config.needs_every_message]
 INSTANTS_NS = np.linspace(0, 80e6, 23).astype(int).tolist()
 
 
