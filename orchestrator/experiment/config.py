@@ -125,7 +125,7 @@ class WireConfig(ConfigModel):
 
     dtype: WireDtype = Field(
         WireDtype.FLOAT32,
-        description="float32 is exact; float16 and bfloat16 halve the bytes and round, processes only",
+        description="float32 is exact; float16 and bfloat16 halve the bytes and round, in every runtime alike",
     )
 
 
@@ -339,9 +339,12 @@ def _shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     plain = isinstance(value, str) and value.isidentifier() and len(value) <= 60
-    return str(value) if plain else _SHORT.repr(value)
+    text = str(value) if plain else _SHORT.repr(value)
+    return text if len(text) <= VALUE_LETTERS_MAX else f"{text[: VALUE_LETTERS_MAX - 3]}..."
 
 
+VALUE_LETTERS_MAX: Final = 200
+"""Letters of a refused value that a message shows; lists in lists of texts would take many times as many."""
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
