@@ -333,7 +333,7 @@ async def read_receipt(call: Any) -> Receipt:
 @pytest.mark.parametrize(
     ("greeting", "text"),
     [
-        ({"wire_version": 99}, "wire_version 99: must be 1"),
+        ({"wire_version": 99}, "wire_version 99: must be 2"),
         ({"run_id": "an earlier one"}, "run_id 'an earlier one': must be 'test'"),
         ({"plan_id": 8}, "plan_id 0x0000000000000008: must be 0x0000000000000007"),
         ({"sender": 9}, "sender 9: may not send to node 1"),

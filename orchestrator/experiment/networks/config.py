@@ -169,7 +169,12 @@ class NetworkConfig(ConfigModel):
         default="reliable",
         description="lost packets are sent again (without congestion control), or lose the message",
     )
-    message_header_bytes: int = Field(default=64, ge=0, le=2**20, description="added to every message's payload")
+    message_header_bytes: int = Field(
+        default=64,
+        ge=0,
+        le=2**20,
+        description="added to every message's body: 44 bytes of a frame's header and what carries the frame",
+    )
     overrides: tuple[OverrideConfig, ...] = Field(default=(), description="pairs that differ from the preset")
     traces: tuple[TraceConfig, ...] = Field(default=(), description="bandwidths that change over time")
 
