@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from node.core.counters import NodeCounters
 from node.core.units import NS_PER_MS, ns_to_s
 from node.emulation.statistics import EmulatorStatistics
 
@@ -94,12 +95,8 @@ class NodeFigures:
 
     Attributes:
         node: The node.
-        blocks: Blocks of local steps.
-        declared_ns: How long these should have taken.
-        overruns: Blocks that took longer than declared.
-        overrun_ns: By how much, in sum.
-        in_flight_bytes_max: The most bytes that had left the outbox without a receipt.
-        in_flight_bound_bytes: How many there may be.
+        counters: Its figures.
+        blocks: Blocks of local steps in this part of the run.
         loop_late_p99_ns: How late the event loop woke up, 99th percentile.
         arrivals: Messages that arrived.
         late_p99_ns: How long after they were due these were handed over, 99th percentile.
@@ -109,12 +106,8 @@ class NodeFigures:
     """
 
     node: int
+    counters: NodeCounters
     blocks: int
-    declared_ns: int
-    overruns: int
-    overrun_ns: int
-    in_flight_bytes_max: int
-    in_flight_bound_bytes: int
     loop_late_p99_ns: int
     arrivals: int
     late_p99_ns: int
@@ -320,11 +313,11 @@ def _round_trips(
 
 def _pacing(nodes: Sequence[NodeFigures], tolerances: Tolerances) -> Check:
     def percent(node: NodeFigures) -> float:
-        return 100 * node.overrun_ns / node.declared_ns if node.declared_ns else 0.0
+        return 100 * node.counters.overrun_ns / node.counters.declared_ns if node.counters.declared_ns else 0.0
 
     worst = max(nodes, key=percent)
     lost = percent(worst)
-    overruns, blocks = sum(node.overruns for node in nodes), sum(node.blocks for node in nodes)
+    overruns, blocks = sum(node.counters.overruns for node in nodes), sum(node.blocks for node in nodes)
     return Check(
         "training longer than declared",
         0,
@@ -352,14 +345,14 @@ def _arrivals(nodes: Sequence[NodeFigures], tolerances: Tolerances) -> Check:
 
 
 def _in_flight(nodes: Sequence[NodeFigures]) -> Check:
-    worst = max(nodes, key=lambda node: node.in_flight_bytes_max / max(1, node.in_flight_bound_bytes))
+    worst = max(nodes, key=lambda node: node.counters.in_flight_bytes_max / max(1, node.counters.in_flight_bytes_bound))
     return Check(
         "bytes in flight",
-        worst.in_flight_bound_bytes,
-        worst.in_flight_bytes_max,
+        worst.counters.in_flight_bytes_bound,
+        worst.counters.in_flight_bytes_max,
         "bytes",
         "at most",
-        all(node.in_flight_bytes_max <= node.in_flight_bound_bytes for node in nodes),
+        all(node.counters.in_flight_bytes_max <= node.counters.in_flight_bytes_bound for node in nodes),
         f"node {worst.node}, the worst of {len(nodes)}",
     )
 
@@ -413,13 +406,14 @@ def _figures(measured: Measured) -> JsonObject:
         "cpu_pressure_percent_after": measured.cpu_pressure[1],
         "links_measured": len(measured.links or ()),
         "blocks": sum(node.blocks for node in nodes),
-        "overruns": sum(node.overruns for node in nodes),
-        "overrun_s": ns_to_s(sum(node.overrun_ns for node in nodes)),
+        "overruns": sum(node.counters.overruns for node in nodes),
+        "overrun_s": ns_to_s(sum(node.counters.overrun_ns for node in nodes)),
         "arrivals": sum(node.arrivals for node in nodes),
         "rejected": dict(sorted(sum((Counter(node.rejected) for node in nodes), Counter()).items())),
         "arrival_late_ms_max": max((node.late_max_ns for node in nodes), default=0) / NS_PER_MS,
         "loop_late_ms_p99": max((node.loop_late_p99_ns for node in nodes), default=0) / NS_PER_MS,
-        "in_flight_bytes_max": max((node.in_flight_bytes_max for node in nodes), default=0),
+        "in_flight_bytes_max": max((node.counters.in_flight_bytes_max for node in nodes), default=0),
+        "nodes_cpu_s": ns_to_s(sum(node.counters.cpu_ns for node in nodes)),
         "memory_bytes": sum(memory) if memory else None,
         "memory_bytes_per_node": max(memory) if memory else None,
     }

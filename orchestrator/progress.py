@@ -44,7 +44,7 @@ class NodeRow:
         loss: Training loss of its last round; None before the first.
         up_mbps: What it sends now, 10^6 bits a testbed second; None if unknown.
         down_mbps: What it receives now.
-        queued: Messages in its outbox.
+        queued_messages: Messages in its outbox.
         straggler: Whether it is slowed on purpose.
         failed: Whether it has ended and should not have.
     """
@@ -55,13 +55,13 @@ class NodeRow:
     loss: float | None
     up_mbps: float | None
     down_mbps: float | None
-    queued: int
+    queued_messages: int
     straggler: bool = False
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class RunProgress:
     """Where a run stands.
 
     Attributes:
@@ -70,7 +70,7 @@ class Snapshot:
         wall_s: Wall-clock time since the run began.
         rounds_min: Rounds of the slowest node.
         rounds_max: Rounds of the fastest node.
-        delivered: Messages delivered so far.
+        messages_delivered: Messages delivered so far.
         bytes_sent: Bytes sent so far, all nodes.
         sample: The last evaluation; None before the first.
         nodes: How each node is doing, in node order; empty where a run has no node processes.
@@ -81,7 +81,7 @@ class Snapshot:
     wall_s: float
     rounds_min: int
     rounds_max: int
-    delivered: int
+    messages_delivered: int
     bytes_sent: int
     sample: Sample | None
     nodes: tuple[NodeRow, ...] = ()
@@ -97,7 +97,7 @@ class Snapshot:
 class _Display(Protocol):
     def preparing(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
-    def show(self, snapshot: Snapshot, pace: "Pace") -> None: ...
+    def show(self, progress: RunProgress, pace: "Pace") -> None: ...
     def close(self) -> None: ...
 
 
@@ -112,32 +112,32 @@ class Pace:
 
     deliveries_per_s: float = 0.0
     share_per_s: float = 0.0
-    _last: Snapshot | None = None
+    _last: RunProgress | None = None
 
-    def follow(self, snapshot: Snapshot) -> None:
-        """Take in a snapshot."""
+    def follow(self, progress: RunProgress) -> None:
+        """Take in a progress."""
         last = self._last
         if last is None:
-            self._last = snapshot
+            self._last = progress
             last_wall, last_delivered, last_share = 0.0, 0, 0.0
         else:
-            last_wall, last_delivered, last_share = last.wall_s, last.delivered, last.share or 0.0
-        elapsed = snapshot.wall_s - last_wall
+            last_wall, last_delivered, last_share = last.wall_s, last.messages_delivered, last.share or 0.0
+        elapsed = progress.wall_s - last_wall
         if elapsed <= 0 or (last is not None and elapsed < 1.0):
             return
         # Half old, half new: steady to look at, and wrong for only a few seconds after a change.
         weight = 1.0 if last is None else 0.5
-        deliveries = (snapshot.delivered - last_delivered) / elapsed
-        share = ((snapshot.share or 0.0) - last_share) / elapsed
+        deliveries = (progress.messages_delivered - last_delivered) / elapsed
+        share = ((progress.share or 0.0) - last_share) / elapsed
         self.deliveries_per_s += weight * (deliveries - self.deliveries_per_s)
         self.share_per_s += weight * (share - self.share_per_s)
-        self._last = snapshot
+        self._last = progress
 
-    def eta_s(self, snapshot: Snapshot) -> float | None:
+    def eta_s(self, progress: RunProgress) -> float | None:
         """Wall-clock seconds to the end; None if not known."""
-        if snapshot.share is None or self.share_per_s <= 0:
+        if progress.share is None or self.share_per_s <= 0:
             return None
-        return (1.0 - snapshot.share) / self.share_per_s
+        return (1.0 - progress.share) / self.share_per_s
 
 
 class Progress:
@@ -159,8 +159,8 @@ class Progress:
         }.get(type(self._display), math.inf)
         self._pace = Pace()
         self._preparing: str | None = None  # what the last line said is being prepared
-        self._shown: Snapshot | None = None
-        self._last: Snapshot | None = None
+        self._shown: RunProgress | None = None
+        self._last: RunProgress | None = None
 
     def __enter__(self) -> "Progress":
         """Begin."""
@@ -198,15 +198,15 @@ class Progress:
         """Tell at once of something that happened in the run, for example that a node died. One line."""
         self._display.note(" ".join(text.split()))
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, progress: RunProgress) -> None:
         """Take in a snapshot; cheap, and shown only as often as the display should change."""
-        self._last = snapshot
-        self._pace.follow(snapshot)
+        self._last = progress
+        self._pace.follow(progress)
         shown = self._shown
-        if shown is not None and snapshot.wall_s - shown.wall_s < self._every_s:
+        if shown is not None and progress.wall_s - shown.wall_s < self._every_s:
             return
-        self._shown = snapshot
-        self._display.show(snapshot, self._pace)
+        self._shown = progress
+        self._display.show(progress, self._pace)
 
 
 def _display(style: Style, stream: TextIO | None) -> _Display:
@@ -228,7 +228,7 @@ class _NoDisplay:
     def note(self, text: str) -> None:
         pass
 
-    def show(self, snapshot: Snapshot, pace: Pace) -> None:
+    def show(self, progress: RunProgress, pace: Pace) -> None:
         pass
 
     def close(self) -> None:
@@ -247,22 +247,22 @@ class _JsonDisplay:
     def note(self, text: str) -> None:
         self._write({"event": "note", "text": text})
 
-    def show(self, snapshot: Snapshot, pace: Pace) -> None:
-        figures = _figures(snapshot.sample)
+    def show(self, progress: RunProgress, pace: Pace) -> None:
+        figures = _figures(progress.sample)
         self._write(
             {
                 "event": "progress",
-                "time_s": ns_to_s(snapshot.time_ns),
-                "end_s": None if snapshot.end_ns is None else ns_to_s(snapshot.end_ns),
-                "wall_s": round(snapshot.wall_s, 3),
-                "eta_s": _rounded(pace.eta_s(snapshot)),
-                "rounds_min": snapshot.rounds_min,
-                "rounds_max": snapshot.rounds_max,
-                "delivered": snapshot.delivered,
-                "bytes_sent": snapshot.bytes_sent,
-                "evaluated_at_s": None if snapshot.sample is None else ns_to_s(snapshot.sample.time_ns),
+                "time_s": ns_to_s(progress.time_ns),
+                "end_s": None if progress.end_ns is None else ns_to_s(progress.end_ns),
+                "wall_s": round(progress.wall_s, 3),
+                "eta_s": _rounded(pace.eta_s(progress)),
+                "rounds_min": progress.rounds_min,
+                "rounds_max": progress.rounds_max,
+                "delivered": progress.messages_delivered,
+                "bytes_sent": progress.bytes_sent,
+                "evaluated_at_s": None if progress.sample is None else ns_to_s(progress.sample.time_ns),
                 **{f"{name}_{which}": value for name, row in figures.items() for which, value in row.items()},
-                **({"nodes": [_node_figures(row) for row in snapshot.nodes]} if snapshot.nodes else {}),
+                **({"nodes": [_node_figures(row) for row in progress.nodes]} if progress.nodes else {}),
             }
         )
 
@@ -286,15 +286,15 @@ class _PlainDisplay:
     def note(self, text: str) -> None:
         self._write(text)
 
-    def show(self, snapshot: Snapshot, pace: Pace) -> None:
-        parts = [_position(snapshot)]
-        figures = _figures(snapshot.sample)
+    def show(self, progress: RunProgress, pace: Pace) -> None:
+        parts = [_position(progress)]
+        figures = _figures(progress.sample)
         if figures:
             parts.append(f"accuracy {figures['accuracy']['mean']:.4f}, loss {figures['loss']['mean']:.4f}")
-        parts.append(f"rounds {_rounds(snapshot)}")
-        parts.append(f"{snapshot.delivered:,} delivered, {format_bytes(snapshot.bytes_sent)}")
-        eta = pace.eta_s(snapshot)
-        if eta is not None and snapshot.share != 1.0:
+        parts.append(f"rounds {_rounds(progress)}")
+        parts.append(f"{progress.messages_delivered:,} delivered, {format_bytes(progress.bytes_sent)}")
+        eta = pace.eta_s(progress)
+        if eta is not None and progress.share != 1.0:
             parts.append(f"{_clock(eta)} left")
         self._write(" | ".join(parts))
 
@@ -319,8 +319,8 @@ class _LiveDisplay:
     def note(self, text: str) -> None:
         self._console.print(Text(text, style="yellow"))  # above the display, where it stays
 
-    def show(self, snapshot: Snapshot, pace: Pace) -> None:
-        picture = _picture(snapshot, pace, self._console.height - _OTHER_LINES)
+    def show(self, progress: RunProgress, pace: Pace) -> None:
+        picture = _picture(progress, pace, self._console.height - _OTHER_LINES)
         if self._live is None:
             # No refresh thread: the runner's updates are what drives the display.
             self._live = Live(picture, console=self._console, auto_refresh=False)
@@ -334,25 +334,25 @@ class _LiveDisplay:
             self._live = None
 
 
-def _picture(snapshot: Snapshot, pace: Pace, room: int) -> Group:
+def _picture(progress: RunProgress, pace: Pace, room: int) -> Group:
     head = Table.grid(padding=(0, 2))
-    eta = pace.eta_s(snapshot)
-    left = "done" if snapshot.share == 1.0 else "" if eta is None else f"{_clock(eta)} left"
+    eta = pace.eta_s(progress)
+    left = "done" if progress.share == 1.0 else "" if eta is None else f"{_clock(eta)} left"
     # A run without a known end has no bar to fill; a pulse would need a thread.
-    bar = Text("") if snapshot.share is None else ProgressBar(total=1.0, completed=snapshot.share, width=40)
-    head.add_row(Text(_position(snapshot), style="bold"), bar, Text(left, style="cyan"))
+    bar = Text("") if progress.share is None else ProgressBar(total=1.0, completed=progress.share, width=40)
+    head.add_row(Text(_position(progress), style="bold"), bar, Text(left, style="cyan"))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("", "mean", "min", "max"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, row in _figures(snapshot.sample).items():
+    for name, row in _figures(progress.sample).items():
         table.add_row(name, *(f"{row[which]:.4f}" for which in ("mean", "min", "max")))
-    table.add_row("rounds", "", f"{snapshot.rounds_min:,}", f"{snapshot.rounds_max:,}")
+    table.add_row("rounds", "", f"{progress.rounds_min:,}", f"{progress.rounds_max:,}")
     foot = Text(
-        f"  {snapshot.delivered:,} messages delivered ({pace.deliveries_per_s:,.0f}/s) · "
-        f"{format_bytes(snapshot.bytes_sent)} sent · {_clock(snapshot.wall_s)} on the clock",
+        f"  {progress.messages_delivered:,} messages delivered ({pace.deliveries_per_s:,.0f}/s) · "
+        f"{format_bytes(progress.bytes_sent)} sent · {_clock(progress.wall_s)} on the clock",
         style="dim",
     )
-    nodes = [_node_table(snapshot.nodes, max(_LEAST_ROWS, room))] if snapshot.nodes else []
+    nodes = [_node_table(progress.nodes, max(_LEAST_ROWS, room))] if progress.nodes else []
     return Group(head, table, *nodes, foot)
 
 
@@ -373,7 +373,7 @@ def _node_table(nodes: tuple[NodeRow, ...], room: int) -> Table:
             loss,
             _rate(row.up_mbps),
             _rate(row.down_mbps),
-            f"{row.queued:,}",
+            f"{row.queued_messages:,}",
         )
     notes = ["▼ slowed on purpose"] if any(row.straggler for row in shown) else []
     notes += [f"and {len(nodes) - len(shown):,} more"] if len(nodes) > len(shown) else []
@@ -387,7 +387,8 @@ def _rate(mbps: float | None) -> str:
 
 
 def _node_figures(row: NodeRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("node", "state", "rounds", "loss", "up_mbps", "down_mbps", "queued")}
+    figures = {name: getattr(row, name) for name in ("node", "state", "rounds", "loss", "up_mbps", "down_mbps")}
+    return {**figures, "queued": row.queued_messages}
 
 
 def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:
@@ -406,15 +407,15 @@ def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:
     }
 
 
-def _position(snapshot: Snapshot) -> str:
-    reached = f"{ns_to_s(snapshot.time_ns):,.1f}"
-    if snapshot.end_ns is None or snapshot.share is None:
+def _position(progress: RunProgress) -> str:
+    reached = f"{ns_to_s(progress.time_ns):,.1f}"
+    if progress.end_ns is None or progress.share is None:
         return f"{reached} s"
-    return f"{reached} of {ns_to_s(snapshot.end_ns):,.0f} s ({100 * snapshot.share:.0f} %)"
+    return f"{reached} of {ns_to_s(progress.end_ns):,.0f} s ({100 * progress.share:.0f} %)"
 
 
-def _rounds(snapshot: Snapshot) -> str:
-    low, high = snapshot.rounds_min, snapshot.rounds_max
+def _rounds(progress: RunProgress) -> str:
+    low, high = progress.rounds_min, progress.rounds_max
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 

@@ -25,7 +25,7 @@ from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, ms_to_ns
 from node.host.clock import Clock
-from node.runtime.counters import Accounting
+from node.runtime.accounting import Accounting
 from node.runtime.driver import Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import OutgoingFrames

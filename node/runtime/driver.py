@@ -6,14 +6,14 @@ which a link is made do not enter: training and the path to the peers are given.
 What the caller does, in this order
 ===================================
 
-1. Make the driver, with its path and its trainer. Nothing happens yet; counters and pictures can be read.
+1. Make the driver, with its path and its trainer. Nothing happens yet; counters and the model can be read.
 2. Pass on every message that arrives (:meth:`Driver.received`). What arrives before the start is dropped by the
    caller: a node that has not begun knows nothing. The driver watches the trainer itself.
 3. When the common instant has come, call :meth:`Driver.start`, once. It gives the path the driver's sending side as
    its listener, so that the path must be able to send from then on.
 4. From then on call only from within the loop, one call at a time, and let each return: the driver is not
    re-entrant. A path that ends a transfer at once still tells so in a later turn of the loop.
-5. Take pictures at any time (:meth:`Driver.picture`): they share the model with the driver, which never changes one.
+5. Take the model at any time (:meth:`Driver.model`): it is shared with the driver, which never changes one.
 6. Call :meth:`Driver.stop`, once, before reading the records: nothing is sent, trained or received afterwards, and
    late news of path and trainer may still be passed on.
 
@@ -57,13 +57,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
 
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
+from node.core.counters import NodeCounters
 from node.core.effects import (
     Aggregated,
     CancelQueued,
@@ -80,7 +81,7 @@ from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_MS, NS_PER_S
 from node.host.clock import Clock
-from node.runtime.counters import Accounting, Counters
+from node.runtime.accounting import Accounting
 from node.runtime.message_records import Records
 from node.runtime.path import Path
 from node.runtime.sending import Sending
@@ -107,19 +108,6 @@ class Rounds:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A node at one instant, for evaluation: its model and its counters then."""
-
-    time_ns: int
-    params: Vector
-    rounds: int
-    local_steps: int
-    train_loss: float
-    bytes_sent: int
-    queued_messages: int
-
-
 class Driver:
     """One node's driver.
 
@@ -134,7 +122,7 @@ class Driver:
         on_done: Called once, when the node has done all its rounds.
 
     Attributes:
-        counters: What the node did so far.
+        counters: Figures so far; the states among them only in :meth:`current_counters`.
         records: The life of every message; None where they are not kept.
         done: Whether all rounds are over.
     """
@@ -150,7 +138,7 @@ class Driver:
         reject: Callable[[NodeId], None],
         on_done: Callable[[], None],
     ) -> None:
-        self.counters = Counters(rounds=rounds.done, local_steps=rounds.steps_done)
+        self.counters = NodeCounters(rounds=rounds.done, local_steps=rounds.steps_done)
         self.records = Records(accounting.header_bytes, accounting.dtype) if accounting.keep_messages else None
         self.done = False
         self._node = algorithm.context.node
@@ -195,18 +183,18 @@ class Driver:
         self._timers.clear()
         self._watch_trainer_no_longer()
 
-    def picture(self, time_ns: int, *, after_training: bool = False) -> Picture:
-        """The node now, to be evaluated as of ``time_ns``."""
-        params = self._params if self._trained is None or not after_training else self._trained
-        count = self.counters
-        return Picture(
-            time_ns,
-            params,
-            count.rounds,
-            count.local_steps,
-            count.train_loss,
-            count.bytes_sent,
-            len(self._sending),
+    def model(self, *, after_training: bool = False) -> Vector:
+        """Return the node's model as it is now: after its last aggregation, or after its last training."""
+        return self._params if self._trained is None or not after_training else self._trained
+
+    def current_counters(self) -> NodeCounters:
+        """Return a copy of the figures as they are now, with the states among them."""
+        window = self._path.window
+        return replace(
+            self.counters,
+            queued_messages=len(self._sending),
+            in_flight_bytes_max=window.bytes_max,
+            in_flight_bytes_bound=window.bound_bytes,
         )
 
     @property
@@ -256,7 +244,7 @@ class Driver:
         planned_ns = self._clock.at_ns(due_ns) if due_ns else self._clock.now_ns()
         at_ns = max(self._now_ns, self._planned(planned_ns))
         count = self.counters
-        count.delivered += 1
+        count.messages_delivered += 1
         count.bytes_received += self._accounting.wire_bytes(message)
         self._story.tell(at_ns, "received message {} of node {}, round {}", number, sender, message.round)
         delivery = 0
@@ -355,7 +343,7 @@ class Driver:
         self._sending.pull()
 
     def _aggregated(self, deliveries: Sequence[int], at_ns: int) -> None:
-        self.counters.aggregated += len(deliveries)
+        self.counters.messages_aggregated += len(deliveries)
         if self.records is not None:
             # The round being trained, or the one that has just ended.
             current = self.counters.rounds if self._steps is not None else self.counters.rounds - 1

@@ -18,7 +18,7 @@ import selectors
 import time
 from array import array
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -28,26 +28,27 @@ import numpy as np
 from node.config import NodeConfig
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
+from node.core.counters import NodeCounters, counter_values
 from node.core.errors import RunnerError, TestbedError, TransportError
 from node.core.lateness import LatenessHistogram
 from node.core.rng import stream
 from node.core.training import RealTimeTrainer
-from node.core.types import NodeId
+from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
+from node.runtime.accounting import Accounting
 from node.runtime.calibration import Measurement
-from node.runtime.counters import Accounting
-from node.runtime.driver import Driver, Picture, Rounds
+from node.runtime.driver import Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import UNLIMITED_MBPS, OutgoingFrames
 from node.transport.control_client import ControlClient
 from node.transport.control_values import (
     ControlCommand,
     MeasureCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
-    SnapshotInfo,
     SnapshotPurpose,
     StartCommand,
     StopCommand,
@@ -122,7 +123,7 @@ class _Node:
         self._offset_ns = 0  # the emulator's time minus the experiment's
         self._measurement: Measurement | None = None
         self._unopened: set[NodeId] = set()  # neighbors whose stream is not open yet
-        self._pictures: asyncio.Queue[Picture] = asyncio.Queue()
+        self._snapshots: asyncio.Queue[tuple[ModelSnapshot, Vector]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_late_ns = array("q")
 
@@ -245,13 +246,13 @@ class _Node:
         self._set_phase(Phase.RUNNING)
         self._server.lateness = LatenessHistogram()  # what came before was measurement
         self._loop_late_ns = array("q")
-        self._spawn(self._upload_pictures())
+        self._spawn(self._upload_snapshots())
         self._driver.start(config.beginning.params, at_ns=config.begin_ns, clock=clock, loop=self._loop)
         # A part that goes on where an earlier one ended has that instant's snapshot already.
         first = config.begin_ns // config.evaluation_interval_ns + 1 if config.begin_ns else 0
-        self._plan_picture(first * config.evaluation_interval_ns)
+        self._plan_snapshot(first * config.evaluation_interval_ns)
 
-    def _plan_picture(self, time_ns: int) -> None:
+    def _plan_snapshot(self, time_ns: int) -> None:
         assert self._clock is not None
         end_ns = self._config.end_ns
         if end_ns is not None and time_ns > end_ns:
@@ -260,49 +261,35 @@ class _Node:
         def take() -> None:
             if self._phase not in (Phase.RUNNING, Phase.DONE):
                 return
-            self._take_picture(time_ns)
+            self._snapshots.put_nowait(self._take_snapshot(time_ns, SnapshotPurpose.EVALUATION))
             if time_ns == end_ns:
                 self._driver.stop()
                 self._set_phase(Phase.DONE)
             else:
-                self._plan_picture(time_ns + self._config.evaluation_interval_ns)
+                self._plan_snapshot(time_ns + self._config.evaluation_interval_ns)
 
         self._loop.call_at(self._clock.monotonic_ns(time_ns) / NS_PER_S, take)
 
-    def _take_picture(self, time_ns: int) -> None:
-        picture = self._driver.picture(time_ns, after_training=self._config.evaluate_after_training)
-        self._pictures.put_nowait(picture)
+    def _take_snapshot(self, time_ns: int, purpose: SnapshotPurpose) -> tuple[ModelSnapshot, Vector]:
+        """Take the node's model and figures as they are now, as of ``time_ns``."""
+        snapshot = ModelSnapshot(self._config.node, purpose, time_ns, self._counters())
+        return snapshot, self._driver.model(after_training=self._config.evaluate_after_training)
 
-    async def _upload_pictures(self) -> None:
+    async def _upload_snapshots(self) -> None:
         while True:
-            picture = await self._pictures.get()
-            await self._upload(picture, SnapshotPurpose.EVALUATION)
-            self._pictures.task_done()
-
-    async def _upload(self, picture: Picture, purpose: SnapshotPurpose) -> None:
-        info = SnapshotInfo(
-            node=self._config.node,
-            purpose=purpose,
-            time_ns=picture.time_ns,
-            rounds=picture.rounds,
-            local_steps=picture.local_steps,
-            training_loss=None if np.isnan(picture.train_loss) else picture.train_loss,
-            sent_bytes=picture.bytes_sent,
-            outbox_messages=picture.queued_messages,
-        )
-        await self._control.upload_snapshot(info, picture.params)
+            await self._control.upload_snapshot(*await self._snapshots.get())
+            self._snapshots.task_done()
 
     async def _hand_over(self, *, final: bool) -> None:
         """The last things that the orchestrator gets: snapshots, records, figures."""
-        await self._pictures.join()
+        await self._snapshots.join()
         if self._clock is None:  # never begun
             return
         now_ns = max(0, self._clock.now_ns())
         if self._config.end_ns is not None:
             now_ns = min(now_ns, self._config.end_ns)
         if final:
-            picture = self._driver.picture(now_ns, after_training=self._config.evaluate_after_training)
-            await self._upload(picture, SnapshotPurpose.FINAL)
+            await self._control.upload_snapshot(*self._take_snapshot(now_ns, SnapshotPurpose.FINAL))
         if self._driver.records is not None:
             await self._control.upload_records("messages", self._driver.records.to_bytes(now_ns))
         await self._control.upload_records("figures", json.dumps(self._figures()).encode())
@@ -437,44 +424,30 @@ class _Node:
     # -- figures -----------------------------------------------------------------------------------------------
 
     def _status(self) -> NodeStatus:
-        driver, count = self._driver, self._driver.counters
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         return NodeStatus(
             node=self._config.node,
             phase=self._phase,
             time_ns=-1 if self._clock is None else self._clock.now_ns(),
-            rounds=count.rounds,
-            local_steps=count.local_steps,
-            training_loss=None if np.isnan(count.train_loss) else count.train_loss,
-            messages_sent=count.sent,
-            messages_received=count.delivered,
-            messages_cancelled=count.cancelled,
-            sent_bytes=count.bytes_sent,
-            received_bytes=count.bytes_received,
+            counters=self._counters(),
             messages_rejected={reason.value: times for reason, times in self._server.rejected.items()},
-            outbox_messages=driver.queued_messages,
-            in_flight_bytes=self._path.window.bytes,
-            in_flight_bytes_max=self._path.window.bytes_max,
-            overrun_ns=int(count.overrun_ns * self._config.emulator_clock.dilation),
-            overruns=count.overruns,
-            cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
-            memory_bytes=usage.ru_maxrss * 1024,
             unreachable=tuple(sorted(self._client.unreachable)),
             failure=self._failure,
-            waiting_for=driver.waiting_for() or "",
-            story=driver.story(),
+            waiting_for=self._driver.waiting_for() or "",
+            story=self._driver.story(),
         )
+
+    def _counters(self) -> NodeCounters:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return replace(self._driver.current_counters(), cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S))
 
     def _figures(self) -> dict[str, Any]:
         """What is told once, at the end; times are testbed time."""
-        driver, dilation = self._driver, self._config.emulator_clock.dilation
+        dilation = self._config.emulator_clock.dilation
         late = self._server.lateness.summary()
         loop_late = np.array(self._loop_late_ns, dtype=np.int64)
         return {
-            "counters": {key: None if value != value else value for key, value in asdict(driver.counters).items()},
+            "counters": counter_values(self._counters()),
             "first_round": self._config.beginning.rounds,
-            "in_flight_bytes_max": self._path.window.bytes_max,
-            "in_flight_bound_bytes": self._path.window.bound_bytes,
             "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
             "arrivals": late.count,
             "late_p99_ns": int(late.p99 / dilation),

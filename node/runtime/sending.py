@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from node.core.bodies import Body
+from node.core.counters import NodeCounters
 from node.core.effects import Addressed
 from node.core.message_log import NEVER
 from node.core.messages import Message
 from node.core.outbox import Outbox
 from node.core.types import NodeId
-from node.runtime.counters import Accounting, Counters
+from node.runtime.accounting import Accounting
 from node.runtime.message_records import Records
 from node.runtime.path import Path
 from node.runtime.story import Story
@@ -58,7 +59,7 @@ class Sending:
         node: NodeId,
         path: Path,
         accounting: Accounting,
-        counters: Counters,
+        counters: NodeCounters,
         records: Records | None,
         story: Story,
     ) -> None:
@@ -89,7 +90,7 @@ class Sending:
         """Append messages to the outbox; :meth:`pull` begins what can begin."""
         if not items:
             return
-        self._counters.queued += len(items)
+        self._counters.messages_queued += len(items)
         if self._records is not None:
             self._records.sent.queued(at_ns, self._node, items)
         self._outbox.append(items, self._next_number)
@@ -100,7 +101,7 @@ class Sending:
     def cancel(self, abort_in_flight: bool, at_ns: int) -> None:
         """Empty the outbox, and ask the path to give up what is under way if that is wanted."""
         cancelled = len(self._outbox)
-        self._counters.cancelled += cancelled
+        self._counters.messages_cancelled += cancelled
         if self._records is not None:
             for numbers in self._outbox.numbers():
                 self._records.sent.cancelled(numbers, at_ns)
@@ -152,14 +153,14 @@ class Sending:
         transfer = self._transfers.pop(number)
         heappush(self._free_since_ns, at_ns)
         count = self._counters
-        count.sent += 1
+        count.messages_sent += 1
         count.bytes_sent += transfer.wire_bytes
         body = transfer.body
         if body.is_control:
-            count.sent_control += 1
+            count.messages_control += 1
         else:
-            count.payload_sent += body.payload_bytes(self._accounting.dtype)
-            count.index_sent += body.index_bytes + body.header_bytes
+            count.bytes_payload += body.payload_bytes(self._accounting.dtype)
+            count.bytes_index += body.index_bytes + body.header_bytes
         if self._records is not None:
             self._records.sent.sent.extend((number, at_ns, NEVER))  # its receiver knows when it arrived
         self._story.tell(at_ns, "sent message {} to node {}", number, transfer.receiver)
@@ -173,7 +174,7 @@ class Sending:
         """See :class:`node.runtime.path.PathEvents`."""
         if self._transfers.pop(number, None) is not None:  # it never left
             heappush(self._free_since_ns, at_ns)
-        self._counters.lost += 1
+        self._counters.messages_lost += 1
         self._counters.bytes_lost += wire_bytes
         if self._records is not None:
             self._records.sent.lost(number)
@@ -185,7 +186,7 @@ class Sending:
         del self._transfers[number]
         heappush(self._free_since_ns, at_ns)
         count = self._counters
-        count.aborted += 1
+        count.messages_aborted += 1
         count.bytes_wasted += sent_bytes
         count.bytes_sent += sent_bytes
         if self._records is not None:

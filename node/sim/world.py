@@ -20,7 +20,7 @@ import numpy as np
 
 from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
-from node.core.counters import Counters, add_up
+from node.core.counters import NetworkTotals, NodeCounters, sum_counters
 from node.core.delivery import DeliveryModel
 from node.core.effects import (
     Addressed,
@@ -90,41 +90,22 @@ class SimulatedNode:
         arrivals: Messages sent to the node and not yet handed over; see ``World._hand_over_arrivals``.
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
-        queued, sent, sent_control, delivered, aggregated, cancelled, aborted, lost: Messages so far.
-        bytes_sent, payload_sent, index_sent, bytes_wasted, bytes_lost, bytes_received: Bytes so far. ``bytes_sent`` is
-            all that left the node, wasted or not; ``sent``, ``payload_sent``, ``index_sent`` (indices and headers of
-            bodies) count whole messages only.
+        counters: Figures so far; the states among them only in :meth:`current_counters`.
         training: Local steps are outstanding.
-        block: How many local steps were asked for last; ``local_steps`` counts them from then on.
+        block: How many local steps were asked for last; the counters hold them from then on.
         finished: Asked for more local steps than the stop rule allows; it only listens and sends.
     """
 
     __slots__ = (
-        "aborted",
-        "aggregated",
         "algorithm",
         "arrivals",
         "block",
-        "bytes_lost",
-        "bytes_received",
-        "bytes_sent",
-        "bytes_wasted",
-        "cancelled",
-        "delivered",
+        "counters",
         "finished",
         "index",
-        "index_sent",
-        "local_steps",
-        "lost",
         "outbox",
         "params",
-        "payload_sent",
-        "queued",
-        "rounds",
-        "sent",
-        "sent_control",
         "timer",
-        "train_loss",
         "trained",
         "training",
         "transfers",
@@ -139,16 +120,14 @@ class SimulatedNode:
         self.outbox = Outbox()
         self.transfers: list[Flow] = []
         self.arrivals = Arrivals()
-        self.rounds = 0
-        self.local_steps = 0
+        self.counters = NodeCounters()
         self.block = 0
-        self.train_loss = float("nan")
         self.training = False
         self.finished = False
-        self.queued = self.sent = self.sent_control = self.delivered = self.aggregated = 0
-        self.cancelled = self.aborted = self.lost = 0
-        self.bytes_sent = self.payload_sent = self.index_sent = 0
-        self.bytes_wasted = self.bytes_lost = self.bytes_received = 0
+
+    def current_counters(self) -> NodeCounters:
+        """Return a copy of the figures as they are now."""
+        return replace(self.counters, queued_messages=len(self.outbox))
 
 
 class World:
@@ -208,9 +187,9 @@ class World:
             self._push(time_ns, CAPACITY_CHANGE, 0, change)
 
     @property
-    def counters(self) -> Counters:
+    def totals(self) -> NetworkTotals:
         """Messages and bytes so far, over all nodes."""
-        return add_up(self.nodes, self._header_bytes)
+        return sum_counters([node.counters for node in self.nodes], self._header_bytes)
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -305,15 +284,15 @@ class World:
     def _start_steps(self, node: SimulatedNode, params: Vector, count: int) -> None:
         assert not node.training, "local steps are outstanding already"
         node.params = params
-        if self._max_rounds is not None and node.rounds >= self._max_rounds:
+        if self._max_rounds is not None and node.counters.rounds >= self._max_rounds:
             if not node.finished:
                 node.finished = True
                 self._unfinished -= 1
             return
         node.training = True
         node.block = count
-        self._trainer.begin(node.index, params, node.local_steps, count)
-        node.local_steps += count
+        self._trainer.begin(node.index, params, node.counters.local_steps, count)
+        node.counters.local_steps += count
         self._push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
 
     def _steps_done(self, node: SimulatedNode) -> None:
@@ -324,8 +303,8 @@ class World:
             self._push(self.now_ns, STEPS_DONE, node.index, None)  # it did not happen: the world can still be saved
             raise
         node.training = False
-        node.rounds += 1
-        node.train_loss = result.loss
+        node.counters.rounds += 1
+        node.counters.train_loss = result.loss
         node.trained = result.params
         self._execute(node, node.algorithm.handle(LocalStepsDone(result.params), self.now_ns))
         if self._after_steps is not None:
@@ -335,7 +314,7 @@ class World:
         """Begin the local steps that are outstanding, with a trainer that does not know of them."""
         for node in self.nodes:
             if node.training:
-                self._trainer.begin(node.index, node.params, node.local_steps - node.block, node.block)
+                self._trainer.begin(node.index, node.params, node.counters.local_steps - node.block, node.block)
 
     # -- effects ---------------------------------------------------------------------------------------------
 
@@ -362,13 +341,13 @@ class World:
             self._pull(node)
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
-        node.queued += len(items)
+        node.counters.messages_queued += len(items)
         if items:
             row = NO_ROW if self.trace is None else self.trace.queued(self.now_ns, node.index, items)
             node.outbox.append(items, row)
 
     def _cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
-        node.cancelled += len(node.outbox)
+        node.counters.messages_cancelled += len(node.outbox)
         if self.trace is not None:
             for rows in node.outbox.numbers():
                 self.trace.cancelled(rows, self.now_ns)
@@ -380,17 +359,18 @@ class World:
 
     def _abort(self, node: SimulatedNode, flow: Flow) -> None:
         wasted = self._network.abort(flow, self.now_ns)
-        node.aborted += 1
-        node.bytes_wasted += wasted
-        node.bytes_sent += wasted
+        count = node.counters
+        count.messages_aborted += 1
+        count.bytes_wasted += wasted
+        count.bytes_sent += wasted
         if self.trace is not None:
             self.trace.aborted(flow.number, self.now_ns)
 
     def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
-        node.aggregated += len(deliveries)
+        node.counters.messages_aggregated += len(deliveries)
         if self.trace is not None:
             # The round being trained, or the one that has just ended.
-            current = node.rounds if node.training else node.rounds - 1
+            current = node.counters.rounds if node.training else node.counters.rounds - 1
             self.trace.aggregated(deliveries, self.now_ns, current)
 
     # -- messages --------------------------------------------------------------------------------------------
@@ -422,23 +402,24 @@ class World:
         message: Message = flow.token
         body = message.body
         row, size, receiver = flow.number, flow.size, flow.destination
+        count = node.counters
         trace, now_ns = self.trace, self.now_ns
-        node.sent += 1
-        node.bytes_sent += size
+        count.messages_sent += 1
+        count.bytes_sent += size
         if body.is_control:
-            node.sent_control += 1
+            count.messages_control += 1
         else:
-            node.payload_sent += body.payload_bytes(self._dtype)
+            count.bytes_payload += body.payload_bytes(self._dtype)
             if body.index_bytes or body.header_bytes:
-                node.index_sent += body.index_bytes + body.header_bytes
+                count.bytes_index += body.index_bytes + body.header_bytes
         arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
         if trace is not None:
             trace.sent.extend((row, now_ns, arrival_ns))
         if self._rounds_values:
             message = flow.token = replace(message, body=body.received(self._dtype))
         if self._may_drop and self._drops(flow, message):
-            node.lost += 1
-            node.bytes_lost += size
+            count.messages_lost += 1
+            count.bytes_lost += size
             if trace is not None:
                 trace.lost(row)
         elif self._late_hand_over:
@@ -458,8 +439,9 @@ class World:
         return self._rounds_values and not np.isfinite(message.body.values).all()
 
     def _deliver(self, node: SimulatedNode, flow: Flow) -> None:
-        node.delivered += 1
-        node.bytes_received += flow.size
+        count = node.counters
+        count.messages_delivered += 1
+        count.bytes_received += flow.size
         arrival = MessageReceived(NodeId(flow.source), flow.token, flow.number)
         effects = node.algorithm.handle(arrival, self.now_ns)
         if effects:
@@ -479,5 +461,5 @@ class World:
         for message, time_ns, sender, row in taken:
             effects = handle(MessageReceived(NodeId(sender), message, row), time_ns)
             assert not effects, "a passive algorithm asks for nothing when a message arrives"
-        node.bytes_received += wire_bytes
-        node.delivered += count
+        node.counters.bytes_received += wire_bytes
+        node.counters.messages_delivered += count

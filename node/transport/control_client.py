@@ -23,9 +23,9 @@ from node.core.types import NodeId, Vector
 from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
+    ModelSnapshot,
     NodeStatus,
     Registered,
-    SnapshotInfo,
     some_nodes,
 )
 from node.transport.control_wire import (
@@ -252,7 +252,7 @@ class ControlClient:
 
     # -- uploads -----------------------------------------------------------------------------------------------
 
-    async def upload_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+    async def upload_snapshot(self, info: ModelSnapshot, params: Vector) -> None:
         """Hand over a model; tried again a few times when it arrives damaged or not at all.
 
         Args:

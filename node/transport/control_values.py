@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from node.core.counters import NodeCounters
 from node.core.types import NodeId
 
-CONTROL_VERSION = 2
+CONTROL_VERSION = 3
 """Raised whenever the meaning of control.proto changes."""
 
 
@@ -72,28 +73,14 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """How a node is doing. Counts are totals since the common start, >= 0.
+    """How a node is doing.
 
     Attributes:
         node: Its index.
         phase: What it is doing.
         time_ns: When this was made: testbed time, nanoseconds; negative before the start.
-        rounds: Rounds completed.
-        local_steps: Local steps completed.
-        training_loss: Mean of the last local steps; None before the first. Not finite in a model that diverged.
-        messages_sent: Messages that the network took in full.
-        messages_received: Messages that arrived and passed all checks.
-        messages_cancelled: Messages taken out of the outbox before they were sent.
-        sent_bytes: Sum of the frames sent.
-        received_bytes: Sum of the frames received.
+        counters: Its figures.
         messages_rejected: Messages dropped, by the reason's name.
-        outbox_messages: Waiting in the outbox now.
-        in_flight_bytes: Handed to the transport and not acknowledged now.
-        in_flight_bytes_max: The most that was ever in flight.
-        overrun_ns: By how much local steps took longer than declared, nanoseconds of real time.
-        overruns: Local steps that took longer than declared.
-        cpu_ns: Processor time of the node, nanoseconds.
-        memory_bytes: Resident memory of the node now.
         unreachable: Peers that could not be reached at the last attempt, increasing.
         failure: Why it cannot go on, one line; empty unless ``phase`` is FAILED.
         waiting_for: What it cannot go on without, in words; empty while it waits for nobody.
@@ -103,22 +90,8 @@ class NodeStatus:
     node: NodeId
     phase: Phase
     time_ns: int = 0
-    rounds: int = 0
-    local_steps: int = 0
-    training_loss: float | None = None
-    messages_sent: int = 0
-    messages_received: int = 0
-    messages_cancelled: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
+    counters: NodeCounters = field(default_factory=NodeCounters)
     messages_rejected: Mapping[str, int] = field(default_factory=dict)
-    outbox_messages: int = 0
-    in_flight_bytes: int = 0
-    in_flight_bytes_max: int = 0
-    overrun_ns: int = 0
-    overruns: int = 0
-    cpu_ns: int = 0
-    memory_bytes: int = 0
     unreachable: tuple[NodeId, ...] = ()
     failure: str = ""
     waiting_for: str = ""
@@ -169,28 +142,20 @@ ControlCommand: TypeAlias = StartCommand | MeasureCommand | StopCommand
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotInfo:
+class ModelSnapshot:
     """Whose model a snapshot is, and the node's state when it was taken.
 
     Attributes:
         node: Its index.
         purpose: What it is for.
         time_ns: When: testbed time, nanoseconds; 0 before the start.
-        rounds: Rounds completed by then.
-        local_steps: Local steps completed by then.
-        training_loss: Mean of the last local steps by then; None before the first, not finite in a model that diverged.
-        sent_bytes: Sum of the frames sent by then.
-        outbox_messages: Waiting in the outbox then.
+        counters: Its figures then.
     """
 
     node: NodeId
     purpose: SnapshotPurpose
     time_ns: int
-    rounds: int
-    local_steps: int
-    training_loss: float | None = None
-    sent_bytes: int = 0
-    outbox_messages: int = 0
+    counters: NodeCounters
 
 
 def some_nodes(nodes: list[NodeId], named: int = 2) -> str:

@@ -7,14 +7,15 @@ What arrives is checked here: whatever the other side sends, reading it gives a 
 import zlib
 from collections.abc import Iterator
 
+from node.core.counters import FIGURES, NodeCounters, counter_values, counters_from
 from node.core.errors import ProtocolError
 from node.core.types import NodeId
 from node.transport.control_values import (
     ControlCommand,
     MeasureCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
-    SnapshotInfo,
     SnapshotPurpose,
     StartCommand,
     StopCommand,
@@ -56,26 +57,6 @@ _PURPOSES = {
 _PHASE_BY_CODE = {code: phase for phase, code in _PHASES.items()}
 _PURPOSE_BY_CODE = {code: purpose for purpose, code in _PURPOSES.items()}
 
-_STATUS_NUMBERS = (
-    "time_ns",
-    "rounds",
-    "local_steps",
-    "training_loss",
-    "messages_sent",
-    "messages_received",
-    "messages_cancelled",
-    "sent_bytes",
-    "received_bytes",
-    "outbox_messages",
-    "in_flight_bytes",
-    "in_flight_bytes_max",
-    "overrun_ns",
-    "overruns",
-    "cpu_ns",
-    "memory_bytes",
-)
-"""The fields of a status that are one number and have one name in both forms."""
-
 
 def one_line(text: str) -> str:
     """A text from the other side, made fit for a log: one line, bounded, nothing but printable characters."""
@@ -110,19 +91,17 @@ def channel_options(
 
 def status_to_wire(status: NodeStatus) -> pb.Status:
     """Make the message."""
-    message = pb.Status(
+    return pb.Status(
         node=status.node,
         phase=_PHASES[status.phase],
+        time_ns=status.time_ns,
+        counters=_counters_to_wire(status.counters),
         messages_rejected=status.messages_rejected,
         unreachable=status.unreachable,
         failure=one_line(status.failure),
         waiting_for=one_line(status.waiting_for),
         story=[one_line(line) for line in status.story],
     )
-    for name in _STATUS_NUMBERS:
-        if (value := getattr(status, name)) is not None:
-            setattr(message, name, value)
-    return message
 
 
 def status_from_wire(message: pb.Status, num_nodes: int) -> NodeStatus:
@@ -138,19 +117,36 @@ def status_from_wire(message: pb.Status, num_nodes: int) -> NodeStatus:
     phase = _PHASE_BY_CODE.get(message.phase)
     if phase is None:
         raise ProtocolError(f"phase {message.phase}: unknown")
-    numbers = {name: getattr(message, name) for name in _STATUS_NUMBERS if name != "training_loss"}
     reasons = sorted(message.messages_rejected.items())[:REASONS_MAX]
     return NodeStatus(
         node=_node(message.node, num_nodes),
         phase=phase,
-        training_loss=message.training_loss if message.HasField("training_loss") else None,
+        time_ns=message.time_ns,
+        counters=_counters_from_wire(message.counters),
         messages_rejected={one_line(reason): count for reason, count in reasons},
         unreachable=tuple(NodeId(node) for node in sorted({n for n in message.unreachable if n < num_nodes})),
         failure=one_line(message.failure),
         waiting_for=one_line(message.waiting_for),
         story=tuple(one_line(line) for line in message.story[-STORY_LINES_MAX:]),
-        **numbers,
     )
+
+
+def _counters_to_wire(counters: NodeCounters) -> pb.Counters:
+    values = counter_values(counters)
+    return pb.Counters(
+        whole={name: int(value) for name, value in values.items() if FIGURES[name].is_whole},
+        real={name: value for name, value in values.items() if not FIGURES[name].is_whole},
+    )
+
+
+def _counters_from_wire(message: pb.Counters) -> NodeCounters:
+    """Read the figures that this version knows; others are left out."""
+    values: dict[str, float] = {}
+    for name, figure in FIGURES.items():
+        sent = message.whole if figure.is_whole else message.real
+        if name in sent:
+            values[name] = sent[name]
+    return counters_from(values)
 
 
 def _node(index: int, num_nodes: int) -> NodeId:
@@ -199,24 +195,20 @@ def command_from_wire(message: pb.Command) -> ControlCommand:
 # -- uploads ---------------------------------------------------------------------------------------------------
 
 
-def snapshot_head(info: SnapshotInfo, run_id: str, data: memoryview) -> pb.SnapshotHead:
+def snapshot_head(snapshot: ModelSnapshot, run_id: str, data: memoryview) -> pb.SnapshotHead:
     """Make the head of a snapshot's upload. A snapshot of before the start is one of time 0."""
     return pb.SnapshotHead(
         run_id=run_id,
-        node=info.node,
-        purpose=_PURPOSES[info.purpose],
-        time_ns=max(info.time_ns, 0),
-        rounds=info.rounds,
-        local_steps=info.local_steps,
-        training_loss=info.training_loss,
-        sent_bytes=info.sent_bytes,
-        outbox_messages=info.outbox_messages,
+        node=snapshot.node,
+        purpose=_PURPOSES[snapshot.purpose],
+        time_ns=max(snapshot.time_ns, 0),
+        counters=_counters_to_wire(snapshot.counters),
         num_params=len(data) // 4,
         crc32=zlib.crc32(data),
     )
 
 
-def snapshot_from_wire(head: pb.SnapshotHead, num_nodes: int) -> SnapshotInfo:
+def snapshot_from_wire(head: pb.SnapshotHead, num_nodes: int) -> ModelSnapshot:
     """Read the head of a snapshot's upload.
 
     Raises:
@@ -225,15 +217,11 @@ def snapshot_from_wire(head: pb.SnapshotHead, num_nodes: int) -> SnapshotInfo:
     purpose = _PURPOSE_BY_CODE.get(head.purpose)
     if purpose is None:
         raise ProtocolError(f"purpose {head.purpose}: unknown")
-    return SnapshotInfo(
+    return ModelSnapshot(
         node=_node(head.node, num_nodes),
         purpose=purpose,
         time_ns=head.time_ns,
-        rounds=head.rounds,
-        local_steps=head.local_steps,
-        training_loss=head.training_loss if head.HasField("training_loss") else None,
-        sent_bytes=head.sent_bytes,
-        outbox_messages=head.outbox_messages,
+        counters=_counters_from_wire(head.counters),
     )
 
 

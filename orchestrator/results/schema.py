@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from node.core.counters import FIGURES, NodeCounters
 from node.core.messages import MessageState
 from node.core.types import Float64Vector
 
@@ -86,16 +87,15 @@ CURVE_COLUMNS: Final = (
     "consensus_distance",
 )
 
+NODE_FIGURES: Final = tuple(figure for figure in FIGURES.values() if figure.shown == "nodes")
+"""The figures of a node that are columns of ``nodes.parquet``, in order."""
+
 NODE_COLUMNS: Final[Mapping[str, Any]] = {
     "time_ns": pa.int64(),
     "node": pa.int32(),
     "accuracy": pa.float64(),
     "loss": pa.float64(),
-    "train_loss": pa.float64(),
-    "rounds": pa.int64(),
-    "local_steps": pa.int64(),
-    "bytes_sent": pa.int64(),
-    "queued_messages": pa.int64(),
+    **{figure.name: pa.int64() if figure.is_whole else pa.float64() for figure in NODE_FIGURES},
 }
 
 COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -122,11 +122,7 @@ COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "node": "the node",
         "accuracy": "share of the test set that its own model gets right, in [0, 1]",
         "loss": "test loss of its own model; the RMSE for ratings",
-        "train_loss": "mean training loss of its last round",
-        "rounds": "rounds completed",
-        "local_steps": "local steps taken",
-        "bytes_sent": "bytes sent so far, all classes",
-        "queued_messages": "messages in its outbox",
+        **{figure.name: figure.help[0].lower() + figure.help[1:].rstrip(".") for figure in NODE_FIGURES},
     },
     "curve.csv": {
         "time_s": "testbed time of the evaluation",
@@ -160,21 +156,18 @@ class NodeSample:
         node: The node.
         accuracy: Share of the test set that its own model gets right, in [0, 1].
         loss: Test loss of its own model; the RMSE for ratings.
-        train_loss: Mean training loss of its last round; NaN before the first.
-        rounds: Rounds completed.
-        local_steps: Local steps taken.
-        bytes_sent: Bytes sent so far, all classes.
-        queued_messages: Messages in its outbox.
+        counters: Its figures then.
     """
 
     node: int
     accuracy: float
     loss: float
-    train_loss: float
-    rounds: int
-    local_steps: int
-    bytes_sent: int
-    queued_messages: int
+    counters: NodeCounters
+
+    @classmethod
+    def untested(cls, node: int, counters: NodeCounters) -> "NodeSample":
+        """A node whose model is still to be tested."""
+        return cls(node, float("nan"), float("nan"), counters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +253,7 @@ class RunTotals:
         uplink_utilization: Share of each node's uplink that was in use, shape (nodes,), in [0, 1].
         downlink_utilization: The same for the downlink.
         error: Why it failed; None if it did not.
+        bytes_lost: Bytes sent that no receiver saw because their message was lost; a part of ``bytes``.
         checkpoint_error: Why its last checkpoint could not be written; None if it was, or if none was needed.
     """
 
@@ -273,3 +267,4 @@ class RunTotals:
     downlink_utilization: Float64Vector | None = None
     error: str | None = None
     checkpoint_error: str | None = None
+    bytes_lost: int = 0

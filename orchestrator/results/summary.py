@@ -58,6 +58,7 @@ def summarize(
             for target in facts.targets
         },
         "bytes_sent": int(sum(totals.bytes.values())),
+        "bytes_lost": totals.bytes_lost,
         "bytes": dict(totals.bytes),
         "messages": dict(totals.messages),
         "cancelled_share": cancelled / queued if queued else None,

@@ -30,6 +30,7 @@ from orchestrator.results.schema import (
     CURVE_COLUMNS,
     MESSAGE_COLUMNS,
     NODE_COLUMNS,
+    NODE_FIGURES,
     Column,
     JsonObject,
     RunFacts,
@@ -292,11 +293,12 @@ def _node_columns(sample: Sample) -> dict[str, Column]:
         "node": np.array([n.node for n in nodes], dtype=np.int32),
         "accuracy": np.array([n.accuracy for n in nodes], dtype=np.float64),
         "loss": np.array([n.loss for n in nodes], dtype=np.float64),
-        "train_loss": np.array([n.train_loss for n in nodes], dtype=np.float64),
-        "rounds": np.array([n.rounds for n in nodes], dtype=np.int64),
-        "local_steps": np.array([n.local_steps for n in nodes], dtype=np.int64),
-        "bytes_sent": np.array([n.bytes_sent for n in nodes], dtype=np.int64),
-        "queued_messages": np.array([n.queued_messages for n in nodes], dtype=np.int64),
+        **{
+            figure.name: np.array(
+                [getattr(n.counters, figure.name) for n in nodes], dtype=np.int64 if figure.is_whole else np.float64
+            )
+            for figure in NODE_FIGURES
+        },
     }
 
 

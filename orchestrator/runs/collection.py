@@ -7,20 +7,19 @@ parts, each with its own counts; totals are over all of them.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import reduce
 from math import inf
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from node.core.counters import add_up
+from node.core.counters import NodeCounters, add_counters, counters_from, sum_counters
 from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
 from node.runtime.calibration import requested_mbps, requested_round_trip_ms
-from node.runtime.counters import Counters
 from node.runtime.message_records import Column, join
-from node.transport.control_values import NodeStatus, SnapshotInfo
+from node.transport.control_values import ModelSnapshot, NodeStatus
 from orchestrator.fidelity import MeasuredLink, NodeFigures
 from orchestrator.results.schema import RunTotals
 from orchestrator.runs.evaluation import utilization
@@ -40,29 +39,32 @@ class Collection:
     """
 
     def __init__(
-        self, keep_model: Callable[[SnapshotInfo, Vector], None], bytes_sent_before: Sequence[int] | None = None
+        self, keep_model: Callable[[ModelSnapshot, Vector], None], before: Sequence[NodeCounters] | None = None
     ) -> None:
         """Begin with nothing.
 
         Args:
             keep_model: Stores a model; see :meth:`orchestrator.runs.snapshots.Snapshots.keep`.
-            bytes_sent_before: What each node sent in earlier parts; None for the first part. Nodes count anew.
+            before: What each node counted in earlier parts; None for the first part. Nodes count anew.
         """
         self._keep_model = keep_model
-        self._bytes_sent_before = bytes_sent_before
+        self._before = before
         self.measurements: dict[NodeId, dict[str, Any]] = {}
         self.figures: dict[NodeId, dict[str, Any]] = {}
         self.records: dict[NodeId, bytes] = {}
 
-    def keep_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
-        """Store a node's model.
+    def keep_snapshot(self, snapshot: ModelSnapshot, params: Vector) -> None:
+        """Store a node's model, with what the node counted in all parts.
 
         Raises:
             RunnerError: The disk is full, or it cannot be written for another reason.
         """
-        if self._bytes_sent_before is not None:
-            info = replace(info, sent_bytes=info.sent_bytes + self._bytes_sent_before[info.node])
-        self._keep_model(info, params)
+        if self._before is not None:
+            before, own = self._before[snapshot.node], snapshot.counters
+            # Of rounds and local steps a node that goes on counts those of earlier parts.
+            counters = replace(add_counters(before, own), rounds=own.rounds, local_steps=own.local_steps)
+            snapshot = replace(snapshot, counters=counters)
+        self._keep_model(snapshot, params)
 
     def keep_records(self, node: NodeId, name: str, data: bytes) -> None:
         """Keep records under their name. Names of later versions are left out."""
@@ -74,27 +76,20 @@ class Collection:
             case "measurement":
                 self.measurements[node] = json.loads(data)
 
-    def counters(self, status: NodeStatus, steps_before: int, header_bytes: int) -> dict[str, Any]:
+    def counters(self, status: NodeStatus, rounds_before: int, steps_before: int) -> NodeCounters:
         """Return what a node counted in this part; of one that died, what its last status says.
 
         Args:
             status: The node's last status.
-            steps_before: Its local steps in earlier parts, which it counts on from.
-            header_bytes: Bytes of a message besides its payload.
+            rounds_before: Rounds that it had done when it began, which it counts on from.
+            steps_before: The same of local steps.
         """
-        figures = self.figures.get(status.node)
-        if figures is not None:
-            counters = figures["counters"]
-            return {**counters, "steps_taken": counters["local_steps"] - steps_before}
-        return partial_counters(
-            queued=status.messages_sent + status.messages_cancelled + status.outbox_messages,
-            sent=status.messages_sent,
-            delivered=status.messages_received,
-            cancelled=status.messages_cancelled,
-            bytes_sent=status.sent_bytes,
-            payload_sent=max(0, status.sent_bytes - status.messages_sent * header_bytes),
-            bytes_received=status.received_bytes,
-            steps_taken=max(0, status.local_steps - steps_before),
+        told = self.figures.get(status.node)
+        counters = status.counters if told is None else counters_from(told["counters"])
+        return replace(
+            counters,
+            rounds=max(0, counters.rounds - rounds_before),
+            local_steps=max(0, counters.local_steps - steps_before),
         )
 
     def messages(self) -> dict[str, Column] | None:
@@ -104,17 +99,6 @@ class Collection:
             ProtocolError: A node's records are damaged.
         """
         return join(self.records) if self.records else None
-
-
-def partial_counters(**counters: int) -> dict[str, Any]:
-    """Complete a node's counters, of which only some are known; the others are 0."""
-    return {**{field.name: 0 for field in fields(Counters)}, **counters}
-
-
-def sum_counters(counters: Sequence[Mapping[str, Any]]) -> Any:
-    """Add up one node's counters over all parts; the sums are attributes."""
-    names = counters[0].keys()
-    return SimpleNamespace(**{name: sum(count[name] or 0 for count in counters) for name in names})
 
 
 def concatenate_tables(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
@@ -138,10 +122,10 @@ def totals_of(
         status: How the run ended.
         error: Why it failed; None if it did not.
     """
-    counted = (
-        [sum_counters([part.counters[node] for part in parts]) for node in range(network.num_nodes)] if parts else []
-    )
-    counters = add_up(counted, network.header_bytes)
+    counted = [
+        reduce(add_counters, (part.counters[node] for part in parts)) for node in range(network.num_nodes) if parts
+    ]
+    totals = sum_counters(counted, network.header_bytes)
     end_ns = max((part.end_ns for part in parts), default=begin_ns)
     up = down = None
     if counted:
@@ -150,9 +134,10 @@ def totals_of(
     return RunTotals(
         status=status,
         time_ns=end_ns,
-        bytes=counters.bytes,
-        messages=counters.messages,
-        train_steps=sum(node.steps_taken for node in counted),
+        bytes=totals.bytes,
+        messages=totals.messages,
+        bytes_lost=totals.bytes_lost,
+        train_steps=sum(node.local_steps for node in counted),
         wall_s=sum(part.wall_s for part in parts) if parts else wall_s,
         uplink_utilization=up,
         downlink_utilization=down,
@@ -184,15 +169,11 @@ def measured_links(network: NetworkPlan, measurements: Mapping[NodeId, Mapping[s
 
 def node_figures(node: NodeId, figures: Mapping[str, Any]) -> NodeFigures:
     """Convert what a node told of itself at the end; see ``node.runtime.process``."""
-    counters = figures["counters"]
+    counters = counters_from(figures["counters"])
     return NodeFigures(
         node=int(node),
-        blocks=counters["rounds"] - figures["first_round"],
-        declared_ns=counters["declared_ns"],
-        overruns=counters["overruns"],
-        overrun_ns=counters["overrun_ns"],
-        in_flight_bytes_max=figures["in_flight_bytes_max"],
-        in_flight_bound_bytes=figures["in_flight_bound_bytes"],
+        counters=counters,
+        blocks=counters.rounds - figures["first_round"],
         loop_late_p99_ns=figures["loop_late_p99_ns"],
         arrivals=figures["arrivals"],
         late_p99_ns=figures["late_p99_ns"],

@@ -28,10 +28,10 @@ from node.core.types import NodeId, Vector
 from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
     Registration,
-    SnapshotInfo,
     StopCommand,
     some_nodes,
 )
@@ -103,7 +103,7 @@ class ControlListener(Protocol):
     def on_status(self, status: NodeStatus) -> None:
         """Take a status. Its numbers are the node's own claims; a loss may be no number."""
 
-    def on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+    def on_snapshot(self, info: ModelSnapshot, params: Vector) -> None:
         """Take a model that arrived whole: shape (num_params,), float32, read-only. Values may be not finite."""
 
     def on_records(self, node: NodeId, name: str, data: bytes) -> None:

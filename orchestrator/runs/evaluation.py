@@ -88,14 +88,14 @@ def mean_capacity_mbps(network: NetworkPlan, direction: str, end_ns: int) -> Flo
 
 
 def utilization(
-    network: NetworkPlan, sent_bytes: Sequence[int], received_bytes: Sequence[int], end_ns: int
+    network: NetworkPlan, bytes_sent: Sequence[int], bytes_received: Sequence[int], end_ns: int
 ) -> tuple[Float64Vector | None, Float64Vector | None]:
     """Share of each node's uplink and downlink that was in use until ``end_ns``; None where links are unlimited."""
     seconds = ns_to_s(end_ns)
     if seconds == 0:
         return None, None
     shares = []
-    for direction, counted in (("up", sent_bytes), ("down", received_bytes)):
+    for direction, counted in (("up", bytes_sent), ("down", bytes_received)):
         mbps = mean_capacity_mbps(network, direction, end_ns)
         used = np.array(counted) * 8e-6 / seconds
         if not np.isfinite(mbps).all():

@@ -171,8 +171,8 @@ class RealRun:
             self._opened = _Directory(writer, snapshots, Collection(snapshots.keep), None)
             return
         snapshots, earlier = Snapshots.reopen(folder, count)
-        sent_before = [stored.bytes_sent for stored, _ in earlier.models]
-        self._opened = _Directory(writer, snapshots, Collection(snapshots.keep, sent_before), earlier)
+        before = [stored.counters for stored, _ in earlier.models]
+        self._opened = _Directory(writer, snapshots, Collection(snapshots.keep, before), earlier)
         killed = killed_part(earlier)
         if killed is not None:
             snapshots.end_part(killed, None)
@@ -285,11 +285,11 @@ class RealRun:
         if earlier is None:
             return Beginning(self._prepared.trainer.initial_params())
         stored, params = earlier.models[node]
-        rounds = stored.rounds
+        rounds = stored.counters.rounds
         if self._plan.algorithm.needs_every_message:
             # All do as many rounds from here on, or one would wait for a round that another one does not have.
-            rounds = max(other.rounds for other, _ in earlier.models)
-        return Beginning(params, rounds, stored.local_steps)
+            rounds = max(other.counters.rounds for other, _ in earlier.models)
+        return Beginning(params, rounds, stored.counters.local_steps)
 
     def _on_tick(self) -> None:
         """Show how the nodes are, and test models meanwhile if the experiment says so."""
@@ -352,11 +352,10 @@ class RealRun:
         supervisor, directory = self._supervisor, self._directory
         if supervisor is None or supervisor.ended_ns is None:
             return None
-        header_bytes = self._plan.network.header_bytes
-        counters = [
-            directory.collection.counters(watched.status, self._beginning(node).local_steps, header_bytes)
-            for node, watched in sorted(supervisor.nodes.items())
-        ]
+        counters = []
+        for node, watched in sorted(supervisor.nodes.items()):
+            beginning = self._beginning(node)
+            counters.append(directory.collection.counters(watched.status, beginning.rounds, beginning.local_steps))
         return Part(directory.begin_ns, supervisor.ended_ns, self._wall_s(), counters, has_messages)
 
     def _measured(self) -> Measured:

@@ -1,13 +1,14 @@
 """Going on with a run that was interrupted or killed: what its directory tells of how it began and how far it came."""
 
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
+from node.core.counters import NodeCounters, add_counters, subtract_counters
 from node.core.errors import ConfigError
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import Plan, make_plan
 from orchestrator.results.reader import Run, load_run
-from orchestrator.runs.collection import partial_counters
 from orchestrator.runs.options import RunOptions
 from orchestrator.runs.snapshots import Earlier, Part
 
@@ -44,15 +45,13 @@ def recorded_plan(run: Run) -> Plan:
 def killed_part(earlier: Earlier) -> Part | None:
     """Return the part of a real run that was killed before it could tell its counts; None if all parts are known.
 
-    Its last models tell the bytes and local steps of each node, not the messages.
+    Its last models tell what each node had counted by then.
     """
     known_ns = max((part.end_ns for part in earlier.parts), default=0)
     if earlier.time_ns <= known_ns:
         return None
     counters = []
     for node, (stored, _) in enumerate(earlier.models):
-        before = [part.counters[node] for part in earlier.parts]
-        sent = stored.bytes_sent - sum(part["bytes_sent"] for part in before)
-        steps = stored.local_steps - sum(part["steps_taken"] for part in before)
-        counters.append(partial_counters(bytes_sent=sent, payload_sent=sent, steps_taken=steps))
+        before = reduce(add_counters, (part.counters[node] for part in earlier.parts), NodeCounters())
+        counters.append(subtract_counters(before, stored.counters))
     return Part(known_ns, earlier.time_ns, 0.0, counters)

@@ -11,32 +11,29 @@ what the parts of a run counted and recorded that ended before the run did.
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
+from node.core.counters import NodeCounters, counter_values, counters_from
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId, Vector
-from node.transport.control_values import SnapshotInfo, SnapshotPurpose
+from node.transport.control_values import ModelSnapshot, SnapshotPurpose
 from orchestrator.results.files import plain, reason, write_file
 from orchestrator.results.schema import Column, NodeSample, Sample
 from orchestrator.runs.evaluation import consensus_distance
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredModel:
     """A model on the disk and the node's state when it was taken."""
 
     time_ns: int
     node: int
-    train_loss: float
-    rounds: int
-    local_steps: int
-    bytes_sent: int
-    queued_messages: int
+    counters: NodeCounters
     to_resume: bool = False
     """It is there to resume from only; it is no part of the curve."""
 
@@ -48,14 +45,14 @@ class Part:
     Attributes:
         begin_ns, end_ns: From when to when, testbed time.
         wall_s: Real time that it took.
-        counters: What each node counted, in node order; see :class:`node.runtime.counters.Counters`.
+        counters: What each node counted, in node order.
         has_messages: Whether its messages were recorded.
     """
 
     begin_ns: int
     end_ns: int
     wall_s: float
-    counters: list[dict[str, Any]]
+    counters: list[NodeCounters]
     has_messages: bool = False
 
 
@@ -72,7 +69,7 @@ class Earlier:
     """
 
     time_ns: int
-    models: list[tuple[Stored, Vector]]
+    models: list[tuple[StoredModel, Vector]]
     samples: list[Sample]
     parts: list[Part]
     messages: list[dict[str, Column]]
@@ -88,8 +85,8 @@ class Snapshots:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._times: dict[int, dict[int, Stored]] = {}
-        self._final: dict[int, tuple[Stored, Vector]] = {}
+        self._times: dict[int, dict[int, StoredModel]] = {}
+        self._final: dict[int, tuple[StoredModel, Vector]] = {}
         self._tested_ns = -1
 
     @classmethod
@@ -105,31 +102,23 @@ class Snapshots:
             raise RunnerError(f"{folder}: cannot be made: {reason(error)}") from error
         return cls(folder)
 
-    def keep(self, info: SnapshotInfo, params: Vector) -> None:
+    def keep(self, snapshot: ModelSnapshot, params: Vector) -> None:
         """Store a model. One that marks the end is stored once all of them are there; see
         :meth:`close_with_final`.
 
         Raises:
             RunnerError: The disk is full, or it cannot be written for another reason.
         """
-        stored = Stored(
-            time_ns=info.time_ns,
-            node=info.node,
-            train_loss=float("nan") if info.training_loss is None else info.training_loss,
-            rounds=info.rounds,
-            local_steps=info.local_steps,
-            bytes_sent=info.sent_bytes,
-            queued_messages=info.outbox_messages,
-        )
-        if info.purpose is SnapshotPurpose.FINAL:
-            self._final[info.node] = (stored, params)
+        stored = StoredModel(snapshot.time_ns, snapshot.node, snapshot.counters)
+        if snapshot.purpose is SnapshotPurpose.FINAL:
+            self._final[snapshot.node] = (stored, params)
             return
         self._store(stored, params)
 
-    def _store(self, stored: Stored, params: Vector) -> None:
+    def _store(self, stored: StoredModel, params: Vector) -> None:
         try:
             np.save(self._file(stored.time_ns, stored.node), params, allow_pickle=False)
-            self._append("index.jsonl", asdict(stored))
+            self._append("index.jsonl", stored)
         except OSError as error:
             raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
         self._times.setdefault(stored.time_ns, {})[stored.node] = stored
@@ -152,7 +141,7 @@ class Snapshots:
 
     def _append(self, name: str, value: object) -> None:
         with (self._folder / name).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(plain(value)) + "\n")
+            lines.write(_line(value) + "\n")
 
     # -- testing ---------------------------------------------------------------------------------------------
 
@@ -175,19 +164,7 @@ class Snapshots:
         stored = self._times[time_ns]
         models = {NodeId(node): self._load(time_ns, node) for node in sorted(stored)}
         self._tested_ns = time_ns
-        nodes = tuple(
-            NodeSample(
-                node=node,
-                accuracy=float("nan"),
-                loss=float("nan"),
-                train_loss=stored[node].train_loss,
-                rounds=stored[node].rounds,
-                local_steps=stored[node].local_steps,
-                bytes_sent=stored[node].bytes_sent,
-                queued_messages=stored[node].queued_messages,
-            )
-            for node in sorted(stored)
-        )
+        nodes = tuple(NodeSample.untested(node, stored[node].counters) for node in sorted(stored))
         return Sample(time_ns, nodes, self._bytes_sent(time_ns), consensus_distance(models)), models
 
     def _bytes_sent(self, time_ns: int) -> int:
@@ -195,13 +172,13 @@ class Snapshots:
         last: dict[int, int] = {}
         for instant in sorted(self._times):
             if instant <= time_ns:
-                last |= {node: stored.bytes_sent for node, stored in self._times[instant].items()}
+                last |= {node: stored.counters.bytes_sent for node, stored in self._times[instant].items()}
         return sum(last.values())
 
     def tested(self, sample: Sample) -> None:
         """Note the results of an instant."""
         try:
-            self._append("tested.jsonl", asdict(sample))
+            self._append("tested.jsonl", sample)
         except OSError as error:
             raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
 
@@ -237,7 +214,7 @@ class Snapshots:
         try:
             if messages is not None:
                 np.savez(self._folder / f"messages-{number}.npz", allow_pickle=False, **messages)
-            self._append("parts.jsonl", asdict(replace(part, has_messages=messages is not None)))
+            self._append("parts.jsonl", replace(part, has_messages=messages is not None))
         except OSError as error:
             raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
 
@@ -253,10 +230,13 @@ class Snapshots:
         """
         self = cls(folder)
         try:
-            for stored in (Stored(**_with_nan(line)) for line in _lines(folder / "index.jsonl")):
+            for stored in (StoredModel(**_with_counters(line)) for line in _lines(folder / "index.jsonl")):
                 self._times.setdefault(stored.time_ns, {})[stored.node] = stored
             samples = [_sample(line) for line in _lines(folder / "tested.jsonl")]
-            parts = [Part(**line) for line in _lines(folder / "parts.jsonl")]
+            parts = [
+                Part(**{**line, "counters": [counters_from(values) for values in line["counters"]]})
+                for line in _lines(folder / "parts.jsonl")
+            ]
         except (TypeError, KeyError, ValueError) as error:
             raise ConfigError(f"{folder}: damaged: {reason(error)}") from error
         last = self._last_complete(nodes)
@@ -271,7 +251,7 @@ class Snapshots:
             ]
             self._forget_after(last)
             for name, values in (("index.jsonl", self._all()), ("tested.jsonl", iter(samples))):
-                lines = "".join(json.dumps(plain(asdict(value))) + "\n" for value in values)
+                lines = "".join(_line(value) + "\n" for value in values)
                 write_file(folder / name, lines.encode())
         except RunnerError as error:
             raise ConfigError(str(error)) from error
@@ -282,12 +262,12 @@ class Snapshots:
             for node in self._times.pop(time_ns):
                 self._file(time_ns, node).unlink(missing_ok=True)
 
-    def _all(self) -> Iterator[Stored]:
+    def _all(self) -> Iterator[StoredModel]:
         for time_ns in sorted(self._times):
             yield from (self._times[time_ns][node] for node in sorted(self._times[time_ns]))
 
 
-def _counts(stored: dict[int, Stored]) -> bool:
+def _counts(stored: dict[int, StoredModel]) -> bool:
     return not any(one.to_resume for one in stored.values())
 
 
@@ -316,10 +296,29 @@ def _messages(path: Path) -> dict[str, Column]:
         raise ConfigError(f"{path}: damaged: {reason(error)}") from error
 
 
+def _line(value: object) -> str:
+    """Write a value as one line of JSON; of a node's figures only what is not as at the start."""
+    return json.dumps(plain(_fields(value)))
+
+
+def _fields(value: object) -> object:
+    if isinstance(value, NodeCounters):
+        return counter_values(value)
+    if isinstance(value, list | tuple):
+        return [_fields(one) for one in value]
+    if is_dataclass(value):
+        return {field.name: _fields(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _with_counters(line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "counters": counters_from(line["counters"])}
+
+
 def _with_nan(line: dict[str, Any]) -> dict[str, Any]:
     return {key: float("nan") if value is None else value for key, value in line.items()}
 
 
 def _sample(line: dict[str, Any]) -> Sample:
-    rows = tuple(NodeSample(**_with_nan(node)) for node in line["nodes"])
+    rows = tuple(NodeSample(**_with_counters(_with_nan(node))) for node in line["nodes"])
     return Sample(**{**_with_nan(line), "nodes": rows})

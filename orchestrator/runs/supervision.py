@@ -29,9 +29,9 @@ from node.host.clock import Clock
 from node.transport.control_values import (
     ControlCommand,
     MeasureCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
-    SnapshotInfo,
     StartCommand,
     StopCommand,
 )
@@ -247,7 +247,7 @@ class Supervisor:
             if self.ended_ns is None:
                 self.ended_ns = max(self._rules.begin_ns, self.now_ns())
         statuses = [watched.status for watched in self.nodes.values()]
-        messages = sum(status.messages_sent + status.messages_cancelled for status in statuses)
+        messages = sum(status.counters.messages_sent + status.counters.messages_cancelled for status in statuses)
         # Before the start nodes have nothing to hand over, and are not waited for.
         grace_s = self._rules.hand_over_s(messages) if has_begun else 0.0
         # A model at the very end is wanted where no planned instant is the end.
@@ -278,7 +278,7 @@ class Supervisor:
         """Take a node's status; called by the control server."""
         self._roster.update(status)
 
-    def on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+    def on_snapshot(self, info: ModelSnapshot, params: Vector) -> None:
         """Keep a model that a node handed over; called by the control server."""
         self._collection.keep_snapshot(info, params)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import isnan
 
 from node.core.errors import RunnerError
 from node.core.types import NodeId
 from node.core.units import ns_to_s
-from node.transport.control_values import NodeStatus, Phase
-from orchestrator.progress import NodeRow, Snapshot
+from node.transport.control_values import NodeStatus, Phase, some_nodes
+from orchestrator.progress import NodeRow, RunProgress
 from orchestrator.results.schema import Sample
 from orchestrator.runs.fleet import Fleet, NodeEnd
 
@@ -63,11 +64,11 @@ class WatchedNode:
         return NodeRow(
             node=status.node,
             state=self.died or status.phase.value,
-            rounds=status.rounds,
-            loss=status.training_loss,
-            up_mbps=mbps(status.sent_bytes, before.sent_bytes),
-            down_mbps=mbps(status.received_bytes, before.received_bytes),
-            queued=status.outbox_messages,
+            rounds=status.counters.rounds,
+            loss=None if isnan(loss := status.counters.train_loss) else loss,
+            up_mbps=mbps(status.counters.bytes_sent, before.counters.bytes_sent),
+            down_mbps=mbps(status.counters.bytes_received, before.counters.bytes_received),
+            queued_messages=status.counters.queued_messages,
             straggler=status.node in stragglers,
             failed=bool(self.died) or status.phase is Phase.FAILED,
         )
@@ -148,17 +149,17 @@ def progress_of(
     wall_s: float,
     sample: Sample | None,
     stragglers: frozenset[int],
-) -> Snapshot:
+) -> RunProgress:
     """Return what the display shows of a run; ``now_ns`` may lie before its start or after its end."""
-    statuses = [watched.status for watched in nodes.values()]
-    return Snapshot(
+    counters = [watched.status.counters for watched in nodes.values()]
+    return RunProgress(
         time_ns=max(0, min(now_ns, now_ns if end_ns is None else end_ns)),
         end_ns=end_ns,
         wall_s=wall_s,
-        rounds_min=min(status.rounds for status in statuses),
-        rounds_max=max(status.rounds for status in statuses),
-        delivered=sum(status.messages_received for status in statuses),
-        bytes_sent=sum(status.sent_bytes for status in statuses),
+        rounds_min=min(count.rounds for count in counters),
+        rounds_max=max(count.rounds for count in counters),
+        messages_delivered=sum(count.messages_delivered for count in counters),
+        bytes_sent=sum(count.bytes_sent for count in counters),
         sample=sample,
         nodes=tuple(watched.row(stragglers) for watched in nodes.values()),
     )
@@ -166,14 +167,17 @@ def progress_of(
 
 def progress_made(statuses: Iterable[NodeStatus]) -> int:
     """Return a number that grows whenever a node trains, sends or receives."""
-    return sum(status.local_steps + status.messages_sent + status.messages_received for status in statuses)
+    counters = [status.counters for status in statuses]
+    return sum(count.local_steps + count.messages_sent + count.messages_delivered for count in counters)
 
 
 def doing(status: NodeStatus) -> str:
     """Describe what a node was last known to do: its phase, what it waits for, and its last events. One line."""
-    text = f"node {status.node}: {status.phase.value}, round {status.rounds}"
+    text = f"node {status.node}: {status.phase.value}, round {status.counters.rounds}"
     if status.waiting_for:
         text += f", waits for {status.waiting_for}"
+    if status.unreachable:
+        text += f", cannot reach {some_nodes(list(status.unreachable))}"
     return text + story_of(status)
 
 

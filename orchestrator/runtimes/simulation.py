@@ -26,7 +26,7 @@ from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.environment import versions
-from orchestrator.progress import Progress, Snapshot
+from orchestrator.progress import Progress, RunProgress
 from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
 from orchestrator.results.files import reason
@@ -282,23 +282,11 @@ class SimulatedRun:
 
     def _evaluate(self) -> None:
         models = self._models()
-        nodes = tuple(
-            NodeSample(
-                node=node.index,
-                accuracy=float("nan"),
-                loss=float("nan"),
-                train_loss=node.train_loss,
-                rounds=node.rounds,
-                local_steps=node.local_steps,
-                bytes_sent=node.bytes_sent,
-                queued_messages=len(node.outbox),
-            )
-            for node in self._world.nodes
-        )
+        nodes = tuple(NodeSample.untested(node.index, node.current_counters()) for node in self._world.nodes)
         sample = Sample(
             time_ns=self._world.now_ns,
             nodes=nodes,
-            bytes_sent=sum(node.bytes_sent for node in nodes),
+            bytes_sent=sum(node.counters.bytes_sent for node in nodes),
             consensus_distance=consensus_distance(models),
         )
         ticket, self._ticket = self._ticket, self._ticket + 1
@@ -343,29 +331,30 @@ class SimulatedRun:
         world = self._world
         self._shown_s = time.perf_counter()
         self._progress.update(
-            Snapshot(
+            RunProgress(
                 time_ns=world.now_ns,
                 end_ns=self._plan.end_ns,
                 wall_s=self._shown_s - self._began_s,
-                rounds_min=min(node.rounds for node in world.nodes),
-                rounds_max=max(node.rounds for node in world.nodes),
-                delivered=sum(node.delivered for node in world.nodes),
-                bytes_sent=sum(node.bytes_sent for node in world.nodes),
+                rounds_min=min(node.counters.rounds for node in world.nodes),
+                rounds_max=max(node.counters.rounds for node in world.nodes),
+                messages_delivered=sum(node.counters.messages_delivered for node in world.nodes),
+                bytes_sent=sum(node.counters.bytes_sent for node in world.nodes),
                 sample=self._tests.last,
             )
         )
 
     def _totals(self, status: Status, error: str | None) -> RunTotals:
-        world, counters = self._world, self._world.counters
+        world, totals = self._world, self._world.totals
         nodes = world.nodes
-        sent, received = [node.bytes_sent for node in nodes], [node.bytes_received for node in nodes]
+        sent, received = [node.counters.bytes_sent for node in nodes], [node.counters.bytes_received for node in nodes]
         up, down = utilization(self._plan.network, sent, received, world.now_ns)
         return RunTotals(
             status=status,
             time_ns=world.now_ns,
-            bytes=counters.bytes,
-            messages=counters.messages,
-            train_steps=sum(node.local_steps for node in world.nodes),
+            bytes=totals.bytes,
+            messages=totals.messages,
+            bytes_lost=totals.bytes_lost,
+            train_steps=sum(node.counters.local_steps for node in world.nodes),
             wall_s=time.perf_counter() - self._began_s,
             uplink_utilization=up,
             downlink_utilization=down,

@@ -66,7 +66,7 @@ def main() -> None:
         look()
     finally:
         trainer.close()
-    delivered = world.counters.messages["delivered"]
+    delivered = world.totals.messages["delivered"]
     print(
         f"memory: {NODES} GN-LeNet nodes, {ROUNDS} rounds, {delivered:,} fragments delivered:"
         f" peak {peak / 2**30:.2f} GiB in all processes (asked: under 3)"

@@ -27,8 +27,9 @@ ONE_SIZE = [kind for kind in EVERY_ALGORITHM if kind != "epidemic"]
 """Of one size are the messages of all but this one: the bound of the bytes in flight never holds them back."""
 
 COUNTED = (
-    "rounds", "local_steps", "queued", "sent", "sent_control", "delivered", "aggregated", "cancelled", "aborted",
-    "lost", "bytes_sent", "payload_sent", "bytes_wasted", "bytes_lost",
+    "rounds", "local_steps", "messages_queued", "messages_sent", "messages_control", "messages_delivered",
+    "messages_aggregated", "messages_cancelled", "messages_aborted", "messages_lost", "bytes_sent", "bytes_payload",
+    "bytes_index", "bytes_wasted", "bytes_lost",
 )  # fmt: skip
 
 
@@ -57,17 +58,17 @@ def check_equal(world: World, net: VirtualNetwork) -> None:
     resent = np.where(arrived, real["wire_bytes"] - real["payload_bytes"] - net.scenario.network.header_bytes, 0)
     for node, driver in zip(world.nodes, net.drivers, strict=True):
         for name in COUNTED:
-            assert getattr(driver.counters, name) == getattr(node, name), (node.index, name)
+            assert getattr(driver.counters, name) == getattr(node.counters, name), (node.index, name)
         # Only the sender knows what was transmitted again.
         again = int(resent[real["receiver"] == node.index].sum())
-        assert driver.counters.bytes_received == node.bytes_received - again
-        np.testing.assert_array_equal(driver.counters.train_loss, node.train_loss)
+        assert driver.counters.bytes_received == node.counters.bytes_received - again
+        np.testing.assert_array_equal(driver.counters.train_loss, node.counters.train_loss)
         assert driver.queued_messages == len(node.outbox)
         assert driver.waiting_for() == node.algorithm.waiting_for()
-        picture = driver.picture(net.now_ns)
-        np.testing.assert_array_equal(picture.params, node.params)
+        assert driver.current_counters().queued_messages == node.current_counters().queued_messages
+        np.testing.assert_array_equal(driver.model(), node.params)
         if node.trained is not None:
-            np.testing.assert_array_equal(driver.picture(0, after_training=True).params, node.trained)
+            np.testing.assert_array_equal(driver.model(after_training=True), node.trained)
         assert driver.counters.overruns == driver.counters.overrun_ns == 0
     assert not net.refused
 
@@ -86,7 +87,7 @@ def test_every_algorithm(kind: str, dilation: float) -> None:
     scenario = Scenario(kind, network=network(6, 1.6, latency_ns=700_000), step_ms=UNEVEN_MS, dilation=dilation)
     world, _ = run_both(scenario, 0, 1_999_999, 2_000_000, 37_000_000, 120_000_000, bounded=kind in ONE_SIZE)
     if kind != "local":
-        assert world.counters.messages["aggregated"] > 50
+        assert world.totals.messages["aggregated"] > 50
 
 
 @pytest.mark.parametrize("kind", EVERY_ALGORITHM)
@@ -108,7 +109,7 @@ def test_rounds_end_it(kind: str) -> None:
 def test_what_divshare_cancels_and_aborts(flush: str, sender: int) -> None:
     slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
     world, _ = run_both(Scenario("divshare", network=slow, parameters={"flush": flush}), 80_000_000)
-    assert (world.counters.messages["aborted"] > 0) == (flush == "all")
+    assert (world.totals.messages["aborted"] > 0) == (flush == "all")
 
 
 LOSS_TOLERANT = [kind for kind, entry in ALGORITHMS.items() if not entry.config.needs_every_message]
@@ -172,8 +173,8 @@ def test_narrow_values_are_counted_and_rounded_alike(kind: str, dtype: WireDtype
     if kind != "local":
         wide = Scenario(kind, network=replace(plan, wire_dtype=WireDtype.FLOAT32), step_ms=UNEVEN_MS).world()
         wide.advance(60_000_000)
-        sent, payload = narrow.counters.messages["sent"], narrow.counters.bytes["payload"]
-        controls = sum(node.sent_control for node in narrow.nodes)
+        sent, payload = narrow.totals.messages["sent"], narrow.totals.bytes["payload"]
+        controls = sum(node.counters.messages_control for node in narrow.nodes)
         assert payload < 2 * NUM_PARAMS * (sent - controls) + 1
         assert any((a.params != b.params).any() for a, b in zip(narrow.nodes, wide.nodes, strict=True))
 
@@ -192,5 +193,5 @@ def test_half_the_bytes_take_half_the_time(dtype: WireDtype) -> None:
         np.testing.assert_array_equal(real[name] * (2 if name.endswith("_bytes") else 1), column, err_msg=name)
     assert SwiftDivShareTag(real["kind"][0]).name == "MODEL"
     for driver, node in zip(net.drivers, world.nodes, strict=True):
-        np.testing.assert_allclose(driver.picture(0).params, node.params, rtol=0.05, atol=0.02)
-        assert not np.array_equal(driver.picture(0).params, node.params)
+        np.testing.assert_allclose(driver.model(), node.params, rtol=0.05, atol=0.02)
+        assert not np.array_equal(driver.model(), node.params)

@@ -71,13 +71,13 @@ def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int,
         assert np.all(begin[parallel:] >= end[:-parallel]), "more transfers at a time than the sender may have"
         state, count = table["state"][own], driver.counters
         fates = {fate: int((state == fate).sum()) for fate in MessageState}
-        assert count.queued == len(state)
+        assert count.messages_queued == len(state)
         assert fates[MessageState.QUEUED] == driver.queued_messages
-        assert fates[MessageState.CANCELLED] == count.cancelled
-        assert fates[MessageState.ABORTED] == count.aborted
-        assert fates[MessageState.LOST] == count.lost
-        assert count.sent == int((own & sent).sum())
-        assert count.delivered == int((delivered & (table["receiver"] == node)).sum())
+        assert fates[MessageState.CANCELLED] == count.messages_cancelled
+        assert fates[MessageState.ABORTED] == count.messages_aborted
+        assert fates[MessageState.LOST] == count.messages_lost
+        assert count.messages_sent == int((own & sent).sum())
+        assert count.messages_delivered == int((delivered & (table["receiver"] == node)).sum())
         window = net.paths[node].window
         assert window.bytes_max <= window.bound_bytes
 
@@ -110,7 +110,7 @@ def test_small_delays_do_not_add_up(kind: str) -> None:
     ideal = scenario.world()
     ideal.advance(200 * MS)
     for driver, node in zip(net.drivers, ideal.nodes, strict=True):
-        assert node.rounds - 1 <= driver.counters.rounds <= node.rounds
+        assert node.counters.rounds - 1 <= driver.counters.rounds <= node.counters.rounds
         assert driver.counters.overruns == 0
 
 
@@ -120,7 +120,7 @@ def test_a_serial_sender_loses_nothing_to_small_delays() -> None:
     plan = replace(network(6, 0.4), down_mbps=np.full(6, 100.0))
     net, _ = run(Scenario("swift_divshare", network=plan, parameters={"recipients": 5}), 1 * MS, 402 * MS)
     for driver in net.drivers:
-        assert 98 <= driver.counters.sent <= 100
+        assert 98 <= driver.counters.messages_sent <= 100
 
 
 def test_large_delays_are_counted_as_overruns() -> None:

@@ -19,6 +19,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from node.core.counters import NodeCounters
 from node.core.errors import RunnerError, TransportError
 from node.core.types import NodeId, Vector
 from node.transport import control_client as client_module
@@ -27,9 +28,9 @@ from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
     MeasureCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
-    SnapshotInfo,
     SnapshotPurpose,
     StartCommand,
     StopCommand,
@@ -55,14 +56,14 @@ class Seen:
     """What the server's callbacks were told."""
 
     statuses: list[NodeStatus] = field(default_factory=list)
-    snapshots: list[tuple[SnapshotInfo, Vector]] = field(default_factory=list)
+    snapshots: list[tuple[ModelSnapshot, Vector]] = field(default_factory=list)
     records: list[tuple[NodeId, str, bytes]] = field(default_factory=list)
     ended: list[NodeId] = field(default_factory=list)
 
     def on_status(self, status: NodeStatus) -> None:
         self.statuses.append(status)
 
-    def on_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
+    def on_snapshot(self, info: ModelSnapshot, params: Vector) -> None:
         self.snapshots.append((info, params))
 
     def on_records(self, node: NodeId, name: str, data: bytes) -> None:
@@ -96,8 +97,8 @@ class Node:
         registered = await self.client.register(f"127.0.0.1:{5000 + self.index}", num_params, plan_id)
         self.client.open_session(lambda: self.status, self.commands.append, registered.status_period_s)
 
-    def info(self, purpose: SnapshotPurpose = SnapshotPurpose.EVALUATION, time_ns: int = 5) -> SnapshotInfo:
-        return SnapshotInfo(self.index, purpose, time_ns, rounds=2, local_steps=7, training_loss=0.5)
+    def info(self, purpose: SnapshotPurpose = SnapshotPurpose.EVALUATION, time_ns: int = 5) -> ModelSnapshot:
+        return ModelSnapshot(self.index, purpose, time_ns, NodeCounters(rounds=2, local_steps=7, train_loss=0.5))
 
 
 def make_server(seen: Seen, num_nodes: int, **options: Any) -> ControlServer:
@@ -180,7 +181,7 @@ def test_a_node_lives_from_registration_to_its_records() -> None:
             await nodes[1].client.upload_records("nothing", b"")
             assert center.seen.records == [(1, "messages", data), (1, "nothing", b"")]
 
-            nodes[1].status = NodeStatus(nodes[1].index, Phase.STOPPING, time_ns=9, rounds=3)
+            nodes[1].status = NodeStatus(nodes[1].index, Phase.STOPPING, time_ns=9, counters=NodeCounters(rounds=3))
             await nodes[1].client.close()
             await until(lambda: center.seen.ended == [1])
             assert [status for status in center.seen.statuses if status.node == 1][-1] == nodes[1].status
@@ -614,15 +615,22 @@ def test_a_status_that_makes_no_sense_ends_nothing() -> None:
                 pb.Status(node=1, phase=77),  # type: ignore[arg-type]
                 pb.Status(node=0, phase=running),
                 pb.Status(node=2**32 - 1, phase=running),
-                pb.Status(node=1, phase=running, training_loss=float("nan"), unreachable=[2**32 - 1, 0]),
-                pb.Status(node=1, phase=running, time_ns=-(2**63), rounds=big, cpu_ns=big, memory_bytes=big),
+                pb.Status(
+                    node=1,
+                    phase=running,
+                    counters=pb.Counters(real={"train_loss": float("nan")}),
+                    unreachable=[2**32 - 1, 0],
+                ),
+                pb.Status(
+                    node=1, phase=running, time_ns=-(2**63), counters=pb.Counters(whole={"rounds": big, "cpu_ns": big})
+                ),
                 pb.Status(node=1, phase=running, messages_rejected={f"r\n{i}": big for i in range(1000)}),
                 pb.Status(node=1, phase=running, failure="x\n" * 10**6),
-                pb.Status(node=1, phase=running, rounds=5),
+                pb.Status(node=1, phase=running, counters=pb.Counters(whole={"rounds": 5})),
             ]
             call = stub.Session(iter(odd))
             await until(lambda: center.seen.ended == [1, 1])
-            assert [s.rounds for s in center.seen.statuses if s.node == 1] == [0, big, 0, 0, 5]
+            assert [s.counters.rounds for s in center.seen.statuses if s.node == 1] == [0, big, 0, 0, 5]
             assert await call.code() == grpc.StatusCode.OK
             # A message that is no protobuf ends its own call and nothing else.
             broken = stream_of_bytes(center.address, "/fragmesh.v1.Control/Session", [b"\xff\xff\xff"])

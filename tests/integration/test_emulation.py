@@ -336,7 +336,7 @@ def test_nonsense_is_ignored_and_counted(emulate: Emulate) -> None:
     world.peers[0].ask(*bad)
     world.peers[0].ask(Start(1, 1, 1 << 30, ready), Start(1, 1, 100, ready))  # a number in use
     statistics = world.settle(lambda statistics: statistics.ignored == len(bad) + 1)
-    fidelity = judge(Measured(time_dilation=1.0, links=None, nodes=(), emulator=statistics))
+    fidelity = judge(Measured("processes", 1.0, None, (), emulator=statistics))
     assert "requests that the link emulator ignored: 6 records, requested 0 records (tolerance: none)" in (
         unfaithful_reasons(fidelity)
     )

@@ -18,6 +18,7 @@ from node.algorithms.registry import ALGORITHMS, _entry
 from node.algorithms.swift_divshare import SwiftDivShare, SwiftDivShareConfig
 from node.core.algorithm import NodeContext
 from node.core.compute import ComputePlan
+from node.core.counters import FIGURES
 from node.core.effects import Effect, StartLocalSteps
 from node.core.errors import ConfigError, RunnerError
 from node.core.events import Event, LocalStepsDone, MessageReceived
@@ -59,10 +60,14 @@ def outcome(w: World) -> list[object]:
     """All that can be seen of a world."""
     columns = {} if w.trace is None else {name: c.tolist() for name, c in w.trace.columns(w.now_ns).items()}
     nodes = [
-        (n.rounds, n.local_steps, n.train_loss, n.params.tobytes(), n.bytes_sent, n.bytes_received, len(n.outbox))
+        (
+            *(getattr(n.counters, name) for name in FIGURES),
+            n.params.tobytes(),
+            len(n.outbox),
+        )
         for n in w.nodes
     ]
-    return [w.now_ns, w.counters, columns, nodes]
+    return [w.now_ns, w.totals, columns, nodes]
 
 
 class Mood(Enum):
@@ -111,7 +116,7 @@ def test_an_algorithm_that_says_nothing_about_saving_is_saved(
     monkeypatch.setitem(EVERY_ALGORITHM, "newcomer", {"mood": "calm"})
     whole, part, restored = (world("newcomer", network_plan=plans()["constant"], jitter=0.2) for _ in range(3))
     whole.advance(END_NS)
-    assert whole.counters.messages["delivered"] > 30
+    assert whole.totals.messages["delivered"] > 30
     if instant is not None:
         part.advance(instant)
     restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
@@ -140,7 +145,7 @@ def test_a_restored_world_goes_on_as_the_saved_one(kind: str, name: str) -> None
     continued.advance(END_NS)
     assert outcome(continued) == expected
     if kind != "local":
-        assert whole.counters.messages["aggregated"] > 0
+        assert whole.totals.messages["aggregated"] > 0
 
 
 @pytest.mark.parametrize("kind", ["divshare", "adpsgd"])
@@ -162,7 +167,7 @@ def test_a_world_that_is_asked_to_stop_can_be_saved_after_any_event(kind: str, m
             following = world(kind, network_plan=plan)
             restore_world(following, following._trainer, saved(current), ())  # type: ignore[arg-type]
             current = following
-    assert current.nodes[0].rounds > 0
+    assert current.nodes[0].counters.rounds > 0
     current.advance(END_NS)
     assert outcome(current) == outcome(whole)
 

@@ -18,22 +18,22 @@ INSTANTS_NS = np.linspace(0, 80e6, 23).astype(int).tolist()
 def check_bytes(w: World) -> None:
     """GEN-5: bytes sent = received + in flight + dropped; messages likewise, per node and in total (DIV-5)."""
     assert w.trace is not None
-    table, counters = w.trace.columns(w.now_ns), w.counters
+    table, counters = w.trace.columns(w.now_ns), w.totals
     state, wire = table["state"], table["wire_bytes"]
-    sent = sum(node.bytes_sent for node in w.nodes)
-    received = sum(node.bytes_received for node in w.nodes)
+    sent = sum(node.counters.bytes_sent for node in w.nodes)
+    received = sum(node.counters.bytes_received for node in w.nodes)
     in_flight = int(wire[state == MessageState.IN_FLIGHT].sum())
     assert sent == received + in_flight + counters.bytes["wasted"] + counters.bytes_lost
     assert sum(counters.bytes.values()) == sent
     for node in w.nodes:
         own = state[table["sender"] == node.index]
         fates = {fate: int((own == fate).sum()) for fate in MessageState}
-        assert node.queued == len(own) == sum(fates.values())
+        assert node.counters.messages_queued == len(own) == sum(fates.values())
         assert fates[MessageState.QUEUED] == len(node.outbox)
         assert fates[MessageState.SENDING] == len(node.transfers) <= w.max_transfers
-        assert fates[MessageState.CANCELLED] == node.cancelled
-        assert fates[MessageState.ABORTED] == node.aborted
-        assert fates[MessageState.LOST] == node.lost
+        assert fates[MessageState.CANCELLED] == node.counters.messages_cancelled
+        assert fates[MessageState.ABORTED] == node.counters.messages_aborted
+        assert fates[MessageState.LOST] == node.counters.messages_lost
     arrived = (MessageState.DELIVERED, MessageState.AGGREGATED, MessageState.REPLACED)
     assert np.isin(state, arrived).sum() == counters.messages["delivered"]
 
@@ -89,7 +89,7 @@ def test_div_5_with_every_flush_and_sender(flush: str, sender: int) -> None:
     slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
     w = world("divshare", network_plan=slow, flush=flush)
     step_through(w)
-    messages = w.counters.messages
+    messages = w.totals.messages
     assert (messages["cancelled"] > 0) == (flush != "none")
     assert (messages["aborted"] > 0) == (flush == "all")
 
@@ -98,9 +98,9 @@ def test_lost_and_retransmitted_bytes_are_counted_apart() -> None:
     lossy = {"loss": 0.3, "latency_ns": 1_000}
     reliable = world("divshare", network_plan=network(6, 5.0, **lossy))
     reliable.advance(50_000_000)
-    assert reliable.counters.messages["lost"] == 0
-    assert reliable.counters.bytes["retransmitted"] > 0
+    assert reliable.totals.messages["lost"] == 0
+    assert reliable.totals.bytes["retransmitted"] > 0
     datagram = world("divshare", network_plan=network(6, 5.0, transport="datagram", **lossy))
     datagram.advance(50_000_000)
-    assert datagram.counters.messages["lost"] > 0
-    assert datagram.counters.bytes["retransmitted"] == 0
+    assert datagram.totals.messages["lost"] > 0
+    assert datagram.totals.bytes["retransmitted"] == 0

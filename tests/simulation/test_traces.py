@@ -35,7 +35,7 @@ def story(w: World) -> str:
             order = ("sent", "delivered", "aggregated", "cancelled", "queued", "started").index(event)
             lines.append((time_ns, order, row, f"{time_ns / 1e6:9.3f} ms  {event:10} {name}{extra}"))
     fates = ", ".join(f"{MessageState(s).name.lower()} {int((table['state'] == s).sum())}" for s in MessageState)
-    rounds = ", ".join(f"node {node.index}: {node.rounds}" for node in w.nodes)
+    rounds = ", ".join(f"node {node.index}: {node.counters.rounds}" for node in w.nodes)
     return "\n".join([line for *_, line in sorted(lines)] + [f"rounds: {rounds}", f"fates: {fates}", ""])
 
 

@@ -104,8 +104,8 @@ def test_swi_4_wait_free_nodes_advance_by_their_own_compute_time_alone(kind: str
     """arXiv:2210.14026: a client never waits; here no message ever arrives."""
     w = world(kind, network_plan=network(6, 1e-6), step_ms=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     w.advance(60_000_000)
-    assert [node.rounds for node in w.nodes] == [30, 15, 10, 7, 6, 5]
-    assert w.counters.messages["delivered"] == 0
+    assert [node.counters.rounds for node in w.nodes] == [30, 15, 10, 7, 6, 5]
+    assert w.totals.messages["delivered"] == 0
 
 
 def test_dps_4_one_straggler_slows_every_round_of_dpsgd() -> None:
@@ -114,12 +114,12 @@ def test_dps_4_one_straggler_slows_every_round_of_dpsgd() -> None:
     slow = world("dpsgd", nodes=4, network_plan=network(4, 100.0), topology=ring(4), step_ms=[1, 1, 9, 1])
     for w in (fast, slow):
         w.advance(200_000_000)
-    assert {node.rounds for node in fast.nodes} == {98}  # 2 ms of compute and 0.032 ms for two models
-    assert {node.rounds for node in slow.nodes} <= {10, 11, 12}
+    assert {node.counters.rounds for node in fast.nodes} == {98}  # 2 ms of compute and 0.032 ms for two models
+    assert {node.counters.rounds for node in slow.nodes} <= {10, 11, 12}
     link = world("dpsgd", nodes=4, network_plan=network(4, [100.0, 100.0, 0.1, 100.0]), topology=ring(4))
     link.advance(200_000_000)
     # Two models of 200 bytes through a link of 0.1 Mbit/s: 32 ms a round.
-    assert max(node.rounds for node in link.nodes) <= 200 // 32 + 2
+    assert max(node.counters.rounds for node in link.nodes) <= 200 // 32 + 2
 
 
 def test_div_9_a_round_sends_at_most_j_models_whatever_the_uplink() -> None:
@@ -204,8 +204,8 @@ def test_rounds_end_a_run_and_later_ones_do_not_train() -> None:
     w = world("divshare", max_rounds=5, step_ms=[1.0, 1.0, 1.0, 4.0, 1.0, 1.0])
     assert not w.advance(10**12)
     assert w.finished
-    assert [node.rounds for node in w.nodes] == [5] * 6
-    assert [node.local_steps for node in w.nodes] == [10] * 6
+    assert [node.counters.rounds for node in w.nodes] == [5] * 6
+    assert [node.counters.local_steps for node in w.nodes] == [10] * 6
 
 
 def test_a_stop_request_ends_the_run_at_once() -> None:

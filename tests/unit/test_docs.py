@@ -307,8 +307,8 @@ def test_the_example_algorithm_runs_in_a_world(example: Entry) -> None:
             max_rounds=50,
         )
         world.advance(10**9)
-        assert [node.rounds for node in world.nodes] == [50] * 6
-        assert (world.counters.messages["aggregated"] > 100) == (probability == 1.0)
+        assert [node.counters.rounds for node in world.nodes] == [50] * 6
+        assert (world.totals.messages["aggregated"] > 100) == (probability == 1.0)
         models = np.array([node.params for node in world.nodes])
         distances.append(float(((models - models.mean(axis=0)) ** 2).sum()))
     assert distances[0] < 0.5 * distances[1]
@@ -331,10 +331,10 @@ def test_the_example_algorithm_can_be_saved(example: Entry) -> None:
     whole, part, restored = world(), world(), world()
     whole.advance(10**9)
     part.advance(123_456_789)
-    assert part.counters.messages["aggregated"] > 10
+    assert part.totals.messages["aggregated"] > 10
     restore_world(restored, restored._trainer, save_world(part, part._trainer, None, ()), ())  # type: ignore[arg-type]
     restored.advance(10**9)
-    assert restored.counters == whole.counters
+    assert restored.totals == whole.totals
     assert [node.params.tobytes() for node in restored.nodes] == [node.params.tobytes() for node in whole.nodes]
 
 

@@ -24,13 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnode/transport/pb/control.proto\x12\x0b\x66ragmesh.v1\"\xc0\x01\n\x0fRegisterRequest\x12\x17\n\x0f\x63ontrol_version\x18\x01 \x01(\r\x12\x14\n\x0cwire_version\x18\x02 \x01(\r\x12\x18\n\x10software_version\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\r\x12\x14\n\x0cpeer_address\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12\x12\n\nnum_params\x18\x08 \x01(\x04\x12\x0f\n\x07plan_id\x18\t \x01(\x06\"r\n\rRegisterReply\x12-\n\nregistered\x18\x01 \x01(\x0b\x32\x17.fragmesh.v1.RegisteredH\x00\x12\'\n\x07refused\x18\x02 \x01(\x0b\x32\x14.fragmesh.v1.RefusedH\x00\x42\t\n\x07outcome\"?\n\nRegistered\x12\x11\n\tnum_nodes\x18\x01 \x01(\r\x12\x18\n\x10status_period_ns\x18\x02 \x01(\x04J\x04\x08\x03\x10\x04\"\xd5\x01\n\x07Refused\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.fragmesh.v1.Refused.Reason\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x8e\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_VERSION\x10\x01\x12\x0e\n\nREASON_RUN\x10\x02\x12\x0f\n\x0bREASON_NODE\x10\x03\x12\x14\n\x10REASON_DUPLICATE\x10\x04\x12\x0f\n\x0bREASON_PLAN\x10\x05\x12\x10\n\x0cREASON_ENDED\x10\x06\"=\n\x0e\x42\x61rrierRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\r\n\x05point\x18\x03 \x01(\t\"Z\n\x0c\x42\x61rrierState\x12\x0f\n\x07missing\x18\x01 \x03(\r\x12\x10\n\x08released\x18\x02 \x01(\x08\x12\'\n\x05peers\x18\x03 \x03(\x0b\x32\x18.fragmesh.v1.PeerAddress\",\n\x0bPeerAddress\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x94\x06\n\x06Status\x12\x0c\n\x04node\x18\x01 \x01(\r\x12(\n\x05phase\x18\x02 \x01(\x0e\x32\x19.fragmesh.v1.Status.Phase\x12\x0f\n\x07time_ns\x18\x03 \x01(\x12\x12\x0e\n\x06rounds\x18\x04 \x01(\x04\x12\x13\n\x0blocal_steps\x18\x05 \x01(\x04\x12\x1a\n\rtraining_loss\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rmessages_sent\x18\x07 \x01(\x04\x12\x19\n\x11messages_received\x18\x08 \x01(\x04\x12\x1a\n\x12messages_cancelled\x18\t \x01(\x04\x12\x12\n\nsent_bytes\x18\n \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\x0b \x01(\x04\x12\x44\n\x11messages_rejected\x18\x0c \x03(\x0b\x32).fragmesh.v1.Status.MessagesRejectedEntry\x12\x17\n\x0foutbox_messages\x18\r \x01(\r\x12\x17\n\x0fin_flight_bytes\x18\x0e \x01(\x04\x12\x1b\n\x13in_flight_bytes_max\x18\x0f \x01(\x04\x12\x12\n\noverrun_ns\x18\x10 \x01(\x04\x12\x10\n\x08overruns\x18\x11 \x01(\x04\x12\x0e\n\x06\x63pu_ns\x18\x12 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x13 \x01(\x04\x12\x13\n\x0bunreachable\x18\x14 \x03(\r\x12\x0f\n\x07\x66\x61ilure\x18\x15 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x16 \x01(\t\x12\r\n\x05story\x18\x17 \x03(\t\x1a\x37\n\x15MessagesRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x8f\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x11\n\rPHASE_WAITING\x10\x02\x12\x11\n\rPHASE_RUNNING\x10\x03\x12\x0e\n\nPHASE_DONE\x10\x04\x12\x12\n\x0ePHASE_STOPPING\x10\x05\x12\x10\n\x0cPHASE_FAILED\x10\x06\x42\x10\n\x0e_training_loss\"\x8b\x01\n\x07\x43ommand\x12#\n\x05start\x18\x01 \x01(\x0b\x32\x12.fragmesh.v1.StartH\x00\x12!\n\x04stop\x18\x03 \x01(\x0b\x32\x11.fragmesh.v1.StopH\x00\x12\'\n\x07measure\x18\x04 \x01(\x0b\x32\x14.fragmesh.v1.MeasureH\x00\x42\t\n\x07\x63ommandJ\x04\x08\x02\x10\x03\"V\n\x05Start\x12\x15\n\rstart_unix_ns\x18\x01 \x01(\x06\x12\x1f\n\x12start_monotonic_ns\x18\x02 \x01(\x06H\x00\x88\x01\x01\x42\x15\n\x13_start_monotonic_ns\"\x1e\n\x07Measure\x12\x13\n\x0b\x64uration_ns\x18\x01 \x01(\x04\":\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08grace_ns\x18\x02 \x01(\x04\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\"Q\n\x0cSnapshotPart\x12)\n\x04head\x18\x01 \x01(\x0b\x32\x19.fragmesh.v1.SnapshotHeadH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xe9\x02\n\x0cSnapshotHead\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\x32\n\x07purpose\x18\x03 \x01(\x0e\x32!.fragmesh.v1.SnapshotHead.Purpose\x12\x0f\n\x07time_ns\x18\x04 \x01(\x04\x12\x0e\n\x06rounds\x18\x05 \x01(\x04\x12\x13\n\x0blocal_steps\x18\x06 \x01(\x04\x12\x12\n\nnum_params\x18\x07 \x01(\x04\x12\r\n\x05\x63rc32\x18\x08 \x01(\x07\x12\x1a\n\rtraining_loss\x18\t \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nsent_bytes\x18\n \x01(\x04\x12\x17\n\x0foutbox_messages\x18\x0b \x01(\r\"S\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n\x12PURPOSE_EVALUATION\x10\x01\x12\x11\n\rPURPOSE_FINAL\x10\x03\"\x04\x08\x02\x10\x02\x42\x10\n\x0e_training_loss\"%\n\x0fSnapshotReceipt\x12\x12\n\ndata_bytes\x18\x01 \x01(\x04\"O\n\x0bRecordsPart\x12(\n\x04head\x18\x01 \x01(\x0b\x32\x18.fragmesh.v1.RecordsHeadH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\\\n\x0bRecordsHead\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\ndata_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\"$\n\x0eRecordsReceipt\x12\x12\n\ndata_bytes\x18\x01 \x01(\x04\x32\xe5\x02\n\x07\x43ontrol\x12\x44\n\x08Register\x12\x1c.fragmesh.v1.RegisterRequest\x1a\x1a.fragmesh.v1.RegisterReply\x12\x43\n\x07\x42\x61rrier\x12\x1b.fragmesh.v1.BarrierRequest\x1a\x19.fragmesh.v1.BarrierState0\x01\x12\x38\n\x07Session\x12\x13.fragmesh.v1.Status\x1a\x14.fragmesh.v1.Command(\x01\x30\x01\x12K\n\x0eUploadSnapshot\x12\x19.fragmesh.v1.SnapshotPart\x1a\x1c.fragmesh.v1.SnapshotReceipt(\x01\x12H\n\rUploadRecords\x12\x18.fragmesh.v1.RecordsPart\x1a\x1b.fragmesh.v1.RecordsReceipt(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fnode/transport/pb/control.proto\x12\x0b\x66ragmesh.v1\"\xc0\x01\n\x0fRegisterRequest\x12\x17\n\x0f\x63ontrol_version\x18\x01 \x01(\r\x12\x14\n\x0cwire_version\x18\x02 \x01(\r\x12\x18\n\x10software_version\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\r\x12\x14\n\x0cpeer_address\x18\x06 \x01(\t\x12\x0b\n\x03pid\x18\x07 \x01(\r\x12\x12\n\nnum_params\x18\x08 \x01(\x04\x12\x0f\n\x07plan_id\x18\t \x01(\x06\"r\n\rRegisterReply\x12-\n\nregistered\x18\x01 \x01(\x0b\x32\x17.fragmesh.v1.RegisteredH\x00\x12\'\n\x07refused\x18\x02 \x01(\x0b\x32\x14.fragmesh.v1.RefusedH\x00\x42\t\n\x07outcome\"?\n\nRegistered\x12\x11\n\tnum_nodes\x18\x01 \x01(\r\x12\x18\n\x10status_period_ns\x18\x02 \x01(\x04J\x04\x08\x03\x10\x04\"\xd5\x01\n\x07Refused\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.fragmesh.v1.Refused.Reason\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x8e\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_VERSION\x10\x01\x12\x0e\n\nREASON_RUN\x10\x02\x12\x0f\n\x0bREASON_NODE\x10\x03\x12\x14\n\x10REASON_DUPLICATE\x10\x04\x12\x0f\n\x0bREASON_PLAN\x10\x05\x12\x10\n\x0cREASON_ENDED\x10\x06\"=\n\x0e\x42\x61rrierRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\r\n\x05point\x18\x03 \x01(\t\"Z\n\x0c\x42\x61rrierState\x12\x0f\n\x07missing\x18\x01 \x03(\r\x12\x10\n\x08released\x18\x02 \x01(\x08\x12\'\n\x05peers\x18\x03 \x03(\x0b\x32\x18.fragmesh.v1.PeerAddress\",\n\x0bPeerAddress\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\xc5\x01\n\x08\x43ounters\x12/\n\x05whole\x18\x01 \x03(\x0b\x32 .fragmesh.v1.Counters.WholeEntry\x12-\n\x04real\x18\x02 \x03(\x0b\x32\x1f.fragmesh.v1.Counters.RealEntry\x1a,\n\nWholeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a+\n\tRealEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xe1\x03\n\x06Status\x12\x0c\n\x04node\x18\x01 \x01(\r\x12(\n\x05phase\x18\x02 \x01(\x0e\x32\x19.fragmesh.v1.Status.Phase\x12\x0f\n\x07time_ns\x18\x03 \x01(\x12\x12\x44\n\x11messages_rejected\x18\x0c \x03(\x0b\x32).fragmesh.v1.Status.MessagesRejectedEntry\x12\x13\n\x0bunreachable\x18\x14 \x03(\r\x12\'\n\x08\x63ounters\x18\x18 \x01(\x0b\x32\x15.fragmesh.v1.Counters\x12\x0f\n\x07\x66\x61ilure\x18\x15 \x01(\t\x12\x13\n\x0bwaiting_for\x18\x16 \x01(\t\x12\r\n\x05story\x18\x17 \x03(\t\x1a\x37\n\x15MessagesRejectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x8f\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPHASE_PREPARING\x10\x01\x12\x11\n\rPHASE_WAITING\x10\x02\x12\x11\n\rPHASE_RUNNING\x10\x03\x12\x0e\n\nPHASE_DONE\x10\x04\x12\x12\n\x0ePHASE_STOPPING\x10\x05\x12\x10\n\x0cPHASE_FAILED\x10\x06J\x04\x08\x04\x10\x0cJ\x04\x08\r\x10\x14\"\x8b\x01\n\x07\x43ommand\x12#\n\x05start\x18\x01 \x01(\x0b\x32\x12.fragmesh.v1.StartH\x00\x12!\n\x04stop\x18\x03 \x01(\x0b\x32\x11.fragmesh.v1.StopH\x00\x12\'\n\x07measure\x18\x04 \x01(\x0b\x32\x14.fragmesh.v1.MeasureH\x00\x42\t\n\x07\x63ommandJ\x04\x08\x02\x10\x03\"V\n\x05Start\x12\x15\n\rstart_unix_ns\x18\x01 \x01(\x06\x12\x1f\n\x12start_monotonic_ns\x18\x02 \x01(\x06H\x00\x88\x01\x01\x42\x15\n\x13_start_monotonic_ns\"\x1e\n\x07Measure\x12\x13\n\x0b\x64uration_ns\x18\x01 \x01(\x04\":\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08grace_ns\x18\x02 \x01(\x04\x12\x10\n\x08snapshot\x18\x03 \x01(\x08\"Q\n\x0cSnapshotPart\x12)\n\x04head\x18\x01 \x01(\x0b\x32\x19.fragmesh.v1.SnapshotHeadH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa4\x02\n\x0cSnapshotHead\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\x32\n\x07purpose\x18\x03 \x01(\x0e\x32!.fragmesh.v1.SnapshotHead.Purpose\x12\x0f\n\x07time_ns\x18\x04 \x01(\x04\x12\x12\n\nnum_params\x18\x07 \x01(\x04\x12\r\n\x05\x63rc32\x18\x08 \x01(\x07\x12\'\n\x08\x63ounters\x18\x0c \x01(\x0b\x32\x15.fragmesh.v1.Counters\"S\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n\x12PURPOSE_EVALUATION\x10\x01\x12\x11\n\rPURPOSE_FINAL\x10\x03\"\x04\x08\x02\x10\x02J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07J\x04\x08\t\x10\x0c\"%\n\x0fSnapshotReceipt\x12\x12\n\ndata_bytes\x18\x01 \x01(\x04\"O\n\x0bRecordsPart\x12(\n\x04head\x18\x01 \x01(\x0b\x32\x18.fragmesh.v1.RecordsHeadH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\\\n\x0bRecordsHead\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x12\n\ndata_bytes\x18\x04 \x01(\x04\x12\r\n\x05\x63rc32\x18\x05 \x01(\x07\"$\n\x0eRecordsReceipt\x12\x12\n\ndata_bytes\x18\x01 \x01(\x04\x32\xe5\x02\n\x07\x43ontrol\x12\x44\n\x08Register\x12\x1c.fragmesh.v1.RegisterRequest\x1a\x1a.fragmesh.v1.RegisterReply\x12\x43\n\x07\x42\x61rrier\x12\x1b.fragmesh.v1.BarrierRequest\x1a\x19.fragmesh.v1.BarrierState0\x01\x12\x38\n\x07Session\x12\x13.fragmesh.v1.Status\x1a\x14.fragmesh.v1.Command(\x01\x30\x01\x12K\n\x0eUploadSnapshot\x12\x19.fragmesh.v1.SnapshotPart\x1a\x1c.fragmesh.v1.SnapshotReceipt(\x01\x12H\n\rUploadRecords\x12\x18.fragmesh.v1.RecordsPart\x1a\x1b.fragmesh.v1.RecordsReceipt(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'node.transport.pb.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COUNTERS_WHOLEENTRY']._loaded_options = None
+  _globals['_COUNTERS_WHOLEENTRY']._serialized_options = b'8\001'
+  _globals['_COUNTERS_REALENTRY']._loaded_options = None
+  _globals['_COUNTERS_REALENTRY']._serialized_options = b'8\001'
   _globals['_STATUS_MESSAGESREJECTEDENTRY']._loaded_options = None
   _globals['_STATUS_MESSAGESREJECTEDENTRY']._serialized_options = b'8\001'
   _globals['_REGISTERREQUEST']._serialized_start=49
@@ -49,34 +53,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BARRIERSTATE']._serialized_end=793
   _globals['_PEERADDRESS']._serialized_start=795
   _globals['_PEERADDRESS']._serialized_end=839
-  _globals['_STATUS']._serialized_start=842
-  _globals['_STATUS']._serialized_end=1630
-  _globals['_STATUS_MESSAGESREJECTEDENTRY']._serialized_start=1411
-  _globals['_STATUS_MESSAGESREJECTEDENTRY']._serialized_end=1466
-  _globals['_STATUS_PHASE']._serialized_start=1469
-  _globals['_STATUS_PHASE']._serialized_end=1612
-  _globals['_COMMAND']._serialized_start=1633
-  _globals['_COMMAND']._serialized_end=1772
-  _globals['_START']._serialized_start=1774
-  _globals['_START']._serialized_end=1860
-  _globals['_MEASURE']._serialized_start=1862
-  _globals['_MEASURE']._serialized_end=1892
-  _globals['_STOP']._serialized_start=1894
-  _globals['_STOP']._serialized_end=1952
-  _globals['_SNAPSHOTPART']._serialized_start=1954
-  _globals['_SNAPSHOTPART']._serialized_end=2035
-  _globals['_SNAPSHOTHEAD']._serialized_start=2038
-  _globals['_SNAPSHOTHEAD']._serialized_end=2399
-  _globals['_SNAPSHOTHEAD_PURPOSE']._serialized_start=2298
-  _globals['_SNAPSHOTHEAD_PURPOSE']._serialized_end=2381
-  _globals['_SNAPSHOTRECEIPT']._serialized_start=2401
-  _globals['_SNAPSHOTRECEIPT']._serialized_end=2438
-  _globals['_RECORDSPART']._serialized_start=2440
-  _globals['_RECORDSPART']._serialized_end=2519
-  _globals['_RECORDSHEAD']._serialized_start=2521
-  _globals['_RECORDSHEAD']._serialized_end=2613
-  _globals['_RECORDSRECEIPT']._serialized_start=2615
-  _globals['_RECORDSRECEIPT']._serialized_end=2651
-  _globals['_CONTROL']._serialized_start=2654
-  _globals['_CONTROL']._serialized_end=3011
+  _globals['_COUNTERS']._serialized_start=842
+  _globals['_COUNTERS']._serialized_end=1039
+  _globals['_COUNTERS_WHOLEENTRY']._serialized_start=950
+  _globals['_COUNTERS_WHOLEENTRY']._serialized_end=994
+  _globals['_COUNTERS_REALENTRY']._serialized_start=996
+  _globals['_COUNTERS_REALENTRY']._serialized_end=1039
+  _globals['_STATUS']._serialized_start=1042
+  _globals['_STATUS']._serialized_end=1523
+  _globals['_STATUS_MESSAGESREJECTEDENTRY']._serialized_start=1310
+  _globals['_STATUS_MESSAGESREJECTEDENTRY']._serialized_end=1365
+  _globals['_STATUS_PHASE']._serialized_start=1368
+  _globals['_STATUS_PHASE']._serialized_end=1511
+  _globals['_COMMAND']._serialized_start=1526
+  _globals['_COMMAND']._serialized_end=1665
+  _globals['_START']._serialized_start=1667
+  _globals['_START']._serialized_end=1753
+  _globals['_MEASURE']._serialized_start=1755
+  _globals['_MEASURE']._serialized_end=1785
+  _globals['_STOP']._serialized_start=1787
+  _globals['_STOP']._serialized_end=1845
+  _globals['_SNAPSHOTPART']._serialized_start=1847
+  _globals['_SNAPSHOTPART']._serialized_end=1928
+  _globals['_SNAPSHOTHEAD']._serialized_start=1931
+  _globals['_SNAPSHOTHEAD']._serialized_end=2223
+  _globals['_SNAPSHOTHEAD_PURPOSE']._serialized_start=2122
+  _globals['_SNAPSHOTHEAD_PURPOSE']._serialized_end=2205
+  _globals['_SNAPSHOTRECEIPT']._serialized_start=2225
+  _globals['_SNAPSHOTRECEIPT']._serialized_end=2262
+  _globals['_RECORDSPART']._serialized_start=2264
+  _globals['_RECORDSPART']._serialized_end=2343
+  _globals['_RECORDSHEAD']._serialized_start=2345
+  _globals['_RECORDSHEAD']._serialized_end=2437
+  _globals['_RECORDSRECEIPT']._serialized_start=2439
+  _globals['_RECORDSRECEIPT']._serialized_end=2475
+  _globals['_CONTROL']._serialized_start=2478
+  _globals['_CONTROL']._serialized_end=2835
 # @@protoc_insertion_point(module_scope)

@@ -97,8 +97,30 @@ class PeerAddress(_message.Message):
     address: str
     def __init__(self, node: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
 
+class Counters(_message.Message):
+    __slots__ = ("whole", "real")
+    class WholeEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class RealEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    REAL_FIELD_NUMBER: _ClassVar[int]
+    whole: _containers.ScalarMap[str, int]
+    real: _containers.ScalarMap[str, float]
+    def __init__(self, whole: _Optional[_Mapping[str, int]] = ..., real: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
 class Status(_message.Message):
-    __slots__ = ("node", "phase", "time_ns", "rounds", "local_steps", "training_loss", "messages_sent", "messages_received", "messages_cancelled", "sent_bytes", "received_bytes", "messages_rejected", "outbox_messages", "in_flight_bytes", "in_flight_bytes_max", "overrun_ns", "overruns", "cpu_ns", "memory_bytes", "unreachable", "failure", "waiting_for", "story")
+    __slots__ = ("node", "phase", "time_ns", "messages_rejected", "unreachable", "counters", "failure", "waiting_for", "story")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[Status.Phase]
@@ -125,50 +147,22 @@ class Status(_message.Message):
     NODE_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
-    ROUNDS_FIELD_NUMBER: _ClassVar[int]
-    LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
-    TRAINING_LOSS_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_SENT_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
-    MESSAGES_CANCELLED_FIELD_NUMBER: _ClassVar[int]
-    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_REJECTED_FIELD_NUMBER: _ClassVar[int]
-    OUTBOX_MESSAGES_FIELD_NUMBER: _ClassVar[int]
-    IN_FLIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    IN_FLIGHT_BYTES_MAX_FIELD_NUMBER: _ClassVar[int]
-    OVERRUN_NS_FIELD_NUMBER: _ClassVar[int]
-    OVERRUNS_FIELD_NUMBER: _ClassVar[int]
-    CPU_NS_FIELD_NUMBER: _ClassVar[int]
-    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     STORY_FIELD_NUMBER: _ClassVar[int]
     node: int
     phase: Status.Phase
     time_ns: int
-    rounds: int
-    local_steps: int
-    training_loss: float
-    messages_sent: int
-    messages_received: int
-    messages_cancelled: int
-    sent_bytes: int
-    received_bytes: int
     messages_rejected: _containers.ScalarMap[str, int]
-    outbox_messages: int
-    in_flight_bytes: int
-    in_flight_bytes_max: int
-    overrun_ns: int
-    overruns: int
-    cpu_ns: int
-    memory_bytes: int
     unreachable: _containers.RepeatedScalarFieldContainer[int]
+    counters: Counters
     failure: str
     waiting_for: str
     story: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., training_loss: _Optional[float] = ..., messages_sent: _Optional[int] = ..., messages_received: _Optional[int] = ..., messages_cancelled: _Optional[int] = ..., sent_bytes: _Optional[int] = ..., received_bytes: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., outbox_messages: _Optional[int] = ..., in_flight_bytes: _Optional[int] = ..., in_flight_bytes_max: _Optional[int] = ..., overrun_ns: _Optional[int] = ..., overruns: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., unreachable: _Optional[_Iterable[int]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., unreachable: _Optional[_Iterable[int]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("start", "stop", "measure")
@@ -213,7 +207,7 @@ class SnapshotPart(_message.Message):
     def __init__(self, head: _Optional[_Union[SnapshotHead, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class SnapshotHead(_message.Message):
-    __slots__ = ("run_id", "node", "purpose", "time_ns", "rounds", "local_steps", "num_params", "crc32", "training_loss", "sent_bytes", "outbox_messages")
+    __slots__ = ("run_id", "node", "purpose", "time_ns", "num_params", "crc32", "counters")
     class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PURPOSE_UNSPECIFIED: _ClassVar[SnapshotHead.Purpose]
@@ -226,25 +220,17 @@ class SnapshotHead(_message.Message):
     NODE_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     TIME_NS_FIELD_NUMBER: _ClassVar[int]
-    ROUNDS_FIELD_NUMBER: _ClassVar[int]
-    LOCAL_STEPS_FIELD_NUMBER: _ClassVar[int]
     NUM_PARAMS_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
-    TRAINING_LOSS_FIELD_NUMBER: _ClassVar[int]
-    SENT_BYTES_FIELD_NUMBER: _ClassVar[int]
-    OUTBOX_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     node: int
     purpose: SnapshotHead.Purpose
     time_ns: int
-    rounds: int
-    local_steps: int
     num_params: int
     crc32: int
-    training_loss: float
-    sent_bytes: int
-    outbox_messages: int
-    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., purpose: _Optional[_Union[SnapshotHead.Purpose, str]] = ..., time_ns: _Optional[int] = ..., rounds: _Optional[int] = ..., local_steps: _Optional[int] = ..., num_params: _Optional[int] = ..., crc32: _Optional[int] = ..., training_loss: _Optional[float] = ..., sent_bytes: _Optional[int] = ..., outbox_messages: _Optional[int] = ...) -> None: ...
+    counters: Counters
+    def __init__(self, run_id: _Optional[str] = ..., node: _Optional[int] = ..., purpose: _Optional[_Union[SnapshotHead.Purpose, str]] = ..., time_ns: _Optional[int] = ..., num_params: _Optional[int] = ..., crc32: _Optional[int] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ...) -> None: ...
 
 class SnapshotReceipt(_message.Message):
     __slots__ = ("data_bytes",)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from node.core.counters import NodeCounters
 from node.core.messages import MessageState, tag_name
 from orchestrator.results.schema import NodeSample, RunFacts, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
@@ -57,17 +58,19 @@ def sample(index: int, *, nodes: int = 6, slow: int = 2, speed: float = 0.05, se
                 node=node,
                 accuracy=accuracy,
                 loss=2.4 - 2.0 * accuracy,
-                train_loss=float("nan") if index == 0 else 2.2 - 2.0 * accuracy,
-                rounds=rounds,
-                local_steps=8 * rounds,
-                bytes_sent=36_000 * rounds,
-                queued_messages=int(rng.integers(0, 9)) + (40 if node < slow else 0),
+                counters=NodeCounters(
+                    train_loss=float("nan") if index == 0 else 2.2 - 2.0 * accuracy,
+                    rounds=rounds,
+                    local_steps=8 * rounds,
+                    bytes_sent=36_000 * rounds,
+                    queued_messages=int(rng.integers(0, 9)) + (40 if node < slow else 0),
+                ),
             )
         )
     return Sample(
         time_ns=round(time_s * 1e9),
         nodes=tuple(entries),
-        bytes_sent=sum(entry.bytes_sent for entry in entries),
+        bytes_sent=sum(entry.counters.bytes_sent for entry in entries),
         consensus_distance=5.0 * float(np.exp(-0.02 * time_s)),
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node.core.counters import NodeCounters
 from node.core.errors import ConfigError, RunnerError
 from node.core.saved_state import State
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
@@ -68,7 +69,14 @@ def test_a_file_without_meaning_is_refused(tmp_path: Path) -> None:
 
 def sample(time_ns: int) -> Sample:
     nodes = tuple(
-        NodeSample(node, 0.1 * time_ns + node / 3, float("nan") if time_ns == 0 else 0.5, 0.25, time_ns, 1, 10, node)
+        NodeSample(
+            node,
+            0.1 * time_ns + node / 3,
+            float("nan") if time_ns == 0 else 0.5,
+            NodeCounters(
+                train_loss=0.25, rounds=time_ns, local_steps=1, bytes_sent=10, queued_messages=node, messages_sent=2
+            ),
+        )
         for node in range(2)
     )
     return Sample(time_ns=time_ns, nodes=nodes, bytes_sent=7, consensus_distance=1 / 3)

@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.progress import NodeRow, Pace, Progress, Snapshot, _LiveDisplay
+from orchestrator.progress import NodeRow, Pace, Progress, RunProgress, _LiveDisplay
 from tests.unit.orchestrator.synthetic_runs import sample
 
 
-def snapshot(wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any) -> Snapshot:
+def snapshot(wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any) -> RunProgress:
     fields: dict[str, Any] = {
         "time_ns": round(share * 100_000_000_000),
         "end_ns": end_ns,
         "wall_s": wall_s,
         "rounds_min": 3,
         "rounds_max": 9,
-        "delivered": round(1000 * wall_s),
+        "messages_delivered": round(1000 * wall_s),
         "bytes_sent": 12_345_678,
         "sample": sample(2),
     }
-    return Snapshot(**(fields | changes))
+    return RunProgress(**(fields | changes))
 
 
 def test_plain_lines_come_every_few_seconds_and_the_last_one_always() -> None:
@@ -54,7 +54,7 @@ def test_json_lines_are_json_even_when_the_loss_is_not_a_number() -> None:
     diverged = sample(2)
     bad = type(diverged)(
         diverged.time_ns,
-        tuple(type(n)(n.node, n.accuracy, float("nan"), 0.0, 1, 1, 1, 0) for n in diverged.nodes),
+        tuple(type(n)(n.node, n.accuracy, float("nan"), n.counters) for n in diverged.nodes),
         diverged.bytes_sent,
         1.0,
     )
@@ -93,7 +93,7 @@ def test_live_shows_the_figures_and_restores_the_terminal_after_an_error() -> No
     def fail() -> None:
         with progress:
             progress.update(snapshot(1.0, share=0.1))
-            progress.update(snapshot(4.0, share=0.4, delivered=5000))
+            progress.update(snapshot(4.0, share=0.4, messages_delivered=5000))
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.core.counters import NodeCounters
 from node.core.errors import ConfigError
 from orchestrator.analysis import compare
 from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
@@ -175,7 +176,8 @@ def test_amounts_read_well() -> None:
 
 
 LINK = MeasuredLink(0, 1, 12.0, 11.9, 2.0, 2.1, 4.0, 100)
-NODE = NodeFigures(0, 100, 10**10, 0, 0, 72_000, 108_000, 10**5, 5_000, 10**6, 10**7)
+COUNTERS = NodeCounters(declared_ns=10**10, in_flight_bytes_max=72_000, in_flight_bytes_bound=108_000)
+NODE = NodeFigures(0, COUNTERS, 100, 10**5, 5_000, 10**6, 10**7)
 
 
 def judged(

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.core.counters import NodeCounters
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.messages import Message, MessageState, frozen
 from node.core.types import NodeId
 from node.host.clock import Clock
-from node.runtime.counters import Accounting, Counters
+from node.runtime.accounting import Accounting
 from node.runtime.direct_path import PARKED_NS, DirectPath
 from node.runtime.message_records import Records
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
@@ -315,7 +316,7 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     bench = Bench(network(4, UNLIMITED, sender=transfers))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with bench.host.is_the_clock():
-        counters, records = Counters(), Records(40, WireDtype.FLOAT32)
+        counters, records = NodeCounters(), Records(40, WireDtype.FLOAT32)
         sending = Sending(NodeId(0), bench.path, Accounting(40), counters, records, Story())
         transport = Transport(bench, lambda count: int(rng.integers(count)))
         bench.path.begin(sending, bench.clock)
@@ -337,12 +338,15 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     begin, end = np.sort(started[sent >= 0]), np.sort(sent[sent >= 0])
     assert np.all(begin[transfers:] >= end[:-transfers]), "more transfers at a time than the sender may have"
     fates = {fate: int((table["state"] == fate).sum()) for fate in MessageState}
-    assert counters.queued == len(queued) == 60
+    assert counters.messages_queued == len(queued) == 60
     assert fates[MessageState.QUEUED] == fates[MessageState.SENDING] == len(sending) == 0
-    assert (fates[MessageState.CANCELLED], fates[MessageState.ABORTED]) == (counters.cancelled, counters.aborted)
-    assert fates[MessageState.LOST] == counters.lost
+    assert (fates[MessageState.CANCELLED], fates[MessageState.ABORTED]) == (
+        counters.messages_cancelled,
+        counters.messages_aborted,
+    )
+    assert fates[MessageState.LOST] == counters.messages_lost
     assert fates[MessageState.IN_FLIGHT] == len(transport.delivered_ns)  # arrived, which the receiver records
-    assert counters.sent == int((sent >= 0).sum())
-    assert counters.bytes_sent == counters.sent * WIRE_BYTES
+    assert counters.messages_sent == int((sent >= 0).sum())
+    assert counters.bytes_sent == counters.messages_sent * WIRE_BYTES
     assert counters.bytes_lost == WIRE_BYTES * int(((table["state"] == MessageState.LOST) & (sent >= 0)).sum())
     assert bench.path.window.bytes == 0

@@ -30,7 +30,7 @@ from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
-from node.runtime.counters import Accounting
+from node.runtime.accounting import Accounting
 from node.runtime.driver import LATE_NS, Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
@@ -320,7 +320,12 @@ def test_messages_leave_one_after_the_other_each_with_the_instant_at_which_it_is
     assert bench.row(0)["sent_ns"] == 8 * MS
     assert bench.row(0)["started_ns"] == 0
     count = bench.driver.counters
-    assert (count.queued, count.sent, count.bytes_sent, count.payload_sent) == (2, 1, WIRE_BYTES, 4 * SIZE)
+    assert (count.messages_queued, count.messages_sent, count.bytes_sent, count.bytes_payload) == (
+        2,
+        1,
+        WIRE_BYTES,
+        4 * SIZE,
+    )
 
 
 def test_the_next_transfer_begins_when_the_last_one_ended_however_late_that_is_told(bench: Bench) -> None:
@@ -350,7 +355,7 @@ def test_control_messages_are_counted_apart(bench: Bench) -> None:
     bench.start(to(1, what=Message(Kind.NOTICE, 0, EMPTY)))
     bench.end_transfer(MS)
     count = bench.driver.counters
-    assert (count.sent, count.sent_control, count.payload_sent, count.bytes_sent) == (1, 1, 0, 40)
+    assert (count.messages_sent, count.messages_control, count.bytes_payload, count.bytes_sent) == (1, 1, 0, 40)
 
 
 def test_a_message_is_encoded_once_for_all_its_recipients(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +395,7 @@ def test_values_of_half_the_size(dtype: WireDtype) -> None:
         assert bench.uplink.started[0][2] == 40 + 2 * SIZE
         bench.end_transfer(MS)
         assert len(bench.streams.sent[0][1]) == HEADER_BYTES + 2 * SIZE
-        assert bench.driver.counters.payload_sent == 2 * SIZE
+        assert bench.driver.counters.bytes_payload == 2 * SIZE
         assert bench.row(0)["payload_bytes"] == 2 * SIZE
         context = WireContext(99, SIZE, (), frozenset({NodeId(0)}), CARRIES, dtype=dtype)
         assert decode(bench.streams.sent[0][1], expected=context)[1].body.values.tolist() == [0.5] * SIZE
@@ -403,7 +408,7 @@ def test_cancelling_empties_the_outbox_and_leaves_what_is_under_way(bench: Bench
     bench.start(to(1, 2, 3))
     bench.at(MS)
     bench.do(CancelQueued(), to(3))
-    assert bench.driver.counters.cancelled == 2
+    assert bench.driver.counters.messages_cancelled == 2
     assert bench.uplink.aborted == []
     assert [bench.row(number)["cancelled_ns"] for number in range(4)] == [NEVER, MS, MS, NEVER]
     bench.end_transfer(8 * MS)
@@ -420,8 +425,8 @@ def test_aborting_counts_the_bytes_as_wasted_and_frees_the_uplink(bench: Bench) 
     assert len(bench.uplink.started) == 1  # until the uplink has given it up
     bench.path.transfer_aborted(0, 30)
     count = bench.driver.counters
-    assert (count.aborted, count.bytes_wasted, count.bytes_sent, count.sent) == (1, 30, 30, 0)
-    assert (count.queued, count.cancelled) == (4, 2)
+    assert (count.messages_aborted, count.bytes_wasted, count.bytes_sent, count.messages_sent) == (1, 30, 30, 0)
+    assert (count.messages_queued, count.messages_cancelled) == (4, 2)
     assert bench.row(0)["state"] == MessageState.ABORTED
     assert bench.uplink.started[1] == (3, 3, WIRE_BYTES, 3 * MS)
     assert bench.path.window.bytes == FRAME_BYTES
@@ -432,7 +437,7 @@ def test_a_transfer_that_ends_before_it_could_be_aborted_was_sent(bench: Bench) 
     bench.at(8 * MS)
     bench.do(CancelQueued(abort_in_flight=True))
     bench.path.transfer_ended(0, 8 * MS)
-    assert (bench.driver.counters.sent, bench.driver.counters.aborted) == (1, 0)
+    assert (bench.driver.counters.messages_sent, bench.driver.counters.messages_aborted) == (1, 0)
     assert len(bench.streams.sent) == 1
 
 
@@ -475,7 +480,7 @@ def test_a_delivery_that_failed_is_lost_and_frees_the_window() -> None:
         bench.path.delivery_failed(0, FRAME_BYTES)
         assert len(bench.uplink.started) == 3
         count = bench.driver.counters
-        assert (count.lost, count.bytes_lost) == (1, WIRE_BYTES)
+        assert (count.messages_lost, count.bytes_lost) == (1, WIRE_BYTES)
         assert bench.row(0)["state"] == MessageState.LOST
         assert bench.path.window.bytes == 2 * FRAME_BYTES
 
@@ -489,7 +494,12 @@ def test_a_datagram_that_is_lost_is_never_handed_to_a_stream() -> None:
         assert bench.streams.sent == []
         assert bench.path.window.bytes == 0
         count = bench.driver.counters
-        assert (count.sent, count.lost, count.bytes_sent, count.bytes_lost) == (3, 3, 3 * WIRE_BYTES, 3 * WIRE_BYTES)
+        assert (count.messages_sent, count.messages_lost, count.bytes_sent, count.bytes_lost) == (
+            3,
+            3,
+            3 * WIRE_BYTES,
+            3 * WIRE_BYTES,
+        )
 
 
 def test_parallel_senders_have_as_many_transfers_as_they_may() -> None:
@@ -515,7 +525,7 @@ def test_an_arrival_has_the_time_at_which_it_was_due(bench: Bench) -> None:
     bench.at(20 * MS)
     bench.driver.received(NodeId(2), message(), 1, EPOCH_NS + 10 * MS)  # far too late: it has the real time
     assert bench.algorithm.told[-1][1] == 20 * MS
-    assert bench.driver.counters.delivered == 2
+    assert bench.driver.counters.messages_delivered == 2
     assert bench.driver.counters.bytes_received == 2 * WIRE_BYTES
 
 
@@ -550,7 +560,7 @@ def test_aggregations_name_the_round_that_is_trained_or_has_just_ended(bench: Be
     with np.load(io.BytesIO(bench.driver.records.to_bytes(10**9))) as content:
         assert content["received.staleness"].tolist()[:2] == [0, 0]
         assert content["received.aggregated_ns"].tolist()[:2] == [0, 5 * MS]
-    assert bench.driver.counters.aggregated == 2
+    assert bench.driver.counters.messages_aggregated == 2
 
 
 def test_timers_fire_once_at_their_time(bench: Bench) -> None:
@@ -567,7 +577,7 @@ def test_timers_fire_once_at_their_time(bench: Bench) -> None:
 
 def test_nothing_happens_after_the_end(bench: Bench) -> None:
     bench.start(to(1, 2), StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1), StartTimer(1, MS))
-    before = bench.driver.picture(0)
+    before = bench.driver.current_counters()
     bench.driver.stop()
     bench.at(100 * MS)
     bench.driver.steps_may_be_done()
@@ -579,19 +589,20 @@ def test_nothing_happens_after_the_end(bench: Bench) -> None:
     assert len(bench.algorithm.told) == 1
     assert len(bench.uplink.started) == 1
     assert bench.streams.sent == []
-    after = bench.driver.picture(0)
+    after = bench.driver.current_counters()
     assert (after.rounds, after.local_steps, after.bytes_sent) == (before.rounds, before.local_steps, 0)
 
 
-def test_a_picture_is_the_model_after_aggregation_or_after_training(bench: Bench) -> None:
+def test_the_model_is_that_after_aggregation_or_after_training(bench: Bench) -> None:
     bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
-    assert bench.driver.picture(3, after_training=True).params.tolist() == [0] * SIZE  # not trained yet
+    assert bench.driver.model(after_training=True).tolist() == [0] * SIZE  # not trained yet
     bench.script(to(1, 2, 3), StartLocalSteps(np.full(SIZE, 9, dtype=np.float32), 1))
     bench.at(6 * MS)
-    assert bench.driver.picture(6).params.tolist() == [9] * SIZE
-    picture = bench.driver.picture(6, after_training=True)
-    assert picture.params.tolist() == [1] * SIZE
-    assert (picture.time_ns, picture.rounds, picture.local_steps, picture.queued_messages) == (6, 1, 2, 2)
+    assert bench.driver.model().tolist() == [9] * SIZE
+    assert bench.driver.model(after_training=True).tolist() == [1] * SIZE
+    count = bench.driver.current_counters()
+    assert (count.rounds, count.local_steps, count.queued_messages) == (1, 2, 2)
+    assert 0 < count.in_flight_bytes_max <= count.in_flight_bytes_bound
 
 
 def test_without_records_only_counters_are_kept() -> None:
@@ -604,7 +615,13 @@ def test_without_records_only_counters_are_kept() -> None:
         bench.path.delivery_failed(0, FRAME_BYTES)
         assert bench.driver.records is None
         count = bench.driver.counters
-        assert (count.queued, count.sent, count.aborted, count.lost, count.aggregated) == (3, 1, 1, 1, 1)
+        assert (
+            count.messages_queued,
+            count.messages_sent,
+            count.messages_aborted,
+            count.messages_lost,
+            count.messages_aggregated,
+        ) == (3, 1, 1, 1, 1)
 
 
 # --- the story ------------------------------------------------------------------------------------------------

@@ -8,14 +8,15 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.core.counters import FIGURES, NodeCounters
 from node.core.errors import ProtocolError
 from node.core.types import NodeId
 from node.transport.control_values import (
     ControlCommand,
     MeasureCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
-    SnapshotInfo,
     SnapshotPurpose,
     StartCommand,
     StopCommand,
@@ -39,31 +40,19 @@ from node.transport.pb import control_pb2 as pb
 
 NODES = 10
 counts = st.integers(0, 2**64 - 1)
-small_counts = st.integers(0, 2**32 - 1)
-losses = st.none() | st.floats(allow_nan=False)
 nodes = st.builds(NodeId, st.integers(0, NODES - 1))
 lines = st.text("abc 1.-", max_size=40).map(lambda text: " ".join(text.split()))
+counters = st.builds(
+    NodeCounters,
+    **{name: counts if figure.is_whole else st.floats(allow_nan=False) for name, figure in FIGURES.items()},
+)
 statuses = st.builds(
     NodeStatus,
     node=nodes,
     phase=st.sampled_from(Phase),
     time_ns=st.integers(-(2**63), 2**63 - 1),
-    rounds=counts,
-    local_steps=counts,
-    training_loss=losses,
-    messages_sent=counts,
-    messages_received=counts,
-    messages_cancelled=counts,
-    sent_bytes=counts,
-    received_bytes=counts,
+    counters=counters,
     messages_rejected=st.dictionaries(lines, counts, max_size=5),
-    outbox_messages=small_counts,
-    in_flight_bytes=counts,
-    in_flight_bytes_max=counts,
-    overrun_ns=counts,
-    overruns=counts,
-    cpu_ns=counts,
-    memory_bytes=counts,
     unreachable=st.sets(nodes).map(lambda found: tuple(sorted(found))),
     failure=lines,
     waiting_for=lines,
@@ -74,16 +63,8 @@ commands: st.SearchStrategy[ControlCommand] = st.one_of(
     st.builds(MeasureCommand, counts),
     st.builds(StopCommand, lines, counts, st.booleans()),
 )
-infos = st.builds(
-    SnapshotInfo,
-    node=nodes,
-    purpose=st.sampled_from(SnapshotPurpose),
-    time_ns=counts,
-    rounds=counts,
-    local_steps=counts,
-    training_loss=losses,
-    sent_bytes=counts,
-    outbox_messages=small_counts,
+snapshots = st.builds(
+    ModelSnapshot, node=nodes, purpose=st.sampled_from(SnapshotPurpose), time_ns=counts, counters=counters
 )
 
 
@@ -99,23 +80,24 @@ def test_a_command_survives_the_wire(command: ControlCommand) -> None:
     assert command_from_wire(pb.Command.FromString(sent)) == command
 
 
-@given(infos)
-def test_a_snapshots_head_survives_the_wire(info: SnapshotInfo) -> None:
+@given(snapshots)
+def test_a_snapshots_head_survives_the_wire(info: ModelSnapshot) -> None:
     head = snapshot_head(info, "run", memoryview(bytes(12)))
     assert (head.run_id, head.num_params) == ("run", 3)
     assert snapshot_from_wire(pb.SnapshotHead.FromString(head.SerializeToString()), NODES) == info
 
 
 def test_a_snapshot_of_before_the_start_is_one_of_time_0() -> None:
-    info = SnapshotInfo(NodeId(1), SnapshotPurpose.FINAL, time_ns=-5, rounds=0, local_steps=0)
+    info = ModelSnapshot(NodeId(1), SnapshotPurpose.FINAL, time_ns=-5, counters=NodeCounters())
     assert snapshot_head(info, "run", memoryview(b"")).time_ns == 0
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_is_told_as_it_is(loss: float) -> None:
-    status = status_from_wire(status_to_wire(NodeStatus(NodeId(0), Phase.RUNNING, training_loss=loss)), NODES)
-    assert status.training_loss is not None
-    assert math.isnan(status.training_loss) if math.isnan(loss) else status.training_loss == loss
+    status = status_from_wire(
+        status_to_wire(NodeStatus(NodeId(0), Phase.RUNNING, counters=NodeCounters(train_loss=loss))), NODES
+    )
+    assert math.isnan(status.counters.train_loss) if math.isnan(loss) else status.counters.train_loss == loss
 
 
 @given(st.binary(max_size=200))
@@ -135,6 +117,7 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
         phase=pb.Status.PHASE_FAILED,
         messages_rejected={f"reason {i}": i for i in range(10 * REASONS_MAX)},
         unreachable=[9, 3, 3, 2**32 - 1, NODES],
+        counters=pb.Counters(whole={**{f"unknown {i}": 1 for i in range(1000)}, "rounds": 7}, real={"rounds": 0.5}),
         failure="first\nsecond\x1b[31m" + "x" * 10_000,
         waiting_for="y" * 10_000,
         story=[f"{index}\n" + "z" * 10_000 for index in range(1_000)],
@@ -142,6 +125,7 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
     status = status_from_wire(message, NODES)
     assert len(status.messages_rejected) == REASONS_MAX
     assert status.unreachable == (3, 9)
+    assert repr(status.counters) == repr(NodeCounters(rounds=7))
     assert status.failure.startswith("first second?[31mxxx")
     assert len(status.failure) == len(status.waiting_for) == TEXT_MAX
     assert [line.split()[0] for line in status.story] == [str(index) for index in range(968, 1_000)]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from node.config import NodeConfig
+from node.core.counters import NodeCounters
 from node.core.errors import RunnerError
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
@@ -21,9 +22,9 @@ from node.emulation.statistics import EmulatorStatistics
 from node.transport.control_values import (
     ControlCommand,
     MeasureCommand,
+    ModelSnapshot,
     NodeStatus,
     Phase,
-    SnapshotInfo,
     SnapshotPurpose,
     StartCommand,
     StopCommand,
@@ -260,9 +261,7 @@ class FakeControl:
             node,
             phase,
             time_ns=s_to_ns(elapsed_s),
-            rounds=steps // 2,
-            local_steps=steps,
-            messages_sent=steps,
+            counters=NodeCounters(rounds=steps // 2, local_steps=steps, messages_sent=steps),
             failure=failure,
             waiting_for=script.waiting_for,
             story=script.story,
@@ -295,7 +294,8 @@ class FakeControl:
         if final:
             params: Vector = np.full(2, node, dtype=np.float32)
             for _ in range(script.repeats):
-                self._listener.on_snapshot(SnapshotInfo(node, SnapshotPurpose.FINAL, 1, 2, 3), params)
+                counters = NodeCounters(rounds=2, local_steps=3)
+                self._listener.on_snapshot(ModelSnapshot(node, SnapshotPurpose.FINAL, 1, counters), params)
         self._tell(node, "figures", {"counters": {"local_steps": 10 + node}})
         self._listener.on_session_end(node)
         self._fleet.end(node, script.end)
@@ -320,7 +320,7 @@ class Outcome:
     error: BaseException | None
     seconds: float
     notes: list[str]
-    models: list[tuple[SnapshotInfo, Vector]]
+    models: list[tuple[ModelSnapshot, Vector]]
 
     @property
     def message(self) -> str:
@@ -364,7 +364,7 @@ class Scenario:
         """Supervise these nodes to their end."""
         loop = VirtualLoop()
         fleet = FakeFleet(self.scripts)
-        models: list[tuple[SnapshotInfo, Vector]] = []
+        models: list[tuple[ModelSnapshot, Vector]] = []
         notes: list[str] = []
         collection = Collection(lambda info, params: models.append((info, params)))
         requests = StopRequests(levels=2, now_s=loop.time)

@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node.core.counters import NodeCounters
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId, Vector
-from node.transport.control_values import SnapshotInfo, SnapshotPurpose
+from node.transport.control_values import ModelSnapshot, SnapshotPurpose
 from orchestrator.results.schema import Sample
 from orchestrator.runs.snapshots import Part, Snapshots
 
 ALL = frozenset({0, 1, 2})
 
 
-def info(node: int, time_ns: int, purpose: SnapshotPurpose = SnapshotPurpose.EVALUATION) -> SnapshotInfo:
-    return SnapshotInfo(NodeId(node), purpose, time_ns, 3, 6, None, sent_bytes=100 * node + time_ns, outbox_messages=4)
+def info(node: int, time_ns: int, purpose: SnapshotPurpose = SnapshotPurpose.EVALUATION) -> ModelSnapshot:
+    counters = NodeCounters(rounds=3, local_steps=6, bytes_sent=100 * node + time_ns, queued_messages=4)
+    return ModelSnapshot(NodeId(node), purpose, time_ns, counters)
 
 
 def params(node: int, time_ns: int) -> Vector:
@@ -71,10 +73,14 @@ def test_a_sample_says_what_the_nodes_were(snapshots: Snapshots) -> None:
     sample, _ = snapshots.take(10)
     assert sample.time_ns == 10
     assert [node.node for node in sample.nodes] == [0, 1]
-    assert [node.bytes_sent for node in sample.nodes] == [10, 110]
+    assert [node.counters.bytes_sent for node in sample.nodes] == [10, 110]
     assert sample.bytes_sent == 120
-    assert (sample.nodes[0].rounds, sample.nodes[0].local_steps, sample.nodes[0].queued_messages) == (3, 6, 4)
-    assert np.isnan(sample.nodes[0].train_loss)
+    assert (
+        sample.nodes[0].counters.rounds,
+        sample.nodes[0].counters.local_steps,
+        sample.nodes[0].counters.queued_messages,
+    ) == (3, 6, 4)
+    assert np.isnan(sample.nodes[0].counters.train_loss)
     assert sample.consensus_distance == 0.25  # models (0, 10) and (1, 10)
 
 
@@ -120,9 +126,9 @@ def test_what_is_found_again(snapshots: Snapshots, folder: Path) -> None:
 def test_parts_are_found_again(snapshots: Snapshots, folder: Path) -> None:
     keep(snapshots, 10, 0)
     table = {"id": np.arange(3), "sent_ns": np.array([5, -1, 7])}
-    first = Part(0, 10, 1.5, [{"rounds": 3}])
+    first = Part(0, 10, 1.5, [NodeCounters(train_loss=0.5, rounds=3)])
     snapshots.end_part(first, table)
-    snapshots.end_part(Part(10, 20, 0.5, [{"rounds": 4}]), None)
+    snapshots.end_part(Part(10, 20, 0.5, [NodeCounters(train_loss=0.25, rounds=4)]), None)
     _, earlier = Snapshots.reopen(folder, 1)
     assert [part.end_ns for part in earlier.parts] == [10, 20]
     assert earlier.parts[0] == replace(first, has_messages=True)
