@@ -1,7 +1,7 @@
 """The ``learning`` part of an experiment file. Declarations only; torch is not imported
 here."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -11,22 +11,51 @@ from node.core.errors import ConfigError
 # --- data sets ------------------------------------------------------------
 
 
-class DigitsConfig(ConfigModel):
+PLAIN = "plain feature vectors"
+
+
+class DatasetBase(ConfigModel):
+    """Facts about a data set that its kind decides, so that nothing else has to know the kinds.
+
+    Attributes:
+        shape: The samples: an image's channels, height and width, :data:`PLAIN` or ``ratings``; empty if only its files
+            tell.
+        title: Its name for people; empty where nothing has to be looked for.
+        files: Patterns below the data root, of which one must be there; empty where nothing has to be looked for.
+    """
+
+    shape: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    files: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def is_ratings(self) -> bool:
+        """Whether samples are ratings of items by users, not classes."""
+        return self.shape == "ratings"
+
+
+class DigitsConfig(DatasetBase):
     """Handwritten digits that ship inside scikit-learn: 1,797 images of 1x8x8, 10 classes. Needs no
     download."""
+
+    shape = "1x8x8"
 
     kind: Literal["digits"] = "digits"
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class Cifar10Config(ConfigModel):
+class Cifar10Config(DatasetBase):
     """CIFAR-10: 50,000 training and 10,000 test images of 3x32x32, 10 classes."""
+
+    shape = "3x32x32"
+    title = "CIFAR-10"
+    files = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10-imagefolder*")
 
     kind: Literal["cifar10"] = "cifar10"
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class ImageFolderConfig(ConfigModel):
+class ImageFolderConfig(DatasetBase):
     """Images of one size in ``train|test/<class>/``, in a directory or a tar file."""
 
     kind: Literal["image_folder"] = "image_folder"
@@ -34,14 +63,20 @@ class ImageFolderConfig(ConfigModel):
     max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
 
 
-class MovieLensConfig(ConfigModel):
+class MovieLensConfig(DatasetBase):
     """MovieLens ``ml-latest-small``: 100,836 ratings of 9,724 films by 610 users."""
+
+    shape = "ratings"
+    title = "MovieLens"
+    files = ("ml-latest-small/ratings.csv", "ratings.csv")
 
     kind: Literal["movielens"] = "movielens"
 
 
-class SyntheticConfig(ConfigModel):
+class SyntheticConfig(DatasetBase):
     """Gaussian clouds, one per class."""
+
+    shape = PLAIN
 
     kind: Literal["synthetic"] = "synthetic"
     samples: int = Field(default=2000, ge=1, le=10_000_000, description="Training samples.")
@@ -53,8 +88,10 @@ class SyntheticConfig(ConfigModel):
     )
 
 
-class SyntheticRatingsConfig(ConfigModel):
+class SyntheticRatingsConfig(DatasetBase):
     """Ratings made from hidden factors, rounded to halves in [0.5, 5]."""
+
+    shape = "ratings"
 
     kind: Literal["synthetic_ratings"] = "synthetic_ratings"
     users: int = Field(default=60, ge=1, le=10_000_000, description="Number of users.")
@@ -177,10 +214,6 @@ class LearningConfig(ConfigModel):
     )
 
 
-_RATINGS_KINDS = ("movielens", "synthetic_ratings")
-_IMAGE_SHAPES = {"digits": "1x8x8", "cifar10": "3x32x32"}
-
-
 def check_compatible(learning: LearningConfig) -> None:
     """Refuse models and partitions that cannot fit the data set, as far as that is known without loading it.
 
@@ -188,16 +221,15 @@ def check_compatible(learning: LearningConfig) -> None:
         ConfigError: One line with the key, its value and what it needs.
     """
     dataset, model, partition = learning.dataset, learning.model, learning.partition
-    ratings = dataset.kind in _RATINGS_KINDS
+    ratings = dataset.is_ratings
     data = f"learning.dataset.kind={dataset.kind}"
     if ratings != (model.kind == "matrix_factorization"):
         wanted = "matrix_factorization" if ratings else "a model for classification, not matrix_factorization"
         raise ConfigError(f"learning.model.kind={model.kind}: {data} needs {wanted}")
-    if model.kind == "gn_lenet" and dataset.kind not in ("cifar10", "image_folder"):
-        given = _IMAGE_SHAPES.get(dataset.kind, "plain feature vectors")
-        raise ConfigError(f"learning.model.kind=gn_lenet: needs images of 3x32x32, but {data} has {given}")
-    if model.kind == "cnn" and dataset.kind == "synthetic":
-        raise ConfigError(f"learning.model.kind=cnn: needs images, but {data} has plain feature vectors")
+    if model.kind == "gn_lenet" and dataset.shape not in ("3x32x32", ""):
+        raise ConfigError(f"learning.model.kind=gn_lenet: needs images of 3x32x32, but {data} has {dataset.shape}")
+    if model.kind == "cnn" and dataset.shape == PLAIN:
+        raise ConfigError(f"learning.model.kind=cnn: needs images, but {data} has {PLAIN}")
     if partition.kind == "by_user" and not ratings:
         raise ConfigError(f"learning.partition.kind=by_user: needs ratings, but {data} has none")
     if partition.kind in ("k_shards", "dirichlet") and ratings:

@@ -22,7 +22,7 @@ from node.core.rng import stream
 from node.core.topology import Topology
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
-from node.learning.config import MovieLensConfig, SyntheticRatingsConfig, check_compatible
+from node.learning.config import check_compatible
 from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, StopConfig
 from orchestrator.experiment.networks import build_network
 from orchestrator.experiment.topologies import build_topology
@@ -195,7 +195,7 @@ def _check_algorithm(config: ExperimentConfig, topology: Topology, tensor_sizes:
 
 
 def _check_targets(config: ExperimentConfig) -> None:
-    if isinstance(config.learning.dataset, MovieLensConfig | SyntheticRatingsConfig):
+    if config.learning.dataset.is_ratings:
         return  # an RMSE has no upper bound
     for index, target in enumerate(config.output.targets or ()):
         if not 0 <= target <= 1:

@@ -12,9 +12,10 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from node.core.training import TrainerAndEvaluator
+from node.learning.config import DatasetConfig
 from node.learning.datasets import cache_dir
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.dilation import (
@@ -356,9 +357,9 @@ def _data(data_root: Path | None) -> Iterator[Finding]:
     roots = [root for root in (data_root, cache_dir() / "data") if root is not None]
     where = "not found under " + ", ".join(str(root) for root in roots)
     yield Finding("data: digits, synthetic", "built in", "ok")
-    cifar = _first_existing(roots, ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10-imagefolder*"))
-    yield _found("data: CIFAR-10", cifar, where)
-    yield _found("data: MovieLens", _first_existing(roots, ("ml-latest-small/ratings.csv", "ratings.csv")), where)
+    for dataset in get_args(get_args(DatasetConfig)[0]):
+        if dataset.files:
+            yield _found(f"data: {dataset.title}", _first_existing(roots, dataset.files), where)
 
 
 def _found(name: str, path: Path | None, where: str) -> Finding:
