@@ -272,7 +272,9 @@ def labelled_sections(docstring: str) -> tuple[str, dict[str, str]]:
         found = re.match(rf"({'|'.join(LABELS)})\b(:?)", paragraph)
         if found is not None and found[1] not in sections:
             label = found[1]
-            paragraph = sentence_case(paragraph[found.end() :].strip()) if found[2] else paragraph
+            if found[2]:
+                paragraph = paragraph[found.end() :].strip()
+                paragraph = paragraph if label == "Paper" else sentence_case(paragraph)  # authors keep their case
         sections.setdefault(label, []).append(paragraph)
     return " ".join(title.split()), {name: "\n\n".join(parts) for name, parts in sections.items()}
 

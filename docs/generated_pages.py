@@ -1,7 +1,7 @@
 """The pages that follow from the code: algorithms, experiment file, command line, results, fidelity, exit codes.
 
 They are written when the documentation is built, so that no declaration is told twice.
-``python docs/generated_pages.py`` writes them without building.
+``python docs/generated_pages.py`` writes them without building, and the README's table of algorithms.
 """
 
 import ast
@@ -64,6 +64,20 @@ def generated_pages() -> dict[str, str]:
     return {path: text.rstrip() + "\n" for path, text in pages.items()}
 
 
+def readme(text: str) -> str:
+    """The README with the table of algorithms that the registry has now."""
+    begin, end = "<!-- algorithms: written by docs/generated_pages.py -->\n", "<!-- end -->"
+    before, rest = text.split(begin)
+    _, after = rest.split(end, 1)
+    rows = []
+    for kind, entry in ALGORITHMS.items():
+        _, sections = labelled_sections(_docstring(entry))
+        file = entry.config.__module__.replace(".", "/") + ".py"
+        rows.append([code(kind), _idea(entry), _citation(sections["Paper"]), f"[{Path(file).name}]({file})"])
+    header = ["`algorithm.kind`", "what it does", "paper", "details, departures, parameters"]
+    return f"{before}{begin}\n{table(header, rows)}\n\n{end}{after}"
+
+
 def write_pages(folder: Path) -> None:
     """Write the generated pages below a folder and remove what is left of earlier ones."""
     pages = generated_pages()
@@ -89,7 +103,7 @@ def _algorithms() -> str:
     rows = []
     for kind, entry in ALGORITHMS.items():
         _, sections = labelled_sections(_docstring(entry))
-        rows.append([f"[`{kind}`]({kind}.md)", sentence(entry.summary), _citation(sections.get("Paper", ""))])
+        rows.append([f"[`{kind}`]({kind}.md)", _idea(entry), _citation(sections["Paper"])])
     return f"""# Algorithms
 
 The key `algorithm.kind` of an experiment file selects one of these. Every page has the same form and is built from the
@@ -103,11 +117,15 @@ algorithm's own file.
 """
 
 
+def _idea(entry: Entry) -> str:
+    """The summary of an algorithm without the number of its paper, which has a column of its own."""
+    return re.sub(r" \(arXiv:[^)]*\)", "", entry.summary)
+
+
 def _citation(paper: str) -> str:
     """Authors, venue and number of a paper, without its title."""
-    found = re.search(r"\b(arXiv:\S+?)[.\s]", paper + " ")
-    authors = paper.split(", ")[0]
-    return f"{authors}, {found[1]}" if found else "none"
+    found = re.match(r'(.+? et al\.), (?:"[^"]*", )?([^,"]+), (arXiv:\d+\.\d+)', " ".join(paper.split()))
+    return ", ".join(found.groups()) if found else "none"
 
 
 def _docstring(entry: Entry) -> str:
@@ -308,4 +326,6 @@ def _first_sentence(file: Path) -> str:
 
 if __name__ == "__main__":
     write_pages(ROOT / "docs")
+    file = ROOT / "README.md"
+    file.write_text(readme(file.read_text(encoding="utf-8")), encoding="utf-8")
     print(*generated_pages(), sep="\n")

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import get_args
 
+from generated_pages import readme
+
 from node.algorithms.registry import ALGORITHMS
 from orchestrator import cli, results
 from orchestrator.experiment.config import ExperimentConfig
@@ -48,6 +50,11 @@ def test_the_table_of_algorithms_is_the_registry() -> None:
         page = " ".join((ROOT / "node" / "algorithms" / f"{kind}.py").read_text(encoding="utf-8").split())
         cited = paper.rsplit(", ", 1)
         assert paper == "none" or (cited[0].split(" et al.")[0] in page and cited[1] in page), kind
+
+
+def test_the_table_of_algorithms_is_written_from_their_docstrings() -> None:
+    """``python docs/generated_pages.py`` writes it anew."""
+    assert readme(README) == README
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
