@@ -174,7 +174,7 @@ def _measured(kind: str) -> Iterator[str]:
         elif block.startswith("|") and f"\n| `{kind}` |" in block:
             if heading != told:
                 yield f"From [{heading}](../explanation/benchmarks.md#{_anchor(heading)}):"
-                yield command
+                yield command.replace("algorithm.kind=divshare", f"algorithm.kind={kind}")
             told = heading
             yield block.strip()
     if not told:
