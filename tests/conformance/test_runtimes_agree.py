@@ -1,7 +1,8 @@
 """One experiment, simulated and in real processes: the same messages, bytes, rounds and curve, within what a host adds.
 
 What differs is who meets whom: a delay of microseconds decides which of two messages shares a link with a third. So
-totals are compared, and the curve, not single messages.
+totals are compared, and the curve, not single messages. Where the host was late, which the real run says of itself,
+it is given more room and the run is made again; the last one counts.
 """
 
 import subprocess
@@ -14,11 +15,11 @@ import pytest
 import yaml
 
 from orchestrator.results.reader import Run, load_run
+from tests.integration.started import DILATIONS, is_late
 
 EXPERIMENT: dict[str, Any] = {
     "name": "agree",
     "nodes": 6,
-    "time_dilation": 2,
     "algorithm": {
         "local_steps": 8,
         "divshare": {"omega": 0.25, "recipients": 2},
@@ -49,13 +50,14 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def run(runtime: str, kind: str, folder: Path) -> Run:
+def run(runtime: str, kind: str, folder: Path, **settings: Any) -> Run:
     algorithm = {**EXPERIMENT["algorithm"], "kind": kind}
     folder.mkdir()
-    (folder / "agree.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "runtime": runtime, "algorithm": algorithm}))
+    experiment = {**EXPERIMENT, "runtime": runtime, "algorithm": algorithm, **settings}
+    (folder / "agree.yaml").write_text(yaml.safe_dump(experiment))
     # A process of its own: one that has used gRPC, as other tests do, cannot fork processes that use it.
     command = [sys.executable, "-m", "orchestrator.cli", "run", "agree.yaml", "--workers", "1", "--out", "runs"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = (folder / "runs").iterdir()
     return load_run(path)
@@ -64,13 +66,13 @@ def run(runtime: str, kind: str, folder: Path) -> Run:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "dpsgd"])
 def test_simulation_and_processes_agree(kind: str, tmp_path: Path) -> None:
-    simulated, real = run("simulation", kind, tmp_path / "s"), run("processes", kind, tmp_path / "p")
+    simulated = run("simulation", kind, tmp_path / "simulation")
+    for dilation in DILATIONS:
+        real = run("processes", kind, tmp_path / f"processes-{dilation}", time_dilation=dilation)
+        if not is_late(real):
+            break
     assert simulated.summary is not None
     assert real.summary is not None
-    assert real.fidelity is not None
-    pacing = next(check for check in real.fidelity["checks"] if check["name"].startswith("training longer"))
-    if not pacing["ok"]:
-        pytest.skip(f"this host is too busy to compare: {pacing['achieved']:.1f} % of the declared time were lost")
     for figures in ("messages", "bytes"):
         key = {"messages": "delivered", "bytes": "payload"}[figures]
         expected = simulated.summary[figures][key]

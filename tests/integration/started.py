@@ -1,12 +1,19 @@
-"""A run with real processes under test: started from the command line, looked into, and gone afterwards."""
+"""A run under test: started from the command line, held where a test wants it, looked into, and gone afterwards.
+
+Tests wait for events, never for a duration: see CONTRIBUTING.md, "How a test waits".
+"""
 
 import os
+import random
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +23,7 @@ import pytest
 import yaml
 
 from orchestrator.results.reader import Run, load_run
+from tests.integration.faulty import GATES
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -44,12 +52,40 @@ SMALL: dict[str, Any] = {
 }
 """An experiment of a second, in testbed time that is real time."""
 
-ENDLESS = "stop={time_s: 100000}"
-WAIT_S = 60.0
-"""For what takes a few seconds on an idle machine."""
+ENDLESS = "stop={time_s: 1.0e9}"
+"""Such a run ends when a test ends it."""
+
+WAIT_S = 120.0
+"""For what takes a few seconds on an idle machine: whoever waits so long has found a fault, on whatever host."""
 
 MARK = "FRAGMESH_TEST_RUN"
 """In the environment of every process of a run, however it was made."""
+
+
+class Gate:
+    """Holds a run at one of its moments (:data:`tests.integration.faulty.MOMENTS`) until it is released.
+
+    Where many processes come to the same moment, one of them is held.
+
+    Attributes:
+        fault: What to start the run with.
+    """
+
+    def __init__(self, folder: Path, fault: str) -> None:
+        self.fault = fault
+        self._reached = folder / f"{fault}.reached"
+        os.mkfifo(folder / f"{fault}.gate")
+        # For reading as well, so that neither side waits for the other one to open it.
+        self._pipe = os.open(folder / f"{fault}.gate", os.O_RDWR)
+
+    def is_reached(self) -> bool:
+        return self._reached.exists()
+
+    def release(self) -> None:
+        os.write(self._pipe, b".")
+
+    def close(self) -> None:
+        os.close(self._pipe)
 
 
 @dataclass
@@ -59,6 +95,7 @@ class Started:
     process: subprocess.Popen[str]
     out: Path
     mark: str
+    gates: dict[str, Gate]
 
     @property
     def path(self) -> Path:
@@ -68,12 +105,26 @@ class Started:
     def run(self) -> Run:
         return load_run(self.path)
 
-    def until(self, condition: Callable[[], object], seconds: float = WAIT_S) -> None:
-        end = time.monotonic() + seconds
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that happens while the run lives.
+
+        Args:
+            condition: True once it has happened.
+            what: Its name, for the message if it does not.
+        """
+        end = time.monotonic() + WAIT_S
         while not condition():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < end, "it takes too long"
+            if self.process.poll() is not None and not condition():
+                pytest.fail(f"the run ended before {what}: {self.process.communicate()}")
+            if time.monotonic() > end:
+                pytest.fail(f"waited {WAIT_S:.0f} s for {what}")
             time.sleep(0.01)
+
+    def until_held(self, fault: str) -> Gate:
+        """Wait until the run is held at a moment."""
+        gate = self.gates[fault]
+        self.until(gate.is_reached, fault)
+        return gate
 
     def until_handlers_are_set(self) -> None:
         """Before that, Python itself is still starting."""
@@ -83,12 +134,29 @@ class Started:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             return bool(int(status.split("SigCgt:")[1].split()[0], 16) & bit)
 
-        self.until(catches_sigterm)
+        self.until(catches_sigterm, "a handler of SIGTERM")
 
     def until_it_runs(self) -> None:
         """Until all nodes have handed over a model, after the first one."""
         count = len(self.nodes()) or 1
-        self.until(lambda: len(list(self.out.glob("*/snapshots/t*[1-9]*-n*.npy"))) >= count > 0)
+        self.until(
+            lambda: len(list(self.out.glob("*/snapshots/t*[1-9]*-n*.npy"))) >= count > 0, "a model of every node"
+        )
+
+    def until_lines(self, count: int) -> None:
+        """Until so many lines of the curve stand, the names of its columns included."""
+        self.until(
+            lambda: any(path.read_text().count("\n") >= count for path in self.out.glob("*/curve.csv")),
+            f"{count} lines of curve.csv",
+        )
+
+    def send_to_all(self, number: int) -> None:
+        """As Ctrl-C in a terminal, or a batch system that ends a job: to every process."""
+        os.killpg(self.process.pid, number)
+
+    def workers(self) -> list[psutil.Process]:
+        """The children of the main process; of a simulation, its workers."""
+        return psutil.Process(self.process.pid).children()
 
     def left(self) -> list[psutil.Process]:
         """All living processes of the run, but for the main one once it has been waited for."""
@@ -113,31 +181,47 @@ class Started:
                 found[int(output.stem.removeprefix("node-"))] = child
         return found
 
-    def until_forked(self, count: int = 3) -> dict[int, psutil.Process]:
-        self.until(lambda: len(self.nodes()) == count)
-        return self.nodes()
-
     def emulator(self) -> psutil.Process:
         """With no worker of the main process it is the only child beside the nodes."""
         nodes = {process.pid for process in self.nodes().values()}
         (found,) = [child for child in psutil.Process(self.process.pid).children() if child.pid not in nodes]
         return found
 
-    def end(self, seconds: float = WAIT_S) -> tuple[int, str, str]:
+    def end(self) -> tuple[int, str, str]:
         """(exit code, output, errors), once all processes have gone."""
-        out, err = self.process.communicate(timeout=seconds)
+        try:
+            out, err = self.process.communicate(timeout=WAIT_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"waited {WAIT_S:.0f} s for the end of the run; there still are {self.left()}")
         assert "Traceback" not in err, err
         self.all_gone()
         return self.process.returncode, out, err
 
-    def all_gone(self, seconds: float = 6.0) -> None:
-        end = time.monotonic() + seconds
+    def all_gone(self) -> None:
+        end = time.monotonic() + WAIT_S
         while alive := self.left():
             assert time.monotonic() < end, f"left behind: {alive}"
             time.sleep(0.02)
 
 
 Start = Callable[..., Started]
+
+
+def free_ports(count: int) -> int:
+    """The first of so many neighboring ports, outside the range from which the kernel takes them for others."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+
+
+QUICK = ("no_report", "short_measurement")
+"""Faults that only save time."""
 
 
 @pytest.fixture
@@ -147,48 +231,95 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def begin(
         *settings: str,
-        faults: str = "-",
+        faults: str = "",
+        quick: tuple[str, ...] = QUICK,
         workers: int = 0,
-        experiment: dict[str, Any] = SMALL,
+        experiment: dict[str, Any] | Path = SMALL,
         resume: Path | None = None,
+        file_bytes_max: int | None = None,
     ) -> Started:
-        file = tmp_path / "small.yaml"
-        file.write_text(yaml.safe_dump(experiment))
-        out, mark = tmp_path / f"runs{len(begun)}", uuid.uuid4().hex
+        file = experiment if isinstance(experiment, Path) else tmp_path / "small.yaml"
+        if not isinstance(experiment, Path):
+            file.write_text(yaml.safe_dump(experiment))
+        out, folder, mark = tmp_path / f"runs{len(begun)}", tmp_path / f"gates{len(begun)}", uuid.uuid4().hex
+        folder.mkdir()
+        names = [*quick, *(fault for fault in faults.split(",") if fault)]
+        gates = {fault: Gate(folder, fault) for fault in names if fault.startswith(("hold:", "held_"))}
         options = [part for setting in settings for part in ("--set", setting)]
         arguments = (
             ["run", str(file), "--out", str(out), *options] if resume is None else ["run", "--resume", str(resume)]
         )
         arguments += ["--workers", str(workers)]
+        limit = None if file_bytes_max is None else (resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.faulty", faults, *arguments],
+            [sys.executable, "-m", "tests.integration.faulty", ",".join(names) or "-", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
             cwd=Path(__file__).resolve().parents[2],
-            env={**os.environ, MARK: mark, "FRAGMESH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+            preexec_fn=None if limit is None else lambda: resource.setrlimit(*limit),
+            env={
+                **os.environ,
+                MARK: mark,
+                GATES: str(folder),
+                "FRAGMESH_CACHE": str(tmp_path / "cache"),
+                "OMP_NUM_THREADS": "1",
+            },
         )
-        begun.append(Started(process, out if resume is None else resume.parent, mark))
+        begun.append(Started(process, out if resume is None else resume.parent, mark, gates))
         return begun[-1]
 
     yield begin
     left = []
     for started in begun:
-        if started.process.poll() is None:
-            started.process.kill()
+        for process in [*started.left(), started.process]:
+            if process.pid != started.process.pid and started.process.returncode is not None:
+                left.append(process)
+            process.kill()
         started.process.communicate()
-        left += _end_all(started)
-    assert not left
+        for gate in started.gates.values():
+            gate.close()
+    assert not left, "processes outlived their run"
 
 
-def _end_all(started: Started) -> list[psutil.Process]:
-    """What is left a few seconds after the end of the main process, which is then ended too."""
-    try:
-        started.all_gone()
-    except AssertionError:
-        left = started.left()
-        for process in left:
-            process.send_signal(signal.SIGKILL)
-        return left
-    return []
+DILATIONS = (1, 4, 16)
+"""The time dilations that are tried, one after the other: real seconds a testbed second."""
+
+HOST_CHECKS = ("training longer than declared", "delay of arrivals", "transfers begun too late")
+"""Checks of fidelity that fail when the host was late, whatever the emulator makes of it."""
+
+
+def is_late(run: Run) -> bool:
+    """Whether the host was too slow for a real run, by what the run says of it."""
+    assert run.fidelity is not None
+    return any(check["name"].startswith(HOST_CHECKS) and not check["ok"] for check in run.fidelity["checks"])
+
+
+def done(started: Started) -> Run:
+    """The results of a run that must come to its end."""
+    code, _, err = started.end()
+    assert code == 0, err
+    run = started.run()
+    assert run.status == "done"
+    return run
+
+
+def done_in_time(start: Start, *settings: str, **options: Any) -> Run:
+    """A run to its end, again with more room while the host says that it was late.
+
+    The last attempt counts, whatever the host says of it: nothing is skipped.
+
+    Args:
+        start: Of the fixture.
+        settings: Of the run.
+        options: Of the run.
+
+    Returns:
+        The results of the first run that the host was fast enough for.
+    """
+    for dilation in DILATIONS:
+        run = done(start(*settings, f"time_dilation={dilation}", **options))
+        if not is_late(run):
+            break
+    return run

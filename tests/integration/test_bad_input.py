@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -159,16 +158,14 @@ def test_pictures_of_the_wrong_size(
 def test_data_that_cannot_be_had(
     kind: str, model: str, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without files and without a network the answer comes within seconds, and says where files would be found."""
+    """Without files and without a network the answer says where files would be found, after one attempt at the door."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
-    began = time.monotonic()
     arguments = ("--set", f"learning.dataset={{kind: {kind}}}", "--set", f"learning.model={{kind: {model}}}")
     message = complaint(capsys, "run", tiny, *arguments, "--out", tiny.parent / "runs", "--workers", 0)
     assert message.startswith(f"{tiny}: learning.dataset.kind={kind}: found n")
     assert str(tiny.parent / "cache" / "data") in message
     assert "FRAGMESH_DATA" in message
-    assert time.monotonic() - began < 10
     assert not (tiny.parent / "runs").exists()
 
 

@@ -1,7 +1,8 @@
 """Rates that processes get from the link emulator, by the host's clock.
 
 Eight nodes, each a process with an asyncio loop, as in a run. What a node measures is when it was told, not what
-it was told. Where the emulator's own statistics say that the host was too slow for such a run, a test is skipped.
+it was told. A host that was late gets more room, in testbed time, and no test is skipped; see
+:mod:`tests.integration.host`.
 """
 
 import asyncio
@@ -28,13 +29,15 @@ from node.emulation.statistics import EmulatorStatistics
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
 from node.sim.fluid_network import Flow, FluidNetwork
+from tests.integration.host import Host
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, timerfd")
 
 MS = 1_000_000
 NODES = 8
 FRAGMENT_BYTES = 36_000
-WAIT_S = 20.0
+WAIT_S = 60.0
+"""For what is over within 2 s of testbed time."""
 
 Told = list[tuple[int, int, int]]
 """Number, exact finish, and the testbed time at which the node was told."""
@@ -65,7 +68,7 @@ class Node:
             self.uplink.start(next(numbers), receiver, FRAGMENT_BYTES, begin_ns)
         while self.clock.now_ns() < end_ns:
             try:
-                _, finish_ns = await asyncio.wait_for(self.finished.get(), 0.5)
+                _, finish_ns = await asyncio.wait_for(self.finished.get(), 0.5 * self.clock.dilation)
             except TimeoutError:
                 continue
             self.uplink.start(next(numbers), receiver, FRAGMENT_BYTES, finish_ns)
@@ -77,7 +80,7 @@ class Node:
             await self.until(ready_ns)
             self.uplink.start(number, receiver, size, ready_ns)
         while len(self.told) < len(script):
-            await asyncio.wait_for(self.finished.get(), WAIT_S)
+            await asyncio.wait_for(self.finished.get(), WAIT_S * self.clock.dilation)
         return self.told
 
 
@@ -91,7 +94,7 @@ def be_node(index: int, handle: EmulatorHandle, clock: Clock, behaviour: Behavio
         loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
         node = Node(index, handle.take(index), loop, clock)
         node.uplink.open()
-        told = loop.run_until_complete(asyncio.wait_for(behaviour(node), WAIT_S))
+        told = loop.run_until_complete(asyncio.wait_for(behaviour(node), WAIT_S * clock.dilation))
         with os.fdopen(report, "w") as pipe:
             json.dump(told, pipe)
         code = 0
@@ -99,9 +102,11 @@ def be_node(index: int, handle: EmulatorHandle, clock: Clock, behaviour: Behavio
         os._exit(code)
 
 
-def in_processes(plan: NetworkPlan, clock: Clock, behaviour: Behaviour) -> tuple[list[Told], EmulatorStatistics]:
+def in_processes(plan: NetworkPlan, host: Host, behaviour: Behaviour) -> tuple[list[Told], EmulatorStatistics]:
     """Fork a process a node, wait for all, and return what each was told."""
+    clock = Clock(time.monotonic_ns(), host.dilation)
     handle = start_emulator(plan, clock, plan.num_nodes)
+    host.watch(handle.pid)
     pids, pipes = [], []
     try:
         for index in range(plan.num_nodes):
@@ -110,23 +115,23 @@ def in_processes(plan: NetworkPlan, clock: Clock, behaviour: Behaviour) -> tuple
             if pid == 0:
                 be_node(index, handle, clock, behaviour, write)
             os.close(write)
+            host.watch(pid)
             pids.append(pid)
             pipes.append(os.fdopen(read))
         handle.release()
         handle.begin(clock.epoch_ns)
         results: list[Told] = [json.loads(pipe.read()) for pipe in pipes]
+        host.note(handle.pid)
         statistics = handle.stop()
         assert statistics is not None
     finally:
         for pid in pids:
+            host.note(pid)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         for pipe in pipes:
             pipe.close()
         handle.stop()
-    late = max(statistics.wakeup_lateness_ns.p99, statistics.start_lateness_ns.p99)
-    if statistics.excessive_delays or late > 20 * MS:
-        pytest.skip(f"this host is too busy for a real-time test: {statistics}")
     return results, statistics
 
 
@@ -159,24 +164,22 @@ def plan_of(up: list[float], down: list[float]) -> NetworkPlan:
 
 
 @pytest.mark.parametrize("busy", [0, 2], ids=["idle", "two hogs"])
-def test_goodput_is_that_asked_for(busy: int) -> None:
+def test_goodput_is_that_asked_for(busy: int, host: Host) -> None:
     rates = [2.0, 10.0, 60.0, 60.0, 2.0, 10.0, 60.0, 60.0]
-    clock = Clock(time.monotonic_ns())
     begin, end = 500 * MS, 1_700 * MS
     with hogs(busy):
         told, statistics = in_processes(
             plan_of(rates, [100.0] * NODES),
-            clock,
+            host,
             lambda node: node.back_to_back((node.index + 1) % NODES, begin, end),
         )
     for rate, its in zip(rates, told, strict=True):
         assert goodput_mbps(its, begin) == pytest.approx(rate, rel=0.03), statistics
 
 
-def test_senders_share_a_downlink_and_parallel_transfers_an_uplink() -> None:
+def test_senders_share_a_downlink_and_parallel_transfers_an_uplink(host: Host) -> None:
     """0, 1 and 2 into 3 at 30 Mbit/s; 4 sends two at a time at 20 Mbit/s, one of them never more than half."""
     begin, end = 500 * MS, 1_500 * MS
-    clock = Clock(time.monotonic_ns())
 
     async def behaviour(node: Node) -> Told:
         if node.index < 3:
@@ -187,7 +190,7 @@ def test_senders_share_a_downlink_and_parallel_transfers_an_uplink() -> None:
         return []
 
     up = [60.0, 60.0, 5.0, 60.0, 20.0, 60.0, 60.0, 60.0]
-    told, statistics = in_processes(plan_of(up, [60.0] * 3 + [30.0] + [60.0] * 4), clock, behaviour)
+    told, statistics = in_processes(plan_of(up, [60.0] * 3 + [30.0] + [60.0] * 4), host, behaviour)
     assert goodput_mbps(told[0], begin) == pytest.approx(12.5, rel=0.04), statistics
     assert goodput_mbps(told[1], begin) == pytest.approx(12.5, rel=0.04), statistics
     assert goodput_mbps(told[2], begin) == pytest.approx(5.0, rel=0.04), statistics
@@ -196,17 +199,16 @@ def test_senders_share_a_downlink_and_parallel_transfers_an_uplink() -> None:
     assert total == pytest.approx(20.0, rel=0.04), statistics
 
 
-def test_a_change_of_capacity_takes_effect_at_its_time() -> None:
+def test_a_change_of_capacity_takes_effect_at_its_time(host: Host) -> None:
     """Every node from 30 to 10 Mbit/s half-way."""
     begin, half, end = 500 * MS, 1_000 * MS, 1_500 * MS
-    clock = Clock(time.monotonic_ns())
 
     async def behaviour(node: Node) -> Told:
         return await node.back_to_back((node.index + 3) % NODES, begin, end)
 
     slower = tuple((half, CapacityChange("up", index, -1, 10.0)) for index in range(NODES))
     plan = replace(plan_of([30.0] * NODES, [100.0] * NODES), changes=slower)
-    told, statistics = in_processes(plan, clock, behaviour)
+    told, statistics = in_processes(plan, host, behaviour)
     assert statistics.changes == statistics.change_lateness_ns.count == NODES
     for its in told:
         for number, exact_ns, known_ns in its:
@@ -222,7 +224,7 @@ def test_a_change_of_capacity_takes_effect_at_its_time() -> None:
         assert np.median([known_ns - exact_ns for _, exact_ns, known_ns in its]) < 10 * MS
 
 
-def test_a_workload_ends_as_in_virtual_time() -> None:
+def test_a_workload_ends_as_in_virtual_time(host: Host) -> None:
     """200 transfers of any size between nodes of three speeds, at times that are given, many at once."""
     rng = np.random.default_rng(0)
     speeds = rng.choice([10.0, 20.0, 60.0], size=(2, NODES)).tolist()
@@ -237,7 +239,7 @@ def test_a_workload_ends_as_in_virtual_time() -> None:
         script.sort(key=lambda entry: entry[1])
 
     expected = in_virtual_time(plan, scripts)
-    told, statistics = in_processes(plan, Clock(time.monotonic_ns()), lambda node: node.scripted(scripts[node.index]))
+    told, statistics = in_processes(plan, host, lambda node: node.scripted(scripts[node.index]))
     off_ns = [abs(exact_ns - expected[number]) for its in told for number, exact_ns, _ in its]
     late_ns = [known_ns - exact_ns for its in told for _, exact_ns, known_ns in its]
     assert len(off_ns) == 200

@@ -1,14 +1,15 @@
 """Cancelling the queue really cancels it: what is in flight is bounded, and the link is busy all the same."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from orchestrator.results.reader import load_run
+from tests.integration.started import Start, done_in_time, start
+
+__all__ = ["start"]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 MBPS, LATENCY_MS = 10.0, 100.0
 BOUND_BYTES = 1.5 * MBPS * 1e6 / 8 * 2 * LATENCY_MS / 1e3
@@ -18,7 +19,6 @@ EXPERIMENT = {
     "name": "in-flight",
     "runtime": "processes",
     "nodes": 2,  # nobody else competes for the receiver's link
-    "time_dilation": 2,
     # Half as much again as a link carries in a round.
     "algorithm": {"kind": "divshare", "local_steps": 2, "divshare": {"omega": 0.1, "recipients": 1}},
     "learning": {
@@ -33,14 +33,8 @@ EXPERIMENT = {
 }
 
 
-def test_after_a_replacement_no_more_than_the_bound_of_the_old_round_arrives(tmp_path: Path) -> None:
-    (tmp_path / "in-flight.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    # A process of its own: one that has used gRPC, as other tests do, cannot fork processes that use it.
-    command = [sys.executable, "-m", "orchestrator.cli", "run", "in-flight.yaml", "--workers", "0", "--out", "runs"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "runs").iterdir()
-    run = load_run(path)
+def test_after_a_replacement_no_more_than_the_bound_of_the_old_round_arrives(start: Start) -> None:
+    run = done_in_time(start, experiment=EXPERIMENT)
     assert run.messages is not None
     rows = {name: np.asarray(column) for name, column in run.messages.items()}
     sent = rows["started_ns"] >= 0

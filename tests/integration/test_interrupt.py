@@ -2,23 +2,24 @@
 
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
+import yaml
 
-from orchestrator.results.reader import Run, load_run
+from orchestrator.results.reader import load_run
+from tests.integration.started import Start as StartWith
+from tests.integration.started import Started, start
+
+__all__ = ["start"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-ENDLESS = """
+ENDLESS = yaml.safe_load("""
 name: endless
 nodes: 6
 algorithm: {kind: swift_divshare, local_steps: 2, swift_divshare: {recipients: 2}}
@@ -27,106 +28,21 @@ learning:
   model: {kind: logistic_regression}
 network: {preset: {kind: uniform, bandwidth_mbps: 1}}
 evaluation: {interval_s: 1}
-stop: {time_s: 1.0e6}
-"""
-WAIT_S = 60.0
-"""For what takes a second on an idle machine."""
-
-
-@dataclass
-class Started:
-    """A run in a process and a session of its own, as a terminal would have it."""
-
-    process: subprocess.Popen[str]
-    out: Path
-
-    def until(self, condition: Callable[[], object]) -> None:
-        end = time.monotonic() + WAIT_S
-        while not condition():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < end, "it takes too long"
-            time.sleep(0.005)
-
-    def until_handlers_are_set(self) -> None:
-        """Before that, Python itself is still starting."""
-        bit = 1 << (signal.SIGTERM - 1)
-
-        def catches_sigterm() -> bool:
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-            return bool(int(status.split("SigCgt:")[1].split()[0], 16) & bit)
-
-        self.until(catches_sigterm)
-
-    def until_file(self, name: str, lines: int = 1) -> None:
-        self.until(lambda: any(path.read_text().count("\n") >= lines for path in self.out.glob(f"*/{name}")))
-
-    def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
-
-    def end(self, seconds: float = 20.0) -> tuple[int, str, str]:
-        """(exit code, output, errors), once all processes of the session have gone."""
-        out, err = self.process.communicate(timeout=seconds)
-        assert "Traceback" not in err
-        end = time.monotonic() + 5
-        while alive := self.session():
-            assert time.monotonic() < end, f"left behind: {alive}"
-            time.sleep(0.02)
-        return self.process.returncode, out, err
-
-    def session(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (ProcessLookupError, psutil.NoSuchProcess):
-                pass
-        return found
-
-    def run(self) -> Run:
-        (path,) = self.out.iterdir()
-        return load_run(path)
-
+stop: {time_s: 1.0e9}
+""")
 
 Start = Callable[..., Started]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    begun: list[Started] = []
-
-    def begin(
-        *overrides: str, file: Path | None = None, workers: int = 2, file_bytes_max: int | None = None
-    ) -> Started:
-        if file is None:
-            file = tmp_path / "endless.yaml"
-            file.write_text(ENDLESS)
-        settings = [part for override in overrides for part in ("--set", override)]
-        out = tmp_path / "runs"
-        arguments = ["run", str(file), "--out", str(out), "--workers", str(workers), *settings]
-        limit = () if file_bytes_max is None else (resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=(lambda: resource.setrlimit(*limit)) if limit else None,
-            env={**os.environ, "FRAGMESH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
-        )
-        begun.append(Started(process, out))
-        return begun[-1]
-
-    yield begin
-    for started in begun:
-        for process in started.session():
-            process.kill()
-        started.process.wait()
+def simulate(start: StartWith) -> Start:
+    """Start a simulation that ends when it is ended, with a report like any other."""
+    return partial(start, experiment=ENDLESS, quick=(), workers=2)
 
 
 def send_to_all(started: Started, number: int) -> None:
     """As Ctrl-C in a terminal, or a batch system that ends a job: to every process."""
-    os.killpg(started.process.pid, number)
+    started.send_to_all(number)
 
 
 def send_to_main(started: Started, number: int) -> None:
@@ -142,30 +58,27 @@ SIGNALS = [
 Send = Callable[[Started, int], None]
 
 
-def test_before_the_file_is_read(start: Start, tmp_path: Path) -> None:
+def test_before_the_file_is_read(simulate: Start, tmp_path: Path) -> None:
     """Nothing has been made then, and nothing is left."""
     for send, number in ((send_to_all, signal.SIGINT), (send_to_main, signal.SIGTERM)):
         file = tmp_path / f"{number}.yaml"
         os.mkfifo(file)
-        started = start(file=file)
-        started.until_handlers_are_set()
-        time.sleep(0.3)
-        assert started.process.poll() is None
+        started = simulate(experiment=file)
+        pipe = os.open(file, os.O_WRONLY)  # which waits until it is opened to be read
         send(started, number)
         assert started.end() == (130, "", "interrupted\n")
+        os.close(pipe)
         assert not started.out.exists()
 
 
 @pytest.mark.parametrize(("send", "number"), SIGNALS)
-def test_during_training(send: Send, number: int, start: Start) -> None:
-    started = start()
-    started.until_file("curve.csv", lines=5)
+def test_during_training(send: Send, number: int, simulate: Start) -> None:
+    started = simulate()
+    started.until_lines(5)
     assert len(started.workers()) == 2
-    began = time.monotonic()
     send(started, number)
     code, out, _ = started.end()
     assert code == 130
-    assert time.monotonic() - began < 10
     assert "interrupted" in out
     run = started.run()
     assert run.status == "interrupted"
@@ -179,65 +92,65 @@ def test_during_training(send: Send, number: int, start: Start) -> None:
     assert not list(run.path.glob("*.tmp"))
 
 
-def test_during_a_long_evaluation(start: Start) -> None:
-    """What is under way is given up after a few seconds, not waited for."""
-    started = start("learning.dataset.test_samples=1000000", "stop={rounds: 1}", "evaluation.interval_s=0.001")
-    started.until_file("curve.csv")
-    started.until(lambda: started.workers() and all(w.cpu_times().user > 0.5 for w in started.workers()))
-    began = time.monotonic()
+def test_during_a_long_evaluation(simulate: Start) -> None:
+    """What is under way is given up after a few seconds, not waited for: this one ends never."""
+    moment = "hold:evaluation:7"  # one of the six at the end, when the workers have nothing else to do
+    started = simulate("stop={rounds: 1}", "evaluation.interval_s=1000", faults=moment)
+    started.until_held(moment)
     send_to_all(started, signal.SIGINT)
-    code, _, _ = started.end(seconds=30)
+    code, _, _ = started.end()
     assert code == 130
-    assert time.monotonic() - began < 15
     assert started.run().status == "interrupted"
 
 
-def test_while_the_report_is_written(start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_the_report_is_written(number: int, simulate: Start) -> None:
     """The result is complete, and the report is finished."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        started = start("stop={rounds: 3}")
-        started.until(lambda started=started: list(started.out.glob("*/nodes.parquet")))
-        send_to_all(started, number)
-        code, _, _ = started.end()
-        assert code == 130
-        run = started.run()
-        assert run.status == "done"
-        assert (run.path / "report.html").read_text().rstrip().endswith("</html>")
-        for file in [*run.path.iterdir()]:
-            file.unlink()
-        run.path.rmdir()
+    started = simulate("stop={rounds: 3}", faults="hold:report:1")
+    gate = started.until_held("hold:report:1")
+    send_to_all(started, number)
+    gate.release()
+    code, _, _ = started.end()
+    assert code == 130
+    run = started.run()
+    assert run.status == "done"
+    assert (run.path / "report.html").read_text().rstrip().endswith("</html>")
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.5, 1.0, 1.5])
-def test_at_any_moment(delay_s: float, start: Start) -> None:
+MOMENTS = ["hold:data:1", "hold:create:1", "hold:line:1", "hold:line:40", "hold:finish:1"]
+"""From the first to the last."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_at_any_moment(moment: str, number: int, simulate: Start) -> None:
     """Either there is no directory yet, or it holds a valid result."""
-    started = start("stop={rounds: 200}")
-    started.until_handlers_are_set()
-    time.sleep(delay_s)
-    is_running = started.process.poll() is None
-    if is_running:
-        send_to_all(started, signal.SIGINT if delay_s % 1 == 0 else signal.SIGTERM)
+    started = simulate("stop={rounds: 200}", "evaluation.interval_s=0.1", faults=moment)
+    gate = started.until_held(moment)
+    send_to_all(started, number)
+    gate.release()
     code, _, err = started.end()
-    assert code == 130 or (code == 0 and not is_running), err
-    if started.out.exists() and list(started.out.iterdir()):
+    assert code == 130, err
+    assert started.out.exists() == (moment != "hold:data:1")
+    if started.out.exists():
         assert started.run().status in ("interrupted", "done")
 
 
-def test_a_second_signal_ends_at_once(start: Start) -> None:
-    started = start("learning.dataset.test_samples=1000000", "stop={rounds: 1}", workers=0)
-    started.until_file("curve.csv")
-    time.sleep(0.3)
-    send_to_main(started, signal.SIGINT)
-    time.sleep(0.2)
-    send_to_main(started, signal.SIGINT)
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_a_second_signal_ends_at_once(numbers: tuple[int, int], simulate: Start) -> None:
+    """In an evaluation that ends never. Two signals of one number may reach a process as one."""
+    started = simulate(workers=0, faults="hold:evaluation:1")
+    started.until_held("hold:evaluation:1")
+    for number in numbers:
+        send_to_main(started, number)
     code, _, _ = started.end()
     assert code == 130
     assert started.run().status in ("partial", "interrupted")
 
 
-def test_killing_the_main_process_ends_its_workers(start: Start) -> None:
-    started = start()
-    started.until_file("curve.csv", lines=3)
+def test_killing_the_main_process_ends_its_workers(simulate: Start) -> None:
+    started = simulate()
+    started.until_lines(3)
     assert len(started.workers()) == 2
     started.process.kill()
     code, _, _ = started.end()
@@ -247,9 +160,9 @@ def test_killing_the_main_process_ends_its_workers(start: Start) -> None:
     assert len(run.times_s) >= 2
 
 
-def test_a_killed_worker_fails_the_run(start: Start) -> None:
-    started = start()
-    started.until_file("curve.csv", lines=3)
+def test_a_killed_worker_fails_the_run(simulate: Start) -> None:
+    started = simulate()
+    started.until_lines(3)
     victim = started.workers()[0]
     victim.kill()
     code, out, err = started.end()
@@ -266,12 +179,12 @@ def test_a_killed_worker_fails_the_run(start: Start) -> None:
     assert (run.path / "report.html").is_file()
 
 
-def test_a_full_disk_fails_the_run_and_keeps_what_is_written(start: Start) -> None:
+def test_a_full_disk_fails_the_run_and_keeps_what_is_written(simulate: Start) -> None:
     """A limit on the size of files stands for a disk without room."""
-    started = start("evaluation.interval_s=0.05", workers=1, file_bytes_max=30_000)
-    code, _, err = started.end(seconds=WAIT_S)
+    started = simulate("evaluation.interval_s=0.05", workers=1, file_bytes_max=30_000)
+    code, _, err = started.end()
     assert code == 3
-    (path,) = started.out.iterdir()
+    path = started.path
     lines = [line for line in err.splitlines() if "failed" in line]
     assert lines == [f"failed: {path / 'curve.csv'}: cannot be written: File too large"]
     text = (path / "curve.csv").read_text()

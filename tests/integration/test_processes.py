@@ -12,7 +12,7 @@ import pytest
 from node.algorithms.registry import ALGORITHMS
 from node.core.messages import MessageState
 from orchestrator.results.reader import Run
-from tests.integration.started import SMALL, Start, Started, start
+from tests.integration.started import ENDLESS, SMALL, Start, done, done_in_time, free_ports, start
 
 __all__ = ["start"]
 
@@ -28,14 +28,6 @@ Table = dict[str, npt.NDArray[Any]]
 def table_of(run: Run) -> Table:
     assert run.messages is not None
     return dict(run.messages)
-
-
-def done(started: Started) -> Run:
-    code, _, err = started.end()
-    assert code == 0, err
-    run = started.run()
-    assert run.status == "done"
-    return run
 
 
 def check_table(table: Table) -> None:
@@ -85,7 +77,7 @@ SLOW_SWEEP = [pytest.param(kind, marks=() if kind == "divshare" else pytest.mark
 @pytest.mark.parametrize("kind", SLOW_SWEEP)
 def test_every_algorithm(kind: str, start: Start) -> None:
     topology = "topology={kind: ring}" if kind in ("dpsgd", "swift", "adpsgd") else "seed=1"
-    run = done(start(f"algorithm.kind={kind}", topology, "nodes=4"))
+    run = done_in_time(start, f"algorithm.kind={kind}", topology, "nodes=4")
     assert run.times_s[-1] == 1.0
     assert len(run.times_s) == 5  # 0, 0.25, ...
     assert run.curve["rounds_min"][-1] >= 1
@@ -97,7 +89,7 @@ def test_every_algorithm(kind: str, start: Start) -> None:
 
 
 def test_a_single_node(start: Start) -> None:
-    run = done(start("nodes=1", "algorithm.kind=local"))
+    run = done_in_time(start, "nodes=1", "algorithm.kind=local")
     assert len(table_of(run)["id"]) == 0
     assert run.curve["rounds_min"][-1] > 5
 
@@ -114,16 +106,21 @@ def test_values_of_half_the_size(dtype: str, start: Start) -> None:
     assert run.curve["loss_mean"][-1] < run.curve["loss_mean"][0]
 
 
-def test_testing_during_the_run_and_after_training_without_messages(start: Start) -> None:
-    started = start(
-        "evaluation={live: true, model: after_training, interval_s: 0.25}",
-        "output.messages=false",
-        "stop={time_s: 4}",
-        workers=1,
-    )
-    started.until(lambda: any(path.read_text().count("\n") >= 5 for path in started.out.glob("*/curve.csv")))
+def test_testing_during_the_run(start: Start) -> None:
+    started = start(ENDLESS, "evaluation.live=true", workers=1)
+    started.until_lines(5)
     assert not list(started.out.glob("*/summary.json"))  # it still runs
-    run = done(started)
+    started.process.send_signal(signal.SIGINT)
+    code, _, err = started.end()
+    assert code == 130, err
+    run = started.run()
+    assert run.times_s[:-1].tolist() == [0.25 * step for step in range(len(run.times_s) - 1)]
+    assert len(run.times_s) >= 4
+
+
+def test_live_and_after_training_without_messages(start: Start) -> None:
+    settings = ("evaluation={live: true, model: after_training, interval_s: 0.125}", "output.messages=false")
+    run = done_in_time(start, *settings, "stop={time_s: 2}", workers=1)
     assert len(run.times_s) == 17
     assert run.messages is None
     assert run.summary is not None
@@ -132,7 +129,7 @@ def test_testing_during_the_run_and_after_training_without_messages(start: Start
 
 def test_rounds_and_time_whichever_comes_first(start: Start) -> None:
     run = done(start("stop={time_s: 50, rounds: 4}"))
-    assert run.times_s[-1] < 5
+    assert run.times_s[-1] < 50
     assert run.curve["rounds_min"][-1] == run.curve["rounds_max"][-1] == 4
 
 
@@ -141,7 +138,7 @@ def test_parallel_senders_jitter_and_messages_that_are_lost(start: Start) -> Non
         "network={preset: {kind: uniform, bandwidth_mbps: 1, latency_ms: 5, jitter_ms: 3, loss_percent: 20},"
         " sender: {kind: parallel, transfers: 2}, transport: datagram}"
     )
-    run = done(start(network, "stop={time_s: 2}", "nodes=4", "algorithm.divshare.recipients=2"))
+    run = done_in_time(start, network, "stop={time_s: 2}", "nodes=4", "algorithm.divshare.recipients=2")
     table = table_of(run)
     sent, lost = table["sent_ns"] >= 0, table["state"] == MessageState.LOST
     assert 0.05 < lost.sum() / sent.sum() < 0.4
@@ -159,7 +156,7 @@ def test_parallel_senders_jitter_and_messages_that_are_lost(start: Start) -> Non
 
 
 def test_packets_that_are_sent_again(start: Start) -> None:
-    run = done(start("network.preset.loss_percent=30", "stop={time_s: 2}"))
+    run = done_in_time(start, "network.preset.loss_percent=30", "stop={time_s: 2}")
     table = table_of(run)
     extra = table["wire_bytes"] - table["payload_bytes"] - 64
     assert (extra[table["sent_ns"] >= 0] > 0).mean() > 0.1
@@ -172,9 +169,7 @@ def test_packets_that_are_sent_again(start: Start) -> None:
 def test_links_that_change(start: Start, tmp_path: Path) -> None:
     """Node 0's uplink is shut from 0.5 s to 1.5 s of testbed time."""
     (tmp_path / "trace.csv").write_text("time_s,bandwidth_mbps\n0,1\n0.5,0\n1.5,1\n")
-    run = done(
-        start("network.traces=[{node: 0, file: trace.csv, direction: up}]", "stop={time_s: 2}", "time_dilation=1.5")
-    )
+    run = done_in_time(start, "network.traces=[{node: 0, file: trace.csv, direction: up}]", "stop={time_s: 2}")
     table = table_of(run)
     sent_ns = table["sent_ns"][(table["sender"] == 0) & (table["sent_ns"] >= 0)]
     assert not np.any((sent_ns > 505 * MS) & (sent_ns < 1500 * MS))
@@ -185,7 +180,7 @@ def test_links_that_change(start: Start, tmp_path: Path) -> None:
 
 
 def test_ports_that_were_chosen(start: Start) -> None:
-    run = done(start("processes.base_port=28600", "stop={rounds: 3}"))
+    run = done(start(f"processes.base_port={free_ports(3)}", "stop={rounds: 3}"))
     assert run.curve["rounds_min"][-1] == 3
 
 
@@ -196,10 +191,10 @@ def test_ports_that_were_chosen(start: Start) -> None:
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, "divshare"), (signal.SIGKILL, "dpsgd")])
 def test_a_run_that_was_ended_goes_on(number: int, kind: str, start: Start) -> None:
     settings = ("stop={time_s: 4}", f"algorithm.kind={kind}", "topology={kind: ring}", "evaluation.interval_s=0.5")
-    started = start(*settings)
-    started.until_it_runs()
-    started.process.send_signal(number)
-    started.end()
+    # At the first model of 1 s of testbed time: those of 0.5 s are there.
+    started = start(*settings, faults=f"{'interrupt' if number == signal.SIGINT else 'kill'}:kept:7")
+    code, _, err = started.end()
+    assert code == (130 if number == signal.SIGINT else -number), err
     path = started.path
     before = started.run()
     assert before.status == ("interrupted" if number == signal.SIGINT else "partial")

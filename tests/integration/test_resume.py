@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +28,9 @@ from orchestrator.runs.evaluation import ModelTests
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runtimes import simulation
 from orchestrator.runtimes.simulation import SimulatedRun, resume_simulation, run_simulation
+from tests.integration.started import Start, start
+
+__all__ = ["start"]
 
 EXPERIMENT = """
 name: trial
@@ -48,8 +49,6 @@ evaluation: {interval_s: 0.07}
 stop: {time_s: 1}
 """
 SAME = ("curve.csv", "nodes.parquet", "messages.parquet", "links.csv", "partition.csv", "experiment.yaml")
-WAIT_S = 60.0
-
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 
@@ -362,50 +361,37 @@ def test_an_edge_list_is_found_from_anywhere(
 # -- processes -------------------------------------------------------------------------------------------------------
 
 
-def fragmesh(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "run", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+LONGER = ("stop.time_s=4", "evaluation.interval_s=0.1", "output.checkpoint_every_s=0.1")
+LINES = 20
+"""Where a run of 41 evaluations is held: before so many lines of its curve stand."""
 
 
-def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(0.005)
-
-
-LONGER = ("--set", "stop.time_s=20", "--set", "evaluation.interval_s=0.2")
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_from_the_command_line(number: int, file: Path, tmp_path: Path) -> None:
-    """Every process gets the signal, as from a terminal or a batch system; a killed run has its last checkpoint."""
-    every = ("--set", "output.checkpoint_every_s=0.3")
-    whole = run(file, tmp_path / "whole", 0, *LONGER[1::2], every[1]).path
-    out = tmp_path / "part"
-    process = fragmesh(str(file), "--out", str(out), "--workers", "2", *LONGER, *every)
-    wanted = CHECKPOINT if number == signal.SIGKILL else "curve.csv"
-    until(lambda: any(path.stat().st_size > 800 for path in out.glob(f"*/{wanted}")), process)
-    (path,) = out.iterdir()
+def test_from_the_command_line(number: int, file: Path, tmp_path: Path, start: Start) -> None:
+    """Every process gets the signal, as from a terminal or a batch system; a killed run has its last checkpoint.
+
+    The run is held half-way, so that it has not ended however fast the host is; when it is held, it has had time for
+    a checkpoint, and one was due.
+    """
+    whole = run(file, tmp_path / "whole", 0, *LONGER).path
+    moment = f"hold:line:{LINES}"
+    started = start(*LONGER, experiment=file, workers=2, faults=f"checkpoint_due:line:{LINES // 2},{moment}")
+    gate = started.until_held(moment)
+    path = started.path
+    assert (path / "curve.csv").read_text().count("\n") == LINES  # with the names of the columns
     if number == signal.SIGKILL:
-        refused = fragmesh("--resume", str(path))
-        assert refused.communicate(timeout=WAIT_S)[1] == f"error: {path}: the run is under way, in another process\n"
-        assert refused.returncode == 2
-    os.killpg(process.pid, number)
-    process.communicate(timeout=WAIT_S)
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+        assert (path / CHECKPOINT).is_file()
+        code, _, err = start(resume=path).end()
+        assert (code, err) == (2, f"error: {path}: the run is under way, in another process\n")
+    started.send_to_all(number)
+    gate.release()
+    code, _, _ = started.end()
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     assert load_run(path).status == ("partial" if number == signal.SIGKILL else "interrupted")
-    continued = fragmesh("--resume", str(path), "--workers", "1")
-    out_text, err = continued.communicate(timeout=WAIT_S)
-    assert continued.returncode == 0, err
-    assert "done" in out_text
+    code, out, err = start(resume=path, workers=1).end()
+    assert code == 0, err
+    assert "done" in out
     assert_same_results(path, whole)
 
 
