@@ -105,7 +105,7 @@ class Started:
     def run(self) -> Run:
         return load_run(self.path)
 
-    def until(self, condition: Callable[[], object], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str = "a condition") -> None:
         """Wait for something that happens while the run lives.
 
         Args:
