@@ -1,6 +1,6 @@
 """A run under test: started from the command line, held where a test wants it, looked into, and gone afterwards.
 
-Tests wait for events, never for a duration: see CONTRIBUTING.md, "How a test waits".
+Tests wait for events, never for a duration: see tests/README.md.
 """
 
 import os

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -24,6 +25,7 @@ from node.core.errors import TransportError
 from node.core.messages import frozen
 from node.core.types import NodeId
 from node.transport import peer_client as client_module
+from node.transport import peer_server as server_module
 from node.transport.envelope import pack
 from node.transport.frames import WIRE_VERSION, RejectReason, WireContext, encode
 from node.transport.pb.peer_pb2 import Envelope, Hello, Probe, Receipt
@@ -39,8 +41,8 @@ WIRE = WireContext(PLAN, 2 * SIZE, (SIZE, SIZE), frozenset(map(NodeId, range(4))
 ME, PEER, OTHER = NodeId(0), NodeId(1), NodeId(2)
 VALUES = frozen(np.arange(SIZE, dtype=np.float32))
 FRAME = encode(make_message(Kind.FRAGMENT, 3, VALUES, 1), ME, PLAN)
-WITHIN_S = 20.0
-"""Every wait of these tests ends by then; none takes so long unless something is broken."""
+WITHIN_S = 60.0
+"""Every wait of these tests ends by then; none takes so long unless something is broken, on whatever host."""
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -53,6 +55,40 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         runner.run(bounded())
+
+
+class HeldClock:
+    """The clock of one side, which a test can hold: what is due later is then due when the test says so."""
+
+    def __init__(self) -> None:
+        self._held_ns: int | None = None
+
+    def hold(self) -> int:
+        """Stand still; returns the time."""
+        self._held_ns = time.monotonic_ns()
+        return self._held_ns
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns() if self._held_ns is None else self._held_ns
+
+    def release(self) -> None:
+        self._held_ns = None
+
+
+@pytest.fixture
+def servers_clock(monkeypatch: pytest.MonkeyPatch) -> HeldClock:
+    """Holds back what servers hand over when it is due."""
+    clock = HeldClock()
+    monkeypatch.setattr(server_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def clients_clock(monkeypatch: pytest.MonkeyPatch) -> HeldClock:
+    """Holds back the deadlines of clients."""
+    clock = HeldClock()
+    monkeypatch.setattr(client_module, "time", clock)
+    return clock
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -117,7 +153,7 @@ class Sender:
     async def __aexit__(self, *_: object) -> None:
         await self.client.close()
 
-    def send(self, peer: NodeId = PEER, frame: bytes = FRAME, due_ns: int = 0, within_s: float = 60.0) -> int:
+    def send(self, peer: NodeId = PEER, frame: bytes = FRAME, due_ns: int = 0, within_s: float = 600.0) -> int:
         number = self.next_number
         self.next_number += 1
         self._sending = True
@@ -222,19 +258,20 @@ def test_the_same_bytes_go_to_all_recipients() -> None:
     run(test())
 
 
-def test_what_is_not_due_is_held_and_handed_over_in_order_of_due() -> None:
+def test_what_is_not_due_is_held_and_handed_over_in_order_of_due(servers_clock: HeldClock) -> None:
     async def scene(receiver: Receiver, sender: Sender) -> None:
         sender.send()  # opens the stream
         await until(lambda: sender.acknowledged)
-        now_ns = time.monotonic_ns()
+        now_ns = servers_clock.hold()
         after_ms = [80, 40, 60, 40, 20]
         for delay in after_ms:
             sender.send(due_ns=now_ns + delay * 1_000_000)
         past = sender.send(due_ns=now_ns - 1)
         at_once = sender.send()
-        await until(lambda: len(receiver.arrivals) == 3)
+        await until(lambda: receiver.server.frames == 8)
         # Held frames are not acknowledged: what is in the delay line is in flight.
-        assert len(sender.acknowledged) <= 3
+        assert len(sender.acknowledged) <= len(receiver.arrivals) == 3
+        servers_clock.release()
         await until(lambda: len(sender.acknowledged) == 8)
         assert receiver.numbers[1:] == [past, at_once, 5, 2, 4, 3, 1]
         for arrival, handed_ns in zip(receiver.arrivals, receiver.handed_ns, strict=True):
@@ -248,26 +285,28 @@ def test_what_is_not_due_is_held_and_handed_over_in_order_of_due() -> None:
 
 
 def test_a_timer_set_for_later_does_not_delay_what_is_due_earlier() -> None:
+    """For whoever waits for the timer that was set first, the early one would come in an hour."""
+
     async def scene(receiver: Receiver, sender: Sender) -> None:
-        now_ns = time.monotonic_ns()
-        late = sender.send(due_ns=now_ns + 10**9)
+        sender.send(due_ns=time.monotonic_ns() + 3600 * 10**9)
         await until(lambda: receiver.server.frames == 1)
+        late = sender.send(due_ns=time.monotonic_ns() + 60_000_000)
         early = sender.send(due_ns=time.monotonic_ns() + 30_000_000)
-        await until(lambda: receiver.numbers)
-        assert receiver.numbers == [early]
-        assert time.monotonic_ns() < now_ns + 10**9
-        await until(lambda: receiver.numbers == [early, late])
+        await until(lambda: len(receiver.numbers) == 2)
+        assert receiver.numbers == [early, late]
 
     with_both(scene)
 
 
-def test_held_frames_survive_the_end_of_their_stream() -> None:
+def test_held_frames_survive_the_end_of_their_stream(servers_clock: HeldClock) -> None:
     async def test() -> None:
+        servers_clock.hold()
         async with Receiver() as receiver:
             async with Sender({PEER: receiver.address}) as sender:
                 sender.send(due_ns=time.monotonic_ns() + 100_000_000)
                 await until(lambda: receiver.server.frames == 1)
             assert not receiver.arrivals
+            servers_clock.release()
             await until(lambda: receiver.numbers == [0])
 
     run(test())
@@ -295,7 +334,9 @@ def test_probes_are_held_too_and_echoed() -> None:
     with_both(scene)
 
 
-def test_receipts_tell_of_many_frames_where_the_window_is_wide() -> None:
+def test_receipts_tell_of_many_frames_where_the_window_is_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "RECEIPT_DELAY_S", 0.5)  # or a slow writer gets one for each
+
     async def test() -> None:
         async with Receiver() as receiver, raw_stream(receiver, window_bytes=10**9) as call:
             for number in range(20):
@@ -437,11 +478,13 @@ def test_what_grpc_refuses_as_too_long_is_lost_and_the_next_message_arrives() ->
     with_both(scene)
 
 
-def test_a_flood_is_dropped_and_told() -> None:
+def test_a_flood_is_dropped_and_told(servers_clock: HeldClock) -> None:
     async def scene(receiver: Receiver, sender: Sender) -> None:
-        due_ns = time.monotonic_ns() + 300_000_000
+        due_ns = servers_clock.hold() + 10_000_000
         for _ in range(10):
             sender.send(due_ns=due_ns)
+        await until(lambda: receiver.server.frames == 10)
+        servers_clock.release()
         await until(lambda: len(sender.acknowledged) == 10)
         assert receiver.server.rejected == {RejectReason.FLOOD: 6}
         assert sender.client.frames_rejected == 6
@@ -450,12 +493,14 @@ def test_a_flood_is_dropped_and_told() -> None:
     with_both(scene, queue_frames_max=4)
 
 
-def test_probes_that_wait_are_bounded_too() -> None:
+def test_probes_that_wait_are_bounded_too(servers_clock: HeldClock) -> None:
     async def scene(receiver: Receiver, sender: Sender) -> None:
-        due_ns = time.monotonic_ns() + 300_000_000
+        due_ns = servers_clock.hold() + 10_000_000
         for sequence in range(10):
             sender.client.probe(PEER, sequence, 0, 10, due_ns)
-        await until(lambda: receiver.probes)
+        await until(lambda: receiver.server.rejected == {RejectReason.FLOOD: 6})
+        servers_clock.release()
+        await until(lambda: len(receiver.probes) == 4)
         assert [probe.sequence for _, probe in receiver.probes] == [0, 1, 2, 3]
         assert receiver.server.rejected == {RejectReason.FLOOD: 6}
 
@@ -530,10 +575,8 @@ def test_stopping_tells_of_what_was_handed_over() -> None:
 def test_nobody_there_is_found_at_once() -> None:
     async def test() -> None:
         async with Sender({PEER: free_address()}) as sender:
-            started = time.monotonic()
-            sender.send()
+            sender.send()  # whose deadline is not waited for
             await until(lambda: sender.lost)
-            assert time.monotonic() - started < 5
             assert sender.client.unreachable == {PEER}
             assert sender.lost[0][1].startswith("unavailable")
             sender.client.probe(PEER, 0, 0, 10)  # lost without a word
@@ -569,7 +612,7 @@ def test_a_peer_that_never_answers_holds_up_nobody_else() -> None:
                 alive = [sender.send(OTHER) for _ in range(3)]
                 await until(lambda: sender.acknowledged == alive)
                 await until(lambda: len(sender.lost) == 3)
-                assert 0.3 <= time.monotonic() - started < 5
+                assert time.monotonic() - started >= 0.3
                 assert sender.lost == [(number, "deadline passed") for number in dead]
 
     run(test())
@@ -629,7 +672,7 @@ async def peer_process(port: int = 0) -> AsyncIterator[tuple["subprocess.Popen[b
         process.stdout.close()
 
 
-def test_a_peer_that_stops_reading_holds_no_more_than_the_window() -> None:
+def test_a_peer_that_stops_reading_holds_no_more_than_the_window(clients_clock: HeldClock) -> None:
     """The promise: what is handed to the transport and not acknowledged stays below the bound, wherever it lies."""
 
     async def test() -> None:
@@ -651,15 +694,25 @@ def test_a_peer_that_stops_reading_holds_no_more_than_the_window() -> None:
                     return len(sender.acknowledged) == count
 
                 await until(lambda: all_sent(20))
+                clients_clock.hold()
                 os.kill(process.pid, signal.SIGSTOP)
-                stopped = time.monotonic()
-                while time.monotonic() - stopped < 0.4:
+                await until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
+                before = len(sender.acknowledged)
+
+                def is_full() -> bool:
                     pump(100)
+                    return not window.fits(len(FRAME))
+
+                await until(is_full)
+                for _ in range(20):  # and stays so
                     await asyncio.sleep(0.01)
+                    pump(100)
+                assert len(sender.acknowledged) == before == 20
                 assert len(window) == 5
                 assert sender.next_number == 25
                 assert sender.client.frames_sent <= 25
                 # At its deadline the stream counts as broken, so that the window is free for others.
+                clients_clock.release()
                 await until(lambda: len(sender.lost) == 5)
                 assert {reason for _, reason in sender.lost} == {"deadline passed"}
                 os.kill(process.pid, signal.SIGCONT)
@@ -679,8 +732,8 @@ def test_a_peer_that_is_killed_and_comes_back() -> None:
         async with peer_process() as (process, address), Sender({PEER: address}) as sender:
             sender.send()
             await until(lambda: sender.acknowledged == [0])
-            held = sender.send(due_ns=time.monotonic_ns() + 10**10)
-            await asyncio.sleep(0.05)
+            held = sender.send(due_ns=time.monotonic_ns() + 3600 * 10**9)
+            await until(lambda: sender.client.frames_sent == 2)
             process.kill()
             await until(lambda: sender.lost)
             assert sender.lost[0][0] == held

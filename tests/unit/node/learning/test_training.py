@@ -201,32 +201,41 @@ def test_more_evaluations_than_rows_all_come_back_in_order(pool: PoolTrainer) ->
     assert pool.collect(wait=True) == []
 
 
+ENDLESS = 1_000_000_000
+"""So many local steps are never done."""
+
+
+def until_busy(pool: PoolTrainer) -> None:
+    """Until all workers have computed for some time."""
+    workers = [psutil.Process(pid) for pid in pool.worker_pids]
+    before = [worker.cpu_times().user for worker in workers]
+    while not all(worker.cpu_times().user > at for worker, at in zip(workers, before, strict=True)):
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_killed_worker_is_an_error_within_seconds(pool: PoolTrainer, busy: bool) -> None:
+def test_a_killed_worker_is_an_error_and_no_hang(pool: PoolTrainer, busy: bool) -> None:
     params = pool.initial_params()
     if busy:
         for node in NODES:
-            pool.begin(node, params, 0, 3000)
-        time.sleep(0.05)
+            pool.begin(node, params, 0, ENDLESS)
+        until_busy(pool)
     for pid in pool.worker_pids:
         os.kill(pid, signal.SIGKILL)
-    start = time.monotonic()
-    if not busy:
-        time.sleep(0.1)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(RunnerError, match="worker"):  # noqa: PT012 - posting to a dead pool may fail as well
         if not busy:
             pool.begin(NODES[0], params, 0, 1)
         for node in NODES:
             pool.finish(node)
-    assert time.monotonic() - start < 5
     with pytest.raises(RunnerError, match="worker"):
         pool.collect(wait=True)
 
 
 def test_one_killed_worker_of_two_does_not_hang(pool: PoolTrainer) -> None:
     for node in NODES:
-        pool.begin(node, pool.initial_params(), 0, 2000)
-    time.sleep(0.05)
+        pool.begin(node, pool.initial_params(), 0, ENDLESS)
+    until_busy(pool)
     os.kill(pool.worker_pids[0], signal.SIGKILL)
     with pytest.raises(RunnerError, match="killed by signal 9"):
         finish_all(pool)
@@ -253,7 +262,7 @@ def test_close_leaves_nothing_behind(synthetic: LearningConfig) -> None:
     assert isinstance(trainer, PoolTrainer)
     pids = trainer.worker_pids
     for node in NODES:
-        trainer.begin(node, trainer.initial_params(), 0, 2000)
+        trainer.begin(node, trainer.initial_params(), 0, ENDLESS)
     trainer.close()
     trainer.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -268,12 +277,12 @@ def test_workers_end_when_the_parent_is_killed(synthetic: LearningConfig) -> Non
         trainer = make(synthetic, 2)
         assert isinstance(trainer, PoolTrainer)
         os.write(write, " ".join(str(pid) for pid in trainer.worker_pids).encode())
-        time.sleep(60)
+        signal.pause()
         os._exit(0)
     pids = [int(pid) for pid in os.read(read, 100).split()]
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=5)
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=60)
     alive = [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     os.close(read)
     os.close(write)
@@ -353,7 +362,7 @@ def test_without_momentum_there_is_none_to_save(synthetic: LearningConfig) -> No
 
 def test_results_can_be_waited_for_with_other_descriptors(pool: PoolTrainer) -> None:
     pool.begin(NODES[0], pool.initial_params(), 0, 3)
-    readable, _, _ = select.select([pool.ready_fd], [], [], 20)
+    readable, _, _ = select.select([pool.ready_fd], [], [], 60)
     assert readable == [pool.ready_fd]
     assert pool.ready(NODES[0])
     assert select.select([pool.ready_fd], [], [], 0)[0] == []
@@ -361,10 +370,10 @@ def test_results_can_be_waited_for_with_other_descriptors(pool: PoolTrainer) -> 
 
 
 def test_the_end_of_all_workers_is_told_instead_of_waited_for(pool: PoolTrainer) -> None:
-    pool.begin(NODES[0], pool.initial_params(), 0, 1_000_000)
+    pool.begin(NODES[0], pool.initial_params(), 0, ENDLESS)
     for pid in pool.worker_pids:
         os.kill(pid, signal.SIGKILL)
-    assert select.select([pool.ready_fd], [], [], 20)[0]  # the end of the pipe
+    assert select.select([pool.ready_fd], [], [], 60)[0]  # the end of the pipe
     with pytest.raises(RunnerError, match="killed by signal 9"):
         pool.ready(NODES[0])
 
@@ -376,7 +385,7 @@ def test_workers_stand_back_as_told(synthetic: LearningConfig) -> None:
     with PoolTrainer(learner, len(NODES), 1, background=True).start() as pool:
         pool.begin(NODES[0], pool.initial_params(), 0, 1)
         pool.finish(NODES[0])
-        lowest = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 19)  # the tests themselves may run at any niceness
+        lowest = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 19)
         assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pool.worker_pids] == [lowest]
         assert [os.sched_getscheduler(pid) for pid in pool.worker_pids] == [os.SCHED_IDLE]
 

@@ -1,0 +1,26 @@
+"""For all tests: one that hangs fails, after more time than any takes on any host."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+HANGS_AFTER_S = 600
+
+
+@pytest.fixture(autouse=True)
+def _alarm(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"{request.node.nodeid} hangs: it has not ended within {HANGS_AFTER_S} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(HANGS_AFTER_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
