@@ -6,11 +6,12 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 EXPERIMENT ?= deploy/experiments/quickstart.yaml
 
-.PHONY: run test test-all docs check format protos protos-check bench clean help
+.PHONY: run test test-all coverage docs check format protos protos-check bench clean help
 
 help:
 	@echo "make run      set up, run the quickstart experiment, say where its report is"
 	@echo "make test     set up, run the tests (make test-all: also the long ones)"
+	@echo "make coverage the branches of node/ and orchestrator/ that the faster tests take"
 	@echo "make docs     the documentation, in build/docs"
 	@echo "make check    formatting, lint, types, import rules, generated code"
 	@echo "make protos   generate node/transport/pb from protos/"
@@ -50,6 +51,20 @@ $(DOCS_READY): $(READY)
 docs: $(DOCS_READY)
 	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --nitpicky --quiet -d build/doctrees docs build/docs
 	@echo build/docs/index.html
+
+# Tracing makes pure Python two to three times as slow, so that it is done in a run of its own, and not of the tests
+# whose time is the simulator's: property, simulation, and most real runs.
+MEASURED := tests/unit tests/paper tests/conformance/test_driver_equals_world.py \
+	$(addprefix tests/integration/test_,bad_input.py control.py transport.py resume.py process_faults.py)
+
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(MEASURED) > .coverage.log || { tail -50 .coverage.log; exit 1; }
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+	@$(BIN)/coverage json --quiet -o .coverage.json
+	@$(BIN)/python -c "import json; t = json.load(open('.coverage.json'))['totals']; \
+	print(f\"branch coverage: {100 * t['covered_branches'] / t['num_branches']:.1f} % of {t['num_branches']} branches\")"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
