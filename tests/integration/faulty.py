@@ -224,15 +224,14 @@ def other_wire_version() -> None:
 
 def unreachable() -> None:
     """The victim tells an address at which nobody answers."""
-    import node.runtime.process as module
-    from node.transport.peer_server import PeerServer
+    import node.transport.peer_server as module
 
-    class Elsewhere(PeerServer):
+    class Elsewhere(module.PeerServer):
         async def start(self, host: str, port: int) -> str:
             await super().start(host, port)
             return f"{host}:9"
 
-    _before_run(lambda: setattr(module, "PeerServer", Elsewhere))
+    _before_run(lambda: _replace(module, "PeerServer", Elsewhere))
 
 
 def damaged_records() -> None:
