@@ -157,10 +157,8 @@ class WireContext:
     @cached_property
     def frame_bytes_max(self) -> int:
         """Length of the longest frame that can pass: the bound for a transport's receive buffer."""
-        return HEADER_BYTES + max(
-            self.num_params * self.dtype.value_bytes,
-            *(body.size(self.num_params, self.dtype) for body in self.carries.values()),
-        )
+        bodies = (body.size(self.num_params, self.dtype) for body in self.carries.values())
+        return HEADER_BYTES + max(self.num_params * self.dtype.value_bytes, max(bodies, default=0))
 
 
 def plan_id(tensor_sizes: Sequence[int], seed: int, plan: FragmentPlan | None = None) -> int:
