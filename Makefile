@@ -32,6 +32,7 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) --retries 1 --timeout 20 $(TORCH_INDEX) '$(TORCH)' 'torchvision==0.28.*'
 	$(PIP_INSTALL) --retries 3 -e '.[dev]'
+	-$(BIN)/fragmesh doctor --calibrate > /dev/null  # else the first run of processes measures the host
 	touch $(READY)
 
 run: $(READY)

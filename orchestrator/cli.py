@@ -225,14 +225,21 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
     data_root: DataRoot = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure anew what a message and a round's end take of this host.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what this host can do and what a run would use; of an experiment, how far it must be slowed down here."""
     if file is not None:
-        _estimate(file, overrides, data_root, as_json)
+        _estimate(file, overrides, data_root, calibrate, as_json)
         return
     if overrides:
         raise ConfigError(f"--set {overrides[0]}: must come with an experiment file")
+    if calibrate:
+        from orchestrator.host.calibration import host_costs
+
+        host_costs(renew=True)
     from node.learning.datasets import resolve_data_root
     from orchestrator.host.doctor import examine
     from orchestrator.runtimes.registry import examine_runtimes
@@ -252,21 +259,23 @@ def doctor(
     out.print(table)
 
 
-def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, as_json: bool) -> None:
+def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, calibrate: bool, as_json: bool) -> None:
     """Measure and print what an experiment takes of this host."""
     plan = _read_plan(file, overrides)
     _check_data_root(data_root)
     from orchestrator.host.signals import signals_held
 
     with signals_held():
+        from orchestrator.host.calibration import host_costs
         from orchestrator.host.doctor import estimate
         from orchestrator.host.environment import usable_cores
         from orchestrator.runs.prepare import prepare
 
+    costs = host_costs(renew=calibrate)
     workers = min(usable_cores(), plan.config.nodes)
     prepared = prepare(plan, data_root=data_root, workers=workers)
     try:
-        found = estimate(plan, prepared.trainer, workers=workers)
+        found = estimate(plan, prepared.trainer, workers=workers, costs=costs)
     finally:
         prepared.trainer.close()
     if as_json:

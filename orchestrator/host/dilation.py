@@ -1,8 +1,9 @@
 """How much slower than testbed time a host must run an experiment to keep up with it.
 
 The host has to train all nodes at once and to move their messages. What both take is estimated from above: a
-step's time is measured, the number of messages follows from the algorithm and the links. Time dilation makes room
-for the rest, so that :data:`LOAD_MAX` of the cores is used at most.
+step's time is measured, the number of messages follows from the algorithm and the links, and what a message and a
+round's end take of this host is given (:class:`~orchestrator.host.costs.HostCosts`). Time dilation makes room for the
+rest, so that :data:`LOAD_MAX` of the cores is used at most.
 """
 
 import time
@@ -26,25 +27,15 @@ from node.core.units import ns_to_s
 from node.core.wire_values import WireDtype
 from orchestrator.experiment.plan import Plan
 from orchestrator.fidelity import TOLERANCES
+from orchestrator.host.costs import HostCosts
 
 LOAD_MAX: Final = 0.6
 """Share of all cores that training and messages may take on average. Both come in bursts, and a node that has to
 wait for a core is late."""
 NODE_LOAD_MAX: Final = 0.8
 """Share of its declared time that a node's own training may take of one core: the rest is for the node itself."""
-MESSAGE_CPU_S: Final = 0.4e-3
-"""Processor seconds that one message takes, sender, receiver and link emulator together, whatever its size."""
-BYTE_CPU_S: Final = 3e-9
-"""Processor seconds that one byte of a message takes on top: copies, checksum, averaging."""
-PATH_S: Final = 2.5e-3
-"""Real time from one node to another and back where links have no latency, median, of a busy host. What a link's
-latency covers of it does not show."""
 LATE_SHARE: Final = 0.8
 """Part of the tolerated lateness of arrivals that rounds which end together may take."""
-ROUND_CPU_S: Final = 4e-3
-"""Processor seconds between the end of a node's round and its next one's training, all processes together, with the
-caches cold; and :data:`ROUND_PARAM_CPU_S` for each parameter: cutting, averaging, copying."""
-ROUND_PARAM_CPU_S: Final = 20e-9
 STEPS: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 """The dilations that are recommended, and these times a power of ten."""
 DILATION_MAX: Final = 10_000.0
@@ -95,7 +86,9 @@ class Traffic:
     chains: bool
 
 
-def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float, cores: int) -> Recommendation:
+def recommend(
+    plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float, cores: int, costs: HostCosts
+) -> Recommendation:
     """Choose a time dilation for a host. Pure.
 
     Args:
@@ -103,21 +96,25 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
         tensor_sizes: Of the model; see :class:`node.core.training.Trainer`.
         step_seconds: What a local step takes on one core; see :func:`measure_step_seconds`.
         cores: Cores that may be used, >= 1.
+        costs: What messages and rounds take of the host.
 
     Raises:
         ConfigError: No dilation that an experiment may have is enough.
     """
     step_s = [ns_to_s(ns) for ns in plan.compute.step_ns]
     training = sum(step_seconds / seconds for seconds in step_s)
-    rates, cost_s = _messages(plan, tensor_sizes)
+    rates, cost_s = _messages(plan, tensor_sizes, costs)
     messages = float(rates @ cost_s)
     demand = training + messages
     by_cores = demand / (cores * LOAD_MAX)
     by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
     together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
-    burst_s = together * (ROUND_CPU_S + ROUND_PARAM_CPU_S * sum(tensor_sizes)) / cores
+    # Nodes that end their rounds together also begin to send together, and each sends one message first.
+    first_message_s = float(cost_s.max()) if rates.any() else 0.0
+    end_s = costs.round_cpu_s + costs.round_param_cpu_s * sum(tensor_sizes) + first_message_s
+    burst_s = together * end_s / cores
     by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms)
-    by_path = _by_path(plan)
+    by_path = _by_path(plan, costs)
     least = max(by_cores, by_node, by_rounds, by_path)
     if least > DILATION_MAX:
         raise ConfigError(
@@ -134,8 +131,8 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
         reasons.append(f"nothing bounds it: {demand:.2f} of {_count(cores, 'core')} are needed")
     elif by_path == least:
         reasons.append(
-            f"links without latency bound it: the host takes {1e3 * PATH_S:g} ms from node to node and back, and a"
-            f" round trip may take {TOLERANCES.rtt_ms:g} ms more than requested: {by_path:.3g}, rounded up"
+            f"links without latency bound it: the host takes {1e3 * costs.path_s:.3g} ms from node to node and back,"
+            f" and a round trip may take {TOLERANCES.rtt_ms:g} ms more than requested: {by_path:.3g}, rounded up"
         )
     elif by_rounds == least:
         reasons.append(
@@ -157,14 +154,14 @@ def recommend(plan: Plan, tensor_sizes: tuple[int, ...], *, step_seconds: float,
     return Recommendation(dilation, training, messages, cores, tuple(reasons))
 
 
-def _by_path(plan: Plan) -> float:
+def _by_path(plan: Plan, costs: HostCosts) -> float:
     """The least dilation with which the shortest round trip is within its tolerance."""
     nodes, round_trip_ns = plan.network.num_nodes, plan.network.round_trip_ns
     if nodes < 2:
         return 1.0
     if not isinstance(round_trip_ns, int):
         round_trip_ns = int(round_trip_ns[~np.eye(nodes, dtype=bool)].min())
-    return 1e3 * PATH_S / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(round_trip_ns))
+    return 1e3 * costs.path_s / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(round_trip_ns))
 
 
 def round_up(dilation: float) -> float:
@@ -256,7 +253,7 @@ def measure_evaluation_seconds(trainer: TrainerAndEvaluator, now: Callable[[], f
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def _messages(plan: Plan, tensor_sizes: tuple[int, ...]) -> tuple[Float64Vector, Float64Vector]:
+def _messages(plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts) -> tuple[Float64Vector, Float64Vector]:
     """Messages that are made at most a testbed second for each node, and what one costs; shape (num_nodes,).
 
     An answer is counted at the node that asked.
@@ -271,7 +268,7 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...]) -> tuple[Float64Vector,
         by_round = traffic.messages_per_round / round_s
         sent = by_link if traffic.chains and isfinite(by_link) else min(by_link, by_round)
         rates[node] = sent * (1 + traffic.answered)
-        costs_s[node] = MESSAGE_CPU_S + BYTE_CPU_S * wire_bytes
+        costs_s[node] = costs.message_cpu_s + costs.byte_cpu_s * wire_bytes
     return rates, costs_s
 
 

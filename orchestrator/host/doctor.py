@@ -18,6 +18,7 @@ from node.core.training import TrainerAndEvaluator
 from node.learning.config import DatasetConfig
 from node.learning.datasets import cache_dir
 from orchestrator.experiment.plan import Plan
+from orchestrator.host.costs import HostCosts, load_costs
 from orchestrator.host.dilation import (
     Recommendation,
     measure_evaluation_seconds,
@@ -147,6 +148,7 @@ class Estimate:
 
     Attributes:
         recommendation: The least time dilation, and why.
+        costs: What messages and rounds take of this host.
         dilation: The file's ``time_dilation``, or the recommended one where it has none.
         is_given: Whether the file has one.
         step_s: A local step on one core, real seconds.
@@ -158,6 +160,7 @@ class Estimate:
     """
 
     recommendation: Recommendation
+    costs: HostCosts
     dilation: float
     is_given: bool
     step_s: float
@@ -171,6 +174,7 @@ class Estimate:
         """In words, for a table."""
         needed = self.recommendation
         rows = {
+            "costs of this host": describe_costs(self.costs),
             "a local step": f"{1e3 * self.step_s:.3g} ms on one core while all {needed.cores} train",
             **dict(reason.split(": ", 1) for reason in needed.reasons[:-1]),
             "recommended time_dilation": f"{needed.dilation:g}: {needed.reasons[-1]}",
@@ -194,6 +198,7 @@ class Estimate:
         needed = self.recommendation
         return {
             "recommended_time_dilation": needed.dilation,
+            "host_costs": self.costs.to_json(),
             "time_dilation": self.dilation,
             "cores": needed.cores,
             "training_cores": needed.training_cores,
@@ -208,13 +213,16 @@ class Estimate:
         }
 
 
-def estimate(plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, host: Host | None = None) -> Estimate:
+def estimate(
+    plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, costs: HostCosts, host: Host | None = None
+) -> Estimate:
     """Measure what an experiment takes of this host as real processes. Takes a second or two.
 
     Args:
         plan: The experiment.
         trainer: Made for it with ``workers`` processes; not one to start a run with afterwards.
         workers: Training processes, as many as there are cores.
+        costs: What messages and rounds take of the machine.
         host: The machine; None for this one.
 
     Raises:
@@ -224,7 +232,7 @@ def estimate(plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, host: Ho
     machine = Host() if host is None else host
     cores = machine.cpu()[1]
     step_s = measure_step_seconds(trainer, workers=workers)
-    needed = recommend(plan, trainer.tensor_sizes, step_seconds=step_s, cores=cores)
+    needed = recommend(plan, trainer.tensor_sizes, step_seconds=step_s, cores=cores, costs=costs)
     given = plan.config.time_dilation
     dilation = needed.dilation if given is None else given
     run_s, is_least = real_seconds(plan, dilation)
@@ -232,6 +240,7 @@ def estimate(plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, host: Ho
     model_bytes = 4 * sum(trainer.tensor_sizes)
     return Estimate(
         recommendation=needed,
+        costs=costs,
         dilation=dilation,
         is_given=given is not None,
         step_s=step_s,
@@ -260,6 +269,7 @@ def examine(data_root: Path | None = None, host: Host | None = None) -> list[Fin
         *shaping,
         *_data(data_root),
         _cache(cache_dir()),
+        _costs(load_costs()),
     ]
 
 
@@ -384,6 +394,24 @@ def _cache(path: Path) -> Finding:
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
         return Finding("cache", str(path), "ok", "" if path.exists() else "made when first needed")
     return Finding("cache", str(path), "warn", f"{parent} cannot be written: data is decoded anew in each run")
+
+
+def describe_costs(costs: HostCosts) -> str:
+    """What a message, a round's end and a round trip take, and how old these figures are."""
+    age_s = costs.age_s()
+    when = "assumed" if age_s is None else f"measured {format_duration(age_s)} ago"
+    return (
+        f"{1e3 * costs.message_cpu_s:.2g} ms of a core a message, {1e3 * costs.round_cpu_s:.2g} ms a round's end,"
+        f" {1e3 * costs.path_s:.2g} ms from node to node and back; {when}"
+    )
+
+
+def _costs(costs: HostCosts | None) -> Finding:
+    name = "costs of this host"
+    if costs is None:
+        note = "the first run that needs them measures them, and doctor --calibrate: some ten seconds"
+        return Finding(name, "not measured yet", "ok", note)
+    return Finding(name, describe_costs(costs), "ok", "doctor --calibrate measures them anew")
 
 
 def _first_line(text: str) -> str:

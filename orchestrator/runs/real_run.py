@@ -20,6 +20,8 @@ from node.host.clock import Clock
 from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import Plan
 from orchestrator.fidelity import Measured, judge
+from orchestrator.host.calibration import host_costs
+from orchestrator.host.costs import ASSUMED, HostCosts, load_costs
 from orchestrator.host.dilation import measure_step_seconds, recommend
 from orchestrator.host.environment import usable_cores
 from orchestrator.progress import Progress
@@ -56,16 +58,28 @@ TEST_POLL_S = 0.005
 """How often finished tests are looked for once the nodes have gone, real time."""
 
 
-def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> float:
-    """Return the experiment's time dilation, or what this host needs, which takes a moment to measure."""
+def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple[float, HostCosts | None]:
+    """Return the experiment's time dilation, or what this host needs, which takes a moment to measure.
+
+    Returns:
+        The dilation, and the costs that it follows from; None where the experiment gives it.
+    """
     if plan.config.time_dilation is not None:
-        return plan.config.time_dilation
+        return plan.config.time_dilation, None
+    costs = load_costs()
+    if costs is None:
+        progress.preparing("measuring this host, once: some ten seconds")
+        try:
+            costs = host_costs()
+        except RunnerError as error:
+            costs = ASSUMED
+            progress.note(f"{error}; going on with assumed costs")
     progress.preparing("measuring a local step")
     cores = usable_cores()
     step_s = measure_step_seconds(prepared.trainer, workers=prepared.workers)
-    advice = recommend(plan, prepared.trainer.tensor_sizes, step_seconds=step_s, cores=cores)
+    advice = recommend(plan, prepared.trainer.tensor_sizes, step_seconds=step_s, cores=cores, costs=costs)
     progress.note(f"time dilation {advice.dilation:g}: {advice.reasons[-1]}")
-    return advice.dilation
+    return advice.dilation, costs
 
 
 def check_resumable(run: Run) -> None:
@@ -119,6 +133,7 @@ class RealRun:
         progress: Progress,
         make_fleet: Callable[[Prepared, Path], Fleet],
         dilation: float,
+        costs: HostCosts | None = None,
     ) -> None:
         """Store what is needed.
 
@@ -128,12 +143,14 @@ class RealRun:
             progress: Where it is shown.
             make_fleet: Makes the fleet, which writes its nodes' output to the folder given.
             dilation: Real seconds a testbed second.
+            costs: The host's, from which the dilation follows; None where the experiment gives it.
         """
         self._plan = plan
         self._prepared = prepared
         self._progress = progress
         self._make_fleet = make_fleet
         self._dilation = dilation
+        self._costs = costs
         self._requests = StopRequests(levels=2)
         self._opened: _Directory | None = None
         self._supervisor: Supervisor | None = None
@@ -149,7 +166,8 @@ class RealRun:
     @property
     def environment(self) -> Mapping[str, Any]:
         """See :class:`~orchestrator.runs.lifecycle.Course`."""
-        return {"time_dilation": self._dilation}
+        costs = None if self._costs is None else self._costs.to_json()
+        return {"time_dilation": self._dilation, "host_costs": costs}
 
     @property
     def stop_requested(self) -> bool:

@@ -61,7 +61,8 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
         _check(plan)
 
     def make_run(prepared: Prepared, progress: Progress) -> RealRun:
-        return RealRun(plan, prepared, progress, ForkedFleet, choose_dilation(plan, prepared, progress))
+        dilation, costs = choose_dilation(plan, prepared, progress)
+        return RealRun(plan, prepared, progress, ForkedFleet, dilation, costs)
 
     # Models are tested with what is left of the host.
     return conduct(plan, options, make_run, found=found, background=True)

@@ -21,6 +21,7 @@ from orchestrator import cli
 from orchestrator.experiment.catalog import catalog
 from orchestrator.experiment.config import ExperimentConfig, read_experiment
 from orchestrator.experiment.plan import make_plan
+from orchestrator.host.costs import HostCosts, keep_costs
 from orchestrator.results.reader import load_run
 from orchestrator.results.schema import CURVE_COLUMNS
 from orchestrator.runs.options import RunOptions, RunOutcome
@@ -74,8 +75,9 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No data but what the tests make, and one thread for torch."""
+    """No data but what the tests make, a host that has been measured, and one thread for torch."""
     monkeypatch.setenv("FRAGMESH_CACHE", str(tmp_path / "cache"))
+    keep_costs(HostCosts(1e-3, 1e-9, 1e-3, 1e-9, 1e-3, measured_unix_s=1.0))
     monkeypatch.delenv("FRAGMESH_DATA", raising=False)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

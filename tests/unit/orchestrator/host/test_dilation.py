@@ -14,11 +14,10 @@ from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import Plan, make_plan
+from orchestrator.host.costs import HostCosts
 from orchestrator.host.dilation import (
-    BYTE_CPU_S,
     DILATION_MAX,
     LOAD_MAX,
-    MESSAGE_CPU_S,
     NODE_LOAD_MAX,
     measure_step_seconds,
     real_seconds,
@@ -28,6 +27,7 @@ from orchestrator.host.dilation import (
 )
 
 SIZES = (9_000, 1_000)
+COSTS = HostCosts(message_cpu_s=0.4e-3, byte_cpu_s=3e-9, round_cpu_s=4e-3, round_param_cpu_s=20e-9, path_s=2.5e-3)
 
 
 def planned(**changes: Any) -> Plan:
@@ -50,60 +50,78 @@ def with_kind(kind: str, **parameters: Any) -> dict[str, Any]:
 
 
 def test_a_host_with_room_needs_no_dilation() -> None:
-    found = recommend(planned(), SIZES, step_seconds=0.001, cores=10)
+    found = recommend(planned(), SIZES, step_seconds=0.001, cores=10, costs=COSTS)
     assert found.dilation == 1.0
     assert found.demand_cores == found.training_cores == pytest.approx(0.8)
     assert found.reasons[-1] == "nothing bounds it: 0.80 of 10 cores are needed"
 
 
 def test_cores_bound_it() -> None:
-    found = recommend(planned(compute={"jitter_percent": 5}), SIZES, step_seconds=0.004, cores=2)
+    found = recommend(planned(compute={"jitter_percent": 5}), SIZES, step_seconds=0.004, cores=2, costs=COSTS)
     assert found.training_cores == pytest.approx(3.2)
     assert found.dilation == 3.0  # 3.2 / 1.2 = 2.67
     assert "the host's cores bound it, mostly by training" in found.reasons[-1]
 
 
 def test_rounds_that_end_together_bound_it_on_a_small_host() -> None:
-    found = recommend(planned(), SIZES, step_seconds=1e-5, cores=2)
+    found = recommend(planned(), SIZES, step_seconds=1e-5, cores=2, costs=COSTS)
     assert found.dilation == 5.0  # eight nodes, 4 ms each and a little for the model, on two cores, within 4 ms
     assert "rounds that end together bound it" in found.reasons[-1]
     apart = planned(compute={"jitter_percent": 5})
-    assert recommend(apart, SIZES, step_seconds=1e-5, cores=2).dilation == 1.0
+    assert recommend(apart, SIZES, step_seconds=1e-5, cores=2, costs=COSTS).dilation == 1.0
+
+
+def test_what_is_recommended_follows_the_host() -> None:
+    plan = planned(algorithm=with_kind("divshare", recipients=3))
+    slow = recommend(plan, SIZES, step_seconds=1e-5, cores=2, costs=COSTS)
+    cheap = HostCosts(0.1e-3, 3e-9, 0.5e-3, 20e-9, 2.5e-3)
+    # Eight nodes on two cores: 4.6 ms a node, each with its first message, and 0.8 ms, within 4 ms.
+    assert slow.dilation == 5.0
+    assert recommend(plan, SIZES, step_seconds=1e-5, cores=2, costs=cheap).dilation == 1.0
+    alone = planned()  # sends nothing
+    assert recommend(alone, SIZES, step_seconds=1e-5, cores=2, costs=COSTS).reasons[-1].count("16.8 ms") == 1
+    assert "what 8 nodes do then takes 18.4 ms" in slow.reasons[-1]
 
 
 def test_links_without_latency_show_what_the_host_takes() -> None:
     at_once = planned(network={"preset": {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 0}})
-    found = recommend(at_once, SIZES, step_seconds=1e-5, cores=100)
+    found = recommend(at_once, SIZES, step_seconds=1e-5, cores=100, costs=COSTS)
     assert found.dilation == 4.0  # 2.5 ms of the host within 0.8 ms
     assert "links without latency bound it" in found.reasons[-1]
     covered = planned(network={"preset": {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 1}})
-    assert recommend(covered, SIZES, step_seconds=1e-5, cores=100).dilation == 1.0
+    assert recommend(covered, SIZES, step_seconds=1e-5, cores=100, costs=COSTS).dilation == 1.0
 
 
 def test_one_node_bounds_it_on_a_large_host() -> None:
-    found = recommend(planned(), SIZES, step_seconds=0.0161, cores=128)
+    found = recommend(planned(), SIZES, step_seconds=0.0161, cores=128, costs=COSTS)
     assert found.dilation == 2.5  # 16.1 ms into 80 % of 10 ms
     assert "one node's training bounds it" in found.reasons[-1]
 
 
 def test_a_slowed_node_trains_less() -> None:
     slow = planned(compute={"stragglers": {"count": 4, "factor": 4}})
-    assert recommend(slow, SIZES, step_seconds=0.004, cores=2).training_cores == pytest.approx(4 * 0.4 + 4 * 0.1)
+    assert recommend(slow, SIZES, step_seconds=0.004, cores=2, costs=COSTS).training_cores == pytest.approx(
+        4 * 0.4 + 4 * 0.1
+    )
 
 
 def test_messages_are_bounded_by_rounds_and_by_links() -> None:
     divshare = planned(algorithm=with_kind("divshare", recipients=3))
-    cost_s = MESSAGE_CPU_S + BYTE_CPU_S * (4_000 + 64)
+    cost_s = COSTS.message_cpu_s + COSTS.byte_cpu_s * (4_000 + 64)
     # 10 fragments to 3 nodes each, in a round of 100 ms.
-    assert recommend(divshare, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(8 * 300 * cost_s)
+    assert recommend(divshare, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores == pytest.approx(
+        8 * 300 * cost_s
+    )
     narrow = planned(
         algorithm=with_kind("divshare", recipients=3), network={"preset": {"kind": "uniform", "bandwidth_mbps": 2}}
     )
     by_link = 2e6 / 8 / (4_000 + 64)
-    assert recommend(narrow, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(8 * by_link * cost_s)
+    assert recommend(narrow, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores == pytest.approx(
+        8 * by_link * cost_s
+    )
     half = planned(algorithm=with_kind("divshare", recipients=3), wire={"dtype": "float16"})
-    assert recommend(half, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(
-        8 * 300 * (MESSAGE_CPU_S + BYTE_CPU_S * (2_000 + 64))
+    assert recommend(half, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores == pytest.approx(
+        8 * 300 * (COSTS.message_cpu_s + COSTS.byte_cpu_s * (2_000 + 64))
     )
 
 
@@ -116,21 +134,23 @@ def test_links_of_pairs_and_later_changes_count(tmp_path: Path) -> None:
     pairwise = planned(algorithm=with_kind("divshare", recipients=3), network=network)
     assert pairwise.network.pair_mbps is not None
     one = planned(algorithm=with_kind("divshare", recipients=3), network={"preset": network["preset"]})
-    cores = [recommend(plan, SIZES, step_seconds=1e-6, cores=2).message_cores for plan in (one, pairwise)]
+    cores = [recommend(plan, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores for plan in (one, pairwise)]
     assert cores[1] == pytest.approx(3 * cores[0])
 
 
 def test_answers_count_as_messages() -> None:
     asks = planned(algorithm=with_kind("adpsgd", roles="parity"))
-    cost_s = MESSAGE_CPU_S + BYTE_CPU_S * (40_000 + 64)
+    cost_s = COSTS.message_cpu_s + COSTS.byte_cpu_s * (40_000 + 64)
     # Four nodes ask once a round of 100 ms and are answered.
-    assert recommend(asks, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(4 * 2 * 10 * cost_s)
+    assert recommend(asks, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores == pytest.approx(
+        4 * 2 * 10 * cost_s
+    )
     chained = planned(
         algorithm=with_kind("adpsgd", roles="parity", exchange="continuous"),
         network={"preset": {"kind": "uniform", "bandwidth_mbps": 60}},
     )
     by_link = 60e6 / 8 / (40_000 + 64)
-    assert recommend(chained, SIZES, step_seconds=1e-6, cores=2).message_cores == pytest.approx(
+    assert recommend(chained, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores == pytest.approx(
         4 * 2 * by_link * cost_s
     )
     blocking = watch(
@@ -142,7 +162,7 @@ def test_answers_count_as_messages() -> None:
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_every_algorithm_can_be_watched(kind: str) -> None:
     plan = planned(algorithm=planned().config.algorithm.model_dump() | {"kind": kind})
-    found = recommend(plan, SIZES, step_seconds=0.001, cores=2)
+    found = recommend(plan, SIZES, step_seconds=0.001, cores=2, costs=COSTS)
     assert (found.message_cores > 0) == (kind != "local")
     assert len(found.reasons) == 3
 
@@ -150,7 +170,7 @@ def test_every_algorithm_can_be_watched(kind: str) -> None:
 def test_an_experiment_that_no_dilation_makes_fit_is_refused() -> None:
     fast = planned(compute={"step_time_ms": 1e-5})
     with pytest.raises(ConfigError, match=r"^compute\.step_time_ms=1e-05: this host takes 2 ms a step"):
-        recommend(fast, SIZES, step_seconds=0.002, cores=2)
+        recommend(fast, SIZES, step_seconds=0.002, cores=2, costs=COSTS)
 
 
 @given(st.floats(0.0, DILATION_MAX))
@@ -173,7 +193,7 @@ GOSSIP = planned(algorithm=with_kind("divshare", recipients=3))
 
 @given(st.floats(1e-5, 0.1), st.integers(1, 64))
 def test_what_is_recommended_fits_the_host(step_seconds: float, cores: int) -> None:
-    found = recommend(GOSSIP, SIZES, step_seconds=step_seconds, cores=cores)
+    found = recommend(GOSSIP, SIZES, step_seconds=step_seconds, cores=cores, costs=COSTS)
     assert found.demand_cores / found.dilation <= LOAD_MAX * cores * 1.0001
     assert step_seconds / found.dilation <= NODE_LOAD_MAX * 0.010 * 1.0001
 

@@ -12,6 +12,7 @@ from node.core.training import Evaluation, QuadraticTrainer
 from node.core.types import NodeId, Vector
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import make_plan
+from orchestrator.host.costs import HostCosts
 from orchestrator.host.doctor import Estimate, Finding, Host, estimate, examine
 from orchestrator.host.environment import environment, source
 from orchestrator.runtimes.registry import examine_runtimes
@@ -128,10 +129,13 @@ class Untrained(QuadraticTrainer):
         return []
 
 
+COSTS = HostCosts(message_cpu_s=0.4e-3, byte_cpu_s=3e-9, round_cpu_s=4e-3, round_param_cpu_s=20e-9, path_s=2.5e-3)
+
+
 def estimated(**changes: Any) -> tuple[Estimate, dict[str, str]]:
     plan = make_plan(parse_experiment(EXPERIMENT | changes, "x"), Path())
     trainer = Untrained(np.zeros((8, 100), dtype=np.float32), 0.1)
-    found = estimate(plan, trainer, workers=2, host=Described())
+    found = estimate(plan, trainer, workers=2, costs=COSTS, host=Described())
     return found, found.rows(plan)
 
 
