@@ -245,6 +245,31 @@ def test_training_that_is_not_ready_is_waited_for_and_counts_as_an_overrun(bench
     assert (count.overruns, count.overrun_ns, count.declared_ns) == (1, 9 * MS, 5 * MS)
 
 
+def test_the_trainer_is_watched_only_while_it_is_late(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """News before the time would wake the node for nothing."""
+    watched: dict[int, Callable[[], None]] = {}
+    monkeypatch.setattr(Loop, "add_reader", lambda self, fd, callback: watched.update({fd: callback}), raising=False)
+    monkeypatch.setattr(Loop, "remove_reader", lambda self, fd: watched.pop(fd), raising=False)
+    monkeypatch.setattr(FakeTrainer, "ready_fd", 7)
+    again = StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1)
+    bench.trainer.is_ready = False
+    bench.start(again)
+    bench.at(4 * MS)
+    assert watched == {}
+    bench.at(6 * MS)
+    assert list(watched) == [7]
+    bench.algorithm.script = lambda event, now_ns: [again]
+    bench.trainer.is_ready = True
+    watched[7]()
+    assert watched == {}
+    assert bench.driver.counters.rounds == 1
+    bench.trainer.is_ready = False
+    bench.at(12 * MS)
+    assert list(watched) == [7]
+    bench.driver.stop()
+    assert watched == {}
+
+
 def test_training_that_is_ready_early_is_held_back(bench: Bench) -> None:
     bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
     bench.at(2 * MS)
