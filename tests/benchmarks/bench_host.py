@@ -192,11 +192,15 @@ def observe(out: Path, label: str, dilation: float, time_s: float, *overrides: s
     begun_ns = int(shared.prepared_ns.max()) + int(0.9e9)
     last_ns = int(min(shared.log[node, shared.ends[node] - 1, 1] for node in range(NODES)))
     inside = rows[(rows[:, 0] >= begun_ns) & (rows[:, 0] <= last_ns)]
+    if len(inside) < 2:
+        sys.exit(f"host: {label}: the host is too busy to measure anything")
     first, last = inside[0], inside[-1]
     seconds, cpu_s = (last[0] - first[0]) / 1e9, (last[1] - first[1]) / 1e9
     per_node = [shared.log[node, : shared.ends[node]] for node in range(NODES)]
     of_run = [log[(log[:, 0] >= first[0]) & (log[:, 1] <= last[0]) & (log[:, 0] < log[:, 1])] for log in per_node]
     count = min(len(log) for log in of_run)
+    if count == 0:
+        sys.exit(f"host: {label}: a node ended no round: the host is too busy to measure anything")
     ends = np.stack([log[-count:] for log in of_run])
     late = None if outcome.fidelity is None else _late_ms(outcome.fidelity)
     return Observed(
