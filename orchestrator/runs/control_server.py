@@ -47,6 +47,7 @@ from node.transport.control_wire import (
 from node.transport.frames import WIRE_VERSION
 from node.transport.pb import control_pb2 as pb
 from node.transport.pb.control_pb2_grpc import ControlServicer, add_ControlServicer_to_server
+from orchestrator.runs.barriers import Barriers
 
 RECORDS_BYTES_MAX = 2**28
 """The largest records that a node may hand over: the lives of some millions of messages."""
@@ -80,21 +81,6 @@ class _Node:
     phase: Phase | None = None
     complained: bool = False
     uploads: set[bytes] = field(default_factory=set)
-
-
-@dataclass(eq=False)
-class _Barrier:
-    """A point that all must reach.
-
-    Attributes:
-        expected: Who must; None is every node of the run. Forgotten nodes are not waited for.
-        arrived: Who is there; the value tells two calls of one node apart.
-        released: All had come. Stays so: who comes later does not wait.
-    """
-
-    expected: frozenset[NodeId] | None = None
-    arrived: dict[NodeId, object] = field(default_factory=dict)
-    released: bool = False
 
 
 class ControlListener(Protocol):
@@ -144,10 +130,7 @@ class ControlServer(ControlServicer):
         self._options = channel_options(keepalive_s, keepalive_timeout_s)
         self._server: grpc.aio.Server | None = None
         self._nodes: dict[NodeId, _Node] = {}
-        self._forgotten: set[NodeId] = set()
-        self._barriers: dict[str, _Barrier] = {}
-        # Replaced whenever something changed that a barrier depends on: who waits takes it before it looks.
-        self._changed = asyncio.Event()
+        self._barriers = Barriers(num_nodes)
         self._plan: tuple[int, int] | None = None
         """num_params and plan id of the first node; all others must name the same."""
         self._ended: str | None = None
@@ -176,10 +159,7 @@ class ControlServer(ControlServicer):
         # Two servers on one port would each get some of the nodes.
         server = grpc.aio.server(options=[*self._options, ("grpc.so_reuseport", 0)])
         add_ControlServicer_to_server(self, server)
-        state = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(state, server)
-        reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        await state.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        await _add_health_and_reflection(server)
         host = f"[{host}]" if ":" in host else host
         try:
             bound = server.add_insecure_port(f"{host}:{port}")
@@ -203,28 +183,23 @@ class ControlServer(ControlServicer):
         Raises:
             RunnerError: Who did not come in time, and what each was last known to do.
         """
-        barrier = self._barriers.setdefault(point, _Barrier())
-        if expected is not None:
-            barrier.expected = frozenset(expected)
-        self._look_at_barriers()
+        barrier = self._barriers.expect(point, expected)
         try:
             async with asyncio.timeout(timeout_s):
-                while not barrier.released:
-                    await self._changed.wait()
+                await self._barriers.released(barrier)
         except TimeoutError:
-            missing = self._missing(barrier)
+            missing = self._barriers.missing(barrier)
             named = missing[:3] if len(missing) <= 3 else missing[:2]
-            states = "; ".join(f"{node}: {self._state(node)}" for node in named)
+            states = "; ".join(f"{node}: {_state(self._nodes.get(node))}" for node in named)
             raise RunnerError(
                 f"{some_nodes(missing)} did not come to '{point}' within {timeout_s:g} s ({states})"
             ) from None
 
     def forget(self, node: NodeId) -> None:
         """The node died: no barrier waits for it, and its session is closed."""
-        self._forgotten.add(node)
         if (known := self._nodes.get(node)) is not None:
             _close(known)
-        self._look_at_barriers()
+        self._barriers.forget(node)
 
     def command(self, command: ControlCommand, nodes: Iterable[NodeId] | None = None) -> None:
         """Tell nodes what to do, in the order of the calls. Nodes that are unknown or gone are left out.
@@ -247,7 +222,7 @@ class ControlServer(ControlServicer):
         self._ended = self._ended or "is over"
         for known in self._nodes.values():
             _close(known)
-        self._look_at_barriers()
+        self._barriers.look()
         if self._server is not None:
             await self._server.stop(grace_s)
 
@@ -271,8 +246,7 @@ class ControlServer(ControlServicer):
                 software_version=one_line(request.software_version),
             )
         )
-        self._forgotten.discard(node)
-        self._look_at_barriers()
+        self._barriers.remember(node)
         return pb.RegisterReply(
             registered=pb.Registered(
                 num_nodes=self._num_nodes,
@@ -284,25 +258,21 @@ class ControlServer(ControlServicer):
         """See control.proto. Writes by itself: a generator would learn late that its call was cancelled."""
         known = await self._admit(request.run_id, request.node, context)
         node, call = known.registration.node, object()
-        barrier = self._barriers.setdefault(request.point, _Barrier())
-        barrier.arrived[node] = call
-        self._look_at_barriers()
+        barrier = self._barriers.arrive(request.point, node, call)
         try:
             while True:
-                changed = self._changed
+                changed = self._barriers.changed
                 if barrier.released:
                     await _told(context, pb.BarrierState(released=True, peers=self._peers()))
                     return
                 if self._stopped or not known.alive:
                     why = "the run is over" if self._stopped else f"node {node} was given up"
                     await context.abort(grpc.StatusCode.ABORTED, why)
-                if not await _told(context, pb.BarrierState(missing=self._missing(barrier))):
+                if not await _told(context, pb.BarrierState(missing=self._barriers.missing(barrier))):
                     return
                 await changed.wait()
         finally:
-            if not barrier.released and barrier.arrived.get(node) is call:
-                del barrier.arrived[node]
-                self._look_at_barriers()
+            self._barriers.leave(barrier, node, call)
 
     async def Session(self, requests: object, context: Context) -> None:  # type: ignore[override]
         """See control.proto. Writes by itself, as Barrier does."""
@@ -325,7 +295,7 @@ class ControlServer(ControlServicer):
         finally:
             reader.cancel()
             _close(known)
-            self._look_at_barriers()
+            self._barriers.look()
             self._listener.on_session_end(known.registration.node)
 
     async def UploadSnapshot(self, requests: object, context: Context) -> pb.SnapshotReceipt:
@@ -365,13 +335,8 @@ class ControlServer(ControlServicer):
     def _refusal(self, request: pb.RegisterRequest) -> pb.Refused | None:
         """Why the node is not let in; None if it is."""
         node, plan = request.node, (request.num_params, request.plan_id)
-        versions = (request.control_version, request.wire_version)
         known = self._nodes.get(NodeId(node))
-        if versions != (CONTROL_VERSION, WIRE_VERSION):
-            text = (
-                f"it speaks control version {versions[0]} and wire version {versions[1]} (Fragmesh"
-                f" {one_line(request.software_version)}): must be {CONTROL_VERSION} and {WIRE_VERSION}"
-            )
+        if (text := _version_mismatch(request)) is not None:
             return pb.Refused(reason=pb.Refused.REASON_VERSION, text=text)
         if request.run_id != self._run_id:
             text = f"it belongs to run '{one_line(request.run_id)}': this is run '{self._run_id}'"
@@ -399,20 +364,7 @@ class ControlServer(ControlServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"node {node}: is not registered")
         return known
 
-    # -- barriers ----------------------------------------------------------------------------------------------
-
-    def _missing(self, barrier: _Barrier) -> list[NodeId]:
-        """Who is waited for, increasing."""
-        everyone = map(NodeId, range(self._num_nodes))
-        expected = sorted(everyone if barrier.expected is None else barrier.expected)
-        return [node for node in expected if node not in barrier.arrived and node not in self._forgotten]
-
-    def _look_at_barriers(self) -> None:
-        """Release where nobody is missing, and wake who waits."""
-        for barrier in self._barriers.values():
-            barrier.released = barrier.released or not self._missing(barrier)
-        self._changed.set()
-        self._changed = asyncio.Event()
+    # -- what is known of nodes ----------------------------------------------------------------------------------
 
     def _peers(self) -> list[pb.PeerAddress]:
         return [
@@ -420,15 +372,6 @@ class ControlServer(ControlServicer):
             for node, known in sorted(self._nodes.items())
             if known.alive
         ]
-
-    def _state(self, node: NodeId) -> str:
-        """What is known of a node, for a message to people."""
-        known = self._nodes.get(node)
-        if known is None:
-            return "never registered"
-        if not known.alive:
-            return "gone"
-        return "registered" if known.phase is None else known.phase.value
 
     # -- statuses ----------------------------------------------------------------------------------------------
 
@@ -454,6 +397,34 @@ class ControlServer(ControlServicer):
             return
         known.phase = status.phase
         self._listener.on_status(status)
+
+
+async def _add_health_and_reflection(server: grpc.aio.Server) -> None:
+    """Let standard probes and grpcurl ask the server."""
+    state = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(state, server)
+    reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    await state.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _state(known: _Node | None) -> str:
+    """Describe what is known of a node, for a message to people."""
+    if known is None:
+        return "never registered"
+    if not known.alive:
+        return "gone"
+    return "registered" if known.phase is None else known.phase.value
+
+
+def _version_mismatch(request: pb.RegisterRequest) -> str | None:
+    """Why a node of another version cannot take part; None if it speaks this one's."""
+    versions = (request.control_version, request.wire_version)
+    if versions == (CONTROL_VERSION, WIRE_VERSION):
+        return None
+    return (
+        f"it speaks control version {versions[0]} and wire version {versions[1]} (Fragmesh"
+        f" {one_line(request.software_version)}): must be {CONTROL_VERSION} and {WIRE_VERSION}"
+    )
 
 
 def _close(known: _Node) -> None:

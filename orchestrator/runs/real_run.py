@@ -26,17 +26,17 @@ from orchestrator.host.dilation import measure_step_seconds, recommend
 from orchestrator.host.environment import usable_cores
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
-from orchestrator.results.schema import Column, Sample
+from orchestrator.results.schema import Column
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs.collection import Collection, concatenate_tables, measured_links, node_figures, totals_of
 from orchestrator.runs.control_server import ControlServer
-from orchestrator.runs.evaluation import ModelTests
 from orchestrator.runs.fleet import Fleet
 from orchestrator.runs.lifecycle import RunResults
 from orchestrator.runs.options import Status
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import killed_part
 from orchestrator.runs.rules import rules_of
+from orchestrator.runs.snapshot_tests import SnapshotTests
 from orchestrator.runs.snapshots import Earlier, Part, Snapshots
 from orchestrator.runs.stopping import StopRequested, StopRequests
 from orchestrator.runs.supervision import Supervisor
@@ -53,9 +53,6 @@ LOGS = "logs"
 
 STATUS_PERIOD_S = 1.0
 """How often nodes send a status, real time."""
-
-TEST_POLL_S = 0.005
-"""How often finished tests are looked for once the nodes have gone, real time."""
 
 
 def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple[float, HostCosts | None]:
@@ -100,12 +97,14 @@ class _Directory:
         writer: Writes its results.
         snapshots: The models that nodes hand over.
         collection: Everything that they hand over in this part.
+        tests: Tests these models.
         earlier: The parts before this one; None in a run that does not go on with another.
     """
 
     writer: RunWriter
     snapshots: Snapshots
     collection: Collection
+    tests: SnapshotTests
     earlier: Earlier | None
 
     @property
@@ -157,7 +156,6 @@ class RealRun:
         self._emulator: EmulatorStatistics | None = None
         self._emulates_links = False
         self._unsaved: str | None = None
-        self._tests = ModelTests(prepared.trainer, self._on_sample)
         self._part: tuple[Part | None, dict[str, Column] | None] | None = None
         self._began_s = time.perf_counter()
 
@@ -186,11 +184,13 @@ class RealRun:
         folder, count = writer.path / SNAPSHOTS, self._plan.config.nodes
         if found is None:
             snapshots = Snapshots.create(folder)
-            self._opened = _Directory(writer, snapshots, Collection(snapshots.keep), None)
+            tests = SnapshotTests(snapshots, self._prepared.trainer, writer)
+            self._opened = _Directory(writer, snapshots, Collection(snapshots.keep), tests, None)
             return
         snapshots, earlier = Snapshots.reopen(folder, count)
         before = [stored.counters for stored, _ in earlier.models]
-        self._opened = _Directory(writer, snapshots, Collection(snapshots.keep, before), earlier)
+        tests = SnapshotTests(snapshots, self._prepared.trainer, writer)
+        self._opened = _Directory(writer, snapshots, Collection(snapshots.keep, before), tests, earlier)
         killed = killed_part(earlier)
         if killed is not None:
             snapshots.end_part(killed, None)
@@ -251,6 +251,13 @@ class RealRun:
         nodes = {} if self._supervisor is None else self._supervisor.nodes
         if not any(watched.died and watched.end and watched.end.failed for watched in nodes.values()):
             shutil.rmtree(self._directory.writer.path / LOGS, ignore_errors=True)
+
+    def _test_rest(self) -> None:
+        """Test the models that are left; a second request to stop leaves them on the disk."""
+        again = "; another interrupt leaves them to be resumed" if self.stop_requested else ""
+        self._directory.tests.test_rest(
+            lambda: self._requests.in_a_hurry, lambda: self._progress.preparing(f"testing the models{again}")
+        )
 
     @property
     def _directory(self) -> _Directory:
@@ -314,57 +321,27 @@ class RealRun:
         supervisor = self._supervisor
         assert supervisor is not None
         now_ns, end_ns = supervisor.now_ns(), self._plan.end_ns
-        nodes, stragglers = supervisor.nodes, self._plan.stragglers
-        self._progress.update(progress_of(nodes, now_ns, end_ns, self._wall_s(), self._tests.last, stragglers))
+        nodes, tests = supervisor.nodes, self._directory.tests
+        self._progress.update(progress_of(nodes, now_ns, end_ns, self._wall_s(), tests.last, self._plan.stragglers))
         if self._plan.config.evaluation.live:
-            alive = frozenset(int(node) for node, watched in nodes.items() if not watched.died)
-            self._test_next(self._directory.snapshots.next_complete(alive))
+            tests.test_complete(frozenset(int(node) for node, watched in nodes.items() if not watched.died))
 
     def _wall_s(self) -> float:
         return time.perf_counter() - self._began_s
-
-    # -- testing the models ------------------------------------------------------------------------------------
-
-    def _test_next(self, time_ns: int | None) -> None:
-        """Take results, and have one more instant tested when no test is under way: there is memory for one."""
-        self._tests.collect()
-        if time_ns is not None and not self._tests.pending:
-            sample, models = self._directory.snapshots.take(time_ns)
-            self._tests.submit(time_ns, sample, models)
-
-    def _test_rest(self) -> None:
-        """Test what is left; a second request to stop leaves it on the disk."""
-        snapshots = self._directory.snapshots
-        if snapshots.next_any() is not None:
-            again = "; another interrupt leaves them to be resumed" if self.stop_requested else ""
-            self._progress.preparing(f"testing the models{again}")
-        while not self._requests.in_a_hurry:
-            self._test_next(snapshots.next_any())
-            if snapshots.next_any() is None and not self._tests.pending:
-                return
-            time.sleep(TEST_POLL_S)
-
-    def _on_sample(self, sample: Sample) -> None:
-        self._directory.snapshots.tested(sample)
-        self._directory.writer.add(sample)
 
     # -- figures -----------------------------------------------------------------------------------------------
 
     def _own_part(self) -> tuple[Part | None, dict[str, Column] | None]:
         """Return what this part counted and its messages; None for a part that did not begin."""
         if self._part is None:
-            messages = self._messages()
+            messages = None
+            if self._plan.config.output.messages:
+                try:
+                    messages = self._directory.collection.messages()
+                except ProtocolError as failure:
+                    self._progress.note(str(failure))
             self._part = self._counted(messages is not None), messages
         return self._part
-
-    def _messages(self) -> dict[str, Column] | None:
-        if not self._plan.config.output.messages:
-            return None
-        try:
-            return self._directory.collection.messages()
-        except ProtocolError as failure:
-            self._progress.note(str(failure))
-            return None
 
     def _counted(self, has_messages: bool) -> Part | None:
         supervisor, directory = self._supervisor, self._directory

@@ -281,7 +281,11 @@ class SimulatedRun:
     # -- evaluation ------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        models = self._models()
+        after_training = self._plan.config.evaluation.model == "after_training"
+        models = {
+            node.index: node.trained if after_training and node.trained is not None else node.params
+            for node in self._world.nodes
+        }
         nodes = tuple(NodeSample.untested(node.index, node.current_counters()) for node in self._world.nodes)
         sample = Sample(
             time_ns=self._world.now_ns,
@@ -291,11 +295,6 @@ class SimulatedRun:
         )
         ticket, self._ticket = self._ticket, self._ticket + 1
         self._tests.submit(ticket, sample, models)
-
-    def _models(self) -> dict[NodeId, Vector]:
-        if self._plan.config.evaluation.model == "after_aggregation":
-            return {node.index: node.params for node in self._world.nodes}
-        return {node.index: node.params if node.trained is None else node.trained for node in self._world.nodes}
 
     def _wait_for_tests(self) -> None:
         """Write the rest of the curve; when asked to stop, only what is known within STOP_PATIENCE_S."""
