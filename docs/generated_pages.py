@@ -38,6 +38,7 @@ from pydantic import BaseModel  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
 from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
+from node.core.counters import FIGURES  # noqa: E402
 from orchestrator import cli  # noqa: E402
 from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
 from orchestrator.fidelity import TOLERANCES  # noqa: E402
@@ -59,6 +60,7 @@ def generated_pages() -> dict[str, str]:
     pages["reference/results.md"] = _results()
     pages["reference/fidelity-checks.md"] = _fidelity_checks()
     pages["reference/exit-codes.md"] = _exit_codes()
+    pages["reference/figures.md"] = _figures()
     pages["reference/modules.md"] = _modules()
     pages["reference/index.md"] = _reference(sorted(path for path in pages if path.startswith("reference/")))
     return {path: text.rstrip() + "\n" for path, text in pages.items()}
@@ -285,6 +287,18 @@ def _results() -> str:
         rows = [[code(name), kind, sentence(meanings[name])] for name, kind in columns.items()]
         parts += [f"## `{file}`", table(["column", "type", "meaning"], rows)]
     return "\n\n".join(parts)
+
+
+def _figures() -> str:
+    where = {"summary": "`summary.json`", "nodes": "`nodes.parquet`", "fidelity": "`fidelity.json`"}
+    rows = [[code(name), figure.unit, where[figure.shown], sentence(figure.help)] for name, figure in FIGURES.items()]
+    return f"""# Figures of a node
+
+A node counts these, and they keep their names from the node to the files of a run.
+[Add a figure](../how-to/add-a-figure.md) tells how another one gets here.
+
+{table(["figure", "unit", "shown in", "meaning"], rows)}
+"""
 
 
 def _fidelity_checks() -> str:
