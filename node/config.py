@@ -92,7 +92,6 @@ class NodeScalars(ConfigModel):
     algorithm: NodeAlgorithm
     tensor_sizes: tuple[int, ...] = Field(min_length=1, description="scalars in each tensor of the model, in order")
     learning: LearningConfig
-    dtype: WireDtype = Field(description="how values travel")
     emulator_clock: Clock = Field(description="the link emulator's time, and the time dilation")
     host: str = Field(min_length=1, description="address to listen on for peers")
     port: int = Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
@@ -119,7 +118,7 @@ class NodeScalars(ConfigModel):
     @classmethod
     def _runs_forward(cls, clock: Clock) -> Clock:
         if not clock.dilation > 0:
-            raise ValueError("dilation: must be above 0")
+            raise ValueError(f"dilation={clock.dilation:g}: must be above 0")
         return clock
 
     @property
@@ -166,3 +165,8 @@ class NodeConfig(NodeScalars):
         except ConfigError as error:
             raise ConfigError(f"algorithm.parameters.{error}") from None
         return self
+
+    @property
+    def dtype(self) -> WireDtype:
+        """How values travel."""
+        return self.network.wire_dtype

@@ -29,10 +29,17 @@ def first_problem(error: ValidationError) -> str:
         case "extra_forbidden":
             return f"{key}: unknown key{more}"
         case "value_error":
-            bound = str(first.get("ctx", {}).get("error", first["msg"]))
+            bound = " ".join(str(first.get("ctx", {}).get("error", first["msg"])).split())
+            if "=" in bound.split(":")[0]:  # it names a key of its own
+                return f"{key}.{bound}{more}"
         case _:
-            bound = first["msg"].replace("Input should", "must").replace("String should", "must")
-    return f"{key}={one_line_of(first['input'])}: {' '.join(bound.split())}{more}"
+            bound = (
+                first["msg"]
+                .replace("Input should", "must")
+                .replace("String should", "must")
+                .replace("Tuple should", "must")
+            )
+    return f"{key}={one_line_of(first['input'])}: {bound}{more}"
 
 
 def one_line_of(value: object) -> str:

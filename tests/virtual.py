@@ -16,7 +16,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
+from node.build import build_algorithm
+from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan, StepTimer
 from node.core.links import CapacityChange, NetworkPlan
@@ -25,6 +28,7 @@ from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, ms_to_ns
 from node.host.clock import Clock
+from node.learning.config import LearningConfig
 from node.runtime.accounting import Accounting
 from node.runtime.driver import Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
@@ -34,6 +38,7 @@ from node.sim.fluid_network import Flow, FluidNetwork
 from node.sim.world import World
 from node.transport.frames import WireContext, decode, plan_id
 from node.transport.window import Window
+from tests.node_files import through_files
 from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, graph_for, network
 
 AT_ONCE = -1
@@ -166,15 +171,52 @@ class Scenario:
     def targets(self) -> "np.ndarray[Any, np.dtype[np.float32]]":
         return np.random.default_rng(self.seed).standard_normal((self.nodes, NUM_PARAMS)).astype(np.float32)
 
+    @property
+    def graph(self) -> Topology:
+        return self.topology or graph_for(self.kind, self.nodes)
+
+    @property
+    def algorithm(self) -> AlgorithmConfig:
+        return ALGORITHMS[self.kind].config.model_validate({**EVERY_ALGORITHM[self.kind], **self.parameters})
+
     def algorithms(self) -> list[Algorithm]:
-        topology = self.topology or graph_for(self.kind, self.nodes)
-        entry = ALGORITHMS[self.kind]
-        config = entry.config.model_validate({**EVERY_ALGORITHM[self.kind], **self.parameters})
+        graph, config = self.graph, self.algorithm
         contexts = (
-            NodeContext(NodeId(node), topology, (NUM_PARAMS,), self.local_steps, self.seed)
-            for node in range(self.nodes)
+            NodeContext(NodeId(node), graph, (NUM_PARAMS,), self.local_steps, self.seed) for node in range(self.nodes)
         )
-        return [entry.make(context, config) for context in contexts]
+        return [ALGORITHMS[self.kind].make(context, config) for context in contexts]
+
+    def configs(self) -> list[NodeConfig]:
+        """What real nodes of the same experiment would be told."""
+        graph, compute = self.graph, self.compute
+        beginning = Beginning(np.zeros(NUM_PARAMS, dtype=np.float32))
+        algorithm = NodeAlgorithm(kind=self.kind, local_steps=self.local_steps, parameters=self.algorithm)
+        return [
+            NodeConfig(
+                run_id="virtual",
+                node=NodeId(node),
+                seed=self.seed,
+                algorithm=algorithm,
+                tensor_sizes=(NUM_PARAMS,),
+                learning=LearningConfig(),
+                emulator_clock=Clock(EPOCH_NS, self.dilation),
+                host="127.0.0.1",
+                port=0,
+                evaluation_interval_ns=NS_PER_S,
+                evaluate_after_training=False,
+                end_ns=None,
+                max_rounds=self.max_rounds,
+                keep_messages=True,
+                start_timeout_s=1.0,
+                begin_ns=0,
+                topology=graph,
+                network=self.network,
+                compute=compute,
+                train_indices=np.arange(1),
+                beginning=beginning,
+            )
+            for node in range(self.nodes)
+        ]
 
     def world(self) -> World:
         return World(
@@ -268,34 +310,35 @@ class VirtualNetwork:
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.refused: list[tuple[int, int]] = []
         self.unfinished = scenario.nodes
-        algorithms = scenario.algorithms()
+        configs = through_files(scenario.configs())
+        algorithms = [build_algorithm(config) for config in configs]
         number = plan_id((NUM_PARAMS,), scenario.seed, algorithms[0].fragments)
         self.loops = [Loop(self.host, node) for node in range(scenario.nodes)]
         self.contexts = [self._context(algorithm, number) for algorithm in algorithms]
         self.paths = [
             EmulatedPath(
-                node=NodeId(node),
-                network=scenario.network,
-                seed=scenario.seed,
-                emulator_clock=self.clock,
+                node=config.node,
+                network=config.network,
+                seed=config.seed,
+                emulator_clock=config.emulator_clock,
                 uplink=_Uplink(self, node),
                 streams=_Streams(self, node),
-                frames=OutgoingFrames(NodeId(node), number, scenario.network.wire_dtype, NUM_PARAMS),
+                frames=OutgoingFrames(config.node, number, config.network.wire_dtype, config.num_params),
             )
-            for node in range(scenario.nodes)
+            for node, config in enumerate(configs)
         ]
         self.drivers = [
             Driver(
                 algorithm=algorithm,
                 trainer=Trainer(scenario.targets, 0.1, self.loops[node]),
-                timer=StepTimer(scenario.compute, node, scenario.seed),
+                timer=StepTimer(config.compute, node, config.seed),
                 path=self.paths[node],
-                accounting=Accounting(scenario.network.header_bytes, scenario.network.wire_dtype),
-                rounds=Rounds(most=scenario.max_rounds),
+                accounting=Accounting(config.network.header_bytes, config.network.wire_dtype),
+                rounds=Rounds(most=config.max_rounds),
                 reject=lambda sender, node=node: self.refused.append((node, sender)),  # type: ignore[misc]
                 on_done=self._one_is_done,
             )
-            for node, algorithm in enumerate(algorithms)
+            for node, (algorithm, config) in enumerate(zip(algorithms, configs, strict=True))
         ]
         if not bounded:
             for path in self.paths:

@@ -59,7 +59,6 @@ def node_configs(
             algorithm=algorithm,
             tensor_sizes=part.tensor_sizes,
             learning=config.learning,
-            dtype=config.wire.dtype,
             emulator_clock=part.clock,
             host=part.host,
             port=0 if base is None else base + node,

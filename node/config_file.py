@@ -1,0 +1,394 @@
+"""A node's description as files: JSON beside arrays, which a node may be given read-only.
+
+::
+
+    common.npz       what is the same for all nodes: topology, links, compute speeds; the first model where all share it
+    node-0003.json   what node 3 is told, and the names and digests of its two archives
+    node-0003.npz    what is its own: its samples; the model with which it goes on
+
+The JSON file is written last, and each file is there whole or not at all. ``digest`` covers everything else in the JSON
+file, and so the archives too, whose digests stand in it: what is damaged, changed, or of another run is noticed before
+the node does anything. Archives hold plain arrays; nothing is unpickled.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, Field, ValidationError
+
+from node.config import INT64_MAX, Beginning, NodeConfig, NodeScalars
+from node.config_base import ConfigModel, first_problem, one_line_of
+from node.core.compute import ComputePlan
+from node.core.errors import ConfigError, RunnerError
+from node.core.links import NetworkModel, NetworkPlan, Transport
+from node.core.topology import Topology, from_edges
+from node.core.wire_values import WireDtype
+
+VERSION: Final = 1
+"""Of the files; a node refuses any other."""
+
+COMMON: Final = "common.npz"
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class _Strict(ConfigModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Archive(_Strict):
+    """An archive beside the JSON file."""
+
+    file: str = Field(pattern=r"^[a-z0-9-]{1,64}\.npz$", description="its name, in the same folder")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its bytes")
+
+
+class _Links(_Strict):
+    """The part of a network that is not arrays. A null stands for a matrix in the archive."""
+
+    model: NetworkModel
+    latency_ns: int | None = Field(ge=0, le=INT64_MAX)
+    jitter_ns: int | None = Field(ge=0, le=INT64_MAX)
+    loss: float | None = Field(ge=0, lt=1)
+    has_pair_mbps: bool = Field(description="the archive has a limit for each pair")
+    sender: int = Field(ge=1, le=INT64_MAX)
+    transport: Transport
+    header_bytes: int = Field(ge=0, le=INT64_MAX)
+    wire_dtype: WireDtype = Field(description="how values travel")
+
+
+class _Done(_Strict):
+    """What a node has done before it begins."""
+
+    rounds: int = Field(ge=0, le=INT64_MAX)
+    local_steps: int = Field(ge=0, le=INT64_MAX)
+    params: Literal["common", "own"] = Field(description="the archive that holds its model")
+
+
+class _Document(NodeScalars):
+    """The content of the JSON file."""
+
+    version: Literal[1]
+    nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
+    network: _Links
+    compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")
+    beginning: _Done
+    common: _Archive
+    own: _Archive
+    digest: str = Field(description="SHA-256 of everything else here")
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """An array that must be in an archive.
+
+    Attributes:
+        dtype: Its type.
+        shape: Its shape; None is any length.
+        is_valid: Whether all values are within their bound.
+        bound: That bound in words.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+    is_valid: Callable[[Array], bool] = lambda values: True
+    bound: str = ""
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def write_node_files(folder: Path, configs: Sequence[NodeConfig]) -> list[Path]:
+    """Write the files of all nodes of a run, in place of those that are there.
+
+    Args:
+        folder: Where; made if it is missing.
+        configs: The nodes. They must share their topology, network and compute plan.
+
+    Returns:
+        The JSON files, in the order of the nodes.
+
+    Raises:
+        RunnerError: They cannot be written.
+    """
+    first = configs[0]
+    params = first.beginning.params
+    share_params = len(configs) > 1 and all(config.beginning.params is params for config in configs)
+    common = _common_arrays(first)
+    if share_params:
+        common["params"] = params
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Step 1: what all share, once: matrices grow with the square of the nodes.
+        archive = _write_archive(folder / COMMON, common)
+        for config in configs:
+            for name in ("topology", "network", "compute"):
+                assert getattr(config, name) is getattr(first, name), f"{name}: must be the same object for all"
+            name = f"node-{config.node:04d}"
+            # Step 2: the node's own. Step 3: the JSON file, which names both and so comes last.
+            own: dict[str, Array] = {"train_indices": config.train_indices}
+            if not share_params:
+                own["params"] = config.beginning.params
+            document = _document(config, share_params, archive, _write_archive(folder / f"{name}.npz", own))
+            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+            _write(folder / f"{name}.json", text.encode())
+            paths.append(folder / f"{name}.json")
+    except OSError as error:
+        raise RunnerError(f"{folder}: the nodes' files cannot be written: {error.strerror or error}") from error
+    return paths
+
+
+def _document(config: NodeConfig, share_params: bool, common: _Archive, own: _Archive) -> dict[str, Any]:
+    network = config.network
+    document = _Document(
+        **{name: getattr(config, name) for name in NodeScalars.model_fields},
+        version=VERSION,
+        nodes=network.num_nodes,
+        network=_Links(
+            model=network.model,
+            latency_ns=_scalar(network.latency_ns),
+            jitter_ns=_scalar(network.jitter_ns),
+            loss=_scalar(network.loss),
+            has_pair_mbps=network.pair_mbps is not None,
+            sender=network.sender,
+            transport=network.transport,
+            header_bytes=network.header_bytes,
+            wire_dtype=network.wire_dtype,
+        ),
+        compute_jitter=config.compute.jitter,
+        beginning=_Done(
+            rounds=config.beginning.rounds,
+            local_steps=config.beginning.local_steps,
+            params="common" if share_params else "own",
+        ),
+        common=common,
+        own=own,
+        digest="",
+    )
+    content = document.model_dump(mode="json")
+    return {"version": VERSION, **content, "digest": digest_of(content)}  # the version on top, for readers
+
+
+def digest_of(content: Mapping[str, Any]) -> str:
+    """The digest of a JSON file's content, whatever its ``digest`` says. Layout and order of keys do not matter."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _common_arrays(config: NodeConfig) -> dict[str, Array]:
+    network = config.network
+    arrays: dict[str, Array] = {
+        "edges": np.array(list(config.topology.edges()), dtype=np.int64).reshape(-1, 2),
+        "up_mbps": network.up_mbps,
+        "down_mbps": network.down_mbps,
+        "step_ns": np.array(config.compute.step_ns, dtype=np.int64),
+    }
+    if network.pair_mbps is not None:
+        arrays["pair_mbps"] = network.pair_mbps
+    for name in ("latency_ns", "jitter_ns", "loss"):
+        if isinstance(value := getattr(network, name), np.ndarray):
+            arrays[name] = value
+    return arrays
+
+
+def _scalar(value: Any) -> Any:
+    """The number that all pairs share; None for a matrix."""
+    return None if isinstance(value, np.ndarray) else value
+
+
+def _write_archive(path: Path, arrays: Mapping[str, Array]) -> _Archive:
+    buffer = BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    data = buffer.getvalue()
+    _write(path, data)
+    return _Archive(file=path.name, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file under another name and rename it, so that it is there whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_node_config(path: Path, run_id: str | None = None) -> NodeConfig:
+    """Read a node's description. Nothing but these files is opened.
+
+    Args:
+        path: The JSON file; its archives lie beside it.
+        run_id: The run for which the node is started; None takes any.
+
+    Raises:
+        ConfigError: A file cannot be read, is damaged, of another version or of another run, or says what cannot be.
+            One line: file, key, value and bound.
+    """
+    document = _read_document(path)
+    if run_id is not None and document.run_id != run_id:
+        shown = one_line_of(run_id)
+        raise ConfigError(f"{path}: run_id={document.run_id}: must be {shown}, the run that the node is started for")
+    arrays = {
+        **_read_archive(path.parent / document.common.file, document.common.sha256, _expected_in_common(document)),
+        **_read_archive(path.parent / document.own.file, document.own.sha256, _expected_in_own(document)),
+    }
+    try:
+        return _config(document, arrays)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_document(path: Path) -> _Document:
+    text = _read(path)
+    # Step 1: is it JSON at all?
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply") from None
+    except ValueError as error:  # not JSON, not UTF-8, or a number of 5,000 digits
+        raise ConfigError(f"{path}: is not JSON: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must hold keys and values, holds {type(content).__name__}")
+    # Step 2: the version, because what else another one says cannot be judged.
+    version = content.get("version")
+    if version != VERSION or isinstance(version, bool):
+        raise ConfigError(f"{path}: version={one_line_of(version)}: must be {VERSION}, which this release reads")
+    # Step 3: every key. Step 4: the digest, which says less about what is wrong.
+    try:
+        document = _Document.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_problem(error)}") from None
+    if document.digest != digest_of(content):
+        shown = one_line_of(document.digest[:16])
+        raise ConfigError(f"{path}: digest={shown}...: must be that of the content: the file is damaged or was changed")
+    return document
+
+
+def _expected_in_common(document: _Document) -> dict[str, _Expected]:
+    nodes, links = document.nodes, document.network
+    rate = (lambda values: bool(np.all(values >= 0)), "at least 0")  # infinite is unlimited, no number is refused
+    time = (lambda values: bool(np.all(values >= 0)), "at least 0")
+    loss = (lambda values: bool(np.all((values >= 0) & (values < 1))), "at least 0 and below 1")
+    step = (lambda values: bool(np.all(values >= 1)), "at least 1")
+    expected = {
+        "edges": _Expected("int64", (None, 2)),
+        "up_mbps": _Expected("float64", (nodes,), *rate),
+        "down_mbps": _Expected("float64", (nodes,), *rate),
+        "step_ns": _Expected("int64", (nodes,), *step),
+    }
+    if links.has_pair_mbps:
+        expected["pair_mbps"] = _Expected("float64", (nodes, nodes), *rate)
+    if links.latency_ns is None:
+        expected["latency_ns"] = _Expected("int64", (nodes, nodes), *time)
+    if links.jitter_ns is None:
+        expected["jitter_ns"] = _Expected("int64", (nodes, nodes), *time)
+    if links.loss is None:
+        expected["loss"] = _Expected("float64", (nodes, nodes), *loss)
+    if document.beginning.params == "common":
+        expected["params"] = _Expected("float32", (document.num_params,))
+    return expected
+
+
+def _expected_in_own(document: _Document) -> dict[str, _Expected]:
+    expected = {"train_indices": _Expected("int64", (None,))}
+    if document.beginning.params == "own":
+        expected["params"] = _Expected("float32", (document.num_params,))
+    return expected
+
+
+def _read_archive(path: Path, sha256: str, expected: Mapping[str, _Expected]) -> dict[str, Array]:
+    """Read an archive, and refuse it unless it holds exactly what is expected."""
+    data = _read(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ConfigError(f"{path}: sha256={found[:16]}...: must be {sha256[:16]}...: damaged, or of other nodes")
+    try:
+        archive = np.load(BytesIO(data), allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("no archive")
+        with archive:
+            _check_names(path, archive.files, expected)
+            arrays = {name: archive[name] for name in expected}
+    except (ValueError, KeyError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"{path}: is no archive of plain arrays: {text}") from None
+    for name, array in arrays.items():
+        _check_array(path, name, array, expected[name])
+        array.setflags(write=False)
+    return arrays
+
+
+def _check_names(path: Path, names: Iterable[str], expected: Mapping[str, _Expected]) -> None:
+    missing = [name for name in expected if name not in names]
+    if missing:
+        raise ConfigError(f"{path}: {missing[0]}: missing")
+    unknown = [name for name in names if name not in expected]
+    if unknown:
+        raise ConfigError(f"{path}: {one_line_of(unknown[0])}: unknown array")
+
+
+def _check_array(path: Path, name: str, array: Array, expected: _Expected) -> None:
+    fits = array.ndim == len(expected.shape) and all(
+        wanted is None or length == wanted for length, wanted in zip(array.shape, expected.shape, strict=True)
+    )
+    if array.dtype != np.dtype(expected.dtype) or not fits:
+        shape = ", ".join("any" if length is None else str(length) for length in expected.shape)
+        found = f"{array.dtype} of shape {array.shape}"
+        raise ConfigError(f"{path}: {name}={found}: must be {expected.dtype} of shape ({shape})")
+    if not expected.is_valid(array):
+        raise ConfigError(f"{path}: {name}: holds values out of bounds: all must be {expected.bound}")
+
+
+def _config(document: _Document, arrays: Mapping[str, Array]) -> NodeConfig:
+    links, begun = document.network, document.beginning
+    network = NetworkPlan(
+        model=links.model,
+        up_mbps=arrays["up_mbps"],
+        down_mbps=arrays["down_mbps"],
+        pair_mbps=arrays.get("pair_mbps"),
+        latency_ns=arrays["latency_ns"] if links.latency_ns is None else links.latency_ns,
+        jitter_ns=arrays["jitter_ns"] if links.jitter_ns is None else links.jitter_ns,
+        loss=arrays["loss"] if links.loss is None else links.loss,
+        sender=links.sender,
+        transport=links.transport,
+        header_bytes=links.header_bytes,
+        wire_dtype=links.wire_dtype,
+    )
+    return NodeConfig(
+        **{name: getattr(document, name) for name in NodeScalars.model_fields},
+        topology=_topology(document.nodes, arrays["edges"]),
+        network=network,
+        compute=ComputePlan(tuple(arrays["step_ns"].tolist()), document.compute_jitter),
+        train_indices=arrays["train_indices"],
+        beginning=Beginning(arrays["params"], begun.rounds, begun.local_steps),
+    )
+
+
+def _topology(nodes: int, edges: Array) -> Topology:
+    pairs: list[tuple[int, int]] = edges.tolist()
+    return from_edges(nodes, pairs)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
