@@ -6,13 +6,19 @@ its forked children then share page by page; the node itself is built from the s
 
 import logging
 import sys
-from collections.abc import Callable
-from socket import socket
+from pathlib import Path
+
+import numpy as np
 
 from node.algorithms.registry import ALGORITHMS
 from node.config import NodeConfig
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.errors import ConfigError, DataError, RunnerError
 from node.core.types import NodeId
+from node.emulation.door import connect_to_emulator
+from node.learning.build import build_learner
+from node.learning.datasets import load_dataset
+from node.learning.partition import Partition
 from node.learning.pool import PoolTrainer
 from node.learning.trainer import Learner
 from node.runtime.process import run_node
@@ -30,23 +36,56 @@ def build_algorithm(config: NodeConfig) -> Algorithm:
     return ALGORITHMS[config.algorithm.kind].make(context, config.algorithm.parameters)
 
 
-def run_built(config: NodeConfig, learner: Learner, emulator: socket, read_address: Callable[[], str]) -> int:
+def load_learner(config: NodeConfig) -> Learner:
+    """Load the data that a node's description names, and make what the node trains with.
+
+    It knows this node's samples only, and tests on all test samples: a node does not test.
+
+    Raises:
+        ConfigError: The data here are not those that the description was made for.
+        DataError: They cannot be had.
+    """
+    learning, nodes = config.learning, config.network.num_nodes
+    root = None if config.data_root is None else Path(config.data_root)
+    if root is not None and not root.is_dir():
+        raise ConfigError(f"data_root={root}: is not a directory")
+    try:
+        dataset = load_dataset(learning.dataset, root, config.seed)
+    except OSError as error:
+        raise DataError(f"learning.dataset.kind={learning.dataset.kind}: cannot be read ({error})") from error
+    last, samples = int(config.train_indices.max()), len(dataset.train)
+    if last >= samples:
+        raise ConfigError(f"train_indices: has position {last}: must be below {samples}, the samples that are here")
+    none = np.empty(0, dtype=np.int64)
+    split = Partition(tuple(config.train_indices if node == config.node else none for node in range(nodes)), None)
+    learner = build_learner(learning, dataset, split, config.seed, nodes)
+    if (sizes := learner.model.tensor_sizes) != config.tensor_sizes:
+        raise ConfigError(f"tensor_sizes={list(config.tensor_sizes)}: must be {list(sizes)} for the data that are here")
+    return learner
+
+
+def run_built(config: NodeConfig, learner: Learner) -> int:
     """Build a node and run it to its end, in this process.
 
     Args:
         config: What it is.
         learner: What it trains with.
-        emulator: The node's end of the socket to the link emulator.
-        read_address: Gives the orchestrator's address, host:port; waits for it.
 
     Returns:
         The exit code; see :func:`node.runtime.process.run_node`.
+
+    Raises:
+        RunnerError: The link emulator cannot be reached, or does not admit the node.
     """
     algorithm = build_algorithm(config)
-    # Training stands back behind the network: a late message would be a slower link. Its worker is forked here,
-    # before gRPC begins.
+    if config.emulator is None:
+        raise RunnerError("emulator: missing: the node's links are to be emulated")
+    # Step 1: the training worker. It is forked before there is a connection that it would hold open, and before gRPC
+    # begins. It stands back behind the network: a late message would be a slower link.
     with PoolTrainer(learner, config.network.num_nodes, 1, background=True).start() as trainer:
-        return run_node(config, algorithm, trainer, list(trainer.worker_pids), emulator, read_address)
+        # Step 2: the emulator. Step 3: the node's life.
+        emulator = connect_to_emulator(config.emulator, config.node, config.start_timeout_s)
+        return run_node(config, algorithm, trainer, list(trainer.worker_pids), emulator)
 
 
 def log_to_stderr(node: NodeId) -> None:

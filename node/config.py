@@ -93,6 +93,9 @@ class NodeScalars(ConfigModel):
     tensor_sizes: tuple[int, ...] = Field(min_length=1, description="scalars in each tensor of the model, in order")
     learning: LearningConfig
     emulator_clock: Clock = Field(description="the link emulator's time, and the time dilation")
+    orchestrator: str = Field(pattern=r"^\S+:\d{1,5}$", description="where the orchestrator serves: host:port")
+    emulator: str | None = Field(min_length=1, description="where the link emulator listens; null if there is none")
+    data_root: str | None = Field(min_length=1, description="folder with data sets; null for data that needs no files")
     host: str = Field(min_length=1, description="address to listen on for peers")
     port: int = Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     evaluation_interval_ns: int = Field(ge=1, le=INT64_MAX, description="between two snapshots")

@@ -13,19 +13,21 @@ The plan's changes of capacity belong to the emulator, so that a link changes at
 nodes. They begin when the owner says when the experiment does (:meth:`EmulatorHandle.begin`). Only the next one is
 looked at, so that any number of them costs nothing until its time has come.
 
-What comes from a node is checked and, where it makes no sense, counted and ignored; a run in which that happened is
-not faithful. A node that closes its socket, or does not read it, is forgotten.
+Nodes come by its address, see :mod:`node.emulation.door`. What comes from a node is checked and, where it makes no
+sense, counted and ignored; a run in which that happened is not faithful. A node that closes its socket, or does not
+read it, is forgotten; it may come back.
 """
 
 import contextlib
+import errno
 import gc
 import os
+import resource
 import select
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import NoReturn
@@ -34,15 +36,18 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.lateness import LatenessHistogram
 from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S
+from node.emulation.door import STRANGERS_MAX, Door, open_door
 from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     RECORD_BYTES,
     Abort,
+    Answer,
     Notice,
     Request,
     Start,
     decode_requests,
+    encode_answer,
     encode_notice,
 )
 from node.emulation.statistics import EmulatorStatistics
@@ -64,6 +69,7 @@ WIRE_BYTES_MAX = 1 << 40
 TRANSFERS_MAX = 1_024
 """No node has more transfers under way."""
 
+_SPARE_DESCRIPTORS = STRANGERS_MAX + 16
 _UNREAD_RECORDS_MAX = 8 * TRANSFERS_MAX
 _STATS, _STOP, _BEGIN = b"stats", b"stop", b"begin"
 _NEVER = (1 << 63) - 1
@@ -73,16 +79,18 @@ class _Node:
     """A node's side of the emulator.
 
     Attributes:
-        socket: The emulator's end of its socket pair.
+        index: Which node.
+        socket: The emulator's end of its connection.
         flows: Its transfers under way, by its own numbers.
         unsent: Notices that the socket has not taken yet.
         blocked: Whether the socket was full and is watched for writing.
         asked_ns: When its last start or abort took effect; they take effect in the order in which it sent them.
     """
 
-    __slots__ = ("asked_ns", "blocked", "flows", "socket", "unsent")
+    __slots__ = ("asked_ns", "blocked", "flows", "index", "socket", "unsent")
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, index: int, end: socket.socket) -> None:
+        self.index = index
         self.socket = end
         self.flows: dict[int, Flow] = {}
         self.unsent = bytearray()
@@ -96,23 +104,26 @@ class LinkEmulator:
     Args:
         plan: Capacities at the start, and their changes in the experiment's time, which counts from ``begin``.
         clock: Testbed time, the same for all nodes.
-        sockets: The emulator's end of each node's SOCK_SEQPACKET pair, by node.
+        listener: Listens for the nodes.
         control: Its end of the owner's pair. ``stats`` and ``begin`` (see :meth:`EmulatorHandle.begin`) are answered
             with :class:`EmulatorStatistics`; ``stop`` too, and ends it; so does closing the other end.
     """
 
-    def __init__(
-        self, plan: NetworkPlan, clock: Clock, sockets: Sequence[socket.socket], control: socket.socket
-    ) -> None:
-        assert len(sockets) == plan.num_nodes, "one socket a node"
+    def __init__(self, plan: NetworkPlan, clock: Clock, listener: socket.socket, control: socket.socket) -> None:
         self._clock = clock
         self._count = plan.num_nodes
         self._network = FluidNetwork(plan, self._schedule)
-        self._nodes: dict[int, _Node] = {index: _Node(end) for index, end in enumerate(sockets)}
+        self._nodes: dict[int, _Node] = {}  # those that are connected
+        self._by_descriptor: dict[int, _Node] = {}  # the same
+        self._poll = TimedPoll()
+        self._door = Door(listener, self._poll)
         self._control = control
+        for end in (listener, control):
+            end.setblocking(False)
+            self._poll.watch(end.fileno())
         self._allowance_ns = max(LATENESS_MAX_NS, int(LATENESS_MAX_S * NS_PER_S / clock.dilation))
-        # What is due when: (time, order, node, a flow whose end is near or a request).
-        self._heap: list[tuple[int, int, int, Flow | Request]] = []
+        # What is due when: (time, order, a flow whose end is near or a request and whose it is).
+        self._heap: list[tuple[int, int, Flow | tuple[_Node, Request]]] = []
         self._order = count()
         self._talkative: dict[int, None] = {}  # nodes with notices to send
         self._now_ns = 0
@@ -130,25 +141,24 @@ class LinkEmulator:
 
     def run(self) -> None:
         """Emulate until the control socket closes or says stop."""
-        poll = self._poll = TimedPoll()
-        by_descriptor = {node.socket.fileno(): index for index, node in self._nodes.items()}
-        control = self._control.fileno()
-        for end in (self._control, *(node.socket for node in self._nodes.values())):
-            end.setblocking(False)
-            poll.watch(end.fileno())
+        control, door = self._control.fileno(), self._door.fileno()
         while not self._stopping:
             due_ns = min(self._heap[0][0] if self._heap else _NEVER, self._next_change_ns)
             # A nanosecond later, because dilation rounds: at the instant it must be due.
-            ready = poll.wait(None if due_ns == _NEVER else max(1, self._clock.monotonic_ns(due_ns) + 1))
+            ready = self._poll.wait(None if due_ns == _NEVER else max(1, self._clock.monotonic_ns(due_ns) + 1))
             self._now_ns = self._clock.now_ns()
             for descriptor, mask in ready:
-                if descriptor == control:
+                if (node := self._by_descriptor.get(descriptor)) is not None:
+                    self._hear(node, mask)
+                elif descriptor == control:
                     self._obey()
-                else:
-                    self._hear(by_descriptor[descriptor], mask)
+                elif descriptor == door:
+                    self._door.accept()
+                elif (stranger := self._door.hear(descriptor)) is not None:
+                    self._admit(*stranger)
             self._advance()
             self._speak()
-        poll.close()
+        self._poll.close()
 
     def statistics(self) -> EmulatorStatistics:
         """All that was counted so far."""
@@ -183,13 +193,24 @@ class LinkEmulator:
         if command in (b"", _STOP):
             self._stopping = True
 
-    def _hear(self, index: int, mask: int) -> None:
+    def _admit(self, end: socket.socket, index: int | None) -> None:
+        """Take a connection as a node's, or turn it away."""
+        if index is None or not 0 <= index < self._count:
+            answer = Answer.NO_NODE
+        elif index in self._nodes:
+            answer = Answer.TAKEN
+        else:
+            answer = Answer.ADMITTED
+            self._nodes[index] = self._by_descriptor[end.fileno()] = _Node(index, end)
+        with contextlib.suppress(OSError):  # it has left, which the next read will tell
+            end.send(encode_answer(answer))
+        if answer is not Answer.ADMITTED:
+            self._door.turn_away(end)
+
+    def _hear(self, node: _Node, mask: int) -> None:
         """Take one datagram of a node; the poll reports those behind it again."""
-        node = self._nodes.get(index)
-        if node is None:
-            return
         if mask & select.EPOLLOUT:
-            self._talkative[index] = None
+            self._talkative[node.index] = None
         if not mask & ~select.EPOLLOUT:
             return
         try:
@@ -199,13 +220,13 @@ class LinkEmulator:
         except ConnectionError:
             datagram = b""
         if not datagram:
-            self._forget(index)
+            self._forget(node.index)
             return
         for request in decode_requests(datagram):
-            if request is None or not self._allowed(index, request):
+            if request is None or not self._allowed(node.index, request):
                 self._ignored += 1
             else:
-                heappush(self._heap, (self._effective_ns(node, request), next(self._order), index, request))
+                heappush(self._heap, (self._effective_ns(node, request), next(self._order), (node, request)))
 
     def _allowed(self, index: int, request: Request) -> bool:
         """Whether a request makes sense and the node has a right to it, apart from its number."""
@@ -238,13 +259,14 @@ class LinkEmulator:
             self._network.abort(flow, self._now_ns)
             self._aborts += 1
         self._talkative.pop(index, None)
+        del self._by_descriptor[node.socket.fileno()]
         self._poll.forget(node.socket.fileno())
         node.socket.close()
 
     # --- what happens ---
 
     def _schedule(self, finish_ns: int, flow: Flow) -> None:
-        heappush(self._heap, (finish_ns, next(self._order), flow.source, flow))
+        heappush(self._heap, (finish_ns, next(self._order), flow))
 
     def _advance(self) -> None:
         """Let everything happen that is due, in order of time as far as it is known."""
@@ -257,23 +279,26 @@ class LinkEmulator:
                 continue
             if first_ns > self._now_ns:
                 return
-            at_ns, _, index, what = heappop(heap)
+            at_ns, _, what = heappop(heap)
             if isinstance(what, Flow):
                 self._end(what, at_ns)
-            elif (node := self._nodes.get(index)) is not None:
-                match what:
-                    case Start():
-                        self._start(index, node, what, at_ns)
-                    case Abort(number, _):
-                        self._abort(node, number, at_ns)
+                continue
+            node, request = what
+            if self._nodes.get(node.index) is not node:  # it has gone since; another one may have come in its place
+                continue
+            match request:
+                case Start():
+                    self._start(node, request, at_ns)
+                case Abort(number, _):
+                    self._abort(node, number, at_ns)
 
-    def _start(self, index: int, node: _Node, start: Start, at_ns: int) -> None:
+    def _start(self, node: _Node, start: Start, at_ns: int) -> None:
         flows = node.flows
         if start.number in flows or len(flows) >= TRANSFERS_MAX:
             self._ignored += 1
             return
         self._starts += 1
-        flow = self._network.start(at_ns, index, start.receiver, start.wire_bytes, None)
+        flow = self._network.start(at_ns, node.index, start.receiver, start.wire_bytes, None)
         flow.number = start.number
         flows[start.number] = flow
 
@@ -358,39 +383,17 @@ class EmulatorHandle:
 
     Attributes:
         pid: The process.
-        node_ends: The nodes' ends of their sockets, by node.
+        address: Where nodes connect, see :func:`node.emulation.door.connect_to_emulator`.
     """
 
-    def __init__(self, pid: int, node_ends: list[socket.socket], control: socket.socket) -> None:
+    def __init__(self, pid: int, address: str, control: socket.socket) -> None:
         self.pid = pid
-        self.node_ends = node_ends
+        self.address = address
         self._control = control
         self._exit_code: int | None = None
 
-    def take(self, node: int) -> socket.socket:
-        """Keep one node's end and close all else; for the process of that node, after its fork.
-
-        Returns:
-            The end, under the lowest descriptor that is free: ``select`` takes none above 1,023.
-        """
-        own = self.node_ends[node]
-        for end in (*self.node_ends, self._control):
-            if end is not own:
-                end.close()
-        low = own.dup()
-        own.close()
-        self.node_ends = []
-        return low
-
-    def release(self) -> None:
-        """Close the nodes' ends; for the owner, once every node's process has its own."""
-        for end in self.node_ends:
-            end.close()
-        self.node_ends = []
-
     def leave(self) -> None:
-        """Close all ends; for a process that was forked and is no node."""
-        self.release()
+        """Let go of the process, which then ends; in a process that was forked from its owner, do so first."""
         self._control.close()
 
     def exit_code(self) -> int | None:
@@ -475,13 +478,12 @@ class EmulatorHandle:
                 os.close(descriptor)
 
 
-def start_emulator(plan: NetworkPlan, clock: Clock, num_nodes: int) -> EmulatorHandle:
+def start_emulator(plan: NetworkPlan, clock: Clock) -> EmulatorHandle:
     """Fork the emulator's process. It ends with the thread that calls this, at the latest.
 
     Args:
         plan: The network. Its changes are made from :meth:`EmulatorHandle.begin` on.
         clock: The run's clock; transfers begin when nodes ask for them, be its time negative.
-        num_nodes: How many sockets to make: one a node of the plan.
 
     Raises:
         ConfigError: This system lacks what the emulator is made of.
@@ -489,33 +491,36 @@ def start_emulator(plan: NetworkPlan, clock: Clock, num_nodes: int) -> EmulatorH
     """
     if not hasattr(os, "pidfd_open"):
         raise ConfigError("runtime=processes: links between processes are emulated on Linux only")
-    assert num_nodes == plan.num_nodes, "one socket a node"
-    owner = os.getpid()
+    owner, num_nodes = os.getpid(), plan.num_nodes
     ends: list[socket.socket] = []
     try:
-        for _ in range(num_nodes + 1):
-            ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The emulator will have a descriptor a node: better to refuse now than when the last of them comes.
+        if num_nodes + _SPARE_DESCRIPTORS > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        listener, address = open_door(num_nodes)
+        ends.append(listener)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ends += [ours, its]
         pid = os.fork()
     except OSError as error:
         for end in ends:
             end.close()
         raise RunnerError(f"cannot start the link emulator for {num_nodes} nodes: {error}") from error
-    ours, its = ends[0::2], ends[1::2]
     if pid == 0:
-        _enter(plan, clock, its, owner)
-    for end in its:
-        end.close()
-    return EmulatorHandle(pid, ours[1:], ours[0])
+        _enter(plan, clock, listener, its, owner)
+    listener.close()
+    its.close()
+    return EmulatorHandle(pid, address, ours)
 
 
-def _enter(plan: NetworkPlan, clock: Clock, ends: list[socket.socket], owner: int) -> NoReturn:
+def _enter(plan: NetworkPlan, clock: Clock, listener: socket.socket, control: socket.socket, owner: int) -> NoReturn:
     """What the forked child does instead of returning; nothing may escape into the owner's code."""
     code = 1
     try:
         belong_to(owner)
-        close_all_but({0, 1, 2, *(end.fileno() for end in ends)})
+        close_all_but({0, 1, 2, listener.fileno(), control.fileno()})
         gc.disable()  # nothing here makes cycles, and a collection would copy the owner's memory
-        LinkEmulator(plan, clock, ends[1:], ends[0]).run()
+        LinkEmulator(plan, clock, listener, control).run()
         code = 0
     except BaseException:  # the last frame of this process: a mistake of our own
         traceback.print_exc()

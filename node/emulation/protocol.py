@@ -1,11 +1,13 @@
 """Records between a node and the link emulator: fixed size, little endian, several to a datagram.
 
-A node asks with :class:`Start` and :class:`Abort`; the emulator answers with :class:`Notice`. All
-times are testbed time in nanoseconds of the run's clock. The sockets are UNIX socket pairs of one host, which neither
-lose nor reorder; the length of a record is checked, its meaning is the emulator's to judge.
+A node says which it is, and the emulator answers with :class:`Answer`. From then on the node asks with :class:`Start`
+and :class:`Abort`, and the emulator tells it with :class:`Notice`. All times are testbed time in nanoseconds of the
+run's clock. The sockets are UNIX sockets of one host, which neither lose nor reorder; the length of a record is
+checked, its meaning is the emulator's to judge.
 """
 
 import struct
+from enum import IntEnum
 from typing import NamedTuple
 
 RECORD_BYTES = 32
@@ -20,11 +22,22 @@ DATAGRAM_BYTES = RECORDS_PER_DATAGRAM * RECORD_BYTES
 AT_ONCE = -(1 << 63)
 """As the time of an abort: when the emulator reads it."""
 
-_START, _ABORT = 1, 2
+_START, _ABORT, _HELLO, _ANSWER = 1, 2, 3, 4
 _FINISHED, _ABORTED = 1, 2
 _START_RECORD = struct.Struct("<B3xiqqq")
 _ABORT_RECORD = struct.Struct("<B7xqq8x")
 _NOTICE_RECORD = struct.Struct("<B7xqqq")
+_GREETING_RECORD = struct.Struct("<B7xq16x")
+
+
+class Answer(IntEnum):
+    """The emulator's answer to a node that says which it is."""
+
+    ADMITTED = 1
+    TAKEN = 2
+    """This node is connected already."""
+    NO_NODE = 3
+    """The network has no such node."""
 
 
 class Start(NamedTuple):
@@ -72,6 +85,31 @@ class Notice(NamedTuple):
     number: int
     at_ns: int
     sent_bytes: int
+
+
+def encode_hello(node: int) -> bytes:
+    """The record in which a node says which it is."""
+    return _GREETING_RECORD.pack(_HELLO, node)
+
+
+def decode_hello(datagram: bytes) -> int | None:
+    """The node, in any range; None if the datagram is no such record."""
+    if len(datagram) != RECORD_BYTES or datagram[0] != _HELLO:
+        return None
+    return int(_GREETING_RECORD.unpack(datagram)[1])
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """One record."""
+    return _GREETING_RECORD.pack(_ANSWER, answer)
+
+
+def decode_answer(datagram: bytes) -> Answer | None:
+    """The answer; None if the datagram is none."""
+    if len(datagram) != RECORD_BYTES or datagram[0] != _ANSWER:
+        return None
+    code = _GREETING_RECORD.unpack(datagram)[1]
+    return Answer(code) if code in list(Answer) else None
 
 
 def encode_request(request: Request) -> bytes:

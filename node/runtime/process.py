@@ -17,7 +17,7 @@ import resource
 import selectors
 import time
 from array import array
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import asdict, replace
 from pathlib import Path
 from socket import socket
@@ -85,7 +85,6 @@ def run_node(
     trainer: RealTimeTrainer,
     training_pids: list[int],
     emulator: socket,
-    read_address: Callable[[], str],
 ) -> int:
     """Run one node to its end, in this process.
 
@@ -95,14 +94,13 @@ def run_node(
         trainer: Does its local steps. It has been started: no process may be forked from here on.
         training_pids: The trainer's processes, for their memory.
         emulator: The node's end of the socket to the link emulator.
-        read_address: Gives the orchestrator's address, host:port; waits for it.
 
     Returns:
         The exit code: 0, :data:`EXIT_FAILED` or :data:`EXIT_ORPHANED`.
     """
     # select() takes microseconds; epoll, asyncio's choice, whole milliseconds.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        return runner.run(_Node(config, algorithm, trainer, training_pids).run(emulator, read_address()))
+        return runner.run(_Node(config, algorithm, trainer, training_pids).run(emulator))
 
 
 class _Node:
@@ -127,7 +125,7 @@ class _Node:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_late_ns = array("q")
 
-    async def run(self, emulator: socket, address: str) -> int:
+    async def run(self, emulator: socket) -> int:
         """See :func:`run_node`."""
         loop = self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[StopCommand | None] = loop.create_future()
@@ -141,7 +139,7 @@ class _Node:
             on_gone=self._emulator_gone,
         )
         self._uplink.open()
-        self._control = ControlClient(address, config.run_id, config.node)
+        self._control = ControlClient(config.orchestrator, config.run_id, config.node)
         window_bytes = 4 * self._message_bytes
         self._server = PeerServer(
             config.node,

@@ -135,6 +135,11 @@ class ProcessesConfig(ConfigModel):
     base_port: int | None = Field(
         None, ge=1024, le=65_535, description="node i listens on base_port + i of 127.0.0.1; free ports when absent"
     )
+    start: Literal["forked", "fresh"] = Field(
+        "forked",
+        description="forked: nodes share libraries and data with their parent; fresh: each is a new interpreter that"
+        " loads both again, from its own file, which takes seconds and memory",
+    )
     start_timeout_s: float = Field(
         60.0, gt=0, le=86_400, description="real time that nodes may take to get ready, beyond what their number costs"
     )

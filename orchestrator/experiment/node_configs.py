@@ -20,7 +20,9 @@ class RunPart:
         begin_ns: Testbed time at which the part begins, 0 or where an earlier part ended.
         start_timeout_s: Real time that the start may take.
         tensor_sizes: Scalars in each tensor of the model, in state-dict order.
+        orchestrator: Where the orchestrator serves, host:port.
         host: Address on which the nodes listen for each other.
+        data_root: Folder with data sets, as the nodes see it; None for data that need no files.
     """
 
     run_id: str
@@ -28,7 +30,9 @@ class RunPart:
     begin_ns: int
     start_timeout_s: float
     tensor_sizes: tuple[int, ...]
+    orchestrator: str
     host: str
+    data_root: str | None
 
 
 def node_configs(
@@ -43,7 +47,8 @@ def node_configs(
         beginnings: Where each node begins.
 
     Returns:
-        The nodes, in order. They share the values that are the same for all.
+        The nodes, in order. They share the values that are the same for all. Where their links are emulated is for
+        whoever starts the emulator to add.
     """
     config = plan.config
     base = config.processes.base_port
@@ -60,6 +65,9 @@ def node_configs(
             tensor_sizes=part.tensor_sizes,
             learning=config.learning,
             emulator_clock=part.clock,
+            orchestrator=part.orchestrator,
+            emulator=None,
+            data_root=part.data_root,
             host=part.host,
             port=0 if base is None else base + node,
             evaluation_interval_ns=s_to_ns(config.evaluation.interval_s),

@@ -142,12 +142,13 @@ class ControlServer(ControlServicer):
         """What each node said when it last registered; nodes that are gone included."""
         return MappingProxyType({node: known.registration for node, known in self._nodes.items()})
 
-    async def start(self, host: str, port: int) -> str:
+    async def start(self, host: str, port: int, *, reserved: bool = False) -> str:
         """Serve.
 
         Args:
             host: The interface's name or address.
             port: 0 is any that is free.
+            reserved: The port is a :class:`~orchestrator.host.reserved_port.ReservedPort`, still held.
 
         Returns:
             The address that was bound, host:port.
@@ -156,8 +157,8 @@ class ControlServer(ControlServicer):
             TransportError: The port is taken or cannot be had.
         """
         assert self._server is None, "started before"
-        # Two servers on one port would each get some of the nodes.
-        server = grpc.aio.server(options=[*self._options, ("grpc.so_reuseport", 0)])
+        # Two servers on one port would each get some of the nodes. A reserved port is nobody else's.
+        server = grpc.aio.server(options=[*self._options, ("grpc.so_reuseport", int(reserved))])
         add_ControlServicer_to_server(self, server)
         await _add_health_and_reflection(server)
         host = f"[{host}]" if ":" in host else host

@@ -5,13 +5,12 @@ course of a run knows nothing of processes or containers. One fleet serves one p
 
 The supervisor is the only caller, from one thread, in this order:
 
-1. ``launch``, once. No control server listens yet, so that a fleet may fork.
-2. ``tell_address``, once, as soon as the control server listens. Nodes register from here on.
-3. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
-4. ``begin``, once, when the common start is decided; then step 3 again, and ``pause`` and ``resume``.
-5. ``close``, once, whatever happened before; also after a ``launch`` that failed.
+1. ``launch``, once. No control server listens yet, so that a fleet may fork; nodes ask until it does.
+2. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
+3. ``begin``, once, when the common start is decided; then step 2 again, and ``pause`` and ``resume``.
+4. ``close``, once, whatever happened before; also after a ``launch`` that failed.
 
-Calls of the third step run between two events of the supervisor's loop, beside the control server. They must
+Calls of the second step run between two events of the supervisor's loop, beside the control server. They must
 return within milliseconds: what takes longer is begun by one call and reported by ``newly_ended`` later.
 """
 
@@ -22,6 +21,12 @@ from typing import Protocol
 from node.config import NodeConfig
 from node.core.types import NodeId
 from node.emulation.statistics import EmulatorStatistics
+
+LOGS = "logs"
+"""Folder in the run directory with the nodes' output; gone when the run is complete and no node died."""
+
+NODES = "nodes"
+"""Folder in the run directory with the files that say what each node is; gone when the run is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class Fleet(Protocol):
 
     @property
     def host(self) -> str:
-        """Address on which the control server listens, so that every node can reach it. Asked after ``launch``."""
+        """Address on which the control server listens, so that every node can reach it. Asked before ``launch``."""
 
     @property
     def emulates_links(self) -> bool:
@@ -52,15 +57,12 @@ class Fleet(Protocol):
         """Make all nodes, and whatever carries their messages. Called first; may block for seconds.
 
         Args:
-            configs: The nodes, in order of their numbers.
+            configs: The nodes, in order of their numbers. Where links are emulated is the fleet's to add.
 
         Raises:
             ConfigError: This host cannot run such nodes at all.
             RunnerError: A node or the backend cannot be started; ``close`` ends the others.
         """
-
-    def tell_address(self, address: str) -> None:
-        """Tell every node where the control server is, host:port. A node that has ended already is left out."""
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
         """Learn when the experiment begins, so that planned changes of the links happen at their instants.

@@ -30,7 +30,10 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with its data and its trainer. Whoever prepared it closes the trainer."""
+    """A plan with its data and its trainer. Whoever prepared it closes the trainer.
+
+    ``data_root`` is the folder in which the data were looked for, absolute; None where there is none.
+    """
 
     dataset: Dataset
     split: Partition
@@ -39,6 +42,7 @@ class Prepared:
     workers: int
     algorithms: list[Algorithm]
     facts: RunFacts
+    data_root: str | None
 
 
 def prepare(
@@ -91,7 +95,8 @@ def _prepare(
         if trainer is not None:
             trainer.close()
         raise
-    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts)
+    data_root = None if root is None else str(root.resolve())
+    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts, data_root)
 
 
 def _facts(plan: Plan, dataset: Dataset, split: Partition, algorithm: Algorithm, command: str) -> RunFacts:

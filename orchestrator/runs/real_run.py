@@ -24,13 +24,14 @@ from orchestrator.host.calibration import host_costs
 from orchestrator.host.costs import ASSUMED, HostCosts, load_costs
 from orchestrator.host.dilation import measure_step_seconds, recommend
 from orchestrator.host.environment import usable_cores
+from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs.collection import Collection, concatenate_tables, measured_links, node_figures, totals_of
 from orchestrator.runs.control_server import ControlServer
-from orchestrator.runs.fleet import Fleet
+from orchestrator.runs.fleet import LOGS, NODES, Fleet
 from orchestrator.runs.lifecycle import RunResults
 from orchestrator.runs.options import Status
 from orchestrator.runs.prepare import Prepared
@@ -47,9 +48,6 @@ HOST = "127.0.0.1"
 
 SNAPSHOTS = "snapshots"
 """Folder in the run directory; gone when the run is complete."""
-
-LOGS = "logs"
-"""Folder in the run directory with the nodes' output; gone when the run is complete and no node died."""
 
 STATUS_PERIOD_S = 1.0
 """How often nodes send a status, real time."""
@@ -140,7 +138,7 @@ class RealRun:
             plan: The experiment.
             prepared: Its data, trainer and algorithms.
             progress: Where it is shown.
-            make_fleet: Makes the fleet, which writes its nodes' output to the folder given.
+            make_fleet: Makes the fleet, which uses the run directory given.
             dilation: Real seconds a testbed second.
             costs: The host's, from which the dilation follows; None where the experiment gives it.
         """
@@ -246,11 +244,12 @@ class RealRun:
         return RunResults(replace(totals, checkpoint_error=self._unsaved), concatenate_tables(tables), fidelity)
 
     def forget_resume(self) -> None:
-        """Remove the snapshots, and the nodes' output unless a node failed."""
+        """Remove the snapshots, the nodes' files, and the nodes' output unless a node failed."""
         self._directory.snapshots.remove()
         nodes = {} if self._supervisor is None else self._supervisor.nodes
         if not any(watched.died and watched.end and watched.end.failed for watched in nodes.values()):
             shutil.rmtree(self._directory.writer.path / LOGS, ignore_errors=True)
+        shutil.rmtree(self._directory.writer.path / NODES, ignore_errors=True)
 
     def _test_rest(self) -> None:
         """Test the models that are left; a second request to stop leaves them on the disk."""
@@ -269,11 +268,9 @@ class RealRun:
     def _run_nodes(self) -> None:
         """Launch the fleet, supervise it, and end it, whatever happens."""
         directory = self._directory
-        logs = directory.writer.path / LOGS
-        logs.mkdir(exist_ok=True)
         num_params = self._prepared.facts.num_params
         rules = rules_of(self._plan, num_params=num_params, dilation=self._dilation, begin_ns=directory.begin_ns)
-        fleet = self._make_fleet(self._prepared, logs)
+        fleet = self._make_fleet(self._prepared, directory.writer.path)
         supervisor = Supervisor(
             rules, fleet, directory.collection, self._requests, self._progress, on_tick=self._on_tick
         )
@@ -282,16 +279,17 @@ class RealRun:
         )
         self._supervisor = supervisor
         try:
-            # A signal while this forks is a request to stop, as at any other time, and no exception.
-            fleet.launch(self._configs(rules.start_timeout_s))
-            try:
-                asyncio.run(supervisor.supervise(server))
-            finally:
-                directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
+            with ReservedPort(fleet.host) as at:
+                # A signal while this forks is a request to stop, as at any other time, and no exception.
+                fleet.launch(self._configs(rules.start_timeout_s, at.address))
+                try:
+                    asyncio.run(supervisor.supervise(server, at))
+                finally:
+                    directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
         finally:
             self._emulator, self._emulates_links = fleet.close(), fleet.emulates_links
 
-    def _configs(self, start_timeout_s: float) -> list[NodeConfig]:
+    def _configs(self, start_timeout_s: float, orchestrator: str) -> list[NodeConfig]:
         """Describe every node of this part."""
         prepared, directory = self._prepared, self._directory
         part = RunPart(
@@ -300,9 +298,14 @@ class RealRun:
             begin_ns=directory.begin_ns,
             start_timeout_s=start_timeout_s,
             tensor_sizes=prepared.trainer.tensor_sizes,
+            orchestrator=orchestrator,
             host=HOST,
+            data_root=prepared.data_root,
         )
-        beginnings = [self._beginning(node) for node in range(self._plan.config.nodes)]
+        if directory.earlier is None:
+            beginnings = [self._beginning(0)] * self._plan.config.nodes  # one model, which the files hold once
+        else:
+            beginnings = [self._beginning(node) for node in range(self._plan.config.nodes)]
         return node_configs(self._plan, part, prepared.split.train_indices, beginnings)
 
     def _beginning(self, node: int) -> Beginning:

@@ -12,8 +12,9 @@ from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from orchestrator.experiment.plan import Plan
 
-START_A_NODE_S = 1.0
-"""Time that each node adds to the limit until all are ready, real time: they load nothing, but share the cores."""
+START_A_NODE_S = {"forked": 1.0, "fresh": 15.0}
+"""Time that each node adds to the limit until all are ready, real time. Forked nodes load nothing, but share the cores;
+fresh ones load torch and the data, which takes seconds of a core."""
 
 START_LEAD_S = (0.3, 0.01)
 """How far the common start lies ahead when it is told, real time: at least, and for each node."""
@@ -102,7 +103,7 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         dilation=dilation,
         begin_ns=begin_ns,
         end_ns=plan.end_ns,
-        start_timeout_s=config.processes.start_timeout_s + START_A_NODE_S * config.nodes,
+        start_timeout_s=config.processes.start_timeout_s + START_A_NODE_S[config.processes.start] * config.nodes,
         block_s=ns_to_s(max(plan.compute.step_ns) * config.algorithm.local_steps),
         round_trip_s=ns_to_s(int(np.max(plan.network.round_trip_ns))),
         transfer_s=config.nodes * _slowest_transfer_s(plan.network, 4 * num_params),

@@ -36,6 +36,7 @@ from node.transport.control_values import (
     StopCommand,
 )
 from orchestrator.host.environment import host_pressure
+from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.runs.collection import Collection
 from orchestrator.runs.fleet import Fleet
 from orchestrator.runs.rules import Rules
@@ -52,7 +53,7 @@ KILL_AFTER_S = 3.0
 class Control(Protocol):
     """The supervisor's use of a :class:`~orchestrator.runs.control_server.ControlServer`; see there."""
 
-    async def start(self, host: str, port: int) -> str: ...
+    async def start(self, host: str, port: int, *, reserved: bool = False) -> str: ...
     async def reached(self, point: str, timeout_s: float) -> None: ...
     def command(self, command: ControlCommand, nodes: Iterable[NodeId] | None = None) -> None: ...
     def forget(self, node: NodeId) -> None: ...
@@ -111,15 +112,20 @@ class Supervisor:
         self._moved_s = 0.0
         self._moved = -1
 
-    async def supervise(self, control: Control) -> None:
+    async def supervise(self, control: Control, at: ReservedPort) -> None:
         """Take all steps.
+
+        Args:
+            control: The control server, not started.
+            at: Where it is to serve, as the nodes have been told.
 
         Raises:
             StopRequested: The user wanted the run to end; the nodes have handed over what they had.
             RunnerError: The run failed: a node did not come or died, the backend failed, or nothing moved.
             TransportError: The control server cannot listen.
         """
-        self._fleet.tell_address(await control.start(self._fleet.host, 0))
+        await control.start(at.host, at.port, reserved=True)
+        at.release()
         try:
             await self.gather(control)
             await self.calibrate(control)

@@ -1,7 +1,7 @@
-"""The processes of a run: forked from a warmed parent, watched, and gone when the run is.
+"""The processes of a run: started, watched, and gone when the run is.
 
-The parent has loaded torch and the data once; nodes share these pages with it. Everything is forked before anyone in
-the parent uses gRPC.
+Forked nodes share the pages of a parent that has loaded torch and the data once. Fresh ones are new interpreters that
+load them again. Either is forked before anyone in the parent uses gRPC.
 
 Nothing outlives a run: a node ends when its orchestrator does (the kernel sees to it, and its session breaks), a
 training worker when its node does.
@@ -13,17 +13,17 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import node
 from node.build import log_to_stderr, run_built
 from node.config import NodeConfig
-from node.core.errors import RunnerError
+from node.core.errors import RunnerError, TestbedError
 from node.core.training import TrainerAndEvaluator
 from node.core.types import NodeId
-from node.emulation.emulator import EmulatorHandle
 from node.host.forked import belong_to, close_all_but
 from node.learning.pool import PoolTrainer
 from node.learning.trainer import Learner
@@ -40,22 +40,13 @@ class NodeHandle:
         node: Which node.
         pid: Its process.
         log: Where its output goes.
-        address_pipe: The write end of the pipe on which it waits for the orchestrator's address; -1 once told.
         exit_code: How it ended, negative for a signal; None while it runs.
     """
 
     node: NodeId
     pid: int
     log: Path
-    address_pipe: int
     exit_code: int | None = None
-
-    def tell_address(self, address: str) -> None:
-        """Say where the orchestrator serves."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which is noticed elsewhere
-            os.write(self.address_pipe, address.encode() + b"\n")
-        os.close(self.address_pipe)
-        self.address_pipe = -1
 
     def poll(self) -> int | None:
         """How it ended; None while it runs."""
@@ -99,67 +90,85 @@ def ending(exit_code: int) -> str:
 
 
 def fork_nodes(
-    configs: Sequence[NodeConfig],
-    learner: Learner,
-    emulator: EmulatorHandle,
-    evaluator: TrainerAndEvaluator,
-    logs: Path,
+    configs: Sequence[NodeConfig], learner: Learner, evaluator: TrainerAndEvaluator, logs: Path
 ) -> list[NodeHandle]:
-    """Fork one process a node. Each waits for :meth:`NodeHandle.tell_address`.
+    """Fork one process a node. They share the learner, and so the libraries and the data, with this process.
 
     Args:
         configs: The nodes, in order.
         learner: What they train with.
-        emulator: The link emulator; the parent's ends of the nodes' sockets are closed afterwards.
         evaluator: The parent's own workers, which the children let go of.
         logs: Folder for their output; exists.
 
     Raises:
         RunnerError: A process cannot be made; those made before are ended.
     """
-    handles: list[NodeHandle] = []
-    owner = os.getpid()
+
+    def be_node(config: NodeConfig) -> int:
+        if isinstance(evaluator, PoolTrainer):
+            evaluator.abandon()
+        log_to_stderr(config.node)
+        return run_built(config, learner)
+
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page of the parent's
     try:
-        for config in configs:
-            log = logs / f"node-{config.node:04d}.log"
-            read_end, write_end = os.pipe()
+        return _start_all(configs, logs, lambda node: be_node(configs[node]))
+    finally:
+        gc.unfreeze()
+
+
+def start_fresh_nodes(files: Sequence[Path], run_id: str, logs: Path) -> list[NodeHandle]:
+    """Start a new interpreter a node, which inherits nothing and learns all from its file.
+
+    Args:
+        files: The nodes' JSON files, in order.
+        run_id: The run's name.
+        logs: Folder for their output; exists.
+
+    Raises:
+        RunnerError: A process cannot be made; those made before are ended.
+    """
+    # The same code as here, whatever lies in the working directory.
+    root = str(Path(node.__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path}
+
+    def be_node(index: int) -> NoReturn:
+        command = [sys.executable, "-P", "-m", "node", "--config", str(files[index].resolve()), "--run", run_id]
+        os.execve(sys.executable, command, environment)
+
+    return _start_all(files, logs, be_node)
+
+
+def _start_all(nodes: Sequence[object], logs: Path, be_node: Callable[[int], int]) -> list[NodeHandle]:
+    """Fork a process a node, in order, each with a log of its own."""
+    handles: list[NodeHandle] = []
+    owner = os.getpid()
+    try:
+        for index in range(len(nodes)):
+            log = logs / f"node-{index:04d}.log"
             pid = os.fork()
             if pid == 0:
-                _enter(config, learner, emulator, evaluator, log, read_end, owner)
-            os.close(read_end)
-            handles.append(NodeHandle(config.node, pid, log, write_end))
+                _enter(lambda: be_node(index), log, owner)  # noqa: B023  # the child never sees another index
+            handles.append(NodeHandle(NodeId(index), pid, log))
     except OSError as error:
         for handle in handles:
             handle.kill()
-        raise RunnerError(f"cannot start node {len(handles)} of {len(configs)}: {error}") from error
-    finally:
-        gc.unfreeze()
-    emulator.release()
+        raise RunnerError(f"cannot start node {len(handles)} of {len(nodes)}: {error}") from error
     return handles
 
 
-def _enter(
-    config: NodeConfig,
-    learner: Learner,
-    emulator: EmulatorHandle,
-    evaluator: TrainerAndEvaluator,
-    log: Path,
-    read_end: int,
-    owner: int,
-) -> NoReturn:
+def _enter(be_node: Callable[[], int], log: Path, owner: int) -> NoReturn:
     """What a forked child does instead of returning; nothing may escape into the parent's code."""
     code = EXIT_FAILED
     try:
-        belong_to(owner)
+        belong_to(owner)  # which a new program under the same process keeps
         _write_to(log)
-        if isinstance(evaluator, PoolTrainer):
-            evaluator.abandon()
-        end = emulator.take(config.node)
-        close_all_but({0, 1, 2, end.fileno(), read_end})
-        log_to_stderr(config.node)
-        code = run_built(config, learner, end, lambda: _read_line(read_end))
+        close_all_but({0, 1, 2})
+        code = be_node()
+    except TestbedError as error:
+        print(f"error: {error}", file=sys.stderr)
     except BaseException:  # the last frame of this process
         traceback.print_exc()
     finally:
@@ -177,15 +186,3 @@ def _write_to(log: Path) -> None:
     os.dup2(descriptor, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-
-
-def _read_line(descriptor: int) -> str:
-    """What the parent writes; ends with the parent, whose end of the pipe then closes."""
-    data = b""
-    while not data.endswith(b"\n"):
-        piece = os.read(descriptor, 256)
-        if not piece:
-            raise RunnerError("the orchestrator ended before it said where it is")
-        data += piece
-    os.close(descriptor)
-    return data.decode().strip()

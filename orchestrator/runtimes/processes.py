@@ -1,28 +1,30 @@
-"""The ``processes`` runtime: a process a node, forked from a warm parent, and a link emulator between them.
+"""The ``processes`` runtime: a process a node, and a link emulator between them.
 
 The course of such a run is :class:`~orchestrator.runs.real_run.RealRun`; this file holds its fleet. Everything is
-forked before anyone in the parent uses gRPC: the emulator first, whose sockets the nodes inherit, then the nodes.
+forked before anyone in the parent uses gRPC: the emulator first, to which the nodes connect, then the nodes.
 """
 
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from node.config import NodeConfig
-from node.core.errors import ConfigError
+from node.config_file import write_node_files
+from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId
 from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from orchestrator.experiment.plan import Plan, naming
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
-from orchestrator.runs.fleet import NodeEnd
+from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
 from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.real_run import RealRun, check_resumable, choose_dilation
 from orchestrator.runs.resume import interrupted_run, recorded_plan
-from orchestrator.runtimes.forking import NodeHandle, ending, fork_nodes
+from orchestrator.runtimes.forking import NodeHandle, ending, fork_nodes, start_fresh_nodes
 
 HOST = "127.0.0.1"
 
@@ -61,8 +63,9 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
         _check(plan)
 
     def make_run(prepared: Prepared, progress: Progress) -> RealRun:
+        make_fleet = partial(ProcessFleet, fresh=plan.config.processes.start == "fresh")
         dilation, costs = choose_dilation(plan, prepared, progress)
-        return RealRun(plan, prepared, progress, ForkedFleet, dilation, costs)
+        return RealRun(plan, prepared, progress, make_fleet, dilation, costs)
 
     # Models are tested with what is left of the host.
     return conduct(plan, options, make_run, found=found, background=True)
@@ -77,8 +80,8 @@ def _check(plan: Plan) -> None:
         )
 
 
-class ForkedFleet:
-    """Forked processes and the link emulator between them; a :class:`~orchestrator.runs.fleet.Fleet`.
+class ProcessFleet:
+    """Processes of this host and the link emulator between them; a :class:`~orchestrator.runs.fleet.Fleet`.
 
     State:
         _emulator: The emulator's process; None before the launch.
@@ -89,31 +92,40 @@ class ForkedFleet:
     host = HOST
     emulates_links = True
 
-    def __init__(self, prepared: Prepared, logs: Path) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, *, fresh: bool) -> None:
         """Store what is needed.
 
         Args:
-            prepared: What the nodes inherit: the data and the model, loaded once.
-            logs: Folder for the nodes' output; exists.
+            prepared: What forked nodes inherit: the data and the model, loaded once.
+            folder: The run directory, for the nodes' files and output.
+            fresh: Start every node as a new interpreter, which inherits nothing.
         """
         self._prepared = prepared
-        self._logs = logs
+        self._folder = folder
+        self._fresh = fresh
         self._emulator: EmulatorHandle | None = None
         self._handles: dict[NodeId, NodeHandle] = {}
         self._reported: set[NodeId] = set()
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
-        """Fork the emulator and the nodes; see :class:`~orchestrator.runs.fleet.Fleet`."""
-        first = configs[0]
-        self._emulator = start_emulator(first.network, first.emulator_clock, len(configs))
-        prepared = self._prepared
-        handles = fork_nodes(configs, prepared.learner, self._emulator, prepared.trainer, self._logs)
+        """Start the emulator, write the nodes' files, and start the nodes."""
+        first, prepared = configs[0], self._prepared
+        logs = self._folder / LOGS
+        # Step 1: the emulator, which listens from here on, so that nodes can be told where.
+        self._emulator = start_emulator(first.network, first.emulator_clock)
+        told = [config.model_copy(update={"emulator": self._emulator.address}) for config in configs]
+        # Step 2: the files. Forked nodes are told the same; theirs are for people, and for starting a node again.
+        files = write_node_files(self._folder / NODES, told)
+        try:
+            logs.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunnerError(f"{logs}: cannot be made: {error.strerror or error}") from error
+        # Step 3: the nodes.
+        if self._fresh:
+            handles = start_fresh_nodes(files, first.run_id, logs)
+        else:
+            handles = fork_nodes(told, prepared.learner, prepared.trainer, logs)
         self._handles = {handle.node: handle for handle in handles}
-
-    def tell_address(self, address: str) -> None:
-        """Write it to the pipe on which each node waits."""
-        for handle in self._handles.values():
-            handle.tell_address(address)
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
         """Tell the emulator, which makes the plan's changes of capacity from then on."""

@@ -20,6 +20,7 @@ from typing import NoReturn
 import numpy as np
 
 from node.core.links import NetworkPlan
+from node.emulation.door import connect_to_emulator
 from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics, Lateness
 from node.emulation.uplink import EmulatedUplink
@@ -48,7 +49,9 @@ class Sender:
     """A node that begins the next transfer when one has ended."""
 
     def __init__(self, handle: EmulatorHandle, loop: asyncio.AbstractEventLoop, node: int, nodes: int) -> None:
-        self._uplink = EmulatedUplink(handle.node_ends[node], loop, self._next, lambda *_: None, loop.stop)
+        self._uplink = EmulatedUplink(
+            connect_to_emulator(handle.address, node, 10.0), loop, self._next, lambda *_: None, loop.stop
+        )
         self._receivers = Receivers(node, nodes)
 
     def begin(self, now_ns: int) -> None:
@@ -72,7 +75,7 @@ def be_nodes(handle: EmulatorHandle, clock: Clock, own: range, nodes: int) -> No
 def measure(plan: NetworkPlan, dilation: float, seconds: float) -> tuple[EmulatorStatistics, float]:
     """Statistics and how long they took, real seconds."""
     clock = Clock(time.monotonic_ns(), dilation)
-    handle = start_emulator(plan, clock, plan.num_nodes)
+    handle = start_emulator(plan, clock)
     pids = []
     try:
         for number in range(PROCESSES):

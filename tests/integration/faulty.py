@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import importlib
 import inspect
+import json
 import os
 import signal
 import sys
@@ -232,6 +233,21 @@ def unreachable() -> None:
             return f"{host}:9"
 
     _before_run(lambda: _replace(module, "PeerServer", Elsewhere))
+
+
+def damaged_file() -> None:
+    """The victim's file is not what was written."""
+    import node.config_file
+
+    real = node.config_file.write_node_files
+
+    def write(*arguments: Any) -> list[Path]:
+        files = real(*arguments)
+        content = json.loads(files[VICTIM].read_text())
+        files[VICTIM].write_text(json.dumps({**content, "digest": "0" * 64}))
+        return files
+
+    _replace(node.config_file, "write_node_files", write)
 
 
 def damaged_records() -> None:

@@ -23,11 +23,13 @@ import pytest
 
 from node.core.errors import RunnerError
 from node.core.links import CapacityChange, NetworkPlan
+from node.emulation.door import STRANGERS_MAX, connect_to_emulator
 from node.emulation.emulator import TRANSFERS_MAX, EmulatorHandle, start_emulator
 from node.emulation.protocol import (
     AT_ONCE,
     DATAGRAM_BYTES,
     Abort,
+    Answer,
     Notice,
     Request,
     Start,
@@ -67,10 +69,13 @@ class Peer:
 class Emulated:
     """An emulator and its nodes, all in this process."""
 
-    def __init__(self, handle: EmulatorHandle, clock: Clock) -> None:
+    def __init__(self, handle: EmulatorHandle, clock: Clock, nodes: int) -> None:
         self.handle = handle
         self.clock = clock
-        self.peers = [Peer(end) for end in handle.node_ends]
+        self.peers = [Peer(self.connect(node)) for node in range(nodes)]
+
+    def connect(self, node: int, timeout_s: float = WAIT_S) -> socket.socket:
+        return connect_to_emulator(self.handle.address, node, timeout_s)
 
     def begin(self, testbed_ns: int, **rest: Any) -> None:
         """The experiment begins at an instant of the emulator's clock."""
@@ -139,9 +144,9 @@ def emulate(host: Host) -> Iterator[Emulate]:
         changes: Changes = (),
     ) -> Emulated:
         clock = Clock(time.monotonic_ns(), dilation * host.dilation)
-        handles.append(start_emulator(plan_of(up, down, pair, changes), clock, len(up)))
+        handles.append(start_emulator(plan_of(up, down, pair, changes), clock))
         host.watch(handles[-1].pid)
-        return Emulated(handles[-1], clock)
+        return Emulated(handles[-1], clock, len(up))
 
     yield begin
     for handle in handles:
@@ -393,6 +398,7 @@ def test_a_node_that_leaves_frees_what_it_used(emulate: Emulate) -> None:
     world.peers[0].ask(Start(0, 2, 1 << 30, ready))
     world.peers[1].ask(Start(0, 2, 20_000, ready))
     world.peers[2].ask(Start(0, 0, 30_000, ready))
+    world.settle(lambda statistics: statistics.starts == 3)  # what came later would not share the link with it
     before = world.clock.now_ns()
     world.peers[0].end.close()
     # Half the rate until then, all of it afterwards.
@@ -427,7 +433,7 @@ def test_too_few_descriptors_are_one_clear_error() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + 100, hard))
     try:
         with pytest.raises(RunnerError, match=r"link emulator for 1000 nodes: .*[Tt]oo many open files"):
-            start_emulator(plan_of([8.0] * 1_000), Clock(time.monotonic_ns()), 1_000)
+            start_emulator(plan_of([8.0] * 1_000), Clock(time.monotonic_ns()))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(os.listdir("/proc/self/fd")) == len(before)
@@ -473,7 +479,7 @@ def test_it_ends_with_its_owner() -> None:
     owner = os.fork()
     if owner == 0:
         try:
-            handle = start_emulator(plan_of([8.0, 8.0]), Clock(time.monotonic_ns()), 2)
+            handle = start_emulator(plan_of([8.0, 8.0]), Clock(time.monotonic_ns()))
             if os.fork() == 0:  # keeps every other descriptor until this test is over
                 os.close(holding)
                 os.read(held, 1)
@@ -492,21 +498,22 @@ def test_it_ends_with_its_owner() -> None:
     os.close(held)
 
 
-def test_a_node_takes_its_end_and_no_other(emulate: Emulate) -> None:
-    """In a process of its own, as in a run; its death is noticed because no one else holds its end."""
+def test_a_node_in_a_process_of_its_own(emulate: Emulate) -> None:
+    """As in a run: it comes by the address, after others were there in its place, and its death is noticed."""
     world = emulate([8.0, 8.0])
+    for peer in world.peers:
+        peer.end.close()
     ready = world.soon()
     pid = os.fork()
     if pid == 0:
         try:
-            peer = Peer(world.handle.take(0))
+            peer = Peer(world.connect(0))
             peer.ask(Start(5, 1, 1_000, ready))
             os._exit(0 if peer.hear().at_ns == ready + MS else 1)
         finally:
             os._exit(2)
-    world.handle.release()
     assert os.waitpid(pid, 0)[1] == 0
-    statistics = world.settle(lambda statistics: statistics.nodes_gone == 2)  # this process's own ends too
+    statistics = world.settle(lambda statistics: statistics.nodes_gone == 3)  # this process's own ends too
     assert statistics.finishes == 1
 
 
@@ -562,7 +569,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def test_an_uplink_starts_and_aborts(emulate: Emulate, loop: asyncio.AbstractEventLoop) -> None:
     world, listener = emulate([8.0, 8.0], changes=((40 * MS, CapacityChange("up", 0, -1, 16.0)),)), Listener(loop)
-    uplink = listener.uplink(world.handle.node_ends[0])
+    uplink = listener.uplink(world.peers[0].end)
     ready = world.soon()
     world.begin(ready)
     uplink.start(1, 1, 48_000, ready)
@@ -584,7 +591,7 @@ def test_an_uplink_starts_and_aborts(emulate: Emulate, loop: asyncio.AbstractEve
 
 def test_an_uplink_loses_nothing_when_the_socket_is_full(emulate: Emulate, loop: asyncio.AbstractEventLoop) -> None:
     world, listener = emulate([inf, 8.0]), Listener(loop)
-    uplink = listener.uplink(world.handle.node_ends[0])
+    uplink = listener.uplink(world.peers[0].end)
     os.kill(world.handle.pid, signal.SIGSTOP)
     until(lambda: psutil.Process(world.handle.pid).status() == psutil.STATUS_STOPPED, "the emulator to stand still")
     count = 1_000
@@ -599,7 +606,7 @@ def test_an_uplink_loses_nothing_when_the_socket_is_full(emulate: Emulate, loop:
 
 def test_an_uplink_says_once_that_the_emulator_is_gone(emulate: Emulate, loop: asyncio.AbstractEventLoop) -> None:
     world, listener = emulate([8.0, 8.0]), Listener(loop)
-    uplink = listener.uplink(world.handle.node_ends[0])
+    uplink = listener.uplink(world.peers[0].end)
     uplink.start(0, 1, 1 << 30, world.soon())
     os.kill(world.handle.pid, signal.SIGKILL)
     until(lambda: world.handle.exit_code() is not None, "the end of the emulator")
@@ -609,3 +616,77 @@ def test_an_uplink_says_once_that_the_emulator_is_gone(emulate: Emulate, loop: a
     uplink.close()
     loop.run_until_complete(asyncio.sleep(0.01))
     assert (listener.gone, listener.finished, listener.aborted) == (1, [], [])
+
+
+# --- the door ---------------------------------------------------------------------------
+
+
+def raw(world: Emulated) -> socket.socket:
+    """A connection that has not said which node it is."""
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    end.settimeout(WAIT_S)
+    end.connect("\0" + world.handle.address.removeprefix("@"))
+    return end
+
+
+def test_a_node_has_one_connection_at_a_time(emulate: Emulate) -> None:
+    world = emulate([8.0, 8.0])
+    with pytest.raises(RunnerError, match=r"the link emulator at @fragmesh-links-\w+ has a connection of node 1"):
+        world.connect(1, timeout_s=0.1)
+    world.peers[1].end.close()
+    again = Peer(world.connect(1))
+    again.ask(Start(0, 0, 1_000, world.soon()))
+    assert world.settle(lambda statistics: statistics.starts == 1).nodes_gone == 1
+
+
+def test_requests_of_a_connection_that_is_gone_are_not_its_successors(emulate: Emulate) -> None:
+    world = emulate([8.0, 8.0])
+    ready = world.soon()
+    world.peers[0].ask(Start(1, 1, 1 << 30, ready), Start(2, 1, 1 << 30, ready))
+    world.settle(lambda statistics: statistics.starts == 2)
+    world.peers[0].end.close()
+    again = Peer(world.connect(0))
+    ready = world.soon()
+    again.ask(Start(1, 1, 1_000, ready))  # alone on its link, under a number that was in use
+    assert again.hear() == Notice(False, 1, ready + MS, 1_000)
+    statistics = world.handle.stats()
+    assert (statistics.aborts, statistics.ignored) == (2, 0)
+
+
+@pytest.mark.parametrize("node", [-1, 2, 1 << 62])
+def test_no_such_node(emulate: Emulate, node: int) -> None:
+    with pytest.raises(RunnerError, match=rf"has no node {node}$"):
+        emulate([8.0, 8.0]).connect(node)
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01", b"\x03" * 33, bytes(32), encode_request(Start(0, 1, 1, 0))])
+def test_who_says_no_sense_is_turned_away(emulate: Emulate, said: bytes) -> None:
+    world = emulate([8.0, 8.0])
+    end = raw(world)
+    end.send(said) if said else end.close()
+    if said:
+        assert end.recv(100)[8] == Answer.NO_NODE
+        assert end.recv(100) == b""
+    assert world.handle.stats().nodes_gone == 0
+
+
+def test_who_says_nothing_makes_way(emulate: Emulate) -> None:
+    world = emulate([8.0, 8.0])
+    world.peers[0].end.close()
+    silent = [raw(world) for _ in range(STRANGERS_MAX + 2)]
+    node = world.connect(0)
+    for end in silent[:3]:
+        assert end.recv(100) == b""
+    silent[3].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        silent[3].recv(100)
+    node.close()
+    for end in silent:
+        end.close()
+
+
+def test_an_emulator_that_is_gone_is_one_clear_line(emulate: Emulate) -> None:
+    world = emulate([8.0, 8.0])
+    world.handle.stop()
+    with pytest.raises(RunnerError, match=r"the link emulator at @\S+ cannot be reached: .*Connection refused"):
+        world.connect(0)

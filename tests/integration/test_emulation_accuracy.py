@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from node.core.links import CapacityChange, NetworkPlan
+from node.emulation.door import connect_to_emulator
 from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from node.emulation.uplink import EmulatedUplink
@@ -92,7 +93,7 @@ def be_node(index: int, handle: EmulatorHandle, clock: Clock, behaviour: Behavio
     code = 1
     try:
         loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-        node = Node(index, handle.take(index), loop, clock)
+        node = Node(index, connect_to_emulator(handle.address, index, WAIT_S), loop, clock)
         node.uplink.open()
         told = loop.run_until_complete(asyncio.wait_for(behaviour(node), WAIT_S * clock.dilation))
         with os.fdopen(report, "w") as pipe:
@@ -105,7 +106,7 @@ def be_node(index: int, handle: EmulatorHandle, clock: Clock, behaviour: Behavio
 def in_processes(plan: NetworkPlan, host: Host, behaviour: Behaviour) -> tuple[list[Told], EmulatorStatistics]:
     """Fork a process a node, wait for all, and return what each was told."""
     clock = Clock(time.monotonic_ns(), host.dilation)
-    handle = start_emulator(plan, clock, plan.num_nodes)
+    handle = start_emulator(plan, clock)
     host.watch(handle.pid)
     pids, pipes = [], []
     try:
@@ -118,7 +119,6 @@ def in_processes(plan: NetworkPlan, host: Host, behaviour: Behaviour) -> tuple[l
             host.watch(pid)
             pids.append(pid)
             pipes.append(os.fdopen(read))
-        handle.release()
         handle.begin(clock.epoch_ns)
         results: list[Told] = [json.loads(pipe.read()) for pipe in pipes]
         host.note(handle.pid)

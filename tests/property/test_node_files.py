@@ -77,7 +77,7 @@ def nodes_of(**sections: Any) -> list[NodeConfig]:
     split = partition_dataset(learning, load_dataset(learning.dataset, None, 1), NODES, 1)
     rng = np.random.default_rng(3)
     beginnings = [Beginning(rng.standard_normal(40).astype(np.float32), node, 2 * node) for node in range(NODES)]
-    part = RunPart("t-1", Clock(7, 1.5), 0, 60.0, SIZES, "127.0.0.1")
+    part = RunPart("t-1", Clock(7, 1.5), 0, 60.0, SIZES, "127.0.0.1:4711", "127.0.0.1", None)
     return node_configs(plan, part, split.train_indices, beginnings)
 
 

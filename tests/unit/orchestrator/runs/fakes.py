@@ -29,6 +29,7 @@ from node.transport.control_values import (
     StartCommand,
     StopCommand,
 )
+from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.runs.collection import Collection
 from orchestrator.runs.fleet import NodeEnd
 from orchestrator.runs.rules import Rules
@@ -86,7 +87,7 @@ class Script:
     """One node's behaviour. Times are real seconds after what they follow; None: it never comes to that.
 
     Attributes:
-        ready_s: After the address is told, it comes to the first barrier.
+        ready_s: After the server serves, it comes to the first barrier.
         connected_s: After that, it comes to the second.
         measured_s: After the command, it tells its measurement.
         works_s: After the start it makes progress for so long, and then rests.
@@ -127,7 +128,6 @@ class FakeFleet:
 
     def __init__(self, scripts: Sequence[Script]) -> None:
         self.scripts = scripts
-        self.told: str | None = None
         self.begun: list[tuple[int, int, int | None]] = []
         self.ended: dict[NodeId, NodeEnd] = {}
         self.killed: list[int] = []
@@ -136,9 +136,6 @@ class FakeFleet:
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
         raise AssertionError("launched by whoever makes the supervisor")
-
-    def tell_address(self, address: str) -> None:
-        self.told = address
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
         self.begun.append((start_monotonic_ns, begin_ns, end_ns))
@@ -190,6 +187,7 @@ class FakeControl:
         self.commands: list[tuple[float, ControlCommand]] = []
         self.forgotten: list[int] = []
         self.stopped = False
+        self.address = ""
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -204,7 +202,8 @@ class FakeControl:
 
     # -- as the supervisor calls it
 
-    async def start(self, host: str, port: int) -> str:
+    async def start(self, host: str, port: int, *, reserved: bool = False) -> str:
+        assert reserved
         for index, script in enumerate(self._fleet.scripts):
             node = NodeId(index)
             self._later(script.dies_s, self._die, node)
@@ -212,7 +211,8 @@ class FakeControl:
             self._later(script.ready_s, self._arrive, "ready", node)
             if script.ready_s is not None and script.connected_s is not None:
                 self._later(script.ready_s + script.connected_s, self._arrive, "connected", node)
-        return f"{host}:{port or 4711}"
+        self.address = f"{host}:{port}"
+        return self.address
 
     async def reached(self, point: str, timeout_s: float) -> None:
         until_s = self._loop.time() + timeout_s
@@ -378,7 +378,9 @@ class Scenario:
         error: BaseException | None = None
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             try:
-                runner.run(supervisor.supervise(control))
+                with ReservedPort(fleet.host) as reserved:
+                    runner.run(supervisor.supervise(control, reserved))
+                    assert control.address == reserved.address
             except (RunnerError, StopRequested) as failure:
                 error = failure
             seconds = loop.now_s - EPOCH_S

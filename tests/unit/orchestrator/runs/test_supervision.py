@@ -29,7 +29,7 @@ def with_second(script: Script) -> list[Script]:
 def test_the_steps_come_in_their_order() -> None:
     outcome = Scenario().run()
     assert outcome.error is None
-    assert outcome.fleet.told == "127.0.0.1:4711"
+    assert outcome.control.address.startswith("127.0.0.1:")
     assert [type(command) for _, command in outcome.control.commands] == [MeasureCommand, StartCommand, StopCommand]
     assert outcome.told_s(MeasureCommand) > 0.19  # both barriers
     assert outcome.told_s(StartCommand) > outcome.told_s(MeasureCommand) + 0.49  # all measurements

@@ -1,0 +1,57 @@
+"""Start one node from its file, with nothing inherited: ``python -m node --config FILE [--run ID]``.
+
+The file is read and checked first: what is wrong with it, or with the data that it names, is one line and exit code 2,
+before the node opens a socket. Then come the libraries, the data, the training worker, and last the network.
+
+Exit codes: 0 the node has come to its end; 1 it failed; 2 wrong input; 3 the orchestrator is gone; 130 Ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from node.config_file import read_node_config
+from node.core.errors import ConfigError, DataError, TestbedError
+
+EXIT_FAILED = 1
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a node to its end.
+
+    Args:
+        arguments: Of the command line; None for this process's.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m node", description="Start one node from its file.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the node's JSON file")
+    parser.add_argument("--run", metavar="ID", help="refuse the file unless it belongs to this run")
+    options = parser.parse_args(arguments)
+    try:
+        config = read_node_config(options.config, options.run)
+        # torch takes seconds to load, and gRPC must not be loaded by whoever only reads a file.
+        from node.build import load_learner, log_to_stderr, run_built
+
+        log_to_stderr(config.node)
+        try:
+            learner = load_learner(config)
+        except (ConfigError, DataError) as error:
+            raise type(error)(f"{options.config}: {error}") from None
+        return run_built(config, learner)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except TestbedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
