@@ -27,8 +27,6 @@ QUICKSTART: dict[str, Any] = yaml.safe_load(
     (Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "quickstart.yaml").read_text()
 )
 FRESH = "processes={start: fresh, start_timeout_s: 300}"
-WAIT_S = 600.0
-"""For a run whose nodes load torch one after the other on a busy machine; it takes a tenth on an idle one."""
 
 
 def until_started(started: Started, count: int) -> dict[int, psutil.Process]:
@@ -37,7 +35,7 @@ def until_started(started: Started, count: int) -> dict[int, psutil.Process]:
     def all_are() -> bool:
         return len(started.nodes()) == count and all("-m" in one.cmdline() for one in started.nodes().values())
 
-    started.until(all_are, WAIT_S)
+    started.until(all_are)
     return started.nodes()
 
 
@@ -53,17 +51,13 @@ def check_inherits_nothing(started: Started, count: int) -> None:
         assert config.emulator is not None
 
 
-def finish(started: Started) -> tuple[int, str, str]:
-    return started.end(WAIT_S)
-
-
 def test_the_quickstart_with_nodes_from_their_files(start: Start) -> None:
     """The experiment of the first minutes, two seconds of it."""
     started = start(
         FRESH, "stop={time_s: 2}", "time_dilation=5", "fidelity={allow_unfaithful: true}", experiment=QUICKSTART
     )
     check_inherits_nothing(started, 8)
-    code, _, err = finish(started)
+    code, _, err = started.end()
     assert code == 0, err
     run = started.run()
     assert run.status == "done"
@@ -80,7 +74,7 @@ def test_they_compute_what_the_simulator_computes(start: Start) -> None:
     """Models after so many rounds, to the bit: data, split, batches and first model come from the file alone."""
     settings = ("algorithm.kind=dpsgd", "topology={kind: ring}", "stop={rounds: 5}", "learning.optimizer.momentum=0.9")
     started = start(FRESH, *settings, "learning.partition={kind: dirichlet, alpha: 0.5}")
-    assert finish(started)[0] == 0
+    assert started.end()[0] == 0
     real = started.run()
     simulated = done(
         start(*settings, "learning.partition={kind: dirichlet, alpha: 0.5}", "runtime=simulation", "time_dilation=null")
@@ -97,14 +91,14 @@ def test_a_run_that_was_ended_goes_on(start: Start) -> None:
     """With new files, which hold the models that the nodes had."""
     started = start(FRESH, "stop={time_s: 100000}")
     check_inherits_nothing(started, 3)
-    started.until(lambda: len(list(started.out.glob("*/snapshots/t*[1-9]*-n*.npy"))) >= 3, WAIT_S)
+    started.until(lambda: len(list(started.out.glob("*/snapshots/t*[1-9]*-n*.npy"))) >= 3)
     before = json.loads((started.path / "nodes" / "node-0000.json").read_text())
     started.process.send_signal(signal.SIGINT)
-    assert finish(started)[0] == 130
+    assert started.end()[0] == 130
     path = started.path
     assert json.loads((path / "nodes" / "node-0000.json").read_text()) == before
     again = start(resume=path)
-    again.until(lambda: json.loads((path / "nodes" / "node-0000.json").read_text()) != before, WAIT_S)
+    again.until(lambda: json.loads((path / "nodes" / "node-0000.json").read_text()) != before)
     config = read_node_config(path / "nodes" / "node-0000.json", path.name)
     assert config.begin_ns > 0
     assert config.beginning.local_steps > 0
@@ -112,14 +106,14 @@ def test_a_run_that_was_ended_goes_on(start: Start) -> None:
     np.testing.assert_array_equal(config.beginning.params, stored)
     until_started(again, 3)
     found = len(list(path.glob("snapshots/*-n00000.npy")))
-    again.until(lambda: len(list(path.glob("snapshots/*-n00000.npy"))) > found, WAIT_S)
+    again.until(lambda: len(list(path.glob("snapshots/*-n00000.npy"))) > found)
     again.process.send_signal(signal.SIGINT)
-    assert finish(again)[0] == 130
+    assert again.end()[0] == 130
 
 
 def test_a_file_that_is_damaged(start: Start) -> None:
     """The node says so in one line, and so does the run."""
-    code, _, err = finish(start(FRESH, faults="damaged_file", experiment=SMALL))
+    code, _, err = start(FRESH, faults="damaged_file", experiment=SMALL).end()
     assert code == 3
     line = failure(err)
     assert line.startswith("failed: node 1 ended with code 2 before the start; it said last: error: ")
@@ -132,8 +126,8 @@ def test_a_node_that_is_killed(start: Start) -> None:
     """Nobody outlives the run, and the death of a fresh node is noticed as that of any other."""
     started = start(FRESH, "algorithm.kind=dpsgd", "topology={kind: ring}", "stop={time_s: 100000}")
     nodes = until_started(started, 3)
-    started.until(lambda: len(list(started.out.glob("*/snapshots/t*[1-9]*-n*.npy"))) >= 3, WAIT_S)
+    started.until(lambda: len(list(started.out.glob("*/snapshots/t*[1-9]*-n*.npy"))) >= 3)
     nodes[1].kill()
-    code, _, err = finish(started)
+    code, _, err = started.end()
     assert code == 3
     assert failure(err).startswith("failed: node 1 was killed by SIGKILL; dpsgd waits for every message")
