@@ -31,7 +31,7 @@ EXIT_CODES: Final = {
     4: "the run finished but is unfaithful: its host could not keep up",
     130: "interrupted: what was measured is kept",
 }
-"""What each exit code means; scripts can rely on them."""
+"""Meaning of each exit code; scripts can rely on them."""
 
 # emoji: the line number in "edges.txt:100: ..." would become one.
 out = Console(soft_wrap=True, emoji=False, highlight=False)

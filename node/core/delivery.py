@@ -1,4 +1,7 @@
-"""What happens to a message besides its transfer: headers, retransmissions, latency, jitter and loss."""
+"""The delivery model: everything that a message meets besides its transfer.
+
+Headers, retransmissions, latency, jitter and loss.
+"""
 
 from typing import ClassVar
 
@@ -12,7 +15,7 @@ _BLOCK = 64
 
 
 class DeliveryModel:
-    """What happens to a message besides its transfer: latency, jitter, header, loss.
+    """Draws latency, jitter and loss of messages and adds their headers.
 
     Jitter adds a normal number of mean zero to the latency, and a delay below zero becomes zero. Each
     message draws its own, so two messages of a pair may overtake each other. Draws come from one stream

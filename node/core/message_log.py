@@ -199,7 +199,7 @@ def message_states(table: dict[str, Column], lost: Column) -> Column:
 
 
 def _replaced(table: dict[str, Column], passed_over: npt.NDArray[np.bool_]) -> Column:
-    """Which of the messages that an aggregation of their receiver passed over were replaced.
+    """Find the messages that were replaced, among those that an aggregation of their receiver passed over.
 
     Those of whose sender a message of the same or a later round, or one that arrived later, was aggregated. What
     is neither is early: a synchronous algorithm keeps it for its own round.

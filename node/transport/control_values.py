@@ -1,4 +1,4 @@
-"""What a node and the orchestrator tell each other, as values. Neither gRPC nor protobuf enters.
+"""Control values: everything that a node and the orchestrator tell each other. Neither gRPC nor protobuf enters.
 
 Drivers and runners speak in these; ``control_wire`` turns them into messages and back. The meaning and the unit of
 each field are those of ``protos/fragmesh/v1/control.proto``.
@@ -17,7 +17,7 @@ CONTROL_VERSION = 3
 
 
 class Phase(Enum):
-    """What a node is doing."""
+    """State of a node's life."""
 
     PREPARING = "preparing"
     WAITING = "waiting"
@@ -31,7 +31,7 @@ class Phase(Enum):
 
 
 class SnapshotPurpose(Enum):
-    """What a snapshot is for."""
+    """Purpose of a snapshot."""
 
     EVALUATION = "evaluation"
     FINAL = "final"
@@ -60,7 +60,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a node learns when it is let in.
+    """The orchestrator's answer to a node that registers.
 
     Attributes:
         num_nodes: Nodes in the run.
@@ -143,7 +143,7 @@ ControlCommand: TypeAlias = StartCommand | MeasureCommand | StopCommand
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """Whose model a snapshot is, and the node's state when it was taken.
+    """Head of a snapshot: the node, and its state when the snapshot was taken.
 
     Attributes:
         node: Its index.

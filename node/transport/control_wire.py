@@ -67,7 +67,7 @@ def one_line(text: str) -> str:
 def channel_options(
     keepalive_s: float = KEEPALIVE_S, keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S
 ) -> list[tuple[str, int]]:
-    """What both sides set on their connections.
+    """Options that both sides set on their connections.
 
     Args:
         keepalive_s: Silence after which the other side is asked whether it lives, seconds.

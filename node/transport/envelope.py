@@ -52,7 +52,7 @@ class Framed:
 
 
 Content: TypeAlias = list[Framed] | Hello | tuple[Probe, int] | None
-"""What an envelope holds: frames, a greeting, a probe with its due_ns, or nothing that can be read."""
+"""Content of an envelope: frames, a greeting, a probe with its due_ns, or nothing that can be read."""
 
 
 def pack(frames: Iterable[tuple[bytes, int, int]]) -> bytes:

@@ -54,7 +54,7 @@ MAX_EXCHANGE = 2**64 - 1
 _HEADER = struct.Struct("<4sIBBBBIiIIQQ")
 _START = struct.Struct("<4sI")
 _CHECKED = struct.Struct("<BBBBIiIIQQ")
-"""What the checksum covers of the header: all after itself, so that one pass checks header and payload."""
+"""The header's part under the checksum: all after itself, so that one pass checks header and payload."""
 assert _HEADER.size == _START.size + _CHECKED.size == HEADER_BYTES
 _CHECKED_FROM = _START.size
 
@@ -111,7 +111,7 @@ DTYPE_CODES: dict[WireDtype, int] = {WireDtype.FLOAT32: 1, WireDtype.FLOAT16: 2,
 
 @dataclass(frozen=True)
 class WireContext:
-    """What a receiver takes for granted, and rejects the rest.
+    """The receiver's expectations of a frame; it rejects everything else.
 
     Made once for a run, or once for a stream with that stream's sender alone in ``senders``, so that a peer
     cannot speak for another one.
@@ -162,7 +162,7 @@ class WireContext:
 
 
 def plan_id(tensor_sizes: Sequence[int], seed: int, plan: FragmentPlan | None = None) -> int:
-    """What all nodes of a run must agree on before their parameters may be mixed, as a number.
+    """Compute a number for everything that all nodes must agree on before their parameters may be mixed.
 
     The same on every machine and in every process; different plans share one with probability 2^-64.
 

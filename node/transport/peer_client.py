@@ -1,4 +1,4 @@
-"""What a node says to its peers: one stream a peer, opened on demand and re-opened when it breaks.
+"""The sending side of the peer transport: one stream a peer, opened on demand and re-opened when it breaks.
 
 ``send`` never waits: what is in flight is bounded by the caller's :class:`node.transport.window.Window`. Every frame
 handed over ends in exactly one of three ways: it is taken back (``withdraw``), a receipt covers it
@@ -116,7 +116,7 @@ class _Link:
 
     @property
     def oldest(self) -> _Item | None:
-        """What has been on its way for longest."""
+        """Return the number and entry that have been on their way for longest."""
         queue = self.unacknowledged or self.waiting
         return queue[0] if queue else None
 

@@ -1,4 +1,4 @@
-"""What a node hears from its peers: the gRPC server, the checks, and the delay line.
+"""The receiving side of the peer transport: the gRPC server, the checks, and the delay line.
 
 One stream for each peer that sends here. A frame goes through it in this order: envelope, room in the peer's
 queue, the checks of :mod:`node.transport.frames`, the wait until it is due, :attr:`PeerServer.on_message`, a
@@ -347,7 +347,7 @@ class PeerServer:
             self._hand_over(stream, arrival)
 
     def _take_other(self, stream: _Stream, content: Content, data_bytes: int, received_ns: int) -> None:
-        """What is not a frame: a probe, or nothing that belongs here."""
+        """Take an envelope without frames: a probe, or nothing that belongs here."""
         if isinstance(content, tuple):
             probe, due_ns = content
             if self._held_of.get(stream.sender, 0) >= self._queue_frames_max:

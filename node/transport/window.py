@@ -1,4 +1,4 @@
-"""What a node has sent and no receipt covers. Pure.
+"""The window: bytes that a node has sent and that no receipt covers. Pure.
 
 DivShare cancels what it has queued when a round ends. That works only if little has left the queue, so the
 bytes in flight are bounded: :func:`bound_bytes`.

@@ -10,7 +10,7 @@ RuntimeName = Literal["simulation", "processes"]
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDescription:
-    """What people are told of a runtime.
+    """Description of a runtime, as people read it.
 
     Attributes:
         summary: One line for ``fragmesh list``.

@@ -51,7 +51,7 @@ WITHIN_S: Final = 90.0
 """A run that has not ended by then has failed; a busy host takes a few times the ten seconds."""
 SAMPLE_S: Final = 0.05
 FEATURES, CLASSES = 780, 10
-"""Of the model, a logistic regression: its steps take next to nothing."""
+"""Size of the model, a logistic regression: its steps take next to nothing."""
 FRAGMENTS: Final = 10
 
 EXPERIMENT: Final[dict[str, Any]] = {
@@ -267,7 +267,7 @@ def _words_of(path: str) -> list[str]:
 
 
 def byte_seconds(values: int = 1 << 18, repeats: int = 9) -> float:
-    """What one byte of a message takes: frame, socket, checks, averaging."""
+    """Return the time of one byte of a message: frame, socket, checks, averaging."""
     values_sent = frozen(np.ones(values, dtype=np.float32))
     message = Message(CalibrationTag.FRAGMENT, 0, FragmentOf(0, values_sent))
     context = WireContext(0, values, (values,), frozenset((NodeId(0),)), {CalibrationTag.FRAGMENT: FragmentOf})
@@ -290,7 +290,7 @@ def byte_seconds(values: int = 1 << 18, repeats: int = 9) -> float:
 
 
 def param_seconds(num_params: int = 1 << 18, repeats: int = 9) -> float:
-    """What one parameter takes at a round's end: cutting, averaging, and copies to and from the training worker."""
+    """Return the time of one parameter at a round's end: cutting, averaging, copies to and from the training worker."""
     plan = fragment_plan((num_params,), FRAGMENTS, FragmentLayout.RANDOM, 0)
     params = frozen(np.ones(num_params, dtype=np.float32))
     times = []

@@ -1,4 +1,4 @@
-"""What messages and rounds cost this host: values that the time dilation rests on, kept per host and version.
+"""Costs of messages and rounds on this host: values that the time dilation rests on, kept per host and version.
 
 The values are measured once (:mod:`orchestrator.host.calibration`) and kept in the cache directory, in a file that is
 named after everything that changes them (:func:`identity`). A file that cannot be read, or that is another's, counts
@@ -82,7 +82,7 @@ def costs_path(of: Mapping[str, Any] | None = None) -> Path:
 
 
 def load_costs() -> HostCosts | None:
-    """What was measured on this host with this version; None if nothing was."""
+    """Read the costs that were measured on this host with this version; None if none were."""
     me = identity()
     try:
         content = json.loads(costs_path(me).read_text(encoding="utf-8"))

@@ -39,7 +39,7 @@ LATE_SHARE: Final = 0.8
 STEPS: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 """The dilations that are recommended, and these times a power of ten."""
 DILATION_MAX: Final = 10_000.0
-"""As in the experiment file."""
+"""Largest dilation that an experiment file may ask for."""
 
 _ROUNDS: Final = 3
 """Rounds that an algorithm is watched for; the first ones of some send nothing."""
@@ -71,7 +71,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one node sends.
+    """Traffic that one node sends.
 
     Attributes:
         messages_per_round: Messages that it queues when its local steps end, mean of a few rounds.
@@ -273,7 +273,7 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts) -> tu
 
 
 def watch(algorithm: Algorithm, num_params: int, dtype: WireDtype = WireDtype.FLOAT32) -> Traffic:
-    """What a node sends when its local steps end. Nobody else sends, but its questions are answered.
+    """Count what a node sends when its local steps end. Nobody else sends, but its questions are answered.
 
     Args:
         algorithm: A fresh one; it is used up.

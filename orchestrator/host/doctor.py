@@ -1,4 +1,4 @@
-"""What this host can do, and what a run would use. Looks only: nothing on the system is changed.
+"""The doctor: finds out what this host can do and what a run would use. It changes nothing on the system.
 
 Everything is read through a :class:`Host`, so that tests can describe any machine. :func:`estimate` is about one
 experiment: how far it must be slowed down here, and how long it then takes.
@@ -45,12 +45,12 @@ _MIN_SHARED_BYTES: Final = 256 * 2**20
 _TIMEOUT_S: Final = 10.0
 
 NODE_MEMORY_BYTES: Final = 40 * 10**6
-"""What one more node and its training worker take besides models: 20 to 30 MB were measured after a fork that shares
+"""Memory of one more node and its training worker besides models: 20 to 30 MB were measured after a fork that shares
 torch and the data set, and connections to peers come on top."""
 NODE_MODELS: Final = 20
 """Models' worth of memory that a node takes: in training, in its inbox and outbox, and on the way."""
 SHARED_MEMORY_BYTES: Final = 400 * 10**6
-"""What all processes of a run share."""
+"""Memory that all processes of a run share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one experiment takes of this host as real processes.
+    """Demand of one experiment on this host, run as real processes.
 
     Attributes:
         recommendation: The least time dilation, and why.
@@ -397,7 +397,7 @@ def _cache(path: Path) -> Finding:
 
 
 def describe_costs(costs: HostCosts) -> str:
-    """What a message, a round's end and a round trip take, and how old these figures are."""
+    """Say what a message, a round's end and a round trip take, and how old these figures are."""
     age_s = costs.age_s()
     when = "assumed" if age_s is None else f"measured {format_duration(age_s)} ago"
     return (

@@ -139,7 +139,7 @@ class ControlServer(ControlServicer):
 
     @property
     def registered(self) -> Mapping[NodeId, Registration]:
-        """What each node said when it last registered; nodes that are gone included."""
+        """Last registration of each node, nodes that are gone included."""
         return MappingProxyType({node: known.registration for node, known in self._nodes.items()})
 
     async def start(self, host: str, port: int, *, reserved: bool = False) -> str:

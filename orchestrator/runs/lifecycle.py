@@ -23,7 +23,7 @@ from orchestrator.runs.prepare import Prepared, environment_of, prepare
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What a course has to show in the end.
+    """Results of a course.
 
     Attributes:
         totals: Its totals; replaced messages are counted later, from the table.
@@ -43,7 +43,7 @@ class Course(Protocol):
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        """What the results depend on besides the experiment and what all runs record; for ``environment.json``."""
+        """Return what the results depend on besides what all runs record; for ``environment.json``."""
 
     @property
     def stop_requested(self) -> bool:

@@ -1,4 +1,4 @@
-"""What all runners share: the options of a run, and how it ended."""
+"""Options of a run, and its outcome: what all runtimes share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ Status = Literal["done", "interrupted", "failed"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line adds to an experiment.
+    """Options that the command line adds to an experiment.
 
     Attributes:
         out: Folder in which the run's folder is made.

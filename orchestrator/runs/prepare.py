@@ -1,4 +1,4 @@
-"""What a plan still needs before it can run: data, its partition, a trainer and the nodes' algorithms."""
+"""Preparation of a plan: its data, their partition, a trainer and the nodes' algorithms."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ def _facts(plan: Plan, dataset: Dataset, split: Partition, algorithm: Algorithm,
 
 
 def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """What the table of who holds what counts: the classes, or the ten values of a rating; and each sample's."""
+    """Return the column labels and per-sample labels of partition.csv: class names, or the ten half-star values."""
     if dataset.kind == "classification":
         return dataset.class_names, np.asarray(dataset.train.targets, dtype=np.int64)
     values = tuple(f"{half / 2:.1f}" for half in range(1, 11))
@@ -132,7 +132,7 @@ def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
 
 
 def environment_of(plan: Plan, prepared: Prepared, data_root: Path | None) -> dict[str, Any]:
-    """What the run depends on, and where a continuation finds the files that the experiment names."""
+    """Record everything that the run depends on, and where a continuation finds the files that the experiment names."""
     root = resolve_data_root(data_root)
     return {
         **environment(seed=plan.config.seed, data_source=prepared.dataset.source),

@@ -40,7 +40,7 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a part of a run did that ended before the run did.
+    """Counts of a part of a run that ended before the run did.
 
     Attributes:
         begin_ns, end_ns: From when to when, testbed time.
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Earlier:
-    """What a run that goes on has behind it.
+    """The past of a run that goes on.
 
     Attributes:
         time_ns: Where it goes on.

@@ -20,7 +20,7 @@ from orchestrator.runs.options import RunOptions, RunOutcome
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a runtime can do.
+    """Abilities of a runtime.
 
     Attributes:
         run: Runs an experiment; raises as :func:`start_run` does.
