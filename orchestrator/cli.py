@@ -300,9 +300,9 @@ def _check_data_root(data_root: Path | None) -> None:
 
 def _print_json(value: object) -> None:
     """One line of JSON; the figures of a model that has diverged, which JSON cannot say, become null."""
-    from orchestrator.results.files import plain
+    from orchestrator.results.files import to_json_values
 
-    print(json.dumps(plain(value), allow_nan=False))
+    print(json.dumps(to_json_values(value), allow_nan=False))
 
 
 def _print_error(what: str, message: str) -> None:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from node.core.units import ns_to_s
 from orchestrator.report.text import format_bytes
-from orchestrator.results.files import plain
+from orchestrator.results.files import to_json_values
 from orchestrator.results.schema import Sample
 
 Style = Literal["auto", "live", "plain", "json", "quiet"]
@@ -270,7 +270,7 @@ class _JsonDisplay:
         pass
 
     def _write(self, value: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(plain(value), allow_nan=False) + "\n")
+        self._stream.write(json.dumps(to_json_values(value), allow_nan=False) + "\n")
         self._stream.flush()
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from node.core.links import PACKET_BYTES, NetworkPlan, at
+from node.core.links import PACKET_BYTES, NetworkPlan, entry_of_pair
 from node.core.rng import stream
 
 _BLOCK = 64
@@ -46,7 +46,7 @@ class DeliveryModel:
         latency = self._latency if isinstance(self._latency, int) else int(self._latency[source, destination])
         if not self._has_jitter:
             return latency
-        jitter = at(self._jitter, source, destination)
+        jitter = entry_of_pair(self._jitter, source, destination)
         return max(0, latency + round(jitter * self._normal(source))) if jitter else latency
 
     def wire_bytes(self, size: int, source: int, destination: int) -> int:
@@ -60,7 +60,7 @@ class DeliveryModel:
         wire = size + self._header_bytes
         if not self._has_loss or self._datagram:
             return wire
-        loss = at(self._loss, source, destination)
+        loss = entry_of_pair(self._loss, source, destination)
         if not loss:
             return wire
         generator = self._retries.get(source)
@@ -78,7 +78,7 @@ class DeliveryModel:
         """
         if not self._has_loss or not self._datagram:
             return False
-        loss = at(self._loss, source, destination)
+        loss = entry_of_pair(self._loss, source, destination)
         if not loss:
             return False
         packets = -(-(size + self._header_bytes) // PACKET_BYTES)

@@ -149,14 +149,16 @@ class NetworkPlan:
         """The path from ``source`` to ``destination`` beyond their access links."""
         return LinkShape(
             bandwidth_mbps=None if self.pair_mbps is None else _finite(self.pair_mbps[source, destination]),
-            latency_ms=int(at(self.latency_ns, source, destination)) / NS_PER_MS,
-            jitter_ms=int(at(self.jitter_ns, source, destination)) / NS_PER_MS,
-            loss_percent=float(at(self.loss, source, destination)) * 100.0,
+            latency_ms=int(entry_of_pair(self.latency_ns, source, destination)) / NS_PER_MS,
+            jitter_ms=int(entry_of_pair(self.jitter_ns, source, destination)) / NS_PER_MS,
+            loss_percent=float(entry_of_pair(self.loss, source, destination)) * 100.0,
         )
 
 
-def at(value: float | npt.NDArray[np.float64] | npt.NDArray[np.int64], source: int, destination: int) -> float:
-    """The entry of a pair in a matrix, or the number that all pairs share."""
+def entry_of_pair(
+    value: float | npt.NDArray[np.float64] | npt.NDArray[np.int64], source: int, destination: int
+) -> float:
+    """Return the entry of a pair in a matrix, or the number that all pairs share."""
     if isinstance(value, np.ndarray):
         return value[source, destination].item()  # type: ignore[no-any-return]
     return value

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
-from node.core.links import NetworkPlan, at
+from node.core.links import NetworkPlan, entry_of_pair
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.host.clock import Clock
@@ -96,7 +96,7 @@ class Measurement:
         What arrives is answered from the moment this object exists.
         """
         peer = NodeId(self.result.peer)
-        round_trip_ns = int(at(self._network.round_trip_ns, self._node, peer))
+        round_trip_ns = int(entry_of_pair(self._network.round_trip_ns, self._node, peer))
         gap_ns = max(5 * NS_PER_MS, int(ROUND_TRIP_SHARE * duration_ns / PROBES))
         # Nodes begin together; their probes need not be there at the same instant.
         begin_ns = self._clock.now_ns() + gap_ns * self._node // self._network.num_nodes
@@ -186,7 +186,7 @@ def requested_mbps(network: NetworkPlan, source: int, destination: int) -> float
 
 def requested_round_trip_ms(network: NetworkPlan, source: int, destination: int) -> float:
     """Latency there and back, and the transmission of a probe and its echo, milliseconds."""
-    total_ns = float(at(network.round_trip_ns, source, destination))
+    total_ns = float(entry_of_pair(network.round_trip_ns, source, destination))
     for one, other in ((source, destination), (destination, source)):
         mbps = requested_mbps(network, one, other)
         if 0 < mbps < inf:

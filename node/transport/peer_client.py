@@ -116,7 +116,7 @@ class _Link:
 
     @property
     def oldest(self) -> _Item | None:
-        """Return the number and entry that have been on their way for longest."""
+        """Return the frame that has been on its way for longest; None without frames."""
         queue = self.unacknowledged or self.waiting
         return queue[0] if queue else None
 

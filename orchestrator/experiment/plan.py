@@ -147,12 +147,12 @@ def make_plan(config: ExperimentConfig, base_dir: Path, place: str = "") -> Plan
     Raises:
         ConfigError: Parts of the experiment do not fit together.
     """
-    with naming(place):
+    with errors_naming(place):
         return _make_plan(config, base_dir, place)
 
 
 @contextmanager
-def naming(place: str) -> Iterator[None]:
+def errors_naming(place: str) -> Iterator[None]:
     """Begin the messages of wrong input with where it stands; nothing is added for an empty place."""
     try:
         yield

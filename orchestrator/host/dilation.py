@@ -261,7 +261,7 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts) -> tu
     uplinks = _uplink_mbps(plan)
     rates, costs_s = np.zeros(plan.config.nodes), np.zeros(plan.config.nodes)
     for node, algorithm in enumerate(plan.algorithms(tensor_sizes)):
-        traffic = watch(algorithm, sum(tensor_sizes), plan.config.wire.dtype)
+        traffic = observe_traffic(algorithm, sum(tensor_sizes), plan.config.wire.dtype)
         round_s = ns_to_s(plan.compute.step_ns[node] * plan.config.algorithm.local_steps)
         wire_bytes = traffic.payload_bytes + plan.network.header_bytes
         by_link = uplinks[node] * 1e6 / 8 / max(1.0, wire_bytes)
@@ -272,7 +272,7 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts) -> tu
     return rates, costs_s
 
 
-def watch(algorithm: Algorithm, num_params: int, dtype: WireDtype = WireDtype.FLOAT32) -> Traffic:
+def observe_traffic(algorithm: Algorithm, num_params: int, dtype: WireDtype = WireDtype.FLOAT32) -> Traffic:
     """Count what a node sends when its local steps end. Nobody else sends, but its questions are answered.
 
     Args:

@@ -23,7 +23,7 @@ import numpy as np
 
 from node.core.errors import ConfigError
 from node.core.saved_state import State
-from orchestrator.results.files import reason, temporary_of, write_atomically
+from orchestrator.results.files import first_line_of, temporary_of, write_atomically
 from orchestrator.results.schema import JsonObject
 
 CHECKPOINT: Final = "checkpoint.bin"
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path) -> tuple[JsonObject, State]:
     except FileNotFoundError:
         raise ConfigError(f"{path.parent}: no checkpoint to go on from") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {reason(error)}") from error
+        raise ConfigError(f"{path}: cannot be read: {first_line_of(error)}") from error
 
 
 def _read(path: Path, file: BufferedReader) -> tuple[JsonObject, State]:

@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
                 temporary.unlink()
             raise
     except OSError as error:
-        raise RunnerError(f"{path}: cannot be written: {reason(error)}") from error
+        raise RunnerError(f"{path}: cannot be written: {first_line_of(error)}") from error
 
 
 def temporary_of(path: Path) -> Path:
@@ -46,24 +46,24 @@ def temporary_of(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
 
 
-def reason(error: Exception) -> str:
+def first_line_of(error: Exception) -> str:
     """Why, in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).strip().splitlines()[0]
 
 
-def plain(value: Any) -> Any:
+def to_json_values(value: Any) -> Any:
     """Numpy and mappings as plain JSON; numbers that JSON does not know become null."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_json_values(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return to_json_values(value.tolist())
     if isinstance(value, set | frozenset):
-        return [plain(item) for item in sorted(value)]
+        return [to_json_values(item) for item in sorted(value)]
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json_values(item) for item in value]
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return to_json_values(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
@@ -73,4 +73,4 @@ def plain(value: Any) -> Any:
 
 def to_json(value: Mapping[str, Any]) -> str:
     """A JSON object as the text of a file."""
-    return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(to_json_values(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

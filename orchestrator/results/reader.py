@@ -17,7 +17,7 @@ import yaml
 
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
-from orchestrator.results.files import reason
+from orchestrator.results.files import first_line_of
 from orchestrator.results.schema import (
     CURVE_COLUMNS,
     MESSAGE_COLUMNS,
@@ -129,7 +129,7 @@ def _status(summary: JsonObject, path: Path) -> Status:
 
 
 def _damaged(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(f"{path}: damaged: {reason(error)}")
+    return ConfigError(f"{path}: damaged: {first_line_of(error)}")
 
 
 def _read_text(path: Path) -> str | None:
@@ -221,7 +221,7 @@ def _read_curve(path: Path) -> dict[str, Float64Vector]:
                 raise ValueError(f"{len(cells)} values instead of {len(header)}")
             rows[number] = [float(cell) if cell else math.nan for cell in cells]
         except ValueError as error:
-            raise ConfigError(f"{path}: damaged: line {number + 2}: {reason(error)}") from error
+            raise ConfigError(f"{path}: damaged: line {number + 2}: {first_line_of(error)}") from error
     return {name: rows[:, index].copy() for index, name in enumerate(header)}
 
 
@@ -280,6 +280,6 @@ def _codes(path: Path, name: str, column: Any, names: Sequence[str]) -> npt.NDAr
     try:
         code_of = np.array([names.index(value) for value in array.dictionary.to_pylist()], dtype=np.int8)
     except ValueError as error:
-        raise ConfigError(f"{path}: damaged: column {name}: {reason(error)}") from error
+        raise ConfigError(f"{path}: damaged: column {name}: {first_line_of(error)}") from error
     codes: npt.NDArray[np.int8] = code_of[array.indices.to_numpy(zero_copy_only=False)]
     return codes

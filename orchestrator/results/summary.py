@@ -9,7 +9,7 @@ import numpy.typing as npt
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from orchestrator.analysis import best_index, bytes_to_accuracy, quantiles, time_to_accuracy
-from orchestrator.results.files import plain
+from orchestrator.results.files import to_json_values
 from orchestrator.results.schema import Column, JsonObject, RunFacts, RunTotals
 
 
@@ -73,7 +73,7 @@ def summarize(
         summary["aggregated_per_round"] = int(aggregated.sum()) / rounds if rounds else None
         summary["staleness"] = _by_sender(facts, messages, staleness(messages), aggregated)
         summary["age_s"] = _by_sender(facts, messages, age_s(messages), aggregated)
-    return cast(JsonObject, plain(summary))
+    return cast(JsonObject, to_json_values(summary))
 
 
 def staleness(messages: Mapping[str, Column]) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from orchestrator.fidelity import stamp
-from orchestrator.results.files import plain, reason, to_json, write_atomically, write_file
+from orchestrator.results.files import first_line_of, to_json, to_json_values, write_atomically, write_file
 from orchestrator.results.schema import (
     CURVE_COLUMNS,
     MESSAGE_COLUMNS,
@@ -135,7 +135,7 @@ class RunWriter:
             os.truncate(curve, complete_bytes)
         except (OSError, ValueError, AttributeError, RunnerError) as error:
             writer.close()
-            raise ConfigError(f"{path}: cannot be continued: {reason(error)}") from error
+            raise ConfigError(f"{path}: cannot be continued: {first_line_of(error)}") from error
         except ConfigError:
             writer.close()
             raise
@@ -236,7 +236,7 @@ class RunWriter:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise RunnerError(f"{path}: cannot be written: {reason(error)}") from error
+            raise RunnerError(f"{path}: cannot be written: {first_line_of(error)}") from error
         self._complete_bytes += len(data)
         self._complete.update(data)
 
@@ -246,7 +246,7 @@ def _lock(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {reason(error)}") from error
+        raise ConfigError(f"{path}: cannot be written: {first_line_of(error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -259,7 +259,7 @@ def _lock(path: Path) -> int:
 
 def experiment_hash(resolved_experiment: Mapping[str, Any]) -> str:
     """Six hexadecimal digits that name a resolved experiment."""
-    canonical = json.dumps(plain(resolved_experiment), sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(to_json_values(resolved_experiment), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:6]
 
 
@@ -283,7 +283,7 @@ def _make_directory(root: Path, name: str, resolved_experiment: Mapping[str, Any
             else:
                 return path
     except OSError as error:
-        raise ConfigError(f"out={root}: cannot be written: {reason(error)}") from error
+        raise ConfigError(f"out={root}: cannot be written: {first_line_of(error)}") from error
 
 
 def _node_columns(sample: Sample) -> dict[str, Column]:
@@ -395,7 +395,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(to_json_values(value), sort_keys=False, allow_unicode=True)
 
 
 def _facts_to_json(facts: RunFacts) -> JsonObject:

@@ -16,7 +16,7 @@ from node.learning.build import build_learner, partition_dataset, start_trainer
 from node.learning.datasets import Dataset, load_dataset, resolve_data_root
 from node.learning.partition import Partition, class_counts
 from node.learning.trainer import Learner
-from orchestrator.experiment.plan import Plan, naming
+from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.host.environment import environment
 from orchestrator.host.signals import signals_held
 from orchestrator.results.schema import RunFacts
@@ -69,7 +69,7 @@ def prepare(
         DataError: The data set cannot be had.
     """
     root = resolve_data_root(data_root)
-    with naming(plan.place):
+    with errors_naming(plan.place):
         return _prepare(plan, root, min(workers, plan.config.nodes), background, command, report)
 
 

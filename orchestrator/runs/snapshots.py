@@ -22,7 +22,7 @@ from node.core.counters import NodeCounters, counter_values, counters_from
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId, Vector
 from node.transport.control_values import ModelSnapshot, SnapshotPurpose
-from orchestrator.results.files import plain, reason, write_file
+from orchestrator.results.files import first_line_of, to_json_values, write_file
 from orchestrator.results.schema import Column, NodeSample, Sample
 from orchestrator.runs.evaluation import consensus_distance
 
@@ -99,7 +99,7 @@ class Snapshots:
         try:
             folder.mkdir()
         except OSError as error:
-            raise RunnerError(f"{folder}: cannot be made: {reason(error)}") from error
+            raise RunnerError(f"{folder}: cannot be made: {first_line_of(error)}") from error
         return cls(folder)
 
     def keep(self, snapshot: ModelSnapshot, params: Vector) -> None:
@@ -120,7 +120,7 @@ class Snapshots:
             np.save(self._file(stored.time_ns, stored.node), params, allow_pickle=False)
             self._append("index.jsonl", stored)
         except OSError as error:
-            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+            raise RunnerError(f"{self._folder}: cannot be written: {first_line_of(error)}") from error
         self._times.setdefault(stored.time_ns, {})[stored.node] = stored
 
     def close_with_final(self, *, to_resume: bool) -> None:
@@ -180,14 +180,14 @@ class Snapshots:
         try:
             self._append("tested.jsonl", sample)
         except OSError as error:
-            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+            raise RunnerError(f"{self._folder}: cannot be written: {first_line_of(error)}") from error
 
     def _load(self, time_ns: int, node: int) -> Vector:
         path = self._file(time_ns, node)
         try:
             params: Vector = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise RunnerError(f"{path}: damaged: {reason(error)}") from error
+            raise RunnerError(f"{path}: damaged: {first_line_of(error)}") from error
         return params
 
     # -- the end, and going on -------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class Snapshots:
                 np.savez(self._folder / f"messages-{number}.npz", allow_pickle=False, **messages)
             self._append("parts.jsonl", replace(part, has_messages=messages is not None))
         except OSError as error:
-            raise RunnerError(f"{self._folder}: cannot be written: {reason(error)}") from error
+            raise RunnerError(f"{self._folder}: cannot be written: {first_line_of(error)}") from error
 
     @classmethod
     def reopen(cls, folder: Path, nodes: int) -> "tuple[Snapshots, Earlier]":
@@ -238,7 +238,7 @@ class Snapshots:
                 for line in _lines(folder / "parts.jsonl")
             ]
         except (TypeError, KeyError, ValueError) as error:
-            raise ConfigError(f"{folder}: damaged: {reason(error)}") from error
+            raise ConfigError(f"{folder}: damaged: {first_line_of(error)}") from error
         last = self._last_complete(nodes)
         if last is None:
             raise ConfigError(f"{folder}: nothing to resume from: no instant that all {nodes} nodes handed over")
@@ -293,12 +293,12 @@ def _messages(path: Path) -> dict[str, Column]:
         with np.load(path, allow_pickle=False) as content:
             return {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise ConfigError(f"{path}: damaged: {reason(error)}") from error
+        raise ConfigError(f"{path}: damaged: {first_line_of(error)}") from error
 
 
 def _line(value: object) -> str:
     """Write a value as one line of JSON; of a node's figures only what is not as at the start."""
-    return json.dumps(plain(_fields(value)))
+    return json.dumps(to_json_values(_fields(value)))
 
 
 def _fields(value: object) -> object:

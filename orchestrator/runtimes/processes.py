@@ -15,7 +15,7 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId
 from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
-from orchestrator.experiment.plan import Plan, naming
+from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
@@ -59,7 +59,7 @@ def resume_processes(path: Path, options: RunOptions) -> RunOutcome:
 
 
 def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
-    with naming(plan.place):
+    with errors_naming(plan.place):
         _check(plan)
 
     def make_run(prepared: Prepared, progress: Progress) -> RealRun:

@@ -29,7 +29,7 @@ from orchestrator.host.environment import versions
 from orchestrator.progress import Progress, RunProgress
 from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
-from orchestrator.results.files import reason
+from orchestrator.results.files import first_line_of
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
@@ -209,7 +209,9 @@ class SimulatedRun:
             self._write_checkpoint()
             self._unsaved = None
         except Exception as failure:  # even a bug of ours in here must not cost the run its results
-            text = reason(failure) if isinstance(failure, TestbedError) else f"{type(failure).__name__}: {failure}"
+            text = (
+                first_line_of(failure) if isinstance(failure, TestbedError) else f"{type(failure).__name__}: {failure}"
+            )
             if text != self._unsaved:
                 self._progress.note(f"no checkpoint: {text}")
             self._unsaved = text

@@ -28,7 +28,7 @@ from node.core.wire_values import Buffer, WireDtype, from_wire, through_wire, to
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from node.transport.frames import HEADER_BYTES, FrameRejectedError, RejectReason, WireContext, decode, encode
-from orchestrator.host.dilation import watch
+from orchestrator.host.dilation import observe_traffic
 from tests.simulation.build import network
 
 PLAN_ID = 5
@@ -181,4 +181,4 @@ def test_simulator_table_counters_and_checkpoint_take_it(dtype: WireDtype) -> No
 
 def test_the_advice_on_time_dilation_counts_its_bytes() -> None:
     algorithm = Sparse(NodeContext(NodeId(0), ring(4), (NUM_PARAMS,), 1, 1))
-    assert watch(algorithm, NUM_PARAMS).payload_bytes == 4 + CHOSEN * 8
+    assert observe_traffic(algorithm, NUM_PARAMS).payload_bytes == 4 + CHOSEN * 8

@@ -20,10 +20,10 @@ from orchestrator.host.dilation import (
     LOAD_MAX,
     NODE_LOAD_MAX,
     measure_step_seconds,
+    observe_traffic,
     real_seconds,
     recommend,
     round_up,
-    watch,
 )
 
 SIZES = (9_000, 1_000)
@@ -153,7 +153,7 @@ def test_answers_count_as_messages() -> None:
     assert recommend(chained, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores == pytest.approx(
         4 * 2 * by_link * cost_s
     )
-    blocking = watch(
+    blocking = observe_traffic(
         planned(algorithm=with_kind("adpsgd", roles="parity", form="blocking")).algorithms(SIZES)[0], 10_000
     )
     assert (blocking.messages_per_round, blocking.chains) == (1.0, False)
