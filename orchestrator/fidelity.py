@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Final
 
 from node.core.counters import NodeCounters
@@ -23,6 +24,10 @@ FAITHFUL: Final = "faithful"
 UNFAITHFUL: Final = "unfaithful"
 EXIT_UNFAITHFUL: Final = 4
 """The exit code of a run that finished and cannot be trusted."""
+
+
+DIRECT_LINKS: Final = "direct (not shaped)"
+"""Name of links that nothing shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +137,8 @@ class Measured:
             the run.
         cpu_pressure: :func:`cpu_pressure` before and at the end of the run.
         links_name: What the links were made of.
+        links_shaped: Whether anything gave the links the rates and latencies of the experiment. Where nothing did,
+            nothing was requested of them: neither rates and round trips nor the delay of arrivals are judged.
     """
 
     runtime: str
@@ -144,6 +151,7 @@ class Measured:
     deaths_allowed: bool = False
     cpu_pressure: tuple[float | None, float | None] = (None, None)
     links_name: str = "user-space emulator (max-min fair fluid)"
+    links_shaped: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +195,10 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         statement = f"{len(failed)} of {len(checks)} checks failed: the host did not do what the experiment asks for."
     else:
         statement = f"All {len(checks)} checks are within their tolerance."
+    if not measured.links_shaped:
+        statement += (
+            " Links were direct and not shaped: what messages took is what this host and its load made of them."
+        )
     if measured.died:
         names = "; ".join(f"node {node} {how}" for node, how in sorted(measured.died.items()))
         statement += f" Nodes died and the run went on without them: {names}."
@@ -196,7 +208,7 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         "allowed": allowed,
         "statement": statement,
         "time_dilation": measured.time_dilation,
-        "links": measured.links_name,
+        "links": measured.links_name if measured.links_shaped else DIRECT_LINKS,
         "checks": [check.to_json() for check in checks],
         "died": {str(node): how for node, how in sorted(measured.died.items())},
         "figures": _figures(measured),
@@ -236,13 +248,14 @@ def exit_code(fidelity: Mapping[str, Any] | None) -> int:
 
 
 def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
-    if measured.links is not None:
+    if measured.links is not None and measured.links_shaped:
         yield from _link_checks(measured.links, tolerances)
     if not measured.nodes:
         yield Check("nodes that reported", 1, None, "nodes", "at least one", False)
     else:
         yield _pacing(measured.nodes, tolerances)
-        yield _arrivals(measured.nodes, tolerances)
+        if measured.links_shaped:
+            yield _arrivals(measured.nodes, tolerances)
         yield _in_flight(measured.nodes)
     if measured.emulator is not None:
         yield from _emulator_checks(measured.emulator, tolerances)
@@ -417,6 +430,9 @@ def _figures(measured: Measured) -> JsonObject:
         "memory_bytes": sum(memory) if memory else None,
         "memory_bytes_per_node": max(memory) if memory else None,
     }
+    if not measured.links_shaped:
+        trips = [link.rtt_p50_ms for link in measured.links or () if link.rtt_p50_ms is not None]
+        figures["round_trip_ms_median"] = median(trips) if trips else None
     if emulator is not None:
         wake = emulator.wakeup_lateness_ns
         figures["emulator"] = {

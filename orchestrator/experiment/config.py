@@ -191,6 +191,12 @@ class ExperimentConfig(ConfigModel):
     processes: ProcessesConfig = ProcessesConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
+    @model_validator(mode="after")
+    def _links_exist(self) -> "ExperimentConfig":
+        if self.runtime == "simulation" and self.network.links == "direct":
+            raise ValueError("network.links=direct: must be emulated with runtime: simulation, which has no real ones")
+        return self
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader, which also refuses a key given twice."""
@@ -326,7 +332,9 @@ def _describe(problem: ErrorDetails) -> str:
             return f"{key}.kind={_shown(tag)}: must be one of {', '.join(_kinds(problem['loc']))}"
         case "value_error":
             message = str(context.get("error", problem["msg"]))
-            return f"{key}.{message}" if "=" in message.split(":")[0] and key else f"{key}: {message}"
+            if not key:  # of the whole file
+                return message
+            return f"{key}.{message}" if "=" in message.split(":")[0] else f"{key}: {message}"
     if isinstance(value, float) and not isfinite(value):
         return f"{key}={value}: must be a finite number"
     if kind in _BOUNDS:

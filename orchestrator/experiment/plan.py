@@ -105,7 +105,9 @@ class Plan:
             f" {config.learning.precision}",
             "compute": f"{_span([ns / NS_PER_MS for ns in self.compute.step_ns])} ms a local step,"
             f" jitter {config.compute.jitter_percent:g} %",
-            "network": f"{network.model}, {_words(config.network.preset.kind, config.network.preset)}",
+            "network": "direct links, which nothing shapes"
+            if config.network.links == "direct"
+            else f"{network.model}, {_words(config.network.preset.kind, config.network.preset)}",
             "uplinks": "unlimited" if np.isinf(up).all() else f"{_span(up.tolist())} Mbit/s",
             "sender": f"{'serial' if network.sender == 1 else f'{network.sender} parallel transfers'},"
             f" {network.transport} transport",

@@ -113,8 +113,10 @@ def recommend(
     first_message_s = float(cost_s.max()) if rates.any() else 0.0
     end_s = costs.round_cpu_s + costs.round_param_cpu_s * sum(tensor_sizes) + first_message_s
     burst_s = together * end_s / cores
-    by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms)
-    by_path = _by_path(plan, costs)
+    # Nothing is requested of direct links, so that nothing can be late on them.
+    emulated = plan.config.network.links == "emulated"
+    by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms) if emulated else 0.0
+    by_path = _by_path(plan, costs) if emulated else 0.0
     least = max(by_cores, by_node, by_rounds, by_path)
     if least > DILATION_MAX:
         raise ConfigError(

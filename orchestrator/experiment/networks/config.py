@@ -164,6 +164,11 @@ class NetworkConfig(ConfigModel):
         description="access: a node's transfers share its up and down link; pairwise: each pair has its own link",
     )
     preset: PresetConfig = Field(default_factory=UniformPreset)
+    links: Literal["emulated", "direct"] = Field(
+        default="emulated",
+        description="what links are made of: emulated by the testbed, or, with runtime: processes, direct: the host's"
+        " own, which nothing shapes, so that no rate, latency or loss may be declared",
+    )
     sender: SenderConfig = Field(default_factory=SerialSender)
     transport: Literal["reliable", "datagram"] = Field(
         default="reliable",
@@ -188,4 +193,21 @@ class NetworkConfig(ConfigModel):
             if pair in seen:
                 raise ValueError(f"overrides: pair {list(pair)} must be given only once")
             seen.add(pair)
+        if self.links == "direct":
+            self._check_that_nothing_is_shaped()
         return self
+
+    def _check_that_nothing_is_shaped(self) -> None:
+        """Refuse whatever direct links cannot give, under its key."""
+        why = "with links: direct, which nothing shapes"
+        if not isinstance(self.preset, UniformPreset):
+            raise ValueError(f"preset.kind={self.preset.kind}: must be uniform {why}")
+        for key in ("bandwidth_mbps", "up_mbps", "down_mbps"):
+            if (value := getattr(self.preset, key)) is not None:
+                raise ValueError(f"preset.{key}={value:g}: must be null {why}")
+        for key in ("latency_ms", "jitter_ms", "loss_percent"):
+            if value := getattr(self.preset, key):
+                raise ValueError(f"preset.{key}={value:g}: must be 0 {why}")
+        for key in ("overrides", "traces"):
+            if getattr(self, key):
+                raise ValueError(f"links=direct: must come without {key}, as nothing shapes direct links")

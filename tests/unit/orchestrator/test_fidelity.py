@@ -12,6 +12,7 @@ from node.core.counters import NodeCounters
 from node.core.lateness import Lateness
 from node.emulation.statistics import EmulatorStatistics
 from orchestrator.fidelity import (
+    DIRECT_LINKS,
     EXIT_UNFAITHFUL,
     TOLERANCES,
     Measured,
@@ -108,6 +109,19 @@ def test_a_run_within_its_tolerances_is_faithful() -> None:
     assert fidelity["figures"]["memory_bytes"] == 120_000_000
     assert fidelity["figures"]["cpu_pressure_percent_after"] == 41.5
     assert json.loads(to_json(fidelity)) == fidelity
+
+
+def test_of_links_that_nothing_shapes_nothing_is_requested() -> None:
+    """Neither rates and round trips nor arrivals are judged, and the record says so."""
+    slow = replace(link(rtt_p50_ms=400.0, rtt_p99_ms=900.0, achieved_mbps=None), emulator=None, links_shaped=False)
+    late = replace(slow, nodes=(replace(NODE, late_p99_ns=10**9),))
+    fidelity = judge(late)
+    assert (fidelity["verdict"], fidelity["links"]) == ("faithful", DIRECT_LINKS)
+    assert fidelity["statement"].startswith("All 2 checks are within their tolerance. Links were direct and not shaped")
+    assert {check["name"] for check in fidelity["checks"]} == {"training longer than declared", "bytes in flight"}
+    assert fidelity["figures"]["round_trip_ms_median"] == (400.0 + LINK.rtt_p50_ms) / 2  # type: ignore[operator]
+    assert failed(replace(late, nodes=(replace(NODE, overrun_ns=10**12),))) == ["training longer than declared"]
+    assert judge(replace(late, links=None))["figures"]["round_trip_ms_median"] is None
 
 
 LINKS = "links of 12 Mbit/s and 50 ms"

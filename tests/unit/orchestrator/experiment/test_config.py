@@ -222,6 +222,17 @@ def test_any_value_anywhere_is_taken_or_refused_in_one_line(param: Any, value: o
 # --- rules between keys -------------------------------------------------------------------------------------
 
 
+def direct(overrides: object = (), traces: object = (), **preset: object) -> dict[str, Any]:
+    """Links that nothing shapes, and what a test adds to them."""
+    unlimited = {"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0, **preset}
+    network = {"links": "direct", "preset": unlimited, "overrides": overrides, "traces": traces}
+    return {"runtime": "processes", "network": network}
+
+
+def test_direct_links_are_taken_where_nothing_is_to_be_shaped() -> None:
+    assert parse_experiment({**BASE, **direct()}, "f.yaml").network.links == "direct"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -257,6 +268,25 @@ def test_any_value_anywhere_is_taken_or_refused_in_one_line(param: Any, value: o
             "network.overrides[0].destination=1: must differ",
         ),
         ({"network": {"traces": [{"file": "x"}]}}, "network.traces[0].node=None, pair=None: must give exactly one"),
+        (direct(bandwidth_mbps=60), "network.preset.bandwidth_mbps=60: must be null with links: direct"),
+        (direct(up_mbps=0.5), "network.preset.up_mbps=0.5: must be null with links: direct"),
+        (direct(down_mbps=2), "network.preset.down_mbps=2: must be null with links: direct"),
+        (direct(latency_ms=1), "network.preset.latency_ms=1: must be 0 with links: direct"),
+        (direct(jitter_ms=0.5), "network.preset.jitter_ms=0.5: must be 0 with links: direct"),
+        (direct(loss_percent=2), "network.preset.loss_percent=2: must be 0 with links: direct"),
+        (
+            {"network": {"links": "direct", "preset": {"kind": "stragglers", "count": 1}}},
+            "network.preset.kind=stragglers: must be uniform with links: direct, which nothing shapes",
+        ),
+        (
+            direct(overrides=[{"source": 0, "destination": 1, "latency_ms": 0}]),
+            "network.links=direct: must come without overrides, as nothing shapes direct links",
+        ),
+        (direct(traces=[{"node": 0, "file": "x"}]), "network.links=direct: must come without traces"),
+        (
+            {**direct(), "runtime": "simulation"},
+            "network.links=direct: must be emulated with runtime: simulation, which has no real ones",
+        ),
         ({"learning": {"partition": {"kind": "dirichlet"}}}, "learning.partition.alpha: missing"),
         ({"a\nb": 1}, "'a\\nb': unknown key"),
         ({"name": "x" * 5000}, "name='xxx"),
