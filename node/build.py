@@ -13,7 +13,7 @@ import numpy as np
 from node.algorithms.registry import ALGORITHMS
 from node.config import NodeConfig
 from node.core.algorithm import Algorithm, NodeContext
-from node.core.errors import ConfigError, DataError, RunnerError
+from node.core.errors import ConfigError, DataError
 from node.core.types import NodeId
 from node.emulation.door import connect_to_emulator
 from node.learning.build import build_learner
@@ -78,13 +78,13 @@ def run_built(config: NodeConfig, learner: Learner) -> int:
         RunnerError: The link emulator cannot be reached, or does not admit the node.
     """
     algorithm = build_algorithm(config)
-    if config.emulator is None:
-        raise RunnerError("emulator: missing: the node's links are to be emulated")
     # Step 1: the training worker. It is forked before there is a connection that it would hold open, and before gRPC
     # begins. It stands back behind the network: a late message would be a slower link.
     with PoolTrainer(learner, config.network.num_nodes, 1, background=True).start() as trainer:
-        # Step 2: the emulator. Step 3: the node's life.
-        emulator = connect_to_emulator(config.emulator, config.node, config.start_timeout_s)
+        # Step 2: the emulator, if there is one; else links are direct. Step 3: the node's life.
+        emulator = None
+        if config.emulator is not None:
+            emulator = connect_to_emulator(config.emulator, config.node, config.start_timeout_s)
         return run_node(config, algorithm, trainer, list(trainer.worker_pids), emulator)
 
 

@@ -94,7 +94,7 @@ class NodeScalars(ConfigModel):
     learning: LearningConfig
     emulator_clock: Clock = Field(description="the link emulator's time, and the time dilation")
     orchestrator: str = Field(pattern=r"^\S+:\d{1,5}$", description="where the orchestrator serves: host:port")
-    emulator: str | None = Field(min_length=1, description="where the link emulator listens; null if there is none")
+    emulator: str | None = Field(min_length=1, description="where the link emulator listens; null for direct links")
     data_root: str | None = Field(min_length=1, description="folder with data sets; null for data that needs no files")
     host: str = Field(min_length=1, description="address to listen on for peers")
     port: int = Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")

@@ -1,0 +1,230 @@
+"""A node's traffic with its peers, connected: a server, a client, and the path that the driver sends on.
+
+The one place that knows which kinds of path there are. Everything that differs between them is here and in their own
+files: what they are made of, who tells them what, and what is closed at the end.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from socket import socket
+
+import numpy as np
+
+from node.config import NodeConfig
+from node.core.algorithm import Algorithm
+from node.core.errors import TransportError
+from node.core.rng import stream
+from node.core.types import NodeId
+from node.emulation.uplink import EmulatedUplink
+from node.runtime.direct_path import DirectPath
+from node.runtime.emulated_path import EmulatedPath
+from node.runtime.outgoing import UNLIMITED_MBPS, OutgoingFrames
+from node.transport.control_values import some_nodes
+from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, plan_id
+from node.transport.peer_client import EchoInfo, PeerClient
+from node.transport.peer_server import Arrival, PeerServer, ProbeInfo
+
+QUEUE_FRAMES_MIN = 64
+"""Frames of one peer that may wait for their due instant, at least; more where the links hold more."""
+
+OPENING = (1 << 64) - 1
+"""Number of the probe that opens a stream; it is answered at once."""
+
+OPEN_AGAIN_S = 5.0
+"""After so long without an answer an opening probe is sent again, real time."""
+
+STREAMS_OPENED_MAX = 128
+"""Streams that are opened before the start, at most; others when they are needed first."""
+
+WINDOWS = 4
+"""Messages that gRPC may buffer a stream."""
+
+
+class Peers:
+    """One node's traffic.
+
+    Args:
+        config: The node.
+        algorithm: Says which messages may arrive.
+        emulator: The node's end of the socket to the link emulator; None where links are direct.
+        loop: The running loop.
+        on_message: Called with every message that arrives.
+        on_probe: Called with every probe but opening ones.
+        on_emulator_gone: Called once if the emulator's end closes.
+
+    Attributes:
+        plan_id: Number of what all nodes must agree on.
+        message_bytes: The largest message, header included.
+        server, client: The streams in both directions.
+        path: The way to the peers.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        algorithm: Algorithm,
+        emulator: socket | None,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_message: Callable[[Arrival], None],
+        on_probe: Callable[[NodeId, ProbeInfo], None],
+        on_emulator_gone: Callable[[], None],
+    ) -> None:
+        self.plan_id = plan_id(config.tensor_sizes, config.seed, algorithm.fragments)
+        self.message_bytes = _largest_message_bytes(config, algorithm)
+        self._config = config
+        self._neighbors = algorithm.context.neighbors
+        self._loop = loop
+        self._on_probe = on_probe
+        self._unopened: set[NodeId] = set()  # peers whose stream is to be opened and is not yet
+        window_bytes = WINDOWS * self.message_bytes
+        self.server = PeerServer(
+            config.node,
+            config.run_id,
+            _wire_context(config, algorithm, self.plan_id),
+            _queue_frames_max(config, self.message_bytes),
+            on_message,
+            self._take_probe,
+            window_bytes,
+        )
+        self.client = PeerClient(
+            config.node,
+            config.run_id,
+            self.plan_id,
+            on_acknowledged=lambda peer, number, size: self.path.acknowledged(number),
+            on_lost=lambda peer, number, size, reason: self.path.delivery_failed(number, size),
+            on_echo=self._take_echo,
+            rng=stream(config.seed, "back-off", config.node),
+            window_bytes=window_bytes,
+        )
+        self._uplink: EmulatedUplink | None = None
+        self.path: EmulatedPath | DirectPath
+        frames = OutgoingFrames(config.node, self.plan_id, config.dtype, config.num_params)
+        if emulator is None:
+            direct = self.path = DirectPath(
+                node=config.node,
+                network=config.network,
+                clock=config.emulator_clock,
+                loop=loop,
+                streams=self.client,
+                frames=frames,
+            )
+            self.client.on_written = lambda peer, number: direct.written(number)
+        else:
+            self._uplink = EmulatedUplink(
+                emulator,
+                loop,
+                on_finished=lambda number, finish_ns: emulated.transfer_ended(number, finish_ns),
+                on_aborted=lambda number, sent_bytes: emulated.transfer_aborted(number, sent_bytes),
+                on_gone=on_emulator_gone,
+            )
+            emulated = self.path = EmulatedPath(
+                node=config.node,
+                network=config.network,
+                seed=config.seed,
+                emulator_clock=config.emulator_clock,
+                uplink=self._uplink,
+                streams=self.client,
+                frames=frames,
+            )
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Messages dropped, by the reason's name."""
+        return {reason.value: times for reason, times in self.server.rejected.items()}
+
+    def reject(self, sender: NodeId) -> None:
+        """Count a message that the algorithm refused."""
+        self.server.reject(sender, RejectReason.ALGORITHM, "of no use to the algorithm now")
+
+    async def listen(self) -> str:
+        """Serve the peers, and hear the emulator from here on.
+
+        Returns:
+            The address, host:port.
+
+        Raises:
+            TransportError: It cannot be bound.
+        """
+        if self._uplink is not None:
+            self._uplink.open()
+        return await self.server.start(self._config.host, self._config.port)
+
+    async def open_streams(self, addresses: Mapping[NodeId, str], within_s: float) -> None:
+        """Open the streams to the neighbors, so that no message of the experiment has to wait for a connection.
+
+        Args:
+            addresses: Of all peers.
+            within_s: Real time that it may take.
+
+        Raises:
+            TransportError: A neighbor did not answer in time.
+        """
+        self.client.set_addresses(addresses)
+        self._unopened = self._to_open()
+        until_s = self._loop.time() + within_s
+        while self._unopened:
+            for peer in sorted(self._unopened):  # again, where an attempt failed
+                self.client.probe(peer, OPENING, 0, 0, 0)
+            again_s = min(self._loop.time() + OPEN_AGAIN_S, until_s)
+            while self._unopened and self._loop.time() < again_s:
+                await asyncio.sleep(0.01)
+            if self._unopened and self._loop.time() >= until_s:
+                missing = sorted(self._unopened)
+                why = self.client.troubles.get(missing[0], "no answer")
+                raise TransportError(f"{some_nodes(missing)} cannot be reached ({missing[0]}: {why})")
+
+    async def close(self) -> None:
+        """End all traffic."""
+        if self._uplink is not None:
+            self._uplink.close()
+        await self.client.close()
+        await self.server.stop(0.2)
+
+    def _to_open(self) -> set[NodeId]:
+        node, count = self._config.node, self._config.network.num_nodes
+        to_open: set[NodeId] = {*self._neighbors[:STREAMS_OPENED_MAX]}
+        if count > 1:
+            # The links are measured along this ring, and answers come back.
+            to_open |= {NodeId((node + side) % count) for side in (1, -1)}
+        return to_open
+
+    def _take_probe(self, sender: NodeId, probe: ProbeInfo) -> None:
+        if probe.sequence == OPENING:
+            self.server.echo(sender, probe.sequence, probe.sent_ns, 0)
+        else:
+            self._on_probe(sender, probe)
+
+    def _take_echo(self, peer: NodeId, echo: EchoInfo) -> None:
+        if echo.sequence == OPENING:
+            self._unopened.discard(peer)
+
+
+def _largest_message_bytes(config: NodeConfig, algorithm: Algorithm) -> int:
+    """The largest message on the wire."""
+    plan = algorithm.fragments
+    values = config.num_params if plan is None else max(np.diff(plan.bounds).tolist())
+    return HEADER_BYTES + values * config.dtype.value_bytes
+
+
+def _wire_context(config: NodeConfig, algorithm: Algorithm, number: int) -> WireContext:
+    """What arriving frames must agree with."""
+    plan = algorithm.fragments
+    others = frozenset(NodeId(peer) for peer in range(config.network.num_nodes) if peer != config.node)
+    return WireContext(
+        plan_id=number,
+        num_params=config.num_params,
+        fragment_sizes=() if plan is None else tuple(np.diff(plan.bounds).tolist()),
+        senders=others,
+        carries=algorithm.carries,
+        dtype=config.dtype,
+    )
+
+
+def _queue_frames_max(config: NodeConfig, message_bytes: int) -> int:
+    """Frames that one peer may rightly have on their way to here: its bound in flight, in small messages."""
+    network = config.network
+    latency_ms = max((network.pair(peer, config.node).latency_ms for peer in range(network.num_nodes)), default=0.0)
+    mbps = min(UNLIMITED_MBPS, float(network.up_mbps.max()))
+    in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, message_bytes)
+    return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * network.sender

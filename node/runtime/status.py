@@ -1,0 +1,99 @@
+"""Status and figures of a node: what it says of itself while it runs, and once at its end."""
+
+import asyncio
+import contextlib
+import os
+import resource
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from node.config import NodeConfig
+from node.core.counters import NodeCounters, counter_values
+from node.core.lateness import LatenessHistogram
+from node.core.units import NS_PER_S
+from node.runtime.driver import Driver
+from node.runtime.peers import Peers
+from node.transport.control_values import NodeStatus, Phase
+
+LOOP_CHECK_S = 0.2
+"""How often the loop's lateness is measured, real time."""
+
+
+class SelfReport:
+    """Collects what a node can say of itself.
+
+    Args:
+        config: The node.
+        driver: Counts what it does.
+        peers: Its traffic.
+        training_pids: The trainer's processes, for their memory.
+    """
+
+    def __init__(self, config: NodeConfig, driver: Driver, peers: Peers, training_pids: Sequence[int]) -> None:
+        self._config = config
+        self._driver = driver
+        self._peers = peers
+        self._training_pids = training_pids
+        self._loop_late_ns = array("q")
+
+    def begin(self) -> None:
+        """Forget lateness so far: before the experiment's start it was measurement."""
+        self._peers.server.lateness = LatenessHistogram()
+        self._loop_late_ns = array("q")
+
+    async def watch_loop(self) -> None:
+        """Measure how late the host lets the loop be; never returns."""
+        loop = asyncio.get_running_loop()
+        while True:
+            planned_s = loop.time() + LOOP_CHECK_S
+            await asyncio.sleep(LOOP_CHECK_S)
+            self._loop_late_ns.append(int((loop.time() - planned_s) * NS_PER_S))
+
+    def counters(self) -> NodeCounters:
+        """The node's figures as they are now."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return replace(self._driver.current_counters(), cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S))
+
+    def status(self, phase: Phase, failure: str, time_ns: int) -> NodeStatus:
+        """How the node is doing now; ``time_ns`` is testbed time, negative before the start."""
+        return NodeStatus(
+            node=self._config.node,
+            phase=phase,
+            time_ns=time_ns,
+            counters=self.counters(),
+            messages_rejected=self._peers.rejected,
+            unreachable=tuple(sorted(self._peers.client.unreachable)),
+            failure=failure,
+            waiting_for=self._driver.waiting_for() or "",
+            story=self._driver.story(),
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """Figures that are told once, at the end, fit for JSON; times are testbed time."""
+        dilation = self._config.emulator_clock.dilation
+        late = self._peers.server.lateness.summary()
+        loop_late = np.array(self._loop_late_ns, dtype=np.int64)
+        return {
+            "counters": counter_values(self.counters()),
+            "first_round": self._config.beginning.rounds,
+            "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
+            "arrivals": late.count,
+            "late_p99_ns": int(late.p99 / dilation),
+            "late_max_ns": int(late.max / dilation),
+            "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
+            "rejected": self._peers.rejected,
+        }
+
+
+def _memory_bytes(pid: int) -> int:
+    """Proportional set size: shared pages count in parts. 0 where the kernel does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
