@@ -366,6 +366,7 @@ class RealRun:
             nodes=tuple(node_figures(node, figures) for node, figures in sorted(collection.figures.items())),
             emulator=self._emulator,
             links_emulated=self._emulates_links,
+            links_shaped=self._plan.config.network.links != "direct",
             died={
                 int(node): watched.died
                 for node, watched in (supervisor.nodes.items() if supervisor else ())

@@ -63,7 +63,10 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
         _check(plan)
 
     def make_run(prepared: Prepared, progress: Progress) -> RealRun:
-        make_fleet = partial(ProcessFleet, fresh=plan.config.processes.start == "fresh")
+        config = plan.config
+        make_fleet = partial(
+            ProcessFleet, fresh=config.processes.start == "fresh", emulates_links=config.network.links == "emulated"
+        )
         dilation, costs = choose_dilation(plan, prepared, progress)
         return RealRun(plan, prepared, progress, make_fleet, dilation, costs)
 
@@ -83,23 +86,27 @@ def _check(plan: Plan) -> None:
 class ProcessFleet:
     """Processes of this host and the link emulator between them; a :class:`~orchestrator.runs.fleet.Fleet`.
 
+    Attributes:
+        emulates_links: Whether there is an emulator; links are direct without.
+
     State:
-        _emulator: The emulator's process; None before the launch.
+        _emulator: The emulator's process; None before the launch, and where links are direct.
         _handles: The nodes' processes; empty before the launch.
         _reported: Nodes whose end the caller knows.
     """
 
     host = HOST
-    emulates_links = True
 
-    def __init__(self, prepared: Prepared, folder: Path, *, fresh: bool) -> None:
+    def __init__(self, prepared: Prepared, folder: Path, *, fresh: bool, emulates_links: bool) -> None:
         """Store what is needed.
 
         Args:
             prepared: What forked nodes inherit: the data and the model, loaded once.
             folder: The run directory, for the nodes' files and output.
             fresh: Start every node as a new interpreter, which inherits nothing.
+            emulates_links: Start a link emulator.
         """
+        self.emulates_links = emulates_links
         self._prepared = prepared
         self._folder = folder
         self._fresh = fresh
@@ -108,12 +115,14 @@ class ProcessFleet:
         self._reported: set[NodeId] = set()
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
-        """Start the emulator, write the nodes' files, and start the nodes."""
+        """Start the emulator, where links are emulated, write the nodes' files, and start the nodes."""
         first, prepared = configs[0], self._prepared
         logs = self._folder / LOGS
         # Step 1: the emulator, which listens from here on, so that nodes can be told where.
-        self._emulator = start_emulator(first.network, first.emulator_clock)
-        told = [config.model_copy(update={"emulator": self._emulator.address}) for config in configs]
+        told = list(configs)
+        if self.emulates_links:
+            self._emulator = start_emulator(first.network, first.emulator_clock)
+            told = [config.model_copy(update={"emulator": self._emulator.address}) for config in configs]
         # Step 2: the files. Forked nodes are told the same; theirs are for people, and for starting a node again.
         files = write_node_files(self._folder / NODES, told)
         try:
@@ -129,8 +138,8 @@ class ProcessFleet:
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
         """Tell the emulator, which makes the plan's changes of capacity from then on."""
-        assert self._emulator is not None, "launched"
-        self._emulator.begin(start_monotonic_ns, begin_ns=begin_ns, end_ns=end_ns)
+        if self._emulator is not None:
+            self._emulator.begin(start_monotonic_ns, begin_ns=begin_ns, end_ns=end_ns)
 
     def newly_ended(self) -> Mapping[NodeId, NodeEnd]:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""
@@ -142,9 +151,8 @@ class ProcessFleet:
         return ended
 
     def failure(self) -> str | None:
-        """Return how the emulator ended, without which no message arrives."""
-        assert self._emulator is not None, "launched"
-        code = self._emulator.exit_code()
+        """Return how the emulator ended, where there is one: without it no message arrives."""
+        code = None if self._emulator is None else self._emulator.exit_code()
         return None if code is None else f"the link emulator {ending(code)}"
 
     def last_words(self, node: NodeId) -> str:

@@ -269,6 +269,16 @@ def _set_patience(name: str, value: object) -> None:
         setattr(module, name, value)
 
 
+def no_emulator() -> None:
+    """A host on which no link emulator can be started."""
+    import orchestrator.runtimes.processes as module
+
+    def start_emulator(*_: Any) -> None:
+        raise AssertionError("an emulator was started")
+
+    _replace(module, "start_emulator", start_emulator)
+
+
 def short_grace() -> None:
     """Long enough for the others to hand over a few kilobytes on any host."""
     _set_patience("HAND_OVER_S", 5.0)

@@ -1,0 +1,85 @@
+"""Runs over direct links: real processes, streams alone, no emulator, nothing shaped."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from node.core.messages import MessageState
+from orchestrator.fidelity import DIRECT_LINKS
+from orchestrator.results.reader import Run, load_run
+
+EXPERIMENT: dict[str, Any] = {
+    "name": "direct",
+    "runtime": "processes",
+    "nodes": 4,
+    "time_dilation": 2,
+    "learning": {
+        "dataset": {"kind": "synthetic", "samples": 200, "test_samples": 20, "features": 900, "classes": 10},
+        "model": {"kind": "logistic_regression"},
+    },
+    "compute": {"step_time_ms": 20},
+    "network": {"links": "direct", "preset": {"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0}},
+    "evaluation": {"interval_s": 1},
+    "stop": {"rounds": 12},
+    "fidelity": {"allow_unfaithful": True},
+}
+
+
+def run(tmp_path: Path, algorithm: dict[str, Any], **network: Any) -> Run:
+    """One run to its end, on a host where no emulator can be started."""
+    experiment = {**EXPERIMENT, "algorithm": {"local_steps": 2, **algorithm}}
+    experiment["network"] = {**EXPERIMENT["network"], **network}
+    (tmp_path / "direct.yaml").write_text(yaml.safe_dump(experiment))
+    # A process of its own: one that has used gRPC, as other tests do, cannot fork processes that use it.
+    command = [sys.executable, "-m", "tests.integration.faulty", "no_emulator"]
+    command += ["run", str(tmp_path / "direct.yaml"), "--workers", "0", "--out", str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "runs").iterdir()
+    return load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "network"),
+    [
+        ({"kind": "dpsgd"}, {}),
+        ({"kind": "adpsgd", "adpsgd": {"roles": "parity"}}, {}),
+        ({"kind": "swift"}, {"sender": {"kind": "parallel", "transfers": 3}}),
+        ({"kind": "divshare", "divshare": {"omega": 0.1, "recipients": 2, "flush": "all"}}, {}),
+    ],
+    ids=lambda value: value.get("kind", "") if isinstance(value, dict) else "",
+)
+def test_a_run_ends_done_and_its_message_table_is_in_order(
+    tmp_path: Path, algorithm: dict[str, Any], network: dict[str, Any]
+) -> None:
+    found = run(tmp_path, algorithm, **network)
+    assert found.summary is not None
+    assert found.summary["status"] == "done"
+    assert found.messages is not None
+    rows = {name: np.asarray(column) for name, column in found.messages.items()}
+    queued, started, sent, delivered, aggregated = (
+        rows[f"{name}_ns"] for name in ("queued", "started", "sent", "delivered", "aggregated")
+    )
+    arrived = delivered >= 0
+    assert arrived.sum() >= 4 * 10
+    assert np.all((queued <= started)[started >= 0])
+    assert np.all(((started >= 0) & (started <= sent))[sent >= 0])
+    assert np.all(((sent >= 0) & (sent <= delivered))[arrived])
+    assert np.all((delivered <= aggregated)[aggregated >= 0])
+    assert (rows["state"] == MessageState.LOST).sum() == 0
+    transfers = network.get("sender", {}).get("transfers", 1)
+    fidelity = found.fidelity
+    assert fidelity is not None
+    assert fidelity["links"] == DIRECT_LINKS
+    assert "not shaped" in fidelity["statement"]
+    assert "emulator" not in fidelity["figures"]
+    assert 0 < fidelity["figures"]["round_trip_ms_median"] < 1_000
+    in_flight = next(check for check in fidelity["checks"] if check["name"] == "bytes in flight")
+    frame_bytes = int(rows["payload_bytes"].max()) + 44
+    assert in_flight["requested"] == (transfers + 1) * frame_bytes
+    assert frame_bytes <= in_flight["achieved"] <= in_flight["requested"]
