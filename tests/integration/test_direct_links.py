@@ -12,6 +12,9 @@ import yaml
 from node.core.messages import MessageState
 from orchestrator.fidelity import DIRECT_LINKS
 from orchestrator.results.reader import Run, load_run
+from tests.integration.started import Start, start
+
+__all__ = ["start"]
 
 EXPERIMENT: dict[str, Any] = {
     "name": "direct",
@@ -83,3 +86,23 @@ def test_a_run_ends_done_and_its_message_table_is_in_order(
     frame_bytes = int(rows["payload_bytes"].max()) + 44
     assert in_flight["requested"] == (transfers + 1) * frame_bytes
     assert frame_bytes <= in_flight["achieved"] <= in_flight["requested"]
+
+
+DIRECT = "network={links: direct, preset: {kind: uniform, bandwidth_mbps: null, latency_ms: 0}}"
+
+
+def test_a_node_is_killed_and_what_it_was_sent_is_lost(start: Start) -> None:
+    started = start("stop={time_s: 3}", DIRECT)
+    started.until_it_runs()
+    started.nodes()[1].kill()
+    code, _, err = started.end()
+    assert code == 0
+    assert "node 1 was killed by SIGKILL; going on without it" in err
+    found = started.run()
+    assert found.status == "done"
+    assert found.messages is not None
+    rows = {name: np.asarray(column) for name, column in found.messages.items()}
+    lost = rows["state"] == MessageState.LOST
+    assert lost.any()
+    assert set(rows["receiver"][lost].tolist()) == {1}
+    assert rows["queued_ns"][rows["sender"] == 0].max() > 2.5e9  # the others went on
