@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from node.core.messages import MessageState
+from node.transport.frames import HEADER_BYTES
 from orchestrator.fidelity import DIRECT_LINKS
 from orchestrator.results.reader import Run, load_run
 from tests.integration.started import Start, start
@@ -83,7 +84,7 @@ def test_a_run_ends_done_and_its_message_table_is_in_order(
     assert "emulator" not in fidelity["figures"]
     assert 0 < fidelity["figures"]["round_trip_ms_median"] < 1_000
     in_flight = next(check for check in fidelity["checks"] if check["name"] == "bytes in flight")
-    frame_bytes = int(rows["payload_bytes"].max()) + 44
+    frame_bytes = int(rows["payload_bytes"].max()) + HEADER_BYTES
     assert in_flight["requested"] == (transfers + 1) * frame_bytes
     assert frame_bytes <= in_flight["achieved"] <= in_flight["requested"]
 

@@ -14,6 +14,7 @@ from node.core.counters import NodeCounters
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.messages import Message, MessageState, frozen
 from node.core.types import NodeId
+from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
 from node.runtime.direct_path import PARKED_NS, DirectPath
@@ -21,7 +22,7 @@ from node.runtime.message_records import Records
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
 from node.runtime.story import Story
-from node.transport.frames import HEADER_BYTES, WireDtype
+from node.transport.frames import HEADER_BYTES
 from tests.messages import Kind, make_message
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host, Loop
