@@ -120,7 +120,7 @@ def test_of_links_that_nothing_shapes_nothing_is_requested() -> None:
     assert fidelity["statement"].startswith("All 2 checks are within their tolerance. Links were direct and not shaped")
     assert {check["name"] for check in fidelity["checks"]} == {"training longer than declared", "bytes in flight"}
     assert fidelity["figures"]["round_trip_ms_median"] == (400.0 + LINK.rtt_p50_ms) / 2  # type: ignore[operator]
-    assert failed(replace(late, nodes=(replace(NODE, overrun_ns=10**12),))) == ["training longer than declared"]
+    assert failed(replace(late, nodes=(counted(overrun_ns=10**12),))) == ["training longer than declared"]
     assert judge(replace(late, links=None))["figures"]["round_trip_ms_median"] is None
 
 

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from node.config import NodeConfig
+from node.core.counters import NodeCounters
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
 from node.runtime import process
-from node.runtime.driver import Driver, Picture
+from node.runtime.driver import Driver
 from node.runtime.hand_over import HandOver
 from node.runtime.process import TRANSITIONS, Happening
 from node.runtime.side_tasks import SideTasks
 from node.runtime.warm_up import WarmUp
 from node.transport.control_client import ControlClient
-from node.transport.control_values import Phase, SnapshotInfo, SnapshotPurpose
+from node.transport.control_values import ModelSnapshot, Phase, SnapshotPurpose
 
 # --- phases ---------------------------------------------------------------------------------------------------
 
@@ -110,8 +111,8 @@ class Control:
     def __init__(self) -> None:
         self.uploads: list[tuple[str, int]] = []
 
-    async def upload_snapshot(self, info: SnapshotInfo, params: Vector) -> None:
-        self.uploads.append((info.purpose.value, info.time_ns))
+    async def upload_snapshot(self, snapshot: ModelSnapshot, params: Vector) -> None:
+        self.uploads.append((snapshot.purpose.value, snapshot.time_ns))
 
     async def upload_records(self, name: str, data: bytes) -> None:
         self.uploads.append((name, len(data)))
@@ -122,11 +123,8 @@ def hand_over(control: Control, *, begin_ns: int = 0, end_ns: int | None = None)
         node=NodeId(1), evaluation_interval_ns=10, evaluate_after_training=False, begin_ns=begin_ns, end_ns=end_ns
     )
 
-    def picture(time_ns: int, *, after_training: bool) -> Picture:
-        return Picture(time_ns, np.zeros(1, dtype=np.float32), 0, 0, float("nan"), 0, 0)
-
-    driver = SimpleNamespace(picture=picture, records=None)
-    return HandOver(cast(NodeConfig, config), cast(Driver, driver), cast(ControlClient, control))
+    driver = SimpleNamespace(model=lambda *, after_training: np.zeros(1, dtype=np.float32), records=None)
+    return HandOver(cast(NodeConfig, config), cast(Driver, driver), cast(ControlClient, control), NodeCounters)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +137,7 @@ def hand_over(control: Control, *, begin_ns: int = 0, end_ns: int | None = None)
         (21, 25, [25, 25, 25, 25, 25]),
     ],
 )
-def test_pictures_are_wanted_at_every_interval_and_at_the_end(
+def test_snapshots_are_wanted_at_every_interval_and_at_the_end(
     begin_ns: int, end_ns: int | None, instants: list[int]
 ) -> None:
     found = hand_over(Control(), begin_ns=begin_ns, end_ns=end_ns)
@@ -154,9 +152,9 @@ def test_everything_is_handed_over_in_order_and_the_figures_last() -> None:
 
     async def life() -> None:
         found = hand_over(control, end_ns=40)
-        found.take_picture(0)
-        found.take_picture(10)
-        uploading = asyncio.create_task(found.upload_pictures())
+        found.take_snapshot(0)
+        found.take_snapshot(10)
+        uploading = asyncio.create_task(found.upload_snapshots())
         await found.finish(99, lambda: {"a": len(control.uploads)}, final=True)
         uploading.cancel()
 
