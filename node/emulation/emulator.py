@@ -54,7 +54,7 @@ from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
 from node.host.forked import belong_to, close_all_but
 from node.host.timed_poll import TimedPoll
-from node.sim.fluid_network import UNLIMITED, Flow, FluidNetwork
+from node.sim.fluid_network import UNLIMITED, Flow, FluidNetwork, change_capacity
 
 LATENESS_MAX_S = 0.05
 """How late a record may be, in real seconds, and still take effect at its own time."""
@@ -75,7 +75,7 @@ _STATS, _STOP, _BEGIN = b"stats", b"stop", b"begin"
 _NEVER = (1 << 63) - 1
 
 
-class _Node:
+class EmulatedNode:
     """A node's side of the emulator.
 
     Attributes:
@@ -113,8 +113,8 @@ class LinkEmulator:
         self._clock = clock
         self._count = plan.num_nodes
         self._network = FluidNetwork(plan, self._schedule)
-        self._nodes: dict[int, _Node] = {}  # those that are connected
-        self._by_descriptor: dict[int, _Node] = {}  # the same
+        self._nodes: dict[int, EmulatedNode] = {}  # those that are connected
+        self._by_descriptor: dict[int, EmulatedNode] = {}  # the same
         self._poll = TimedPoll()
         self._door = Door(listener, self._poll)
         self._control = control
@@ -123,7 +123,7 @@ class LinkEmulator:
             self._poll.watch(end.fileno())
         self._allowance_ns = max(LATENESS_MAX_NS, int(LATENESS_MAX_S * NS_PER_S / clock.dilation))
         # What is due when: (time, order, a flow whose end is near or a request and whose it is).
-        self._heap: list[tuple[int, int, Flow | tuple[_Node, Request]]] = []
+        self._heap: list[tuple[int, int, Flow | tuple[EmulatedNode, Request]]] = []
         self._order = count()
         self._talkative: dict[int, None] = {}  # nodes with notices to send
         self._now_ns = 0
@@ -149,15 +149,15 @@ class LinkEmulator:
             self._now_ns = self._clock.now_ns()
             for descriptor, mask in ready:
                 if (node := self._by_descriptor.get(descriptor)) is not None:
-                    self._hear(node, mask)
+                    self._on_requests(node, mask)
                 elif descriptor == control:
-                    self._obey()
+                    self._on_control()
                 elif descriptor == door:
                     self._door.accept()
                 elif (stranger := self._door.hear(descriptor)) is not None:
                     self._admit(*stranger)
             self._advance()
-            self._speak()
+            self._flush_notices()
         self._poll.close()
 
     def statistics(self) -> EmulatorStatistics:
@@ -178,7 +178,7 @@ class LinkEmulator:
 
     # --- what comes in ---
 
-    def _obey(self) -> None:
+    def _on_control(self) -> None:
         try:
             command = self._control.recv(DATAGRAM_BYTES)
         except BlockingIOError:
@@ -201,13 +201,13 @@ class LinkEmulator:
             answer = Answer.TAKEN
         else:
             answer = Answer.ADMITTED
-            self._nodes[index] = self._by_descriptor[end.fileno()] = _Node(index, end)
+            self._nodes[index] = self._by_descriptor[end.fileno()] = EmulatedNode(index, end)
         with contextlib.suppress(OSError):  # it has left, which the next read will tell
             end.send(encode_answer(answer))
         if answer is not Answer.ADMITTED:
             self._door.turn_away(end)
 
-    def _hear(self, node: _Node, mask: int) -> None:
+    def _on_requests(self, node: EmulatedNode, mask: int) -> None:
         """Take one datagram of a node; the poll reports those behind it again."""
         if mask & select.EPOLLOUT:
             self._talkative[node.index] = None
@@ -236,7 +236,7 @@ class LinkEmulator:
             case Abort():
                 return True
 
-    def _effective_ns(self, node: _Node, request: Request) -> int:
+    def _effective_ns(self, node: EmulatedNode, request: Request) -> int:
         """The time at which a request takes effect: its own, if that is not too long ago."""
         now, earliest = self._now_ns, self._now_ns - self._allowance_ns
         match request:
@@ -292,7 +292,7 @@ class LinkEmulator:
                 case Abort(number, _):
                     self._abort(node, number, at_ns)
 
-    def _start(self, node: _Node, start: Start, at_ns: int) -> None:
+    def _start(self, node: EmulatedNode, start: Start, at_ns: int) -> None:
         flows = node.flows
         if start.number in flows or len(flows) >= TRANSFERS_MAX:
             self._ignored += 1
@@ -309,14 +309,14 @@ class LinkEmulator:
         self._finishes += 1
         # Without limits a transfer takes the time that the host takes; its successor is not late.
         told_ns = self._now_ns if unlimited else at_ns
-        self._tell(flow, Notice(False, flow.number, told_ns, flow.size))
+        self._queue_notice(flow, Notice(False, flow.number, told_ns, flow.size))
 
-    def _abort(self, node: _Node, number: int, at_ns: int) -> None:
+    def _abort(self, node: EmulatedNode, number: int, at_ns: int) -> None:
         flow = node.flows.get(number)
         if flow is None:  # it has ended and the node will hear of it
             return
         self._aborts += 1
-        self._tell(flow, Notice(True, number, at_ns, self._network.abort(flow, at_ns)))
+        self._queue_notice(flow, Notice(True, number, at_ns, self._network.abort(flow, at_ns)))
 
     # --- capacities ---
 
@@ -338,18 +338,12 @@ class LinkEmulator:
         change, at_ns = self._changes[self._changes_made][1], self._next_change_ns
         self._changes_made += 1
         self._change_lateness.add(self._now_ns - at_ns)
-        match change.kind:
-            case "up":
-                self._network.set_up(change.source, change.mbps, at_ns)
-            case "down":
-                self._network.set_down(change.destination, change.mbps, at_ns)
-            case "pair":
-                self._network.set_pair(change.source, change.destination, change.mbps, at_ns)
+        change_capacity(self._network, change, at_ns)
         self._look_for_change()
 
     # --- what goes out ---
 
-    def _tell(self, flow: Flow, notice: Notice) -> None:
+    def _queue_notice(self, flow: Flow, notice: Notice) -> None:
         node = self._nodes[flow.source]
         del node.flows[notice.number]
         node.unsent += encode_notice(notice)
@@ -357,7 +351,7 @@ class LinkEmulator:
         if not notice.aborted:
             self._wakeup_lateness.add(self._clock.now_ns() - notice.at_ns)
 
-    def _speak(self) -> None:
+    def _flush_notices(self) -> None:
         """Send what the nodes should know, as far as their sockets take it."""
         talkative, self._talkative = self._talkative, {}
         for index in talkative:

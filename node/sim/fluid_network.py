@@ -32,7 +32,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heapreplace
 from typing import Any, ClassVar
 
-from node.core.links import NetworkPlan
+from node.core.links import CapacityChange, NetworkPlan
 from node.core.units import mbps_to_bytes_per_ns
 
 UNLIMITED = 1e9
@@ -511,6 +511,17 @@ class FluidNetwork:
         for flow in self.active():
             flow.links = None
             self._by_pair.setdefault(flow.source * self._count + flow.destination, []).append(flow)
+
+
+def change_capacity(network: FluidNetwork, change: CapacityChange, at_ns: int) -> None:
+    """Let a change of the plan take effect in a network, at ``at_ns`` of the network's time."""
+    match change.kind:
+        case "up":
+            network.set_up(change.source, change.mbps, at_ns)
+        case "down":
+            network.set_down(change.destination, change.mbps, at_ns)
+        case "pair":
+            network.set_pair(change.source, change.destination, change.mbps, at_ns)
 
 
 def _capacity(mbps: float) -> float:

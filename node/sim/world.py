@@ -9,8 +9,6 @@ free, transmitted at the rate that the network grants, in flight for the link's 
 ends with the local steps that it began with.
 """
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
@@ -20,7 +18,7 @@ import numpy as np
 
 from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
-from node.core.counters import NetworkTotals, NodeCounters, sum_counters
+from node.core.counters import NetworkTotals, sum_counters
 from node.core.delivery import DeliveryModel
 from node.core.effects import (
     Addressed,
@@ -34,100 +32,19 @@ from node.core.effects import (
 )
 from node.core.errors import RunnerError
 from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
-from node.core.links import CapacityChange, NetworkPlan
+from node.core.links import NetworkPlan
 from node.core.message_log import Trace
 from node.core.messages import Message
-from node.core.outbox import Outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
+from node.sim.deadlock import at_rest, explain_deadlock
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
-from node.sim.fluid_network import NEVER, Flow, FluidNetwork
+from node.sim.fluid_network import Flow, FluidNetwork, change_capacity
+from node.sim.simulated_node import SimulatedNode
 
 NO_ROW = 0
 """Without a trace, messages are numbered from here on: the numbers mean nothing."""
-
-
-class Arrivals:
-    """Messages on their way to one node, in order of arrival; compact, since there are many and most are cold.
-
-    State:
-        messages: What arrives.
-        details: Four numbers each: time of arrival, sender, row in the trace, bytes on the wire.
-    """
-
-    __slots__ = ("details", "messages")
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.details = array("q")
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def count_until(self, now_ns: int) -> int:
-        """How many have arrived by a time."""
-        details = self.details
-        if not details or details[0] > now_ns:
-            return 0
-        return len(self.messages) if details[-4] <= now_ns else bisect_right(details[::4], now_ns)
-
-    def take(self, count: int) -> tuple[list[tuple[Message, int, int, int]], int]:
-        """Remove the first ``count``: message, time of arrival, sender, row of each, and the bytes of all."""
-        details = self.details[: 4 * count].tolist()
-        taken = list(zip(self.messages[:count], details[::4], details[1::4], details[2::4], strict=True))
-        wire_bytes = sum(details[3::4])
-        del self.messages[:count], self.details[: 4 * count]
-        return taken, wire_bytes
-
-
-class SimulatedNode:
-    """One node's driver state.
-
-    State:
-        outbox: Messages queued and not yet started, numbered by their rows in the trace.
-        transfers: Flows that the uplink carries now; at most the sender's limit.
-        arrivals: Messages sent to the node and not yet handed over; see ``World._hand_over_arrivals``.
-        params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
-        trained: The model of the last ``LocalStepsDone``; None before the first.
-        counters: Figures so far; the states among them only in :meth:`current_counters`.
-        training: Local steps are outstanding.
-        block: How many local steps were asked for last; the counters hold them from then on.
-        finished: Asked for more local steps than the stop rule allows; it only listens and sends.
-    """
-
-    __slots__ = (
-        "algorithm",
-        "arrivals",
-        "block",
-        "counters",
-        "finished",
-        "index",
-        "outbox",
-        "params",
-        "timer",
-        "trained",
-        "training",
-        "transfers",
-    )
-
-    def __init__(self, index: NodeId, algorithm: Algorithm, timer: StepTimer, params: Vector) -> None:
-        self.index = index
-        self.algorithm = algorithm
-        self.timer = timer
-        self.params = params
-        self.trained: Vector | None = None
-        self.outbox = Outbox()
-        self.transfers: list[Flow] = []
-        self.arrivals = Arrivals()
-        self.counters = NodeCounters()
-        self.block = 0
-        self.training = False
-        self.finished = False
-
-    def current_counters(self) -> NodeCounters:
-        """Return a copy of the figures as they are now."""
-        return replace(self.counters, queued_messages=len(self.outbox))
 
 
 class World:
@@ -137,7 +54,7 @@ class World:
         algorithms: One a node.
         trainer: Does the local steps.
         network: Links, sender policy and their changes over time.
-        compute: ConfigModel step times.
+        compute: How long each node's local steps take.
         seed: The experiment's seed.
         max_rounds: A node stops training after so many rounds; None for no limit.
         keep_messages: Keep the life of every message in :attr:`trace`; without it there are only counters.
@@ -218,15 +135,15 @@ class World:
                 self._execute(node, node.algorithm.handle(Started(node.params), 0))
         reached = self._process(until_ns)
         for node in self.nodes:
-            self._hand_over_arrivals(node)
+            node.hand_over_arrivals(self.now_ns)
         return reached
 
     def _process(self, until_ns: int) -> bool:
         heap, nodes, transfer_is_over = self._heap, self.nodes, self._network.finish
         while not self.stop_requested and self._unfinished:
             if not heap or heap[0][0] > until_ns:
-                if self._at_rest():
-                    raise RunnerError(self._explain_deadlock())
+                if at_rest(nodes, heap):
+                    raise RunnerError(explain_deadlock(nodes, self.now_ns))
                 self.now_ns = until_ns
                 return True
             now_ns, event_class, index, _, payload = heappop(heap)
@@ -240,44 +157,15 @@ class World:
                 self._steps_done(nodes[index])
             elif event_class == TIMER:
                 node = nodes[index]
-                self._hand_over_arrivals(node)
+                node.hand_over_arrivals(now_ns)
                 self._execute(node, node.algorithm.handle(TimerFired(payload), now_ns))
             else:
-                self._change_capacity(payload)
+                change_capacity(self._network, payload, now_ns)
         return False
 
     def _push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
         self._sequence += 1
         heappush(self._heap, (time_ns, event_class, node, self._sequence, payload))
-
-    def _change_capacity(self, change: CapacityChange) -> None:
-        match change.kind:
-            case "up":
-                self._network.set_up(change.source, change.mbps, self.now_ns)
-            case "down":
-                self._network.set_down(change.destination, change.mbps, self.now_ns)
-            case "pair":
-                self._network.set_pair(change.source, change.destination, change.mbps, self.now_ns)
-
-    def _at_rest(self) -> bool:
-        """Nothing will ever happen again: no local steps, messages in flight or timers, and no transfer that moves."""
-        if any(node.training or node.arrivals for node in self.nodes):
-            return False
-        flows = [flow for node in self.nodes for flow in node.transfers]
-        if any(flow.finish_ns != NEVER for flow in flows):
-            return False
-        # A change of capacity can wake transfers that are parked on a link without bandwidth.
-        wakers = (DELIVERY, TIMER, CAPACITY_CHANGE) if flows else (DELIVERY, TIMER)
-        return not any(entry[1] in wakers for entry in self._heap)
-
-    def _explain_deadlock(self) -> str:
-        waits = [
-            f"node {node.index} waits for {reason}"
-            for node in self.nodes
-            if (reason := node.algorithm.waiting_for()) is not None
-        ]
-        shown = "; ".join(waits[:4]) + (f"; and {len(waits) - 4} more" if len(waits) > 4 else "")
-        return f"deadlock at {self.now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"
 
     # -- local steps -----------------------------------------------------------------------------------------
 
@@ -296,7 +184,7 @@ class World:
         self._push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
 
     def _steps_done(self, node: SimulatedNode) -> None:
-        self._hand_over_arrivals(node)
+        node.hand_over_arrivals(self.now_ns)
         try:
             result = self._trainer.finish(node.index)
         except RunnerError:
@@ -446,20 +334,3 @@ class World:
         effects = node.algorithm.handle(arrival, self.now_ns)
         if effects:
             self._execute(node, effects)
-
-    def _hand_over_arrivals(self, node: SimulatedNode) -> None:
-        """Tell a passive algorithm what has arrived by now.
-
-        Its handling of messages has no effects, so that it is enough to do it before the node's next event. This
-        spares an event a delivery, and what it touches is in the processor's cache but for the first.
-        """
-        count = node.arrivals.count_until(self.now_ns)
-        if not count:
-            return
-        handle = node.algorithm.handle
-        taken, wire_bytes = node.arrivals.take(count)
-        for message, time_ns, sender, row in taken:
-            effects = handle(MessageReceived(NodeId(sender), message, row), time_ns)
-            assert not effects, "a passive algorithm asks for nothing when a message arrives"
-        node.counters.bytes_received += wire_bytes
-        node.counters.messages_delivered += count

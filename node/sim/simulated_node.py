@@ -1,0 +1,113 @@
+"""One node of a simulated run: its algorithm, its outbox, what is under way to it and from it, and its figures."""
+
+from array import array
+from bisect import bisect_right
+from dataclasses import replace
+
+from node.core.algorithm import Algorithm
+from node.core.compute import StepTimer
+from node.core.counters import NodeCounters
+from node.core.events import MessageReceived
+from node.core.messages import Message
+from node.core.outbox import Outbox
+from node.core.types import NodeId, Vector
+from node.sim.fluid_network import Flow
+
+
+class Arrivals:
+    """Messages on their way to one node, in order of arrival; compact, since there are many and most are cold.
+
+    State:
+        messages: What arrives.
+        details: Four numbers each: time of arrival, sender, row in the trace, bytes on the wire.
+    """
+
+    __slots__ = ("details", "messages")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.details = array("q")
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def count_until(self, now_ns: int) -> int:
+        """How many have arrived by a time."""
+        details = self.details
+        if not details or details[0] > now_ns:
+            return 0
+        return len(self.messages) if details[-4] <= now_ns else bisect_right(details[::4], now_ns)
+
+    def take(self, count: int) -> tuple[list[tuple[Message, int, int, int]], int]:
+        """Remove the first ``count``: message, time of arrival, sender, row of each, and the bytes of all."""
+        details = self.details[: 4 * count].tolist()
+        taken = list(zip(self.messages[:count], details[::4], details[1::4], details[2::4], strict=True))
+        wire_bytes = sum(details[3::4])
+        del self.messages[:count], self.details[: 4 * count]
+        return taken, wire_bytes
+
+
+class SimulatedNode:
+    """One node's driver state.
+
+    State:
+        outbox: Messages queued and not yet started, numbered by their rows in the trace.
+        transfers: Flows that the uplink carries now; at most the sender's limit.
+        arrivals: Messages sent to the node and not yet handed over; see :meth:`hand_over_arrivals`.
+        params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
+        trained: The model of the last ``LocalStepsDone``; None before the first.
+        counters: Figures so far; the states among them only in :meth:`current_counters`.
+        training: Local steps are outstanding.
+        block: How many local steps were asked for last; the counters hold them from then on.
+        finished: Asked for more local steps than the stop rule allows; it only listens and sends.
+    """
+
+    __slots__ = (
+        "algorithm",
+        "arrivals",
+        "block",
+        "counters",
+        "finished",
+        "index",
+        "outbox",
+        "params",
+        "timer",
+        "trained",
+        "training",
+        "transfers",
+    )
+
+    def __init__(self, index: NodeId, algorithm: Algorithm, timer: StepTimer, params: Vector) -> None:
+        self.index = index
+        self.algorithm = algorithm
+        self.timer = timer
+        self.params = params
+        self.trained: Vector | None = None
+        self.outbox = Outbox()
+        self.transfers: list[Flow] = []
+        self.arrivals = Arrivals()
+        self.counters = NodeCounters()
+        self.block = 0
+        self.training = False
+        self.finished = False
+
+    def current_counters(self) -> NodeCounters:
+        """Return a copy of the figures as they are now."""
+        return replace(self.counters, queued_messages=len(self.outbox))
+
+    def hand_over_arrivals(self, now_ns: int) -> None:
+        """Tell a passive algorithm what has arrived by now.
+
+        Its handling of messages has no effects, so that it is enough to do it before the node's next event. This
+        spares an event a delivery, and what it touches is in the processor's cache but for the first.
+        """
+        count = self.arrivals.count_until(now_ns)
+        if not count:
+            return
+        handle = self.algorithm.handle
+        taken, wire_bytes = self.arrivals.take(count)
+        for message, time_ns, sender, row in taken:
+            effects = handle(MessageReceived(NodeId(sender), message, row), time_ns)
+            assert not effects, "a passive algorithm asks for nothing when a message arrives"
+        self.counters.bytes_received += wire_bytes
+        self.counters.messages_delivered += count
