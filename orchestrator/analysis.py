@@ -1,6 +1,6 @@
 """Analysis of curves: time and bytes to a target, ratios between runs, quantiles and histograms.
 
-Pure: numpy only, no files. Everything here works on arrays, or on anything that looks like :class:`Measured`.
+Pure: numpy only, no files. Everything here works on arrays, or on anything that looks like :class:`ComparableRun`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 """Shape (k,): seconds, bytes, rounds or a test metric."""
 
 
-class Measured(Protocol):
+class ComparableRun(Protocol):
     """Input of a comparison: the curve and the figures of one run."""
 
     @property
@@ -91,13 +91,13 @@ def best_index(values: Float64Vector, *, higher_is_better: bool) -> int | None:
     return int(np.nanargmax(values) if higher_is_better else np.nanargmin(values))
 
 
-def best_value(run: Measured) -> float | None:
+def best_value(run: ComparableRun) -> float | None:
     """The best headline figure of a run; None if it was never evaluated."""
     index = best_index(run.headline, higher_is_better=run.higher_is_better)
     return None if index is None else float(run.headline[index])
 
 
-def automatic_target(runs: Sequence[Measured]) -> float | None:
+def automatic_target(runs: Sequence[ComparableRun]) -> float | None:
     """The best figure that every run reaches, that is, the best of the worst run.
 
     None if a run was never evaluated.
@@ -170,7 +170,7 @@ class Comparison:
     runs: tuple[ComparedRun, ...]
 
 
-def compare(runs: Sequence[Measured], target: float | None = None) -> Comparison:
+def compare(runs: Sequence[ComparableRun], target: float | None = None) -> Comparison:
     """Compare runs by the time and the bytes to a target, against the first of them.
 
     Args:
@@ -223,7 +223,7 @@ def compare(runs: Sequence[Measured], target: float | None = None) -> Comparison
     return Comparison(baseline.metric, goal, automatic, baseline.label, common, tuple(rows))
 
 
-def _to_target(run: Measured, target: float | None) -> tuple[float | None, float | None]:
+def _to_target(run: ComparableRun, target: float | None) -> tuple[float | None, float | None]:
     if target is None:
         return None, None
     better = run.higher_is_better

@@ -94,7 +94,7 @@ class RunProgress:
         return min(1.0, self.time_ns / self.end_ns) if self.end_ns > 0 else 1.0
 
 
-class _Display(Protocol):
+class _ProgressDisplay(Protocol):
     def preparing(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
     def show(self, progress: RunProgress, pace: "Pace") -> None: ...
@@ -209,7 +209,7 @@ class Progress:
         self._display.show(progress, self._pace)
 
 
-def _display(style: Style, stream: TextIO | None) -> _Display:
+def _display(style: Style, stream: TextIO | None) -> _ProgressDisplay:
     if style == "quiet":
         return _NoDisplay()
     if style == "json":

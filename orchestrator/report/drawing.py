@@ -60,7 +60,7 @@ _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Plot:
     """One figure of the page.
 
     Attributes:

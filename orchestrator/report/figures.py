@@ -21,7 +21,7 @@ from orchestrator.report.drawing import (
     PURPLE,
     SKY,
     VERMILION,
-    Picture,
+    Plot,
     add_legend,
     finish_axes,
     horizontal_bars,
@@ -72,12 +72,12 @@ def _measured(run: Run, column: str) -> str:
     return "RMSE" if column == "loss" and run.metric == "rmse" else column
 
 
-def _by_time(run: Run, column: str, note: str = "") -> Picture | None:
+def _by_time(run: Run, column: str, note: str = "") -> Plot | None:
     title = f"{sentence(_measured(run, column))} over time"
     return _band(run, run.times_s, time_label(run.facts.runtime), column, title, note)
 
 
-def _by_bytes(run: Run, column: str) -> Picture | None:
+def _by_bytes(run: Run, column: str) -> Plot | None:
     if not run.bytes_sent.size or not run.bytes_sent.max():
         return None
     divisor, unit = byte_unit(float(run.bytes_sent.max()))
@@ -85,7 +85,7 @@ def _by_bytes(run: Run, column: str) -> Picture | None:
     return _band(run, run.bytes_sent / divisor, bytes_label(unit), column, title)
 
 
-def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, note: str = "") -> Picture | None:
+def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, note: str = "") -> Plot | None:
     """Mean over nodes as a line, the range from the worst to the best node as a band."""
     mean, low, high = (run.curve[f"{column}_{which}"] for which in ("mean", "min", "max"))
     if not np.isfinite(mean).any():
@@ -95,24 +95,24 @@ def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, not
     axes.plot(x, mean, color=BLUE, label="mean over nodes", marker=point_marker(x))
     finish_axes(axes, x_label, f"test {_measured(run, column)}")
     scale_measured(axes, column)
-    return Picture(title, to_svg(figure), note)
+    return Plot(title, to_svg(figure), note)
 
 
-def _accuracy_by_time(run: Run) -> Picture | None:
+def _accuracy_by_time(run: Run) -> Plot | None:
     if run.metric != "accuracy":
         return None
     return _by_time(run, "accuracy", "Each node's own model on the whole test set; evaluation takes no testbed time.")
 
 
-def _accuracy_by_bytes(run: Run) -> Picture | None:
+def _accuracy_by_bytes(run: Run) -> Plot | None:
     return _by_bytes(run, "accuracy") if run.metric == "accuracy" else None
 
 
-def _loss_by_time(run: Run) -> Picture | None:
+def _loss_by_time(run: Run) -> Plot | None:
     return _by_time(run, "loss")
 
 
-def _loss_by_bytes(run: Run) -> Picture | None:
+def _loss_by_bytes(run: Run) -> Plot | None:
     return _by_bytes(run, "loss")
 
 
@@ -127,35 +127,35 @@ def _line(run: Run, column: str, legend: str, label: str) -> tuple[Figure, Axes]
     return figure, axes
 
 
-def _train_loss(run: Run) -> Picture | None:
+def _train_loss(run: Run) -> Plot | None:
     drawn = _line(run, "train_loss_mean", "mean over nodes", "training loss")
     if drawn is None:
         return None
-    return Picture("Training loss", to_svg(drawn[0]), "Mean over the last round of each node, on its own data.")
+    return Plot("Training loss", to_svg(drawn[0]), "Mean over the last round of each node, on its own data.")
 
 
-def _consensus(run: Run) -> Picture | None:
+def _consensus(run: Run) -> Plot | None:
     drawn = _line(run, "consensus_distance", "all nodes", "consensus distance")
     if drawn is None:
         return None
     figure, axes = drawn
     axes.set_ylim(bottom=0.0)
     note = "How far the nodes' models are from their mean; 0 is agreement."
-    return Picture("Consensus distance", to_svg(figure), note)
+    return Plot("Consensus distance", to_svg(figure), note)
 
 
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def _accuracy_by_group(run: Run) -> Picture | None:
+def _accuracy_by_group(run: Run) -> Plot | None:
     return _by_group(run, "accuracy") if run.metric == "accuracy" else None
 
 
-def _loss_by_group(run: Run) -> Picture | None:
+def _loss_by_group(run: Run) -> Plot | None:
     return _by_group(run, "loss")
 
 
-def _by_group(run: Run, column: str) -> Picture | None:
+def _by_group(run: Run, column: str) -> Plot | None:
     fast, slow = run.curve[f"{column}_mean_fast"], run.curve[f"{column}_mean_stragglers"]
     if not np.isfinite(slow).any():
         return None
@@ -166,10 +166,10 @@ def _by_group(run: Run, column: str) -> Picture | None:
     finish_axes(axes, time_label(run.facts.runtime), f"test {_measured(run, column)}")
     scale_measured(axes, column)
     title = f"{sentence(_measured(run, column))} of fast nodes and stragglers"
-    return Picture(title, to_svg(figure), "Mean over the nodes of each group.")
+    return Plot(title, to_svg(figure), "Mean over the nodes of each group.")
 
 
-def _rounds_by_node(run: Run) -> Picture | None:
+def _rounds_by_node(run: Run) -> Plot | None:
     if run.nodes is None or not run.nodes["node"].size:
         return None
     # Each node's own last line: one that died is missing from later evaluations. Lines are in order of time.
@@ -177,10 +177,10 @@ def _rounds_by_node(run: Run) -> Picture | None:
     rounds = run.nodes["rounds"][::-1][first]
     figure, axes = new_figure()
     _bars_by_node(run, axes, nodes, rounds.astype(np.float64), "rounds completed", whole=True)
-    return Picture("Rounds per node", to_svg(figure), "Rounds completed at a node's last evaluation.")
+    return Plot("Rounds per node", to_svg(figure), "Rounds completed at a node's last evaluation.")
 
 
-def _queue_length(run: Run) -> Picture | None:
+def _queue_length(run: Run) -> Plot | None:
     if run.nodes is None:
         drawn = _line(run, "queued_messages", "all nodes", "messages queued, all nodes")
     else:
@@ -189,7 +189,7 @@ def _queue_length(run: Run) -> Picture | None:
         return None
     figure, axes = drawn
     axes.set_ylim(bottom=0.0)
-    return Picture("Queue length over time", to_svg(figure), "Messages waiting in the outbox at each evaluation.")
+    return Plot("Queue length over time", to_svg(figure), "Messages waiting in the outbox at each evaluation.")
 
 
 def _queue_by_group(run: Run, table: Mapping[str, Column]) -> tuple[Figure, Axes]:
@@ -213,7 +213,7 @@ def _queue_by_group(run: Run, table: Mapping[str, Column]) -> tuple[Figure, Axes
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def _fates(run: Run) -> Picture | None:
+def _fates(run: Run) -> Plot | None:
     amounts = _amounts_by_state(run)
     if not sum(amounts.values()):
         return None
@@ -224,7 +224,7 @@ def _fates(run: Run) -> Picture | None:
         "messages",
         lambda count: f"{count:,.0f}  ({share(count, total)})",
     )
-    return Picture("What became of the messages", to_svg(figure), f"{total:,} messages were queued.")
+    return Plot("What became of the messages", to_svg(figure), f"{total:,} messages were queued.")
 
 
 def _amounts_by_state(run: Run) -> dict[str, int]:
@@ -242,7 +242,7 @@ def _amounts_by_state(run: Run) -> dict[str, int]:
     return {name: by_name.get(name, 0) for name in STATE_LOOK}
 
 
-def _bytes_by_class(run: Run) -> Picture | None:
+def _bytes_by_class(run: Run) -> Plot | None:
     amounts: Mapping[str, int] = (run.summary or {}).get("bytes", {})
     total = sum(amounts.values())
     if not total:
@@ -253,13 +253,13 @@ def _bytes_by_class(run: Run) -> Picture | None:
         bytes_label(unit),
         lambda value: f"{format_bytes(value * divisor)}  ({share(value * divisor, total)})",
     )
-    return Picture("Bytes by class", to_svg(figure), "Wasted: sent of messages that were then given up.")
+    return Plot("Bytes by class", to_svg(figure), "Wasted: sent of messages that were then given up.")
 
 
-def _staleness(run: Run) -> Picture | None:
+def _staleness(run: Run) -> Plot | None:
     if run.messages is None:
         return None
-    return _histogram_picture(
+    return _histogram_plot(
         run,
         staleness(run.messages),
         whole=True,
@@ -269,10 +269,10 @@ def _staleness(run: Run) -> Picture | None:
     )
 
 
-def _age(run: Run) -> Picture | None:
+def _age(run: Run) -> Plot | None:
     if run.messages is None:
         return None
-    return _histogram_picture(
+    return _histogram_plot(
         run,
         age_s(run.messages),
         whole=False,
@@ -282,9 +282,7 @@ def _age(run: Run) -> Picture | None:
     )
 
 
-def _histogram_picture(
-    run: Run, values: Numbers, *, whole: bool, x_label: str, title: str, note: str
-) -> Picture | None:
+def _histogram_plot(run: Run, values: Numbers, *, whole: bool, x_label: str, title: str, note: str) -> Plot | None:
     assert run.messages is not None
     used = run.messages["aggregated_ns"] >= 0
     sender = run.messages["sender"]
@@ -315,29 +313,29 @@ def _histogram_picture(
     beyond = max(bins.above.values())
     if beyond:
         note += f" Not shown: the highest values, up to {100 * beyond:.1f} % of a group."
-    return Picture(title, to_svg(figure), note)
+    return Plot(title, to_svg(figure), note)
 
 
 # --- links and data -----------------------------------------------------------------------------------------
 
 
-def _utilization(run: Run, column: str, title: str) -> Picture | None:
+def _utilization(run: Run, column: str, title: str) -> Plot | None:
     if run.links is None or not run.links["node"].size:
         return None
     figure, axes = new_figure()
     _bars_by_node(run, axes, run.links["node"], run.links[column], f"{column} in use")
-    return Picture(title, to_svg(figure), "Share of the link's capacity in use over the whole run.")
+    return Plot(title, to_svg(figure), "Share of the link's capacity in use over the whole run.")
 
 
-def _uplinks(run: Run) -> Picture | None:
+def _uplinks(run: Run) -> Plot | None:
     return _utilization(run, "uplink", "Uplink utilisation per node")
 
 
-def _downlinks(run: Run) -> Picture | None:
+def _downlinks(run: Run) -> Plot | None:
     return _utilization(run, "downlink", "Downlink utilisation per node")
 
 
-def _partition(run: Run) -> Picture | None:
+def _partition(run: Run) -> Plot | None:
     counts = run.facts.partition_counts
     if counts is None or not counts.size:
         return None
@@ -386,7 +384,7 @@ def _partition(run: Run) -> Picture | None:
     least, most = int(each.min()), int(each.max())
     amount = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     note = f"{amount} training samples a node; white: none of that {kind}."
-    return Picture("Who holds what", to_svg(figure), note)
+    return Plot("Who holds what", to_svg(figure), note)
 
 
 # --- nodes by group -----------------------------------------------------------------------------------------

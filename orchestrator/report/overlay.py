@@ -23,7 +23,7 @@ from orchestrator.report.drawing import (
     SKY,
     STYLE,
     VERMILION,
-    Picture,
+    Plot,
     finish_axes,
     new_figure,
     point_marker,
@@ -70,9 +70,9 @@ def write_comparison(runs: Sequence[Run], comparison: Comparison, path: Path) ->
 def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
     """Several runs side by side as one self-contained HTML page."""
     labels = unique_labels(runs)
-    pictures = (
-        _overlay_picture(runs, labels, comparison, by_bytes=False),
-        _overlay_picture(runs, labels, comparison, by_bytes=True),
+    plots = (
+        _overlay_plot(runs, labels, comparison, by_bytes=False),
+        _overlay_plot(runs, labels, comparison, by_bytes=True),
     )
     metric = comparison.metric
     header, rows = comparison_table(comparison, labels)
@@ -89,15 +89,15 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
             for label, run in zip(labels, runs, strict=True)
             if is_unfaithful(run.fidelity)
         ],
-        pictures=pictures,
+        plots=plots,
     )
 
 
-def _overlay_picture(runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool) -> Picture:
+def _overlay_plot(runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool) -> Plot:
     figure, axes = new_figure()
     _overlay(axes, runs, labels, comparison, by_bytes=by_bytes)
     name = metric_name(comparison.metric)
-    return Picture(f"{sentence(name)} over {'bytes' if by_bytes else 'time'}", to_svg(figure), "")
+    return Plot(f"{sentence(name)} over {'bytes' if by_bytes else 'time'}", to_svg(figure), "")
 
 
 def _overlay_figure(runs: Sequence[Run], comparison: Comparison) -> Figure:

@@ -10,7 +10,7 @@ import yaml
 from orchestrator.analysis import best_index
 from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
-from orchestrator.report.drawing import Picture
+from orchestrator.report.drawing import Plot
 from orchestrator.report.figures import DATA_FIGURES, LEARNING_FIGURES, LINKS_FIGURES, MESSAGES_FIGURES, NODES_FIGURES
 from orchestrator.report.templates import template
 from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
@@ -23,7 +23,7 @@ class Section:
     """A headed group of figures."""
 
     title: str
-    pictures: tuple[Picture, ...]
+    plots: tuple[Plot, ...]
 
 
 CHECKS_SHOWN: Final = 12
@@ -77,7 +77,7 @@ def render_report(run: Run) -> str:
         facts=_facts(run),
         targets=_targets(run),
         metric=metric_name(run.metric),
-        sections=[section for section in sections if section.pictures],
+        sections=[section for section in sections if section.plots],
         fidelity=run.fidelity,
         unfaithful=is_unfaithful(run.fidelity),
         allowed=bool((run.fidelity or {}).get("allowed")),
@@ -93,9 +93,9 @@ def render_report(run: Run) -> str:
     )
 
 
-def _section(run: Run, title: str, figures: Sequence[Callable[[Run], Picture | None]]) -> Section:
-    pictures = (draw(run) for draw in figures)
-    return Section(title, tuple(picture for picture in pictures if picture is not None))
+def _section(run: Run, title: str, figures: Sequence[Callable[[Run], Plot | None]]) -> Section:
+    plots = (draw(run) for draw in figures)
+    return Section(title, tuple(plot for plot in plots if plot is not None))
 
 
 def _tiles(run: Run) -> list[Tile]:
