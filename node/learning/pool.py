@@ -62,7 +62,7 @@ class _Ticket:
     results: dict[NodeId, Evaluation] = field(default_factory=dict)
 
 
-class _Memory:
+class SharedRows:
     """Rows of float32 and one text area per worker, shared with processes forked later."""
 
     def __init__(self, num_rows: int, num_params: int, workers: int) -> None:
@@ -158,7 +158,7 @@ class PoolTrainer:
         wanted = _EVALUATION_ROWS_BYTES // (4 * num_params)
         spare = max(2 * self._num_workers, min(wanted, 2 * self._num_nodes))
         self._layout = _Layout(self._num_nodes, self._learner.has_momentum, spare)
-        self._memory = _Memory(self._layout.num_rows, num_params, self._num_workers)
+        self._memory = SharedRows(self._layout.num_rows, num_params, self._num_workers)
         self._free_rows = list(reversed(self._layout.evaluation))
         train_read, self._train_write = _pipe()
         test_read, self._test_write = _pipe()
@@ -417,7 +417,7 @@ class _Worker:
     def __init__(
         self,
         learner: Learner,
-        memory: _Memory,
+        memory: SharedRows,
         layout: _Layout,
         number: int,
         train_read: int,

@@ -61,7 +61,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(eq=False)
-class _Node:
+class NodeConnection:
     """One life of a node, from its registration on.
 
     Attributes:
@@ -129,7 +129,7 @@ class ControlServer(ControlServicer):
         self._records_bytes_max = records_bytes_max
         self._options = channel_options(keepalive_s, keepalive_timeout_s)
         self._server: grpc.aio.Server | None = None
-        self._nodes: dict[NodeId, _Node] = {}
+        self._nodes: dict[NodeId, NodeConnection] = {}
         self._barriers = Barriers(num_nodes)
         self._plan: tuple[int, int] | None = None
         """num_params and plan id of the first node; all others must name the same."""
@@ -237,7 +237,7 @@ class ControlServer(ControlServicer):
             return pb.RegisterReply(refused=refused)
         node = NodeId(request.node)
         self._plan = (request.num_params, request.plan_id)
-        self._nodes[node] = _Node(
+        self._nodes[node] = NodeConnection(
             Registration(
                 node=node,
                 peer_address=one_line(request.peer_address),
@@ -355,7 +355,7 @@ class ControlServer(ControlServicer):
             return pb.Refused(reason=pb.Refused.REASON_DUPLICATE, text=text)
         return None
 
-    async def _admit(self, run_id: str, node: int, context: Context) -> _Node:
+    async def _admit(self, run_id: str, node: int, context: Context) -> NodeConnection:
         """The node that calls; ends the call unless it is registered and alive."""
         if run_id != self._run_id:
             text = f"run '{one_line(run_id)}': this is run '{self._run_id}'"
@@ -376,7 +376,7 @@ class ControlServer(ControlServicer):
 
     # -- statuses ----------------------------------------------------------------------------------------------
 
-    async def _read_statuses(self, known: _Node, message: Any, context: Context) -> None:
+    async def _read_statuses(self, known: NodeConnection, message: Any, context: Context) -> None:
         """Take statuses until there are no more, then end the session."""
         try:
             while message is not grpc.aio.EOF:
@@ -385,7 +385,7 @@ class ControlServer(ControlServicer):
         finally:
             known.commands.put_nowait(None)
 
-    def _take_status(self, known: _Node, message: pb.Status) -> None:
+    def _take_status(self, known: NodeConnection, message: pb.Status) -> None:
         node = known.registration.node
         try:
             status = status_from_wire(message, self._num_nodes)
@@ -408,7 +408,7 @@ async def _add_health_and_reflection(server: grpc.aio.Server) -> None:
     await state.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
 
 
-def _state(known: _Node | None) -> str:
+def _state(known: NodeConnection | None) -> str:
     """Describe what is known of a node, for a message to people."""
     if known is None:
         return "never registered"
@@ -428,7 +428,7 @@ def _version_mismatch(request: pb.RegisterRequest) -> str | None:
     )
 
 
-def _close(known: _Node) -> None:
+def _close(known: NodeConnection) -> None:
     """The node is gone, and its session ends once it was told all that it was to be told."""
     known.alive = False
     known.commands.put_nowait(None)
@@ -439,7 +439,7 @@ def _plan_text(plan: tuple[int, int] | None) -> str:
     return f"plan {plan[1]:#018x} for {plan[0]} parameters"
 
 
-def _is_new(known: _Node, head: pb.SnapshotHead | pb.RecordsHead) -> bool:
+def _is_new(known: NodeConnection, head: pb.SnapshotHead | pb.RecordsHead) -> bool:
     """Whether this upload was not taken before."""
     key = type(head).__name__.encode() + head.SerializeToString(deterministic=True)
     if key in known.uploads:
