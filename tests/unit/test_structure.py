@@ -13,7 +13,6 @@ LINES_MAX, METHODS_MAX, PARAMETERS_MAX = 300, 20, 8
 
 LARGE = {
     "node/sim/fluid_network.py FluidNetwork": "one algorithm: all methods keep the same rates and lists consistent",
-    "node/learning/pool.py PoolTrainer": "three protocols (Trainer, RealTimeTrainer, Evaluator) over the same workers",
 }
 """Classes that may be larger, each with its reason."""
 
