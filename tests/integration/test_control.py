@@ -142,7 +142,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def until_at(center: Orchestrator, point: str, *nodes: int) -> None:
     """Until these nodes, and no others, wait at a barrier."""
-    barriers = center.server._barriers
+    barriers = center.server._barriers._points
     await until(lambda: point in barriers and barriers[point].arrived.keys() == set(nodes))
 
 
