@@ -36,7 +36,7 @@ from node.core.topology import Topology, from_edges
 from node.core.wire_values import WireDtype
 
 VERSION: Final = 1
-"""Of the files; a node refuses any other."""
+"""Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
 
@@ -69,7 +69,7 @@ class _Links(_Strict):
 
 
 class _Done(_Strict):
-    """What a node has done before it begins."""
+    """Progress of a node before it begins."""
 
     rounds: int = Field(ge=0, le=INT64_MAX)
     local_steps: int = Field(ge=0, le=INT64_MAX)

@@ -187,7 +187,7 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
     Args:
         measured: What was measured and counted.
         allowed: Whether the user takes an unfaithful run as well. Changes the exit code, never the verdict.
-        tolerances: What is still called faithful.
+        tolerances: Tolerances of the checks: a run within all of them is called faithful.
     """
     checks = list(_checks(measured, tolerances))
     failed = [check for check in checks if not check.ok]

@@ -108,7 +108,7 @@ def fragment_plan(tensor_sizes: tuple[int, ...], count: int, layout: FragmentLay
     Args:
         tensor_sizes: Scalars in each tensor, in state-dict order.
         count: C, number of fragments, 1 <= C <= d.
-        layout: Which scalars share a fragment.
+        layout: Rule for which scalars share a fragment.
         seed: The experiment's seed; used by the random layout only.
 
     Raises:

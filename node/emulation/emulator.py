@@ -422,7 +422,7 @@ class EmulatorHandle:
         self._ask(b" ".join([_BEGIN, *(b"%d" % number for number in numbers)]), timeout_s)
 
     def stats(self, timeout_s: float = 2.0) -> EmulatorStatistics:
-        """What the emulator has measured so far.
+        """Ask the emulator for its statistics so far.
 
         Raises:
             RunnerError: It has ended or does not answer in time.
@@ -508,7 +508,7 @@ def start_emulator(plan: NetworkPlan, clock: Clock) -> EmulatorHandle:
 
 
 def _enter(plan: NetworkPlan, clock: Clock, listener: socket.socket, control: socket.socket, owner: int) -> NoReturn:
-    """What the forked child does instead of returning; nothing may escape into the owner's code."""
+    """Run the forked child to its end and never return: nothing may escape into the owner's code."""
     code = 1
     try:
         belong_to(owner)

@@ -20,7 +20,7 @@ DATAGRAM_BYTES = RECORDS_PER_DATAGRAM * RECORD_BYTES
 """No datagram is longer; what is longer is cut."""
 
 AT_ONCE = -(1 << 63)
-"""As the time of an abort: when the emulator reads it."""
+"""Time of an abort that takes effect when the emulator reads it."""
 
 _START, _ABORT, _HELLO, _ANSWER = 1, 2, 3, 4
 _FINISHED, _ABORTED = 1, 2

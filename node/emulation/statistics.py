@@ -1,4 +1,4 @@
-"""What the link emulator measures of itself: how late the host lets it be."""
+"""Statistics that the link emulator keeps of itself: above all, how late the host lets it be."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -42,7 +42,7 @@ class EmulatorStatistics:
 
     @classmethod
     def from_json(cls, text: bytes) -> "EmulatorStatistics":
-        """What :meth:`to_json` made."""
+        """Read the bytes that :meth:`to_json` made."""
         fields = json.loads(text)
         for name in ("wakeup_lateness_ns", "start_lateness_ns", "change_lateness_ns"):
             fields[name] = Lateness(**fields[name])

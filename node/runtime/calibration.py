@@ -33,8 +33,9 @@ PROBES = 30
 """Round trips, at most."""
 
 LARGE_PROBE_NS = 5 * NS_PER_MS
-"""What a large probe takes on its link, at least: what many small ones cost the host is not the link's rate. During the
-experiment it shows as lateness."""
+"""Minimum transmission time of a rate probe. Smaller probes would measure the host's cost per message instead of the
+link's rate; during the experiment that cost shows as lateness.
+"""
 
 RATE_PROBES_MIN = 10
 """Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
@@ -42,7 +43,7 @@ RATE_PROBES_MIN = 10
 
 @dataclass(slots=True)
 class Result:
-    """What one node measured.
+    """Measurements of one node.
 
     Attributes:
         peer: The node to which the path leads whose round trips were measured.

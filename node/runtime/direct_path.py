@@ -172,7 +172,7 @@ class DirectPath(Path):
             self._events.aborted(number, 0, self._clock.now_ns())
 
     def _wire_bytes(self, frame_bytes: int) -> int:
-        """As the experiment counts: its own header in the place of the frame's."""
+        """Return the bytes as the experiment counts them: with its own header in the place of the frame's."""
         return frame_bytes - HEADER_BYTES + self._header_bytes
 
     def _receipt_within_ns(self) -> int:

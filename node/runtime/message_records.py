@@ -1,4 +1,4 @@
-"""What became of messages, as a real node sees it, and how the nodes' views become one table.
+"""Message records of a real node, and how the nodes' records become one table.
 
 A sender knows when a message was queued, started, sent or cancelled; the receiver knows when it arrived and when it
 entered a model. Both name it by the sender's number of it, which travels with it. Where a transport tells its sender

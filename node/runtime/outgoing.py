@@ -115,6 +115,6 @@ def _bandwidth_mbps(network: NetworkPlan, node: int) -> float:
 
 
 def _longest_round_trip_ms(network: NetworkPlan, node: int) -> float:
-    """Of a node to any other and back, without transmission and jitter."""
+    """Return the largest round-trip latency from a node to any peer, ms; excludes transmission time and jitter."""
     round_trip_ns = network.round_trip_ns
     return float(np.max(round_trip_ns if isinstance(round_trip_ns, int) else round_trip_ns[node])) / NS_PER_MS

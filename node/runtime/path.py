@@ -38,7 +38,7 @@ from node.transport.window import Window
 
 
 class PathEvents(Protocol):
-    """What a path tells of messages; the driver's sending side listens. Each call may lead to new calls of the path."""
+    """Events of messages, which a path tells the driver's sending side. Each may lead to new calls of the path."""
 
     def sent(self, number: int, at_ns: int) -> None:
         """The last byte of a message has left at a time that has just passed; the next transfer may begin there."""
@@ -54,7 +54,7 @@ class PathEvents(Protocol):
 
 
 class ProbeEvents(Protocol):
-    """What a path tells of probes; a measurement listens."""
+    """Events of probes, which a path tells a measurement."""
 
     def probe_sent(self, number: int, at_ns: int) -> None:
         """The last byte of a probe has left at a time that has just passed."""

@@ -208,7 +208,7 @@ def _largest_message_bytes(config: NodeConfig, algorithm: Algorithm) -> int:
 
 
 def _wire_context(config: NodeConfig, algorithm: Algorithm, number: int) -> WireContext:
-    """What arriving frames must agree with."""
+    """Return the expectations that arriving frames must meet."""
     plan = algorithm.fragments
     others = frozenset(NodeId(peer) for peer in range(config.network.num_nodes) if peer != config.node)
     return WireContext(

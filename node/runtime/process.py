@@ -80,7 +80,7 @@ EXIT_FAILED = 1
 EXIT_ORPHANED = 3
 
 CLOSE_WITHIN_S = 2.0
-"""What the end of all connections may take, real time."""
+"""Longest time that the end of all connections may take, real seconds."""
 
 log = logging.getLogger(__name__)
 

@@ -160,7 +160,7 @@ def _start_all(nodes: Sequence[object], logs: Path, be_node: Callable[[int], int
 
 
 def _enter(be_node: Callable[[], int], log: Path, owner: int) -> NoReturn:
-    """What a forked child does instead of returning; nothing may escape into the parent's code."""
+    """Run the forked child to its end and never return: nothing may escape into the parent's code."""
     code = EXIT_FAILED
     try:
         belong_to(owner)  # which a new program under the same process keeps
