@@ -182,6 +182,7 @@ def compare(runs: Sequence[ComparableRun], target: float | None = None) -> Compa
     """
     if not runs:
         raise ConfigError("compare: give at least one run")
+    # Step 1: runs that measure different things have no ratio.
     baseline = runs[0]
     for run in runs[1:]:
         if run.metric != baseline.metric:
@@ -189,11 +190,13 @@ def compare(runs: Sequence[ComparableRun], target: float | None = None) -> Compa
                 f"compare: {run.label} measures {run.metric}, but {baseline.label} measures "
                 f"{baseline.metric}: runs must share a metric"
             )
+    # Step 2: what all are asked for: one target, and the last instant that all reached.
     automatic = target is None
     goal = automatic_target(runs) if target is None else target
     ends = [float(run.times_s[-1]) if run.times_s.size else None for run in runs]
     known = [end for end in ends if end is not None]
     common = min(known) if len(known) == len(runs) else None
+    # Step 3: a row for each run against the baseline, which is a run like any other.
     base_time, base_bytes = _to_target(baseline, goal)
     base_best = best_value(baseline)
     rows: list[ComparedRun] = []

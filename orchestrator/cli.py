@@ -87,6 +87,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment and write its results, or go on with an interrupted run."""
+    # Step 1: refuse what does not fit together, before anything slow is imported.
     if resume is not None:
         given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seed}
         refused = ", ".join(name for name, value in given.items() if value is not None)
@@ -100,6 +101,7 @@ def run(
     from orchestrator.host.signals import signals_held
     from orchestrator.runs.options import RunOptions
 
+    # Step 2: import what runs it.
     with signals_held():  # importing torch takes seconds
         from orchestrator.fidelity import exit_code, unfaithful_reasons
         from orchestrator.host.environment import usable_cores
@@ -112,10 +114,12 @@ def run(
         progress="json" if as_json else "auto",
         command=shlex.join(["fragmesh", *sys.argv[1:]]),
     )
+    # Step 3: run. Errors of the user and of the run leave through the guard around all commands.
     if resume is not None:
         outcome = resume_run(resume, options)
     else:
         outcome = start_run(plan, options)
+    # Step 4: tell the outcome. The exit code comes last: a run that failed has told its figures all the same.
     if as_json:
         _print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
     else:

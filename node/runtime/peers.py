@@ -70,6 +70,7 @@ class Peers:
         on_probe: Callable[[NodeId, ProbeInfo], None],
         on_emulator_gone: Callable[[], None],
     ) -> None:
+        # Step 1: the sizes that both directions are bounded by.
         self.plan_id = plan_id(config.tensor_sizes, config.seed, algorithm.fragments)
         self.message_bytes = _largest_message_bytes(config, algorithm)
         self._config = config
@@ -78,6 +79,8 @@ class Peers:
         self._on_probe = on_probe
         self._unopened: set[NodeId] = set()  # peers whose stream is to be opened and is not yet
         window_bytes = WINDOWS * self.message_bytes
+        # Step 2: both directions of the transport. The client calls the path back, which does not exist yet: it does so
+        # only after something was sent, and nothing is before the path is there.
         self.server = PeerServer(
             config.node,
             config.run_id,
@@ -97,6 +100,7 @@ class Peers:
             rng=stream(config.seed, "back-off", config.node),
             window_bytes=window_bytes,
         )
+        # Step 3: the path over the client, which comes last because it sends.
         self._uplink: EmulatedUplink | None = None
         self.path: EmulatedPath | DirectPath
         frames = OutgoingFrames(config.node, self.plan_id, config.dtype, config.num_params)

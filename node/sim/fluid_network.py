@@ -417,6 +417,7 @@ class FluidNetwork:
         Returns:
             The limited links that the region shares with other transfers.
         """
+        # Step 1: count the region's transfers on each of its links.
         left: dict[int, float] = {}
         waiting: dict[int, int] = {}
         for flow in region:
@@ -429,14 +430,15 @@ class FluidNetwork:
                     capacity = self._capacity_of(link)
                     if capacity < UNLIMITED:
                         left[link] = capacity
+        # Step 2: transfers outside the region keep their rates, so that the region shares what they leave.
         border = []
         for link in left:
             members = self._members(link)
             if len(members) != waiting[link]:
                 border.append(link)
                 left[link] -= sum([flow.rate for flow in members if flow.mark != epoch])
-        # The least share of all links is final. A link's share never falls while others are settled, so an
-        # outdated entry of the heap is too small, comes up early and is corrected then.
+        # Step 3: fill. The least share of all links is final. A link's share never falls while others are settled, so
+        # an outdated entry of the heap is too small, comes up early and is corrected then.
         heap = [(capacity / waiting[link], link) for link, capacity in left.items()]
         heapify(heap)
         while heap:
@@ -457,6 +459,7 @@ class FluidNetwork:
                         if other in left:
                             left[other] -= current
                             waiting[other] -= 1
+        # Step 4: transfers that no link limits.
         for flow in region:
             if flow.target < 0.0:
                 flow.target = UNLIMITED

@@ -231,6 +231,7 @@ def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> t
     Raises:
         FrameRejectedError: A check failed; the first that does, in the order of :class:`RejectReason`.
     """
+    # Step 1: is it one of our frames at all? Comparisons only, so that garbage costs next to nothing.
     length = len(frame)
     if length < HEADER_BYTES:
         raise FrameRejectedError(RejectReason.LENGTH, f"frame of {length} bytes: must be at least {HEADER_BYTES}")
@@ -250,9 +251,12 @@ def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> t
         raise FrameRejectedError(
             RejectReason.SIZE, f"body of {length - HEADER_BYTES} bytes: must be {size} for {count} values"
         )
+    # Step 2: is it whole? Only now do the header's other fields mean anything, so that a damaged one is not mistaken
+    # for a foreign one.
     view = memoryview(frame)
     if zlib.crc32(view[_CHECKED_FROM:]) != checksum:
         raise FrameRejectedError(RejectReason.CHECKSUM, f"checksum of {length} bytes is not {checksum:#010x}")
+    # Step 3: does it belong here?
     if plan != expected.plan_id:
         raise FrameRejectedError(RejectReason.PLAN, f"plan {plan:#018x}: must be {expected.plan_id:#018x}")
     if sender not in expected.senders:
@@ -262,6 +266,7 @@ def decode(frame: bytes | bytearray | memoryview, *, expected: WireContext) -> t
         raise FrameRejectedError(RejectReason.KIND, f"tag {code}: not one that this algorithm takes")
     if body_type is None or body_type is not carried:
         raise FrameRejectedError(RejectReason.KIND, f"layout {layout}: not one that {tag_name(tag)} carries")
+    # Step 4: does its content fit the model? The values come last: to look at all of them costs the most.
     try:
         body = body_type.read(view, HEADER_BYTES, count, fragment, expected.dtype, expected.shape)
     except BodyMismatchError as error:

@@ -101,11 +101,13 @@ def recommend(
     Raises:
         ConfigError: No dilation that an experiment may have is enough.
     """
+    # Step 1: the demand. Training and messages share the cores, so that their sum counts.
     step_s = [ns_to_s(ns) for ns in plan.compute.step_ns]
     training = sum(step_seconds / seconds for seconds in step_s)
     rates, cost_s = _messages(plan, tensor_sizes, costs)
     messages = float(rates @ cost_s)
     demand = training + messages
+    # Step 2: the least dilation by each bound alone. They do not add up: each is a moment of its own.
     by_cores = demand / (cores * LOAD_MAX)
     by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
     together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
@@ -117,12 +119,14 @@ def recommend(
     emulated = plan.config.network.links == "emulated"
     by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms) if emulated else 0.0
     by_path = _by_path(plan, costs) if emulated else 0.0
+    # Step 3: the strictest bound decides. Refuse what no dilation helps before anything is said of it.
     least = max(by_cores, by_node, by_rounds, by_path)
     if least > DILATION_MAX:
         raise ConfigError(
             f"compute.step_time_ms={plan.config.compute.step_time_ms:g}: this host takes {1e3 * step_seconds:.3g} ms a"
             f" step and would need time_dilation {least:.3g}: must be at most {DILATION_MAX:g}"
         )
+    # Step 4: the reasons, the demand first and the bound that decided last: whoever shows one line shows the last.
     dilation = round_up(least)
     reasons = [
         f"training: {_count(len(step_s), 'node')}, {1e3 * step_seconds:.3g} ms a step on one core against"

@@ -339,6 +339,7 @@ def _partition(run: Run) -> Plot | None:
     counts = run.facts.partition_counts
     if counts is None or not counts.size:
         return None
+    # Step 1: the cells.
     num_nodes, num_classes = counts.shape
     names = run.facts.class_names or tuple(str(index) for index in range(num_classes))
     figure, axes = new_figure((12.8, 1.5 + 0.24 * min(num_classes, 20)))
@@ -364,6 +365,7 @@ def _partition(run: Run) -> Plot | None:
         axes.set_yticks(range(num_classes), names)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
+    # Step 2: marks of the stragglers, above the cells: their place needs the axes as they are now.
     slow = sorted(node for node in run.facts.stragglers if node < num_nodes)
     if slow:
         axes.plot(
@@ -377,6 +379,7 @@ def _partition(run: Run) -> Plot | None:
             label="stragglers",
         )
         add_legend(axes)
+    # Step 3: the scale, and the amounts in words.
     bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=16)
     bar.set_label("training samples")
     bar.outline.set_visible(False)

@@ -30,6 +30,7 @@ def summarize(
 
     Staleness is in rounds of the receiver; age is from a message's queueing to its aggregation, in seconds.
     """
+    # Step 1: what every run has, in the order in which people look for it.
     values = curve[facts.headline_column]
     better = facts.higher_is_better
     best = best_index(values, higher_is_better=better)
@@ -65,6 +66,7 @@ def summarize(
         "train_steps": totals.train_steps,
         "wall_s": totals.wall_s,
     }
+    # Step 2: what only some runs have. A figure that does not apply is left out, and is not null.
     if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
         summary["uplink_utilization_mean"] = _mean_or_none(totals.uplink_utilization)
         summary["downlink_utilization_mean"] = _mean_or_none(totals.downlink_utilization)
