@@ -160,18 +160,18 @@ def world(dtype: WireDtype) -> World:
 def test_simulator_table_counters_and_checkpoint_take_it(dtype: WireDtype) -> None:
     w = world(dtype)
     w.advance(20_000_000)
-    sent = w.counters.messages["sent"]
+    sent = w.totals.messages["sent"]
     assert sent > 50
-    assert w.counters.bytes["payload"] == sent * CHOSEN * dtype.value_bytes
-    assert w.counters.bytes["metadata"] == sent * (40 + 4 + 4 * CHOSEN)
-    assert w.counters.bytes["retransmitted"] > 0
-    assert w.counters.bytes["control"] == 0
+    assert w.totals.bytes["payload"] == sent * CHOSEN * dtype.value_bytes
+    assert w.totals.bytes["metadata"] == sent * (40 + 4 + 4 * CHOSEN)
+    assert w.totals.bytes["retransmitted"] > 0
+    assert w.totals.bytes["control"] == 0
     assert w.trace is not None
     table = w.trace.columns(w.now_ns)
     assert set(table["kind"]) == {SparseTag.TOP}
     at_least = table["payload_bytes"] + 40 + 4 + 4 * CHOSEN
     assert np.all((table["wire_bytes"] >= at_least)[table["started_ns"] >= 0])
-    assert w.counters.messages["aggregated"] > 0
+    assert w.totals.messages["aggregated"] > 0
     restored = world(dtype)
     restore_world(restored, restored._trainer, save_world(w, w._trainer, None, ()), ())  # type: ignore[arg-type]
     for either in (w, restored):

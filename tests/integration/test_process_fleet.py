@@ -14,7 +14,7 @@ import pytest
 from node.core.types import NodeId
 from orchestrator.runs.fleet import Fleet, NodeEnd
 from orchestrator.runtimes.forking import NodeHandle
-from orchestrator.runtimes.processes import ForkedFleet
+from orchestrator.runtimes.processes import ProcessFleet
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -32,11 +32,11 @@ def children() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def fleet(children: list[subprocess.Popen[bytes]], tmp_path: Path) -> ForkedFleet:
+def fleet(children: list[subprocess.Popen[bytes]], tmp_path: Path) -> ProcessFleet:
     """Processes that do nothing stand for nodes; nothing is emulated."""
-    fleet = ForkedFleet(cast(Any, None), tmp_path)
+    fleet = ProcessFleet(cast(Any, None), tmp_path, fresh=False, emulates_links=False)
     for node, child in zip(NODES, children, strict=True):
-        fleet._handles[node] = NodeHandle(node, child.pid, tmp_path / f"node-{node}.log", -1)
+        fleet._handles[node] = NodeHandle(node, child.pid, tmp_path / f"node-{node}.log")
     return fleet
 
 
@@ -47,12 +47,12 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def test_it_is_a_fleet(fleet: ForkedFleet) -> None:
+def test_it_is_a_fleet(fleet: ProcessFleet) -> None:
     interface: Fleet = fleet
     assert interface.host == "127.0.0.1"
 
 
-def test_a_node_is_paused_and_goes_on(fleet: ForkedFleet, children: list[subprocess.Popen[bytes]]) -> None:
+def test_a_node_is_paused_and_goes_on(fleet: ProcessFleet, children: list[subprocess.Popen[bytes]]) -> None:
     """Its end is no news meanwhile: it has not ended."""
     process = psutil.Process(children[1].pid)
     fleet.pause(NODES[1])
@@ -64,14 +64,14 @@ def test_a_node_is_paused_and_goes_on(fleet: ForkedFleet, children: list[subproc
     assert fleet.newly_ended() == {}
 
 
-def test_a_paused_node_can_be_killed(fleet: ForkedFleet, children: list[subprocess.Popen[bytes]]) -> None:
+def test_a_paused_node_can_be_killed(fleet: ProcessFleet, children: list[subprocess.Popen[bytes]]) -> None:
     fleet.pause(NODES[1])
     fleet.kill(NODES[1])
     assert not psutil.pid_exists(children[1].pid)
     assert fleet.newly_ended() == {}
 
 
-def test_each_end_is_told_once(fleet: ForkedFleet, children: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+def test_each_end_is_told_once(fleet: ProcessFleet, children: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
     children[2].send_signal(signal.SIGTERM)
     ended: dict[NodeId, NodeEnd] = {}
     until(lambda: ended.update(fleet.newly_ended()) or ended)
@@ -84,6 +84,6 @@ def test_each_end_is_told_once(fleet: ForkedFleet, children: list[subprocess.Pop
     fleet.resume(NODES[2])  # it has ended, and neither is an error
 
 
-def test_closing_ends_all(fleet: ForkedFleet, children: list[subprocess.Popen[bytes]]) -> None:
+def test_closing_ends_all(fleet: ProcessFleet, children: list[subprocess.Popen[bytes]]) -> None:
     assert fleet.close() is None
     assert not any(psutil.pid_exists(child.pid) for child in children)
