@@ -107,6 +107,7 @@ def fork_nodes(
     def be_node(config: NodeConfig) -> int:
         if isinstance(evaluator, PoolTrainer):
             evaluator.abandon()
+        close_all_but({0, 1, 2})  # only now: the evaluator closes its own
         log_to_stderr(config.node)
         return run_built(config, learner)
 
@@ -135,6 +136,7 @@ def start_fresh_nodes(files: Sequence[Path], run_id: str, logs: Path) -> list[No
     environment = {**os.environ, "PYTHONPATH": path}
 
     def be_node(index: int) -> NoReturn:
+        close_all_but({0, 1, 2})
         command = [sys.executable, "-P", "-m", "node", "--config", str(files[index].resolve()), "--run", run_id]
         os.execve(sys.executable, command, environment)
 
@@ -165,7 +167,6 @@ def _enter(be_node: Callable[[], int], log: Path, owner: int) -> NoReturn:
     try:
         belong_to(owner)  # which a new program under the same process keeps
         _write_to(log)
-        close_all_but({0, 1, 2})
         code = be_node()
     except TestbedError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ totals are compared, and the curve, not single messages. Where the host was late
 it is given more room and the run is made again; the last one counts.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,9 @@ def run(runtime: str, kind: str, folder: Path, **settings: Any) -> Run:
     (folder / "agree.yaml").write_text(yaml.safe_dump(experiment))
     # A process of its own: one that has used gRPC, as other tests do, cannot fork processes that use it.
     command = [sys.executable, "-m", "orchestrator.cli", "run", "agree.yaml", "--workers", "1", "--out", "runs"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # The code beside these tests, whatever is installed.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (path,) = (folder / "runs").iterdir()
     return load_run(path)

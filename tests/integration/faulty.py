@@ -7,7 +7,6 @@ how fast the host is. Faults change what the run's processes inherit, before any
 sense for real experiments are shortened, so that a test takes seconds.
 """
 
-import asyncio
 import fcntl
 import importlib
 import inspect
@@ -195,8 +194,9 @@ def _when_others_are_ready(act: Callable[[], object]) -> None:
     async def later(self: Any, point: str, timeout_s: float, expected: Any = None) -> None:
         if point == "ready":
             others = set(range(self._num_nodes)) - {VICTIM}
-            while point not in self._barriers or not others <= self._barriers[point].arrived.keys():
-                await asyncio.sleep(0.01)
+            barrier = self._barriers.expect(point, None)
+            while not others <= barrier.arrived.keys():
+                await self._barriers.changed.wait()
             act()
         await reached(self, point, timeout_s, expected)
 
