@@ -102,6 +102,9 @@ def simulate(file: Path, *overrides: str, workers: int = 0) -> RunOutcome:
 NEEDS_FILES_OF_OTHERS = {("learning.dataset.kind", "cifar10"), ("learning.dataset.kind", "movielens")}
 """Choices that the tests of the learning room cover where there is real data."""
 
+OF_REAL_RUNS = {("network.links", "direct")}
+"""Choices that a simulation refuses; the tests of real processes cover them."""
+
 RATINGS = ("learning.dataset={kind: synthetic_ratings, users: 12}", "learning.model={kind: matrix_factorization}")
 DIGITS = ("learning.dataset={kind: digits, max_train_samples: 60}", "evaluation.max_samples=20", "stop.rounds=2")
 IMAGES = (
@@ -166,7 +169,7 @@ def of_kinds() -> Iterator[tuple[str, object]]:
             yield from ((key, kind) for kind in kinds)
 
 
-CHOICES = sorted({*choices(ExperimentConfig), *of_kinds()} - NEEDS_FILES_OF_OTHERS, key=str)
+CHOICES = sorted({*choices(ExperimentConfig), *of_kinds()} - NEEDS_FILES_OF_OTHERS - OF_REAL_RUNS, key=str)
 
 
 def settings(key: str, value: object) -> list[str]:
