@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_right
 from dataclasses import replace
+from typing import cast
 
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
@@ -38,10 +39,11 @@ class Arrivals:
             return 0
         return len(self.messages) if details[-4] <= now_ns else bisect_right(details[::4], now_ns)
 
-    def take(self, count: int) -> tuple[list[tuple[Message, int, int, int]], int]:
+    def take(self, count: int) -> tuple[list[tuple[Message, int, NodeId, int]], int]:
         """Remove the first ``count``: message, time of arrival, sender, row of each, and the bytes of all."""
         details = self.details[: 4 * count].tolist()
-        taken = list(zip(self.messages[:count], details[::4], details[1::4], details[2::4], strict=True))
+        senders = cast("list[NodeId]", details[1::4])
+        taken = list(zip(self.messages[:count], details[::4], senders, details[2::4], strict=True))
         wire_bytes = sum(details[3::4])
         del self.messages[:count], self.details[: 4 * count]
         return taken, wire_bytes
@@ -107,7 +109,7 @@ class SimulatedNode:
         handle = self.algorithm.handle
         taken, wire_bytes = self.arrivals.take(count)
         for message, time_ns, sender, row in taken:
-            effects = handle(MessageReceived(NodeId(sender), message, row), time_ns)
+            effects = handle(MessageReceived(sender, message, row), time_ns)
             assert not effects, "a passive algorithm asks for nothing when a message arrives"
         self.counters.bytes_received += wire_bytes
         self.counters.messages_delivered += count
