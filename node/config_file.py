@@ -25,13 +25,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from node.config import INT64_MAX, Beginning, NodeConfig, NodeScalars
 from node.config_base import ConfigModel, first_problem, one_line_of
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.links import NetworkModel, NetworkPlan, Transport
+from node.core.sender_policy import SenderKind, SenderPolicy
 from node.core.topology import Topology, from_edges
 from node.core.wire_values import WireDtype
 
@@ -62,10 +63,17 @@ class _Links(_Strict):
     jitter_ns: int | None = Field(ge=0, le=INT64_MAX)
     loss: float | None = Field(ge=0, lt=1)
     has_pair_mbps: bool = Field(description="the archive has a limit for each pair")
-    sender: int = Field(ge=1, le=INT64_MAX)
+    sender: SenderKind = Field(description="which messages may be under way at the same time")
+    transfers: int = Field(ge=1, le=INT64_MAX, description="how many, of a parallel sender; else 1")
     transport: Transport
     header_bytes: int = Field(ge=0, le=INT64_MAX)
     wire_dtype: WireDtype = Field(description="how values travel")
+
+    @model_validator(mode="after")
+    def _transfers_fit_the_sender(self) -> "_Links":
+        if self.transfers != 1 and self.sender is not SenderKind.PARALLEL:
+            raise ValueError(f"transfers={self.transfers}: must be 1 with sender={self.sender.value}")
+        return self
 
 
 class _Done(_Strict):
@@ -162,7 +170,8 @@ def _document(config: NodeConfig, share_params: bool, common: _Archive, own: _Ar
             jitter_ns=_scalar(network.jitter_ns),
             loss=_scalar(network.loss),
             has_pair_mbps=network.pair_mbps is not None,
-            sender=network.sender,
+            sender=network.sender.kind,
+            transfers=network.sender.transfers,
             transport=network.transport,
             header_bytes=network.header_bytes,
             wire_dtype=network.wire_dtype,
@@ -367,7 +376,7 @@ def _config(document: _Document, arrays: Mapping[str, Array]) -> NodeConfig:
         latency_ns=arrays["latency_ns"] if links.latency_ns is None else links.latency_ns,
         jitter_ns=arrays["jitter_ns"] if links.jitter_ns is None else links.jitter_ns,
         loss=arrays["loss"] if links.loss is None else links.loss,
-        sender=links.sender,
+        sender=SenderPolicy(links.sender, links.transfers),
         transport=links.transport,
         header_bytes=links.header_bytes,
         wire_dtype=links.wire_dtype,

@@ -32,12 +32,11 @@ from node.learning.config import LearningConfig
 from node.runtime.accounting import Accounting
 from node.runtime.driver import Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
-from node.runtime.outgoing import OutgoingFrames
+from node.runtime.outgoing import InFlight, OutgoingFrames
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
 from node.sim.fluid_network import Flow, FluidNetwork
 from node.sim.world import World
 from node.transport.frames import WireContext, decode, plan_id
-from node.transport.window import Window
 from tests.node_files import through_files
 from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, graph_for, network
 
@@ -232,10 +231,10 @@ class Scenario:
         )
 
 
-class _NoBound(Window):
+class _NoBound(InFlight):
     """Counts what is in flight and bounds nothing."""
 
-    def fits(self, size: int) -> bool:
+    def fits(self, receiver: NodeId, frame_bytes: int) -> bool:
         return True
 
 
@@ -344,8 +343,8 @@ class VirtualNetwork:
             for node, (algorithm, config) in enumerate(zip(algorithms, configs, strict=True))
         ]
         if not bounded:
-            for path in self.paths:
-                path.in_flight.window = _NoBound(0)
+            for node, path in enumerate(self.paths):
+                path.in_flight = _NoBound(scenario.network, node)
         self._started = False
         for time_ns, change in scenario.network.changes:
             self._plan(time_ns, CAPACITY_CHANGE, 0, lambda change=change: self._change(change))  # type: ignore[misc]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.errors import ConfigError
+from node.core.sender_policy import SERIAL, SenderPolicy
 from node.core.types import Float64Vector
 from node.core.units import NS_PER_MS
 from node.core.wire_values import WireDtype
@@ -91,7 +92,7 @@ class NetworkPlan:
         latency_ns: One-way latency, one number or shape (num_nodes, num_nodes), int64, [source, destination].
         jitter_ns: Standard deviation of the latency, one number or a matrix like ``latency_ns``.
         loss: Probability that a packet is lost, in [0, 1), one number or a float64 matrix.
-        sender: How many transfers a node may have under way; 1 is a serial sender.
+        sender: Which of a node's messages may be under way at the same time.
         transport: What happens to lost packets; see the module's text.
         header_bytes: What the network adds to every message's body: the frame's header and what carries the frame.
         wire_dtype: How values travel.
@@ -106,7 +107,7 @@ class NetworkPlan:
     latency_ns: int | npt.NDArray[np.int64] = 0
     jitter_ns: int | npt.NDArray[np.int64] = 0
     loss: float | npt.NDArray[np.float64] = 0.0
-    sender: int = 1
+    sender: SenderPolicy = SERIAL
     transport: Transport = "reliable"
     header_bytes: int = 64
     wire_dtype: WireDtype = WireDtype.FLOAT32

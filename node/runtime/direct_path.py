@@ -78,7 +78,7 @@ class DirectPath(Path):
         streams: WritingStreams,
         frames: OutgoingFrames,
     ) -> None:
-        self.transfers = network.sender
+        self.sender = network.sender
         self.in_flight = InFlight(network, node)
         self._header_bytes = network.header_bytes
         self._slowest_mbps = _slowest_mbps(network)
@@ -105,14 +105,14 @@ class DirectPath(Path):
         self._clock = clock
         self._probes.clear()
 
-    def has_room(self, message: Message) -> bool:
+    def has_room(self, receiver: NodeId, message: Message) -> bool:
         """See :class:`Path`."""
-        return self.in_flight.fits(self._frames.frame_bytes(message))
+        return self.in_flight.fits(receiver, self._frames.frame_bytes(message))
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """See :class:`Path`."""
         frame = self._frames.of(message)
-        self.window.add(number, len(frame))
+        self.in_flight.add(number, receiver, len(frame))
         self._started[number] = receiver
         self._streams.send(receiver, frame, number, 0, time.monotonic_ns() + self._receipt_within_ns())
         return self._wire_bytes(len(frame))
@@ -152,14 +152,14 @@ class DirectPath(Path):
 
     def acknowledged(self, number: int) -> None:
         """A receipt covers a frame. May come before the end of its write is told."""
-        self.window.remove(number)
+        self.in_flight.remove(number)
         self.written(number)
         if self._events is not None:
             self._events.arrived(number, self._clock.now_ns())
 
     def delivery_failed(self, number: int, frame_bytes: int) -> None:
         """A frame was handed to a stream that broke, or its receiver cannot be reached."""
-        self.window.remove(number)
+        self.in_flight.remove(number)
         has_left = self._started.pop(number, None) is None
         if self._events is not None:
             self._events.lost(number, self._wire_bytes(frame_bytes) if has_left else 0, self._clock.now_ns())
@@ -167,7 +167,7 @@ class DirectPath(Path):
     # ----------------------------------------------------------------------------------------------------------
 
     def _withdrawn(self, number: int) -> None:
-        self.window.remove(number)
+        self.in_flight.remove(number)
         if self._events is not None:
             self._events.aborted(number, 0, self._clock.now_ns())
 

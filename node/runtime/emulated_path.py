@@ -82,7 +82,7 @@ class EmulatedPath(Path):
         streams: Streams,
         frames: OutgoingFrames,
     ) -> None:
-        self.transfers = network.sender
+        self.sender = network.sender
         self.in_flight = InFlight(network, node)
         self._node = node
         self._header_bytes = network.header_bytes
@@ -111,14 +111,14 @@ class EmulatedPath(Path):
         self._clock = clock
         self._offset_ns = self._emulator_clock.at_ns(clock.monotonic_ns(0))
 
-    def has_room(self, message: Message) -> bool:
+    def has_room(self, receiver: NodeId, message: Message) -> bool:
         """See :class:`Path`."""
-        return self.in_flight.fits(self._frames.frame_bytes(message))
+        return self.in_flight.fits(receiver, self._frames.frame_bytes(message))
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """See :class:`Path`."""
         wire_bytes = self._deliveries.wire_bytes(self._frames.body_bytes(message), self._node, receiver)
-        self.window.add(number, self._frames.frame_bytes(message))
+        self.in_flight.add(number, receiver, self._frames.frame_bytes(message))
         self._under_way[number] = _MessageTransfer(receiver, message, wire_bytes)
         self._uplink.start(number, receiver, wire_bytes, ready_ns + self._offset_ns)
         return wire_bytes
@@ -163,7 +163,7 @@ class EmulatedPath(Path):
         # The draws come in this order in the simulator as well, one for each message that has left.
         due_ns = self._clock.monotonic_ns(at_ns + self._deliveries.latency_ns(self._node, receiver))
         if self._deliveries.is_lost(self._frames.body_bytes(message), self._node, receiver):
-            self.window.remove(number)  # before the driver is told, who then looks for room
+            self.in_flight.remove(number)  # before the driver is told, who then looks for room
             events.sent(number, at_ns)
             events.lost(number, transfer.wire_bytes, at_ns)
         else:
@@ -173,7 +173,7 @@ class EmulatedPath(Path):
     def transfer_aborted(self, number: int, sent_bytes: int) -> None:
         """The uplink has given a transfer up, after so many bytes."""
         self._under_way.pop(number, None)
-        self.window.remove(number)
+        self.in_flight.remove(number)
         if self._events is not None:
             self._events.aborted(number, sent_bytes, self._clock.now_ns())
 
@@ -181,12 +181,12 @@ class EmulatedPath(Path):
 
     def acknowledged(self, number: int) -> None:
         """A receipt covers a frame."""
-        self.window.remove(number)
+        self.in_flight.remove(number)
         if self._events is not None:
             self._events.arrived(number, self._clock.now_ns())
 
     def delivery_failed(self, number: int, frame_bytes: int) -> None:
         """A frame was handed to a stream that broke, or its receiver cannot be reached."""
-        self.window.remove(number)
+        self.in_flight.remove(number)
         if self._events is not None:
             self._events.lost(number, frame_bytes - HEADER_BYTES + self._header_bytes, self._clock.now_ns())

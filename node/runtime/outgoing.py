@@ -1,6 +1,7 @@
 """Parts that paths over streams share: frames made once, the bound of the bytes in flight, the streams themselves."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -75,34 +76,84 @@ class OutgoingFrames:
 
 
 class InFlight:
-    """The bound of a node's bytes in flight, from its links and the largest message so far.
+    """The bytes that a node has in flight, and their bound, from its links and the largest message so far.
+
+    One window for all peers together; with the sender policy ``per_peer`` one for each, which bounds what is on the
+    connection to this peer, so that a slow peer holds back nobody else.
 
     Args:
         network: All links.
         node: The sender.
-
-    Attributes:
-        window: What is in flight, and how much may be.
     """
 
     def __init__(self, network: NetworkPlan, node: int) -> None:
-        self.window = Window(0)
-        self._transfers = network.sender
-        self._bandwidth_mbps = _bandwidth_mbps(network, node)
-        self._round_trip_ms = _longest_round_trip_ms(network, node)
-        self._largest_bytes = 0
+        self._network = network
+        self._node = node
+        self._per_peer = network.sender.per_peer
+        self._shared = _Bound(Window(0), _bandwidth_mbps(network, node), _longest_round_trip_ms(network, node))
+        self._of_peer: dict[NodeId, _Bound] = {}
+        self._holds: dict[int, Window] = {}  # message -> the window that counts it
 
-    def fits(self, frame_bytes: int) -> bool:
+    @property
+    def window(self) -> Window:
+        """The one for all peers; with ``per_peer`` the one that came closest to its bound, or an empty one."""
+        return max(
+            [bound.window for bound in self._of_peer.values()] or [self._shared.window],
+            key=lambda window: window.bytes_max / max(1, window.bound_bytes),
+        )
+
+    def fits(self, receiver: NodeId, frame_bytes: int) -> bool:
         """Whether one more frame of this size may be in flight; a larger one than before raises the bound."""
-        if frame_bytes > self._largest_bytes:
-            self._largest_bytes = frame_bytes
+        bound = self._bound(receiver)
+        bound.allow(frame_bytes, self._network.sender.transfers)
+        return bound.window.fits(frame_bytes)
+
+    def add(self, number: int, receiver: NodeId, frame_bytes: int) -> None:
+        """Count a message that leaves the outbox. Its number must not be in flight."""
+        window = self._holds[number] = self._bound(receiver).window
+        window.add(number, frame_bytes)
+
+    def remove(self, number: int) -> None:
+        """Count a message no longer; nothing happens when it is not in flight."""
+        window = self._holds.pop(number, None)
+        if window is not None:
+            window.remove(number)
+
+    def _bound(self, receiver: NodeId) -> "_Bound":
+        if not self._per_peer:
+            return self._shared
+        bound = self._of_peer.get(receiver)
+        if bound is None:
+            network, node = self._network, self._node
+            mbps = min(float(network.up_mbps[node]), UNLIMITED_MBPS)
+            if network.pair_mbps is not None:
+                mbps = min(mbps, float(network.pair_mbps[node, receiver]))
+            round_trip_ns = network.round_trip_ns
+            if not isinstance(round_trip_ns, int):
+                round_trip_ns = int(round_trip_ns[node, receiver])
+            bound = self._of_peer[receiver] = _Bound(Window(0), mbps, round_trip_ns / NS_PER_MS)
+        return bound
+
+
+@dataclass(slots=True)
+class _Bound:
+    """A window and the figures that its bound follows from."""
+
+    window: Window
+    bandwidth_mbps: float
+    round_trip_ms: float
+    largest_bytes: int = 0
+
+    def allow(self, frame_bytes: int, transfers: int) -> None:
+        """Raise the bound for a frame that is larger than all before."""
+        if frame_bytes > self.largest_bytes:
+            self.largest_bytes = frame_bytes
             self.window.bound_bytes = bound_bytes(
                 frame_bytes,
-                transfers=self._transfers,
-                bandwidth_mbps=self._bandwidth_mbps,
-                round_trip_ms=self._round_trip_ms,
+                transfers=transfers,
+                bandwidth_mbps=self.bandwidth_mbps,
+                round_trip_ms=self.round_trip_ms,
             )
-        return self.window.fits(frame_bytes)
 
 
 def _bandwidth_mbps(network: NetworkPlan, node: int) -> float:
@@ -110,7 +161,7 @@ def _bandwidth_mbps(network: NetworkPlan, node: int) -> float:
     mbps = float(network.up_mbps[node])
     if network.pair_mbps is not None:
         others = np.delete(network.pair_mbps[node], node)
-        mbps = min(mbps, network.sender * float(others.max(initial=0.0)))
+        mbps = min(mbps, network.sender.transfers * float(others.max(initial=0.0)))
     return min(mbps, UNLIMITED_MBPS)
 
 

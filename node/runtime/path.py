@@ -19,8 +19,9 @@ sent     a receipt covers it                       (ended)  :meth:`PathEvents.ar
 sent     it was dropped, or no receipt will come   (ended)  :meth:`PathEvents.lost`
 =======  ========================================  =======  ==========================
 
-A transfer that has ended is forgotten. At most :attr:`Path.transfers` are in ``started`` at a time; those in
-``started`` and in ``sent`` are in flight together and bounded by :attr:`Path.window`.
+A transfer that has ended is forgotten. How many are in ``started`` at a time, in all or to each peer, follows from
+:attr:`Path.sender`; those in ``started`` and in ``sent`` are in flight together, and their bytes are bounded, in all or
+on the connection to each peer alike.
 
 A probe is a transfer without a message, for measurements before the start: it takes the way of a message and is not
 bounded, and only :meth:`ProbeEvents.probe_sent` tells of it.
@@ -32,6 +33,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from node.core.messages import Message
+from node.core.sender_policy import SenderPolicy
 from node.core.types import NodeId
 from node.host.clock import Clock
 from node.transport.window import Window
@@ -64,15 +66,18 @@ class Path(ABC):
     """The interface.
 
     Attributes:
-        transfers: How many transfers a node may have under way, >= 1: the sender policy of the experiment.
+        sender: Which messages may be under way at the same time: the sender policy of the experiment.
     """
 
-    transfers: int
+    sender: SenderPolicy
 
     @property
     @abstractmethod
     def window(self) -> Window:
-        """The bytes in flight and their bound. Read by the node's status and its figures."""
+        """The bytes in flight and their bound, read by the node's status and its figures.
+
+        With a window for each peer this is the one that came closest to its bound.
+        """
 
     @abstractmethod
     def begin(self, events: PathEvents, clock: Clock) -> None:
@@ -82,8 +87,8 @@ class Path(ABC):
         """
 
     @abstractmethod
-    def has_room(self, message: Message) -> bool:
-        """Whether a message may be sent now without exceeding the bound in flight.
+    def has_room(self, receiver: NodeId, message: Message) -> bool:
+        """Whether a message may be sent to a peer now without exceeding the bound in flight.
 
         Called by the driver before each :meth:`send`. After a False it asks again when something has ended.
         """
@@ -92,7 +97,7 @@ class Path(ABC):
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """Begin a transfer.
 
-        Called by the driver when :meth:`has_room` has just said yes and fewer than :attr:`transfers` are started.
+        Called by the driver when :meth:`has_room` has just said yes and the sender policy allows it.
 
         Args:
             number: The driver's name of the message, >= 0, used once.

@@ -231,4 +231,4 @@ def _queue_frames_max(config: NodeConfig, message_bytes: int) -> int:
     latency_ms = max((network.pair(peer, config.node).latency_ms for peer in range(network.num_nodes)), default=0.0)
     mbps = min(UNLIMITED_MBPS, float(network.up_mbps.max()))
     in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, message_bytes)
-    return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * network.sender
+    return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * network.sender.transfers

@@ -12,25 +12,28 @@ queued   :meth:`Sending.replace`          queued, with another content
 queued   a transfer may begin             started; the table in :mod:`node.runtime.path` goes on from here
 =======  ===============================  ===================================================================
 
-A transfer may begin when fewer than the path's transfers are started and the path has room for the head of the
-outbox. Both change only in the calls of this class, and each ends with a look: nothing waits for a timer.
+A transfer may begin when the sender policy allows it, which the outbox knows, and the path has room for the message.
+Both change only in the calls of this class, and each ends with a look: nothing waits for a timer. Where each peer has a
+queue and the path has no room for one peer, the others' messages begin all the same.
+
+While the path has not said what became of transfers that it was asked to give up, nothing begins: what begins then
+begins in the order of the queue, as if the transfers had ended at once.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
 from node.core.bodies import Body
 from node.core.counters import NodeCounters
 from node.core.effects import Addressed
 from node.core.message_log import NEVER
 from node.core.messages import Message
-from node.core.outbox import Outbox
+from node.core.outbox import make_outbox
 from node.core.types import NodeId
 from node.runtime.accounting import Accounting
 from node.runtime.message_records import Records
 from node.runtime.path import Path
+from node.runtime.slots import PeerSlots, QueueTimes, SharedSlots
 from node.runtime.story import Story
 
 
@@ -69,11 +72,12 @@ class Sending:
         self._counters = counters
         self._records = records
         self._story = story
-        self._outbox = Outbox()
+        self._outbox = make_outbox(path.sender)
         self._next_number = 0
-        self._batches: deque[tuple[int, int]] = deque()  # first number and time of each batch in the outbox
+        self._queue_times = QueueTimes()
         self._transfers: dict[int, _Transfer] = {}  # started ones
-        self._free_since_ns = [0] * path.transfers  # a heap: since when each transfer that may be begun could be
+        self._slots = PeerSlots() if path.sender.per_peer else SharedSlots(path.sender.transfers)
+        self._aborting = 0  # transfers that the path was asked to give up and has said nothing of yet
         self._stopped = False
 
     def __len__(self) -> int:
@@ -94,7 +98,7 @@ class Sending:
         if self._records is not None:
             self._records.sent.queued(at_ns, self._node, items)
         self._outbox.append(items, self._next_number)
-        self._batches.append((self._next_number, at_ns))
+        self._queue_times.append(self._next_number, at_ns, self._oldest_queued)
         self._next_number += len(items)
         self._story.tell(at_ns, "queued {} messages", len(items))
 
@@ -106,13 +110,14 @@ class Sending:
             for numbers in self._outbox.numbers():
                 self._records.sent.cancelled(numbers, at_ns)
         self._outbox.clear()
-        self._batches.clear()
+        self._queue_times.clear()
         if cancelled:
             self._story.tell(at_ns, "cancelled {} queued messages", cancelled)
         if abort_in_flight:
             for number, transfer in self._transfers.items():
                 if not transfer.aborted:
                     transfer.aborted = True
+                    self._aborting += 1
                     self._path.abort(number)
 
     def replace(self, old: Message, new: Message) -> None:
@@ -122,16 +127,21 @@ class Sending:
             self._records.sent.replaced(rows, new)
 
     def pull(self, not_before_ns: int = 0) -> None:
-        """Begin transfers from the head of the outbox while the path takes more.
+        """Begin the transfers that may begin while the path takes more.
 
         Each has begun when its message was queued and a transfer was free, which may be a moment ago.
         """
         outbox, path = self._outbox, self._path
-        while outbox and len(self._transfers) < path.transfers and not self._stopped:
-            if not path.has_room(outbox.head()):
-                return  # arrived(), lost() or aborted() looks again
+        if self._stopped or self._aborting:
+            return
+        outbox.resume()
+        while outbox.startable:
+            if not path.has_room(*outbox.next()):
+                outbox.set_aside()  # arrived(), lost() or aborted() looks again
+                continue
             (receiver, message), number = outbox.pop()
-            ready_ns = max(not_before_ns, heappop(self._free_since_ns), self._queued_ns(number))
+            queued_ns = self._queue_times.of(number)
+            ready_ns = max(not_before_ns, self._slots.take(receiver), queued_ns)
             transfer = self._transfers[number] = _Transfer(receiver, message.body, 0)
             transfer.wire_bytes = wire_bytes = path.send(number, receiver, message, ready_ns)
             if self._records is not None:
@@ -139,19 +149,15 @@ class Sending:
                 if wire_bytes != self._accounting.wire_bytes(message):
                     self._records.sent.resent[number] = wire_bytes
 
-    def _queued_ns(self, number: int) -> int:
-        """When a message that leaves the outbox was queued; numbers leave it in increasing order."""
-        batches = self._batches
-        while len(batches) > 1 and batches[1][0] <= number:
-            batches.popleft()
-        return batches[0][1]
+    def _oldest_queued(self) -> int:
+        return next(numbers.start for numbers in self._outbox.numbers() if numbers)
 
     # -- called by the path ------------------------------------------------------------------------------------
 
     def sent(self, number: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
-        transfer = self._transfers.pop(number)
-        heappush(self._free_since_ns, at_ns)
+        transfer = self._ended(number, at_ns)
+        assert transfer is not None, number
         count = self._counters
         count.messages_sent += 1
         count.bytes_sent += transfer.wire_bytes
@@ -172,8 +178,7 @@ class Sending:
 
     def lost(self, number: int, wire_bytes: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
-        if self._transfers.pop(number, None) is not None:  # it never left
-            heappush(self._free_since_ns, at_ns)
+        self._ended(number, at_ns)  # where it never left
         self._counters.messages_lost += 1
         self._counters.bytes_lost += wire_bytes
         if self._records is not None:
@@ -183,8 +188,7 @@ class Sending:
 
     def aborted(self, number: int, sent_bytes: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
-        del self._transfers[number]
-        heappush(self._free_since_ns, at_ns)
+        self._ended(number, at_ns)
         count = self._counters
         count.messages_aborted += 1
         count.bytes_wasted += sent_bytes
@@ -193,3 +197,12 @@ class Sending:
             self._records.sent.aborted(number, at_ns)
         self._story.tell(at_ns, "aborted message {} after {} bytes", number, sent_bytes)
         self.pull()
+
+    def _ended(self, number: int, at_ns: int) -> _Transfer | None:
+        """Take out a started transfer, which leaves its place to another one; None where it is not one."""
+        transfer = self._transfers.pop(number, None)
+        if transfer is not None:
+            self._slots.give_back(transfer.receiver, at_ns)
+            self._outbox.ended(transfer.receiver)
+            self._aborting -= transfer.aborted
+        return transfer

@@ -18,7 +18,7 @@ def at_rest(nodes: Sequence[SimulatedNode], schedule: Iterable[Entry]) -> bool:
     """
     if any(node.training or node.arrivals for node in nodes):
         return False
-    flows = [flow for node in nodes for flow in node.transfers]
+    flows = [flow for node in nodes for flow in node.transfers.values()]
     if any(flow.finish_ns != NEVER for flow in flows):
         return False
     # A change of capacity can wake transfers that are parked on a link without bandwidth.

@@ -54,7 +54,7 @@ class SimulatedNode:
 
     State:
         outbox: Messages queued and not yet started, numbered by their rows in the trace.
-        transfers: Flows that the uplink carries now; at most the sender's limit.
+        transfers: Flows that the uplink carries now, by their sequence numbers; the sender policy limits them.
         arrivals: Messages sent to the node and not yet handed over; see :meth:`hand_over_arrivals`.
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
@@ -79,14 +79,14 @@ class SimulatedNode:
         "transfers",
     )
 
-    def __init__(self, index: NodeId, algorithm: Algorithm, timer: StepTimer, params: Vector) -> None:
+    def __init__(self, index: NodeId, algorithm: Algorithm, timer: StepTimer, params: Vector, outbox: Outbox) -> None:
         self.index = index
         self.algorithm = algorithm
         self.timer = timer
         self.params = params
         self.trained: Vector | None = None
-        self.outbox = Outbox()
-        self.transfers: list[Flow] = []
+        self.outbox = outbox
+        self.transfers: dict[int, Flow] = {}
         self.arrivals = Arrivals()
         self.counters = NodeCounters()
         self.block = 0

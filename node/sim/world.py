@@ -4,8 +4,8 @@ Training is real but takes the declared time; links are fluid; nothing else take
 clock, no files and no torch. Whoever drives it advances it from one instant to the next and looks at it in
 between, so that evaluation costs no virtual time.
 
-What happens to a message: queued in its sender's outbox, pulled from it when one of the uplink's transfers is
-free, transmitted at the rate that the network grants, in flight for the link's latency, delivered. A round
+What happens to a message: queued in its sender's outbox, pulled from it when the sender policy lets it
+begin, transmitted at the rate that the network grants, in flight for the link's latency, delivered. A round
 ends with the local steps that it began with.
 """
 
@@ -35,6 +35,7 @@ from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFire
 from node.core.links import NetworkPlan
 from node.core.message_log import Trace
 from node.core.messages import Message
+from node.core.outbox import make_outbox
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
@@ -61,7 +62,7 @@ class World:
         after_steps: Called after each block of local steps; for progress displays.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_after_steps", "_trainer", "stop_requested"})
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_after_steps", "_trainer", "sender", "stop_requested"})
 
     def __init__(
         self,
@@ -78,12 +79,13 @@ class World:
         initial = trainer.initial_params()
         self.now_ns = 0
         self.nodes = [
-            SimulatedNode(NodeId(i), algorithm, StepTimer(compute, i, seed), initial)
+            SimulatedNode(NodeId(i), algorithm, StepTimer(compute, i, seed), initial, make_outbox(network.sender))
             for i, algorithm in enumerate(algorithms)
         ]
         self.trace = Trace(network.header_bytes, network.wire_dtype) if keep_messages else None
         self.stop_requested = False
-        self.max_transfers = network.sender
+        self.sender = network.sender
+        self.max_transfers = network.sender.transfers_max(network.num_nodes)
         self._has_loss = bool(np.any(network.loss))
         in_order = isinstance(network.latency_ns, int) and not np.any(network.jitter_ns) and not self._has_loss
         self._late_hand_over = in_order and all(algorithm.passive for algorithm in algorithms)
@@ -225,7 +227,7 @@ class World:
                     self._push(self.now_ns + delay_ns, TIMER, node.index, timer)
                 case _:
                     assert_never(effect)
-        if node.outbox and len(node.transfers) < self.max_transfers:
+        if node.outbox.startable:
             self._pull(node)
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
@@ -241,9 +243,11 @@ class World:
                 self.trace.cancelled(rows, self.now_ns)
         node.outbox.clear()
         if abort_in_flight:
-            for flow in node.transfers:
-                self._abort(node, flow)
+            transfers = list(node.transfers.values())
             node.transfers.clear()
+            for flow in transfers:
+                node.outbox.ended(NodeId(flow.destination))
+                self._abort(node, flow)
 
     def _abort(self, node: SimulatedNode, flow: Flow) -> None:
         wasted = self._network.abort(flow, self.now_ns)
@@ -264,10 +268,10 @@ class World:
     # -- messages --------------------------------------------------------------------------------------------
 
     def _pull(self, node: SimulatedNode) -> None:
-        """Start transfers from the head of the outbox while the uplink takes more."""
+        """Start what the sender policy lets begin."""
         outbox, transfers, trace, now_ns = node.outbox, node.transfers, self.trace, self.now_ns
         dtype, header_bytes = self._dtype, self._header_bytes
-        while outbox and len(transfers) < self.max_transfers:
+        while outbox.startable:
             (receiver, message), row = outbox.pop()
             wire_bytes = message.body.wire_bytes(dtype) + header_bytes
             if self._has_loss:
@@ -278,7 +282,7 @@ class World:
                 trace.started.extend((row, now_ns))
             flow = self._network.start(now_ns, node.index, receiver, wire_bytes, message)
             flow.number = row
-            transfers.append(flow)
+            transfers[flow.sequence] = flow
 
     def _schedule_transfer_end(self, finish_ns: int, flow: Flow) -> None:
         self._sequence = sequence = self._sequence + 1  # as in _push, written out: it is called for every transfer
@@ -286,10 +290,11 @@ class World:
 
     def _transfer_ended(self, flow: Flow) -> None:
         node = self.nodes[flow.source]
-        node.transfers.remove(flow)
+        del node.transfers[flow.sequence]
         message: Message = flow.token
         body = message.body
-        row, size, receiver = flow.number, flow.size, flow.destination
+        row, size, receiver = flow.number, flow.size, NodeId(flow.destination)
+        node.outbox.ended(receiver)
         count = node.counters
         trace, now_ns = self.trace, self.now_ns
         count.messages_sent += 1
@@ -316,7 +321,7 @@ class World:
             arrivals.details.extend((arrival_ns, node.index, row, size))
         else:
             self._push(arrival_ns, DELIVERY, receiver, flow)
-        if node.outbox:
+        if node.outbox.startable:
             self._pull(node)
 
     def _drops(self, flow: Flow, message: Message) -> bool:

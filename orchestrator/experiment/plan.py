@@ -109,8 +109,7 @@ class Plan:
             if config.network.links == "direct"
             else f"{network.model}, {_words(config.network.preset.kind, config.network.preset)}",
             "uplinks": "unlimited" if np.isinf(up).all() else f"{_span(up.tolist())} Mbit/s",
-            "sender": f"{'serial' if network.sender == 1 else f'{network.sender} parallel transfers'},"
-            f" {network.transport} transport",
+            "sender": f"{network.sender}, {network.transport} transport",
             "stragglers": ", ".join(str(node) for node in sorted(self.stragglers)) or "none",
             "stop": _stop(config.stop),
             "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"

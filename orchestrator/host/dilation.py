@@ -325,7 +325,7 @@ def _uplink_mbps(plan: Plan) -> Float64Vector:
             pairs[change.source, change.destination] = max(pairs[change.source, change.destination], change.mbps)
     if pairs is not None and pairs.shape[0] > 1:
         np.fill_diagonal(pairs, 0.0)
-        fastest = np.sort(pairs, axis=1)[:, -network.sender :]
+        fastest = np.sort(pairs, axis=1)[:, -network.sender.transfers_max(network.num_nodes) :]
         up = np.minimum(up, fastest.sum(axis=1))
     return up
 

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
+from node.core import sender_policy
 from node.core.links import NetworkPlan
 from node.sim.fluid_network import Flow, FluidNetwork
 
@@ -18,7 +19,7 @@ def microseconds(nodes: int, parallel: int, transfers: int, slow: int = 0) -> fl
     """Mean cost of one start and one finish."""
     up = np.full(nodes, 60.0)
     up[:slow] = 12.0
-    plan = NetworkPlan(model="access", up_mbps=up, down_mbps=up.copy(), sender=parallel)
+    plan = NetworkPlan(model="access", up_mbps=up, down_mbps=up.copy(), sender=sender_policy.parallel(parallel))
     heap: list[tuple[int, int, Flow]] = []
     order = 0
 

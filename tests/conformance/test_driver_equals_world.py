@@ -15,11 +15,12 @@ from node.algorithms.registry import ALGORITHMS
 from node.algorithms.swift_divshare import SwiftDivShareTag
 from node.core.links import CapacityChange
 from node.core.message_log import Column
+from node.core.sender_policy import SenderPolicy
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.runtime.message_records import join
 from node.sim.world import World
-from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, network
+from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, SENDERS, network
 from tests.virtual import Scenario, VirtualNetwork
 
 UNEVEN_MS = (1.0, 1.1, 1.3, 0.9, 2.5, 1.0)
@@ -104,9 +105,9 @@ def test_rounds_end_it(kind: str) -> None:
     assert all(driver.done for driver in net.drivers)
 
 
-@pytest.mark.parametrize("sender", [1, 3])
+@pytest.mark.parametrize("sender", SENDERS, ids=str)
 @pytest.mark.parametrize("flush", ["queued_only", "all", "none"])
-def test_what_divshare_cancels_and_aborts(flush: str, sender: int) -> None:
+def test_what_divshare_cancels_and_aborts(flush: str, sender: SenderPolicy) -> None:
     slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
     world, _ = run_both(Scenario("divshare", network=slow, parameters={"flush": flush}), 80_000_000)
     assert (world.totals.messages["aborted"] > 0) == (flush == "all")
@@ -130,7 +131,7 @@ CHANGES = (
     loss=st.sampled_from([0.0, 0.02, 0.4]),
     changes=st.sampled_from([(), CHANGES]),
     compute_jitter=st.sampled_from([0.0, 0.2]),
-    sender=st.integers(1, 3),
+    sender=st.sampled_from(SENDERS),
     dilation=st.sampled_from([1.0, 1.3, 7.0]),
     seed=st.integers(0, 99),
 )
@@ -142,7 +143,7 @@ def test_any_network(
     loss: float,
     changes: tuple[Any, ...],
     compute_jitter: float,
-    sender: int,
+    sender: SenderPolicy,
     dilation: float,
     seed: int,
 ) -> None:

@@ -13,9 +13,10 @@ from node.core.effects import Effect
 from node.core.events import Event
 from node.core.message_log import Column
 from node.core.messages import MessageState
+from node.core.sender_policy import SERIAL, SenderPolicy
 from node.runtime.driver import LATE_NS
 from tests.conformance.test_driver_equals_world import table_of_drivers
-from tests.simulation.build import EVERY_ALGORITHM, network
+from tests.simulation.build import EVERY_ALGORITHM, SENDERS, network
 from tests.virtual import Scenario, VirtualNetwork
 
 MS = 1_000_000
@@ -58,7 +59,7 @@ def run(scenario: Scenario, most_ns: int, until_ns: int, seed: int = 0) -> tuple
     return net, table_of_drivers(net)
 
 
-def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int, parallel: int = 1) -> None:
+def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int, sender: SenderPolicy = SERIAL) -> None:
     started, sent, delivered = (table[f"{name}_ns"] >= 0 for name in ("started", "sent", "delivered"))
     assert np.all((table["started_ns"] - table["queued_ns"])[started] >= 0)
     assert np.all((table["sent_ns"] - table["started_ns"])[sent] > 0)
@@ -67,8 +68,12 @@ def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int,
     assert np.all(((table["aggregated_ns"] - table["delivered_ns"]) >= 0)[aggregated])
     for node, driver in enumerate(net.drivers):
         own = table["sender"] == node
-        begin, end = np.sort(table["started_ns"][own & sent]), np.sort(table["sent_ns"][own & sent])
-        assert np.all(begin[parallel:] >= end[:-parallel]), "more transfers at a time than the sender may have"
+        connections = [own & (table["receiver"] == peer) for peer in range(6)] if sender.per_peer else [own]
+        for connection in connections:
+            begin = np.sort(table["started_ns"][connection & sent])
+            end = np.sort(table["sent_ns"][connection & sent])
+            most = sender.transfers
+            assert np.all(begin[most:] >= end[:-most]), "more transfers at a time than the sender may have"
         state, count = table["state"][own], driver.counters
         fates = {fate: int((state == fate).sum()) for fate in MessageState}
         assert count.messages_queued == len(state)
@@ -89,17 +94,17 @@ def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int,
     latency_ns=st.integers(0, 4 * MS),
     late_ns=st.sampled_from([1_000, LATE_NS // 2, 3 * LATE_NS, 20 * LATE_NS]),
     flush=st.sampled_from(["queued_only", "all", "none"]),
-    parallel=st.integers(1, 3),
+    sender=st.sampled_from(SENDERS),
     seed=st.integers(0, 99),
 )
 def test_orders_and_counts_hold_on_any_host(
-    kind: str, mbps: list[float], latency_ns: int, late_ns: int, flush: str, parallel: int, seed: int
+    kind: str, mbps: list[float], latency_ns: int, late_ns: int, flush: str, sender: SenderPolicy, seed: int
 ) -> None:
-    plan = network(6, mbps, latency_ns=latency_ns, sender=parallel)
+    plan = network(6, mbps, latency_ns=latency_ns, sender=sender)
     parameters: dict[str, object] = {"flush": flush} if kind == "divshare" else {}
     scenario = Scenario(kind, network=plan, seed=seed, parameters=parameters)
     net, table = run(scenario, late_ns, 60 * MS, seed)
-    check_orders(net, table, latency_ns, parallel)
+    check_orders(net, table, latency_ns, sender)
 
 
 @pytest.mark.parametrize("kind", ["divshare", "swift_divshare", "swift", "local"])

@@ -6,6 +6,7 @@ from node.algorithms.registry import ALGORITHMS
 from node.core.algorithm import NodeContext
 from node.core.compute import ComputePlan
 from node.core.links import NetworkPlan
+from node.core.sender_policy import PER_PEER, SERIAL, parallel
 from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
@@ -17,6 +18,10 @@ EVERY_ALGORITHM: dict[str, dict[str, object]] = {
     kind: dict(entry.config.small_run) for kind, entry in ALGORITHMS.items()
 }
 """Each algorithm with parameters that fit the graph of :func:`graph_for`."""
+
+
+SENDERS = (SERIAL, parallel(2), parallel(3), PER_PEER)
+"""Of every kind of sender policy."""
 
 
 def graph_for(kind: str, nodes: int) -> Topology:

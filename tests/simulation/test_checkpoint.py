@@ -25,6 +25,7 @@ from node.core.events import Event, LocalStepsDone, MessageReceived
 from node.core.fragments import FragmentLayout, fragment_plan
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.saved_state import State
+from node.core.sender_policy import PER_PEER, parallel
 from node.core.training import RealTimeTrainer, TrainerAndEvaluator
 from node.core.types import NodeId
 from node.learning.build import build_trainer, partition_dataset
@@ -45,7 +46,9 @@ def plans() -> dict[str, NetworkPlan]:
     pairs = np.full((6, 6), 0.3)
     return {
         "constant": plain,
-        "parallel": replace(lossy, sender=3),
+        "parallel": replace(lossy, sender=parallel(3)),
+        "per_peer": replace(lossy, sender=PER_PEER),
+        "per_peer_pairs": replace(plain, sender=PER_PEER, pair_mbps=pairs),
         "pairs": replace(plain, pair_mbps=pairs, latency_ns=(pairs * 1e6).astype(np.int64)),
     }
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from node.algorithms.registry import ALGORITHMS
 from node.core.links import CapacityChange
 from node.core.messages import MessageState
+from node.core.sender_policy import SenderPolicy
 from node.sim.world import World
-from tests.simulation.build import EVERY_ALGORITHM, network, world
+from tests.simulation.build import EVERY_ALGORITHM, SENDERS, network, world
 
 LOSS_TOLERANT = [kind for kind, entry in ALGORITHMS.items() if not entry.config.needs_every_message]
 INSTANTS_NS = np.linspace(0, 80e6, 23).astype(int).tolist()
@@ -31,6 +32,9 @@ def check_bytes(w: World) -> None:
         assert node.counters.messages_queued == len(own) == sum(fates.values())
         assert fates[MessageState.QUEUED] == len(node.outbox)
         assert fates[MessageState.SENDING] == len(node.transfers) <= w.max_transfers
+        if w.sender.per_peer:
+            peers = [flow.destination for flow in node.transfers.values()]
+            assert len(set(peers)) == len(peers)
         assert fates[MessageState.CANCELLED] == node.counters.messages_cancelled
         assert fates[MessageState.ABORTED] == node.counters.messages_aborted
         assert fates[MessageState.LOST] == node.counters.messages_lost
@@ -58,11 +62,11 @@ def test_gen_5_bytes_are_conserved(kind: str) -> None:
     transport=st.sampled_from(["reliable", "datagram"]),
     loss=st.sampled_from([0.0, 0.02, 0.4]),
     jitter_ns=st.sampled_from([0, 3_000_000]),
-    sender=st.integers(1, 4),
+    sender=st.sampled_from(SENDERS),
     seed=st.integers(0, 99),
 )
 def test_gen_5_under_loss_jitter_and_changing_links(
-    kind: str, mbps: list[float], transport: str, loss: float, jitter_ns: int, sender: int, seed: int
+    kind: str, mbps: list[float], transport: str, loss: float, jitter_ns: int, sender: SenderPolicy, seed: int
 ) -> None:
     changes = (
         (10_000_000, CapacityChange("up", 1, -1, 0.0)),
@@ -84,8 +88,8 @@ def test_gen_5_under_loss_jitter_and_changing_links(
 
 
 @pytest.mark.parametrize("flush", ["queued_only", "all", "none"])
-@pytest.mark.parametrize("sender", [1, 3])
-def test_div_5_with_every_flush_and_sender(flush: str, sender: int) -> None:
+@pytest.mark.parametrize("sender", SENDERS, ids=str)
+def test_div_5_with_every_flush_and_sender(flush: str, sender: SenderPolicy) -> None:
     slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
     w = world("divshare", network_plan=slow, flush=flush)
     step_through(w)

@@ -7,6 +7,7 @@ from node.algorithms.registry import ALGORITHMS
 from node.core.errors import RunnerError
 from node.core.links import CapacityChange
 from node.core.messages import MessageState
+from node.core.sender_policy import SERIAL, parallel
 from node.core.topology import full, ring
 from node.core.types import NodeId
 from node.sim.world import World
@@ -33,7 +34,7 @@ def test_a_transfer_takes_size_over_rate_and_then_the_latency() -> None:
 
 
 def test_a_serial_sender_sends_in_order_and_a_parallel_one_shares_the_uplink() -> None:
-    for sender, expected in ((1, [3_000_000, 4_000_000]), (2, [4_000_000, 4_000_000])):
+    for sender, expected in ((SERIAL, [3_000_000, 4_000_000]), (parallel(2), [4_000_000, 4_000_000])):
         plan = network(3, 1.6, sender=sender)
         w = world("swift_divshare", nodes=3, network_plan=plan, step_ms=[1.0, 50.0, 50.0])
         w.advance(5_000_000)

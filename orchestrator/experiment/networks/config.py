@@ -105,7 +105,16 @@ class ParallelSender(ConfigModel):
     transfers: int = Field(ge=2, description="messages under way at once")
 
 
-SenderConfig = Annotated[SerialSender | ParallelSender, Field(discriminator="kind")]
+class PerPeerSender(ConfigModel):
+    """A queue and a connection for each peer: all send at once and share the uplink; a slow peer blocks only its own.
+
+    This is how the public code of DivShare, AD-PSGD and SWIFT sends.
+    """
+
+    kind: Literal["per_peer"] = "per_peer"
+
+
+SenderConfig = Annotated[SerialSender | ParallelSender | PerPeerSender, Field(discriminator="kind")]
 
 
 class OverrideConfig(ConfigModel):

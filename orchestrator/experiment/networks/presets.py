@@ -16,12 +16,16 @@ import numpy.typing as npt
 from node.core.errors import ConfigError
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.rng import stream
+from node.core.sender_policy import PER_PEER, SERIAL, SenderPolicy, parallel
 from node.core.units import ms_to_ns, s_to_ns
 from orchestrator.experiment.networks.config import (
     NetworkConfig,
     OverrideConfig,
     ParallelSender,
+    PerPeerSender,
     RegionsPreset,
+    SenderConfig,
+    SerialSender,
     StragglersPreset,
     TraceConfig,
     UniformPreset,
@@ -79,12 +83,24 @@ def build_network(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Pa
         latency_ns=_nanoseconds(draft.latency_ms),
         jitter_ns=_nanoseconds(draft.jitter_ms),
         loss=draft.loss,
-        sender=config.sender.transfers if isinstance(config.sender, ParallelSender) else 1,
+        sender=_sender_policy(config.sender),
         transport=config.transport,
         header_bytes=config.message_header_bytes,
         changes=changes,
         stragglers=draft.stragglers,
     )
+
+
+def _sender_policy(sender: SenderConfig) -> SenderPolicy:
+    match sender:
+        case SerialSender():
+            return SERIAL
+        case ParallelSender(transfers=transfers):
+            return parallel(transfers)
+        case PerPeerSender():
+            return PER_PEER
+        case _:
+            assert_never(sender)
 
 
 def _preset(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Path) -> _Draft:

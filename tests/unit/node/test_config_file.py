@@ -16,6 +16,7 @@ from node.config_file import read_node_config, write_node_files
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.links import NetworkPlan
+from node.core.sender_policy import parallel
 from node.core.topology import full
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
@@ -38,7 +39,7 @@ NETWORK = NetworkPlan(
     latency_ns=matrix(5, "int64"),
     jitter_ns=matrix(0, "int64"),
     loss=matrix(0, "float64") / 10,
-    sender=2,
+    sender=parallel(2),
     transport="datagram",
     header_bytes=40,
     wire_dtype=WireDtype.BFLOAT16,

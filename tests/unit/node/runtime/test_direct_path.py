@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from node.core.counters import NodeCounters
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.messages import Message, MessageState, frozen
+from node.core.sender_policy import parallel
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
@@ -195,24 +196,24 @@ def test_nothing_is_told_after_the_end_but_receipts_free_the_window(bench: Bench
 
 @pytest.mark.parametrize("transfers", [1, 3])
 def test_links_without_limit_and_latency_have_one_message_more_than_transfers_in_flight(transfers: int) -> None:
-    bench = Bench(network(4, UNLIMITED, sender=transfers))
+    bench = Bench(network(4, UNLIMITED, sender=parallel(transfers)))
     with bench.host.is_the_clock():
         bench.path.begin(Recorder(), bench.clock)
         sent = 0
-        while bench.path.has_room(message()):
+        while bench.path.has_room(NodeId(1), message()):
             bench.path.send(sent, NodeId(1), message(), 0)
             sent += 1
         assert sent == transfers + 1
         bench.path.written(0)
-        assert not bench.path.has_room(message())  # in a buffer, and in flight all the same
+        assert not bench.path.has_room(NodeId(1), message())  # in a buffer, and in flight all the same
         bench.path.acknowledged(0)
-        assert bench.path.has_room(message())
+        assert bench.path.has_room(NodeId(1), message())
         assert bench.path.window.bytes_max == bench.path.window.bound_bytes == (transfers + 1) * FRAME_BYTES
 
 
 def test_links_with_rate_and_latency_may_be_filled() -> None:
     bench = Bench(network(4, 8.0, latency_ns=50 * MS))
-    bench.path.has_room(message())
+    bench.path.has_room(NodeId(1), message())
     assert bench.path.window.bound_bytes == 1.5 * 1e6 * 0.1
 
 
@@ -220,7 +221,7 @@ def deadline_of(plan: NetworkPlan, dilation: float = 1.0) -> int:
     bench = Bench(plan, dilation)
     with bench.host.is_the_clock():
         bench.path.begin(Recorder(), bench.clock)
-        assert bench.path.has_room(message())
+        assert bench.path.has_room(NodeId(1), message())
         bench.path.send(0, NodeId(1), message(), 0)
     return bench.streams.deadlines_ns[0]
 
@@ -314,7 +315,7 @@ class Transport:
 def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     transfers: int, data: st.DataObject, abort_every: int
 ) -> None:
-    bench = Bench(network(4, UNLIMITED, sender=transfers))
+    bench = Bench(network(4, UNLIMITED, sender=parallel(transfers)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with bench.host.is_the_clock():
         counters, records = NodeCounters(), Records(40, WireDtype.FLOAT32)

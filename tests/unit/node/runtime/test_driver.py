@@ -25,6 +25,7 @@ from node.core.events import Event, LocalStepsDone, MessageReceived, Started, Ti
 from node.core.links import NetworkPlan
 from node.core.message_log import NEVER
 from node.core.messages import Message, MessageState, frozen
+from node.core.sender_policy import parallel
 from node.core.topology import full
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
@@ -528,7 +529,7 @@ def test_a_datagram_that_is_lost_is_never_handed_to_a_stream() -> None:
 
 
 def test_parallel_senders_have_as_many_transfers_as_they_may() -> None:
-    bench = Bench(network(4, 1.0, sender=2))
+    bench = Bench(network(4, 1.0, sender=parallel(2)))
     with bench.host.is_the_clock():
         bench.start(to(1, 2, 3), to(1, 2, 3))
         assert [started[0] for started in bench.uplink.started] == [0, 1]

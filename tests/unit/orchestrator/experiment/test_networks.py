@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from node.core.errors import ConfigError
 from node.core.links import CapacityChange, NetworkPlan
+from node.core.sender_policy import PER_PEER, SERIAL, parallel
 from orchestrator.experiment.networks import NetworkConfig, build_network
 from orchestrator.experiment.networks.presets import read_trace
 
@@ -25,7 +26,7 @@ def test_the_default_is_a_uniform_serial_network() -> None:
     assert plan.up_mbps.tolist() == plan.down_mbps.tolist() == [60.0] * 4
     assert plan.pair_mbps is None
     assert (plan.latency_ns, plan.jitter_ns, plan.loss) == (1_000_000, 0, 0.0)
-    assert (plan.sender, plan.transport, plan.header_bytes) == (1, "reliable", 64)
+    assert (plan.sender, plan.transport, plan.header_bytes) == (SERIAL, "reliable", 64)
     assert plan.changes == ()
     assert plan.stragglers == frozenset()
     with pytest.raises(ValueError, match="read-only"):
@@ -51,8 +52,9 @@ def test_uniform() -> None:
     assert plan.up_mbps.tolist() == [10.0] * 4
     assert plan.down_mbps.tolist() == [inf] * 4
     assert (plan.latency_ns, plan.jitter_ns, plan.loss) == (2_000_000, 500_000, 0.03)
-    assert (plan.sender, plan.transport, plan.header_bytes) == (3, "datagram", 0)
-    assert build({"sender": {"kind": "serial"}}).sender == 1
+    assert (plan.sender, plan.transport, plan.header_bytes) == (parallel(3), "datagram", 0)
+    assert build({"sender": {"kind": "serial"}}).sender == SERIAL
+    assert build({"sender": {"kind": "per_peer"}}).sender == PER_PEER
 
 
 def test_uniform_pairwise_gives_each_pair_its_own_link() -> None:
