@@ -67,10 +67,11 @@ WIRE_BYTES_MAX = 1 << 40
 """No transfer is larger."""
 
 TRANSFERS_MAX = 1_024
-"""No node has more transfers under way."""
+"""No node has more transfers under way, or as many as two to each node of the network, whichever is more."""
 
 _SPARE_DESCRIPTORS = STRANGERS_MAX + 16
-_UNREAD_RECORDS_MAX = 8 * TRANSFERS_MAX
+_UNREAD_TRANSFERS = 8
+"""A node that has not read so many records a transfer that it may have under way does not read."""
 _STATS, _STOP, _BEGIN = b"stats", b"stop", b"begin"
 _NEVER = (1 << 63) - 1
 
@@ -112,6 +113,7 @@ class LinkEmulator:
     def __init__(self, plan: NetworkPlan, clock: Clock, listener: socket.socket, control: socket.socket) -> None:
         self._clock = clock
         self._count = plan.num_nodes
+        self._transfers_max = max(TRANSFERS_MAX, 2 * plan.num_nodes)
         self._network = FluidNetwork(plan, self._schedule)
         self._nodes: dict[int, EmulatedNode] = {}  # those that are connected
         self._by_descriptor: dict[int, EmulatedNode] = {}  # the same
@@ -294,7 +296,7 @@ class LinkEmulator:
 
     def _start(self, node: EmulatedNode, start: Start, at_ns: int) -> None:
         flows = node.flows
-        if start.number in flows or len(flows) >= TRANSFERS_MAX:
+        if start.number in flows or len(flows) >= self._transfers_max:
             self._ignored += 1
             return
         self._starts += 1
@@ -361,7 +363,7 @@ class LinkEmulator:
                     node.socket.send(node.unsent[:DATAGRAM_BYTES])
                     del node.unsent[:DATAGRAM_BYTES]
             except BlockingIOError:
-                if len(node.unsent) > _UNREAD_RECORDS_MAX * RECORD_BYTES:
+                if len(node.unsent) > _UNREAD_TRANSFERS * self._transfers_max * RECORD_BYTES:
                     self._forget(index)
                     continue
             except OSError:

@@ -104,16 +104,17 @@ def recommend(
     # Step 1: the demand. Training and messages share the cores, so that their sum counts.
     step_s = [ns_to_s(ns) for ns in plan.compute.step_ns]
     training = sum(step_seconds / seconds for seconds in step_s)
-    rates, cost_s = _messages(plan, tensor_sizes, costs)
+    rates, at_once, cost_s = _messages(plan, tensor_sizes, costs)
     messages = float(rates @ cost_s)
     demand = training + messages
     # Step 2: the least dilation by each bound alone. They do not add up: each is a moment of its own.
     by_cores = demand / (cores * LOAD_MAX)
     by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
     together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
-    # Nodes that end their rounds together also begin to send together, and each sends one message first.
-    first_message_s = float(cost_s.max()) if rates.any() else 0.0
-    end_s = costs.round_cpu_s + costs.round_param_cpu_s * sum(tensor_sizes) + first_message_s
+    # Nodes that end their rounds together also begin to send together: each as many messages as its sender may have
+    # under way, which then end together as well.
+    first_messages_s = float((at_once * cost_s).max()) if rates.any() else 0.0
+    end_s = costs.round_cpu_s + costs.round_param_cpu_s * sum(tensor_sizes) + first_messages_s
     burst_s = together * end_s / cores
     # Nothing is requested of direct links, so that nothing can be late on them.
     emulated = plan.config.network.links == "emulated"
@@ -259,13 +260,17 @@ def measure_evaluation_seconds(trainer: TrainerAndEvaluator, now: Callable[[], f
 # --- messages -----------------------------------------------------------------------------------------------
 
 
-def _messages(plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts) -> tuple[Float64Vector, Float64Vector]:
-    """Messages that are made at most a testbed second for each node, and what one costs; shape (num_nodes,).
+def _messages(
+    plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts
+) -> tuple[Float64Vector, Float64Vector, Float64Vector]:
+    """Messages for each node: how many are made at most a testbed second, how many begin at once when a round ends, and
+    what one costs; shape (num_nodes,) each.
 
     An answer is counted at the node that asked.
     """
     uplinks = _uplink_mbps(plan)
-    rates, costs_s = np.zeros(plan.config.nodes), np.zeros(plan.config.nodes)
+    transfers = plan.network.sender.transfers_max(plan.network.num_nodes)
+    rates, at_once, costs_s = np.zeros((3, plan.config.nodes))
     for node, algorithm in enumerate(plan.algorithms(tensor_sizes)):
         traffic = observe_traffic(algorithm, sum(tensor_sizes), plan.config.wire.dtype)
         round_s = ns_to_s(plan.compute.step_ns[node] * plan.config.algorithm.local_steps)
@@ -274,8 +279,9 @@ def _messages(plan: Plan, tensor_sizes: tuple[int, ...], costs: HostCosts) -> tu
         by_round = traffic.messages_per_round / round_s
         sent = by_link if traffic.chains and isfinite(by_link) else min(by_link, by_round)
         rates[node] = sent * (1 + traffic.answered)
+        at_once[node] = max(1.0, min(transfers, traffic.messages_per_round))
         costs_s[node] = costs.message_cpu_s + costs.byte_cpu_s * wire_bytes
-    return rates, costs_s
+    return rates, at_once, costs_s
 
 
 def observe_traffic(algorithm: Algorithm, num_params: int, dtype: WireDtype = WireDtype.FLOAT32) -> Traffic:

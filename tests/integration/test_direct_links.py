@@ -55,6 +55,7 @@ def run(tmp_path: Path, algorithm: dict[str, Any], **network: Any) -> Run:
         ({"kind": "adpsgd", "adpsgd": {"roles": "parity"}}, {}),
         ({"kind": "swift"}, {"sender": {"kind": "parallel", "transfers": 3}}),
         ({"kind": "divshare", "divshare": {"omega": 0.1, "recipients": 2, "flush": "all"}}, {}),
+        ({"kind": "divshare", "divshare": {"omega": 0.1, "recipients": 2}}, {"sender": {"kind": "per_peer"}}),
     ],
     ids=lambda value: value.get("kind", "") if isinstance(value, dict) else "",
 )

@@ -25,7 +25,7 @@ from node.core.events import Event, LocalStepsDone, MessageReceived, Started, Ti
 from node.core.links import NetworkPlan
 from node.core.message_log import NEVER
 from node.core.messages import Message, MessageState, frozen
-from node.core.sender_policy import parallel
+from node.core.sender_policy import PER_PEER, parallel
 from node.core.topology import full
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
@@ -536,6 +536,42 @@ def test_parallel_senders_have_as_many_transfers_as_they_may() -> None:
         bench.end_transfer(7 * MS, number=1)
         bench.path.acknowledged(1)
         assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 7 * MS)
+
+
+def test_a_sender_with_a_queue_for_each_peer_has_a_transfer_to_each_and_a_window_for_each() -> None:
+    bench = Bench(network(4, 0.001, latency_ns=1_000, sender=PER_PEER))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 1, 2, 1, 1))
+        assert [started[:2] for started in bench.uplink.started] == [(0, 1), (2, 2)]
+        bench.end_transfer(5 * MS, number=0)
+        assert bench.uplink.started[2] == (1, 1, WIRE_BYTES, 5 * MS)
+        bench.end_transfer(6 * MS, number=1)
+        assert len(bench.uplink.started) == 3  # two to node 1 wait for their receipts
+        assert bench.path.window.bytes == bench.path.window.bound_bytes == 2 * FRAME_BYTES
+        bench.do(to(3))  # which holds back nobody else
+        assert bench.uplink.started[3][:2] == (5, 3)
+        bench.end_transfer(7 * MS, number=2)
+        bench.path.acknowledged(2)
+        assert len(bench.uplink.started) == 4
+        bench.at(8 * MS)
+        bench.path.acknowledged(0)
+        assert bench.uplink.started[4] == (3, 1, WIRE_BYTES, 8 * MS)
+        count = bench.driver.current_counters()
+        assert (count.in_flight_bytes_max, count.in_flight_bytes_bound) == (2 * FRAME_BYTES, 2 * FRAME_BYTES)
+
+
+def test_nothing_begins_until_all_that_was_given_up_is_over() -> None:
+    bench = Bench(network(4, 1.0, sender=PER_PEER))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2))
+        bench.at(3 * MS)
+        bench.do(CancelQueued(abort_in_flight=True), to(3, 2, 1))
+        assert bench.uplink.aborted == [0, 1]
+        bench.path.transfer_aborted(0, 30)
+        assert len(bench.uplink.started) == 2
+        bench.path.transfer_aborted(1, 30)
+        assert [started[:2] for started in bench.uplink.started[2:]] == [(2, 3), (3, 2), (4, 1)]
+        assert [started[3] for started in bench.uplink.started[2:]] == [3 * MS] * 3
 
 
 # --- receiving ------------------------------------------------------------------------------------------------

@@ -71,6 +71,28 @@ def test_rounds_that_end_together_bound_it_on_a_small_host() -> None:
     assert recommend(apart, SIZES, step_seconds=1e-5, cores=2, costs=COSTS).dilation == 1.0
 
 
+def test_messages_that_begin_at_once_count_where_rounds_end_together() -> None:
+    """Four fragments to three nodes each reach most of seven peers: as many messages begin as there are places."""
+    kind = with_kind("divshare", recipients=3, omega=0.25)
+    found = {}
+    for sender in ({"kind": "serial"}, {"kind": "parallel", "transfers": 3}, {"kind": "per_peer"}):
+        plan = planned(algorithm=kind, network={"sender": sender})
+        costs = HostCosts(2e-3, 0.0, 0.0, 0.0, 0.0)
+        found[sender["kind"]] = recommend(plan, SIZES, step_seconds=1e-5, cores=8, costs=costs).dilation
+    # Eight nodes on eight cores, 2 ms a message, within 4 ms.
+    assert found == {"serial": 1.0, "parallel": 1.5, "per_peer": 4.0}
+
+
+def test_a_sender_with_a_queue_for_each_peer_uses_all_links_of_its_pairs_at_once() -> None:
+    kind = with_kind("adpsgd", roles="parity")
+    pairwise = {"model": "pairwise", "preset": {"kind": "uniform", "bandwidth_mbps": 0.2}}
+    rates = []
+    for sender in ({"kind": "serial"}, {"kind": "per_peer"}):
+        plan = planned(algorithm=kind, network={**pairwise, "sender": sender})
+        rates.append(recommend(plan, SIZES, step_seconds=1e-5, cores=8, costs=COSTS).message_cores)
+    assert rates[1] == pytest.approx(7 * rates[0])
+
+
 def test_what_is_recommended_follows_the_host() -> None:
     plan = planned(algorithm=with_kind("divshare", recipients=3))
     slow = recommend(plan, SIZES, step_seconds=1e-5, cores=2, costs=COSTS)
