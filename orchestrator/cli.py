@@ -244,7 +244,7 @@ def doctor(
         from orchestrator.host.calibration import host_costs
 
         host_costs(renew=True)
-    from node.learning.datasets import resolve_data_root
+    from node.learning.data_files import resolve_data_root
     from orchestrator.host.doctor import examine
     from orchestrator.runtimes.registry import examine_runtimes
 

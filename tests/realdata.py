@@ -7,7 +7,8 @@ import pytest
 
 from node.core.errors import DataError
 from node.learning.config import Cifar10Config
-from node.learning.datasets import Dataset, load_dataset
+from node.learning.datasets import load_dataset
+from node.learning.samples import Dataset
 
 DATA_ROOT = Path(os.environ["FRAGMESH_DATA"]) if os.environ.get("FRAGMESH_DATA") else None
 

@@ -3,9 +3,9 @@
 from node.core.errors import ConfigError
 from node.core.training import TrainerAndEvaluator
 from node.learning.config import ByUserConfig, LearningConfig, check_compatible
-from node.learning.datasets import Dataset
 from node.learning.partition import Partition, partition
 from node.learning.pool import PoolTrainer
+from node.learning.samples import Dataset
 from node.learning.trainer import InProcessTrainer, Learner
 
 

@@ -14,7 +14,7 @@ from node.learning.config import (
     MatrixFactorizationConfig,
     ModelConfig,
 )
-from node.learning.datasets import Dataset
+from node.learning.samples import Dataset
 
 
 class GNLeNet(nn.Module):

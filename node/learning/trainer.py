@@ -19,11 +19,11 @@ from node.core.rng import stream
 from node.core.training import Evaluation, TrainingResult
 from node.core.types import IndexVector, NodeId, Vector
 from node.learning.config import LearningConfig
-from node.learning.datasets import Dataset, Samples
 from node.learning.evaluate import Score, evaluation_batches, num_test_samples, test_subsets
 from node.learning.flatten import FlatModel
 from node.learning.models import build_model
 from node.learning.partition import Partition
+from node.learning.samples import Dataset, Samples
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.core.units import NS_PER_S
-from node.learning.datasets import cache_dir
+from node.learning.data_files import cache_dir
 from orchestrator.host.environment import cpu_model, usable_cores, versions
 
 METHOD: Final = 1

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 from node.core.training import TrainerAndEvaluator
 from node.learning.config import DatasetConfig
-from node.learning.datasets import cache_dir
+from node.learning.data_files import cache_dir
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.costs import HostCosts, load_costs
 from orchestrator.host.dilation import (

@@ -13,8 +13,10 @@ from node.core.errors import DataError
 from node.core.messages import tag_name
 from node.core.training import TrainerAndEvaluator
 from node.learning.build import build_learner, partition_dataset, start_trainer
-from node.learning.datasets import Dataset, load_dataset, resolve_data_root
+from node.learning.data_files import resolve_data_root
+from node.learning.datasets import load_dataset
 from node.learning.partition import Partition, class_counts
+from node.learning.samples import Dataset
 from node.learning.trainer import Learner
 from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.host.environment import environment

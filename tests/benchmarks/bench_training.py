@@ -23,7 +23,7 @@ from node.core.types import NodeId, Vector
 from node.core.units import ms_to_ns
 from node.learning.build import build_trainer, partition_dataset
 from node.learning.config import Cifar10Config, GNLeNetConfig, KShardsConfig, LearningConfig
-from node.learning.datasets import Dataset
+from node.learning.samples import Dataset
 from tests.benchmarks.worlds import divshare_world
 from tests.realdata import cifar10
 

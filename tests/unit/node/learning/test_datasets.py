@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from node.core.errors import ConfigError, DataError
-from node.learning import datasets
+from node.learning import cifar10, image_folder, ratings
 from node.learning.config import (
     Cifar10Config,
     DigitsConfig,
@@ -15,7 +15,8 @@ from node.learning.config import (
     MovieLensConfig,
     SyntheticRatingsConfig,
 )
-from node.learning.datasets import cache_dir, load_dataset, resolve_data_root
+from node.learning.data_files import cache_dir, resolve_data_root
+from node.learning.datasets import load_dataset
 
 
 def write_folder(root: Path, per_class: int = 3) -> None:
@@ -56,7 +57,7 @@ def test_decoded_images_come_from_the_cache_until_the_source_changes(
     write_folder(tmp_path / "pets")
     config = ImageFolderConfig(path="pets")
     first = load_dataset(config, tmp_path, 1)
-    monkeypatch.setattr(datasets, "_decode", None)  # decoding again would fail
+    monkeypatch.setattr(image_folder, "_decode", None)  # decoding again would fail
     assert np.array_equal(load_dataset(config, tmp_path, 1).train.inputs, first.train.inputs)
     monkeypatch.undo()
     monkeypatch.setenv("FRAGMESH_CACHE", str(tmp_path / "cache"))
@@ -127,7 +128,7 @@ def refuse(*_: object, **__: object) -> None:
 
 
 def test_missing_cifar10_says_what_was_looked_for_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_read_official_cifar10", refuse)
+    monkeypatch.setattr(cifar10, "_read_official_cifar10", refuse)
     with pytest.raises(DataError, match=r"cifar10-imagefolder\*.*no network here.*FRAGMESH_DATA") as caught:
         load_dataset(Cifar10Config(), tmp_path, 1)
     assert str(tmp_path) in str(caught.value)
@@ -147,7 +148,7 @@ def test_corrupt_official_cifar10_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_missing_movielens_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_download_movielens", refuse)
+    monkeypatch.setattr(ratings, "_download_movielens", refuse)
     with pytest.raises(DataError, match=r"ml-latest-small/ratings\.csv.*FRAGMESH_DATA"):
         load_dataset(MovieLensConfig(), tmp_path, 1)
 

@@ -10,9 +10,9 @@ from node.learning.config import (
     MatrixFactorizationConfig,
     ModelConfig,
 )
-from node.learning.datasets import Dataset, Samples
 from node.learning.flatten import FlatModel
 from node.learning.models import build_model
+from node.learning.samples import Dataset, Samples
 
 
 def images(*shape: int) -> Dataset:
