@@ -147,7 +147,7 @@ def validate(
         from orchestrator.host.signals import signals_held
 
         with signals_held():
-            from orchestrator.runs.prepare import prepare
+            from orchestrator.runs.prepare import NOTES_ROW, prepare
 
         prepared = prepare(plan, data_root=data_root, workers=0)
         prepared.trainer.close()
@@ -157,6 +157,8 @@ def validate(
             "samples a node": f"{min(samples)} to {max(samples)}",
             "parameters": f"{prepared.facts.num_params:,}",
         } | plan.sizes(prepared.facts.num_params)
+        if prepared.notes:
+            rows[NOTES_ROW] = "; ".join(prepared.notes)
     if as_json:
         _print_json({"file": str(file), "plan": rows})
         return

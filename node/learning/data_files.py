@@ -9,9 +9,10 @@ share their pages.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -24,7 +25,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 """Told (what is being done, how much is done, how much there is or 0 if unknown)."""
 
 DOWNLOAD_TIMEOUT_S: Final = 30.0
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 
 
 def resolve_data_root(argument: Path | None) -> Path | None:
@@ -58,9 +59,22 @@ def search_roots(data_root: Path | None) -> list[Path]:
 _ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
 
-def cached(name: str, source: Path, read: Callable[[], DecodedImages]) -> DecodedImages:
-    """Decoded arrays from the cache, else from ``read`` and then into the cache if it can be written."""
-    folder = cache_dir() / "decoded" / f"{name}-{_fingerprint(source)}"
+def cached(
+    name: str, source: Path, read: Callable[[], DecodedImages], files: Mapping[str, Path | None] | None = None
+) -> DecodedImages:
+    """Decoded arrays from the cache, else from ``read`` and then into the cache if it can be written.
+
+    Args:
+        name: The first part of the entry's name.
+        source: The file or folder that is decoded.
+        read: Decodes it.
+        files: The files that the result depends on, by name, None where only the name matters; None for ``source``, or
+            all that is in it.
+    """
+    if files is None:
+        found_files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        files = {str(file): file for file in found_files}
+    folder = cache_dir() / "decoded" / f"{name}-{_fingerprint(source, files)}"
     found = _read_cache(folder)
     if found is not None:
         return found
@@ -68,25 +82,27 @@ def cached(name: str, source: Path, read: Callable[[], DecodedImages]) -> Decode
     return images if not _write_cache(folder, images) else (_read_cache(folder) or images)
 
 
-def _fingerprint(source: Path) -> str:
-    """Changes with the path, size or modification time of the source, or of any file in it."""
-    digest = hashlib.sha256(f"{_CACHE_FORMAT} {source.resolve()}".encode())
-    files = sorted(source.rglob("*")) if source.is_dir() else [source]
-    for file in files:
-        status = file.stat()
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+def _fingerprint(source: Path, files: Mapping[str, Path | None]) -> str:
+    """Changes with the path of the source, and with the name, size or modification time of a file."""
+    digest = hashlib.sha256(b"%d %s" % (_CACHE_FORMAT, os.fsencode(source.resolve())))
+    for name, file in files.items():
+        digest.update(b"%s\0" % os.fsencode(name))
+        if file is not None:
+            status = file.stat()
+            digest.update(b"%d\0%d\n" % (status.st_size, status.st_mtime_ns))
     return digest.hexdigest()[:20]
 
 
 def _read_cache(folder: Path) -> DecodedImages | None:
     """None when it is not there or damaged."""
     try:
-        names = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+        names, notes = (tuple(str(word) for word in words[key]) for key in ("class_names", "notes"))
         # asarray drops the memmap class, whose indexing is slow, and keeps the shared pages.
         arrays = [np.asarray(np.load(folder / f"{array}.npy", mmap_mode="r", allow_pickle=False)) for array in _ARRAYS]
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
-    return DecodedImages(arrays[0], arrays[1], arrays[2], arrays[3], tuple(str(name) for name in names))
+    return DecodedImages(arrays[0], arrays[1], arrays[2], arrays[3], names, notes)
 
 
 def _write_cache(folder: Path, images: DecodedImages) -> bool:
@@ -99,7 +115,8 @@ def _write_cache(folder: Path, images: DecodedImages) -> bool:
     try:
         for array in _ARRAYS:
             np.save(partial / f"{array}.npy", getattr(images, array), allow_pickle=False)
-        (partial / "classes.json").write_text(json.dumps(images.class_names), encoding="utf-8")
+        words = {"class_names": images.class_names, "notes": images.notes}
+        (partial / "words.json").write_text(json.dumps(words), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # only a damaged entry can be here
         partial.rename(folder)
     except OSError:
@@ -110,5 +127,5 @@ def _write_cache(folder: Path, images: DecodedImages) -> bool:
 
 def one_line(error: BaseException) -> str:
     """An error of somebody else's library as a part of a message."""
-    text = " ".join(str(error).split())
+    text = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "an object", str(error)).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -44,6 +44,8 @@ class Dataset:
     """Where it came from, in words for the report."""
     class_names: tuple[str, ...] = ()
     """Empty for ratings."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read, one line each: what was left out, and how much of it."""
     num_users: int = 0
     num_items: int = 0
 
@@ -62,6 +64,8 @@ class DecodedImages:
     test_pixels: npt.NDArray[np.uint8]
     test_labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """See :class:`Dataset`."""
 
 
 def from_images(images: DecodedImages, source: str) -> Dataset:
@@ -72,4 +76,5 @@ def from_images(images: DecodedImages, source: str) -> Dataset:
         test=Samples(images.test_pixels.transpose(0, 3, 1, 2), images.test_labels),
         source=source,
         class_names=images.class_names,
+        notes=images.notes,
     )

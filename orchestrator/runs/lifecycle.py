@@ -126,6 +126,8 @@ def conduct(
         command=options.command,
         report=progress.preparing,
     )
+    for note in prepared.notes:
+        progress.note(note)
     writer: RunWriter | None = None
     try:
         # Step 2: the course. Signals are held: git is asked for the commit, and a child would be interrupted too.

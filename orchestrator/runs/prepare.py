@@ -26,6 +26,9 @@ from orchestrator.results.schema import RunFacts
 ACCURACY_TARGETS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 RMSE_TARGETS = tuple(round(2.0 - 0.05 * step, 2) for step in range(24))
 
+NOTES_ROW = "about the data"
+"""Name of the row of facts with :attr:`Prepared.notes`."""
+
 Report = Callable[[str, int, int], None]
 """Told of slow work: what, how much is done, how much there is."""
 
@@ -34,7 +37,8 @@ Report = Callable[[str, int, int], None]
 class Prepared:
     """A plan with its data and its trainer. Whoever prepared it closes the trainer.
 
-    ``data_root`` is the folder in which the data were looked for, absolute; None where there is none.
+    ``data_root`` is the folder in which the data were looked for, absolute; None where there is none. ``notes`` are
+    what a user should know of the data, one line each.
     """
 
     dataset: Dataset
@@ -45,6 +49,7 @@ class Prepared:
     algorithms: list[Algorithm]
     facts: RunFacts
     data_root: str | None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -92,16 +97,19 @@ def _prepare(
         with signals_held():  # workers are forked
             trainer = start_trainer(learner, config.nodes, workers, background=background)
             algorithms = plan.algorithms(trainer.tensor_sizes)
-            facts = _facts(plan, dataset, split, algorithms[0], command)
+            notes = dataset.notes
+            facts = _facts(plan, dataset, split, algorithms[0], command, notes)
     except BaseException:
         if trainer is not None:
             trainer.close()
         raise
     data_root = None if root is None else str(root.resolve())
-    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts, data_root)
+    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts, data_root, notes)
 
 
-def _facts(plan: Plan, dataset: Dataset, split: Partition, algorithm: Algorithm, command: str) -> RunFacts:
+def _facts(
+    plan: Plan, dataset: Dataset, split: Partition, algorithm: Algorithm, command: str, notes: tuple[str, ...]
+) -> RunFacts:
     config = plan.config
     is_ratings = dataset.kind == "ratings"
     targets = config.output.targets or (RMSE_TARGETS if is_ratings else ACCURACY_TARGETS)
@@ -120,7 +128,7 @@ def _facts(plan: Plan, dataset: Dataset, split: Partition, algorithm: Algorithm,
         partition_counts=class_counts(split, labels, len(class_names)),
         num_params=algorithm.context.num_params,
         end_s=config.stop.time_s,
-        details=plan.describe(),
+        details=plan.describe() | ({NOTES_ROW: "; ".join(notes)} if notes else {}),
         command=command,
     )
 

@@ -57,7 +57,7 @@ def test_decoded_images_come_from_the_cache_until_the_source_changes(
     write_folder(tmp_path / "pets")
     config = ImageFolderConfig(path="pets")
     first = load_dataset(config, tmp_path, 1)
-    monkeypatch.setattr(image_folder, "_decode", None)  # decoding again would fail
+    monkeypatch.setattr(image_folder, "decode", None)  # decoding again would fail
     assert np.array_equal(load_dataset(config, tmp_path, 1).train.inputs, first.train.inputs)
     monkeypatch.undo()
     monkeypatch.setenv("FRAGMESH_CACHE", str(tmp_path / "cache"))
