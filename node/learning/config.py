@@ -56,7 +56,8 @@ class Cifar10Config(DatasetBase):
 
 
 class ImageFolderConfig(DatasetBase):
-    """Images of one size in ``train|test/<class>/``, in a directory or a tar file."""
+    """Images of one size in ``train|test/<class>/``, in a directory or a tar file, of the formats that torchvision's
+    ImageFolder reads. What is left out is counted and told."""
 
     kind: Literal["image_folder"] = "image_folder"
     path: str = Field(min_length=1, description="Directory or .tar[.gz|.xz]; relative to the data root.")

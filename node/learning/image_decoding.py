@@ -12,7 +12,7 @@ from node.core.errors import DataError
 from node.learning.data_files import one_line
 
 _FORMATS: Final = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
-"""What is looked for inside a file, whatever its name. Pillow knows formats that start other programs."""
+"""Formats that a file may be in, whatever its name. Pillow knows others, some of which start programs."""
 
 _TIFF_BITS: Final = 258
 

@@ -20,7 +20,7 @@ from node.core.errors import DataError
 from node.learning.data_files import one_line
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What torchvision's ImageFolder takes for an image; compared without regard to case."""
+"""Suffixes of images, those of torchvision's ImageFolder; compared without regard to case."""
 
 _DEEPEST: Final = 50
 _MOST_FOLDERS: Final = 100_000
@@ -32,7 +32,7 @@ File = TypeVar("File")
 
 @dataclass
 class Listing(Generic[File]):
-    """What lies in an image folder. Names are relative, with ``/`` between their parts.
+    """Files and folders of an image folder. Names are relative, with ``/`` between their parts.
 
     Attributes:
         files: The files by name; None where a link leads nowhere. A hidden folder counts as one file.
