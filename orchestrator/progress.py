@@ -395,13 +395,11 @@ def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:
     """Mean, minimum and maximum of the last evaluation's figures by name; empty before the first."""
     if sample is None or not sample.nodes:
         return {}
-    columns = {
-        "accuracy": [node.accuracy for node in sample.nodes],
-        "loss": [node.loss for node in sample.nodes],
-    }
+    tested = [node for node in sample.nodes if node.is_tested]
+    columns = {"accuracy": [node.accuracy for node in tested], "loss": [node.loss for node in tested]}
     return {
         name: {"mean": math.fsum(values) / len(values), "min": min(values), "max": max(values)}
-        if all(map(math.isfinite, values))
+        if values and all(map(math.isfinite, values))
         else dict.fromkeys(("mean", "min", "max"), math.nan)
         for name, values in columns.items()
     }

@@ -31,11 +31,14 @@ class Evaluation:
 
     accuracy: float
     """Share of correct predictions, 0..1. Ratings: share that, clipped to [0.5, 5] and rounded to
-    halves, hit."""
+    halves, hit. Not a number without test samples."""
     loss: float
     """Mean cross-entropy; for ratings the root of the mean squared error."""
     samples: int
     """How many test samples were used."""
+    loss_seen: float | None = None
+    """The loss over those ratings whose item some node has a training rating of; None for classes, without such
+    ratings, and where it is not a number."""
 
 
 class Trainer(Protocol):

@@ -1,7 +1,7 @@
 """Testing a model: which samples, in which batches, and what is counted."""
 
 from collections.abc import Iterator
-from math import prod, sqrt
+from math import isnan, prod, sqrt
 
 import torch
 import torch.nn.functional as F
@@ -71,14 +71,26 @@ class Score:
         self._hits = 0
         self._loss = 0.0
         self._samples = 0
+        self._loss_seen = 0.0
+        self._samples_seen = 0
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count a batch of model outputs."""
+    def add(self, outputs: Tensor, targets: Tensor, seen: Tensor | None = None) -> None:
+        """Count a batch of model outputs.
+
+        Args:
+            outputs: Shape (samples, classes), or (samples,) for ratings.
+            targets: Shape (samples,).
+            seen: For ratings, whether the item has a training rating, shape (samples,), bool; None leaves that out.
+        """
         outputs = outputs.float()
         if self._ratings:
             rounded = outputs.clamp(0.5, 5.0).mul(2).round().div(2)
             self._hits += int((rounded == targets).sum())
-            self._loss += float((outputs - targets).square().sum(dtype=torch.float64))
+            squares = (outputs - targets).square()
+            self._loss += float(squares.sum(dtype=torch.float64))
+            if seen is not None:
+                self._loss_seen += float(squares[seen].sum(dtype=torch.float64))
+                self._samples_seen += int(seen.sum())
         else:
             self._hits += int((outputs.argmax(1) == targets).sum())
             self._loss += float(F.cross_entropy(outputs, targets, reduction="sum"))
@@ -89,8 +101,10 @@ class Score:
         if self._samples == 0:
             return Evaluation(accuracy=float("nan"), loss=float("nan"), samples=0)
         loss = self._loss / self._samples
+        seen = sqrt(self._loss_seen / self._samples_seen) if self._samples_seen else None
         return Evaluation(
             accuracy=self._hits / self._samples,
             loss=sqrt(loss) if self._ratings else loss,
             samples=self._samples,
+            loss_seen=None if seen is None or isnan(seen) else seen,
         )

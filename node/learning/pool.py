@@ -13,6 +13,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isnan
 
 import numpy as np
 
@@ -216,12 +217,14 @@ class PoolTrainer:
         Raises:
             RunnerError: A worker died or reported an error.
         """
-        for kind, node, number, row, loss, accuracy in self._workers.receive(wait=wait):
+        for kind, node, number, row, loss, accuracy, loss_seen in self._workers.receive(wait=wait):
             if kind == TRAINED:
                 self._trained[NodeId(node)] = loss
             elif kind == TESTED:
                 self._free_rows.append(row)
                 samples = self._learner.num_test_samples(NodeId(node))
-                self._tickets[number].results[NodeId(node)] = Evaluation(accuracy, loss, samples)
+                self._tickets[number].results[NodeId(node)] = Evaluation(
+                    accuracy, loss, samples, None if isnan(loss_seen) else loss_seen
+                )
             else:
                 self._workers.fail(f"training worker failed: {self._memory.read_text(number, row)}")

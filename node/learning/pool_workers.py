@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
+from math import nan
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,8 +38,8 @@ TRAINED, TESTED, FAILED = 0, 1, 2
 
 _TASK = struct.Struct("<qqqq")
 """Training: node, first step, count, row. Evaluation: node, ticket, 0, row."""
-_RESULT = struct.Struct("<qqqqdd")
-"""Kind, node, ticket or worker, row or length of the error text; loss, accuracy."""
+_RESULT = struct.Struct("<qqqqddd")
+"""Kind, node, ticket or worker, row or length of the error text; loss, accuracy, loss over items seen in training."""
 
 _ROW_ALIGNMENT_BYTES = 64
 _ERROR_TEXT_BYTES = 4096
@@ -358,15 +359,18 @@ class PoolWorker:
                 break
             while self._train_one():  # an evaluation never delays training by more than a batch
                 pass
-        self._send(TESTED, node, ticket, row, result.loss, result.accuracy)
+        loss_seen = nan if result.loss_seen is None else result.loss_seen
+        self._send(TESTED, node, ticket, row, result.loss, result.accuracy, loss_seen)
         return True
 
     def _tensor(self, row: int) -> torch.Tensor:
         flat: npt.NDArray[np.float32] = self._memory.row(row)
         return torch.from_numpy(flat)
 
-    def _send(self, kind: int, node: int, number: int, row: int, loss: float, accuracy: float) -> None:
-        os.write(self._ends.results_write, _RESULT.pack(kind, node, number, row, loss, accuracy))
+    def _send(
+        self, kind: int, node: int, number: int, row: int, loss: float, accuracy: float, loss_seen: float = 0.0
+    ) -> None:
+        os.write(self._ends.results_write, _RESULT.pack(kind, node, number, row, loss, accuracy, loss_seen))
 
 
 def _enter_worker(worker: PoolWorker, parent: int, parents_ends: tuple[int, ...]) -> NoReturn:

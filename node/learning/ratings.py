@@ -4,6 +4,7 @@ import io
 import os
 import urllib.request
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,9 @@ def _split_ratings(
     for user in range(num_users):
         own = np.flatnonzero(pairs[:, 0] == user)
         training[rng.permutation(own)[: max(1, round(0.7 * len(own)))]] = True
-    return Dataset(
+    if training.all():
+        raise DataError(f"{source}: no user has two ratings, so that there is nothing to test on")
+    dataset = Dataset(
         kind="ratings",
         train=Samples(pairs[training], ratings[training]),
         test=Samples(pairs[~training], ratings[~training]),
@@ -58,6 +61,15 @@ def _split_ratings(
         num_users=num_users,
         num_items=num_items,
     )
+    assert dataset.seen is not None, "these are ratings"
+    unseen = int((~dataset.seen).sum())
+    if unseen == 0:
+        return dataset
+    note = (
+        f"{unseen:,} of {len(dataset.test):,} test ratings are of items without a training rating;"
+        " loss_seen leaves them out"
+    )
+    return replace(dataset, notes=(note,))
 
 
 def load_movielens(data_root: Path | None, seed: int, report: Progress) -> Dataset:

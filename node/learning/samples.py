@@ -45,7 +45,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     """Empty for ratings."""
     notes: tuple[str, ...] = ()
-    """What a user should know of how it was read, one line each: what was left out, and how much of it."""
+    """Lines that a user should see: what was left out when it was read, and how much of it."""
     num_users: int = 0
     num_items: int = 0
 
@@ -53,6 +53,16 @@ class Dataset:
     def num_classes(self) -> int:
         """0 for ratings."""
         return len(self.class_names)
+
+    @property
+    def seen(self) -> npt.NDArray[np.bool_] | None:
+        """Whether the item of each test rating has a training rating, shape (test samples,); None for classes.
+
+        No model can learn anything about the others.
+        """
+        if self.kind != "ratings":
+            return None
+        return np.isin(self.test.inputs[:, 1], self.train.inputs[:, 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,7 @@ class Learner:
         self._batches = Batches(partition.train_indices, config.batch_size, seed)
         self._train = Inputs(dataset.train)
         self._test = Inputs(dataset.test)
+        self._seen = None if dataset.seen is None else torch.from_numpy(dataset.seen)
         self._test_shape = dataset.test.shape
         self._subsets = test_subsets(partition, len(dataset.test), max_test_samples, seed)
 
@@ -159,7 +160,7 @@ class Learner:
             with torch.inference_mode(), self._precision():
                 self.model.bind(params)
                 inputs, targets = self._test.gather(batch)
-                score.add(self.model.module(inputs), targets)
+                score.add(self.model.module(inputs), targets, None if self._seen is None else self._seen[batch])
             yield
         return score.result()
 

@@ -134,6 +134,14 @@ def _train_loss(run: Run) -> Plot | None:
     return Plot("Training loss", to_svg(drawn[0]), "Mean over the last round of each node, on its own data.")
 
 
+def _loss_seen(run: Run) -> Plot | None:
+    drawn = _line(run, "loss_seen_mean", "mean over nodes", "test RMSE, seen items")
+    if drawn is None:
+        return None
+    note = "Over test ratings of items with a training rating on some node: nothing can be learned of the others."
+    return Plot("RMSE of items seen in training", to_svg(drawn[0]), note)
+
+
 def _consensus(run: Run) -> Plot | None:
     drawn = _line(run, "consensus_distance", "all nodes", "consensus distance")
     if drawn is None:
@@ -445,6 +453,7 @@ LEARNING_FIGURES: Final = (
     _accuracy_by_bytes,
     _loss_by_time,
     _loss_by_bytes,
+    _loss_seen,
     _train_loss,
     _consensus,
 )

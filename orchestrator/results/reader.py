@@ -19,6 +19,7 @@ from node.core.errors import ConfigError
 from node.core.types import Float64Vector
 from orchestrator.results.files import first_line_of
 from orchestrator.results.schema import (
+    ADDED_COLUMNS,
     CURVE_COLUMNS,
     MESSAGE_COLUMNS,
     NODE_COLUMNS,
@@ -211,7 +212,7 @@ def _read_curve(path: Path) -> dict[str, Float64Vector]:
     complete, _, _ = text.rpartition("\n")  # a run killed while writing leaves half a line: it does not count
     lines = complete.split("\n")
     header = tuple(lines[0].split(","))
-    if header != CURVE_COLUMNS:
+    if tuple(name for name in CURVE_COLUMNS if name in header or name not in ADDED_COLUMNS) != header:
         raise ConfigError(f"{path}: damaged: the first line does not name the columns {CURVE_COLUMNS[0]}, ...")
     rows = np.empty((len(lines) - 1, len(header)), dtype=np.float64)
     for number, line in enumerate(lines[1:]):
@@ -222,7 +223,8 @@ def _read_curve(path: Path) -> dict[str, Float64Vector]:
             rows[number] = [float(cell) if cell else math.nan for cell in cells]
         except ValueError as error:
             raise ConfigError(f"{path}: damaged: line {number + 2}: {first_line_of(error)}") from error
-    return {name: rows[:, index].copy() for index, name in enumerate(header)}
+    curve = {name: np.full(len(rows), math.nan) for name in CURVE_COLUMNS}
+    return curve | {name: rows[:, index].copy() for index, name in enumerate(header)}
 
 
 def _read_links(path: Path) -> dict[str, Column] | None:
@@ -241,7 +243,9 @@ def _read_table(path: Path, columns: Mapping[str, Any]) -> Any | None:
     if not path.is_file():
         return None
     try:
-        return pq.read_table(path, columns=list(columns)).combine_chunks().select(list(columns))
+        there = set(pq.read_schema(path).names)
+        wanted = [name for name in columns if name in there or name not in ADDED_COLUMNS]
+        return pq.read_table(path, columns=wanted).combine_chunks().select(wanted)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _damaged(path, error) from error
 
@@ -250,7 +254,8 @@ def _read_nodes(path: Path) -> dict[str, Column] | None:
     table = _read_table(path, NODE_COLUMNS)
     if table is None:
         return None
-    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in NODE_COLUMNS}
+    empty = {name: np.full(len(table), math.nan) for name in ADDED_COLUMNS if name in NODE_COLUMNS}
+    return empty | {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
 
 
 def _read_messages(path: Path, tags: Mapping[int, str]) -> dict[str, Column] | None:

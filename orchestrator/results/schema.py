@@ -3,6 +3,7 @@
 The docstring of the package draws the run directory that these end up in.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
@@ -86,7 +87,11 @@ CURVE_COLUMNS: Final = (
     "bytes_sent",
     "queued_messages",
     "consensus_distance",
+    "loss_seen_mean",
 )
+
+ADDED_COLUMNS: Final = frozenset({"loss_seen_mean", "loss_seen"})
+"""Columns that runs of older versions lack; they are read as empty."""
 
 NODE_FIGURES: Final = tuple(figure for figure in FIGURES.values() if figure.shown == "nodes")
 """The figures of a node that are columns of ``nodes.parquet``, in order."""
@@ -96,6 +101,7 @@ NODE_COLUMNS: Final[Mapping[str, Any]] = {
     "node": pa.int32(),
     "accuracy": pa.float64(),
     "loss": pa.float64(),
+    "loss_seen": pa.float64(),
     **{figure.name: pa.int64() if figure.is_whole else pa.float64() for figure in NODE_FIGURES},
 }
 
@@ -121,13 +127,14 @@ COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "nodes.parquet": {
         "time_ns": "testbed time of the evaluation",
         "node": "the node",
-        "accuracy": "share of the test set that its own model gets right, in [0, 1]",
+        "accuracy": "share of its test samples that its own model gets right, in [0, 1]; null without test samples",
         "loss": "test loss of its own model; the RMSE for ratings",
+        "loss_seen": "the RMSE over test ratings of items that some node has a training rating of; ratings only",
         **{figure.name: figure.help[0].lower() + figure.help[1:].rstrip(".") for figure in NODE_FIGURES},
     },
     "curve.csv": {
         "time_s": "testbed time of the evaluation",
-        "accuracy_mean": "mean over the nodes' own models",
+        "accuracy_mean": "mean over the nodes' own models, of the nodes that have test samples, as all that follow",
         "accuracy_min": "the lowest of these",
         "accuracy_max": "the highest of these",
         "loss_mean": "mean test loss over the nodes' own models; the RMSE for ratings",
@@ -144,6 +151,8 @@ COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "bytes_sent": "bytes sent by all nodes so far, all classes",
         "queued_messages": "messages in all outboxes",
         "consensus_distance": "(1/n) sum of ||x_i - mean||^2 over the nodes' models",
+        "loss_seen_mean": "mean RMSE over test ratings of items with a training rating, which alone a model can learn;"
+        " ratings only",
     },
 }
 """One sentence for each column of the tables."""
@@ -155,15 +164,22 @@ class NodeSample:
 
     Attributes:
         node: The node.
-        accuracy: Share of the test set that its own model gets right, in [0, 1].
+        accuracy: Share of its test samples that its own model gets right, in [0, 1]; not a number if it has none.
         loss: Test loss of its own model; the RMSE for ratings.
         counters: Its figures then.
+        loss_seen: The loss over test ratings of items with a training rating; not a number if there are none.
     """
 
     node: int
     accuracy: float
     loss: float
     counters: NodeCounters
+    loss_seen: float = float("nan")
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it has test samples. A model that diverged has an accuracy, of 0 or by chance more."""
+        return not math.isnan(self.accuracy)
 
     @classmethod
     def untested(cls, node: int, counters: NodeCounters) -> "NodeSample":

@@ -48,8 +48,8 @@ def summarize(
         "checkpoint_error": totals.checkpoint_error,
         "time_s": ns_to_s(totals.time_ns),
         "evaluations": int(values.size),
-        "final": _at(curve, values.size - 1 if values.size else None, time=False),
-        "best": _at(curve, best, time=True),
+        "final": _at(facts, curve, values.size - 1 if values.size else None, time=False),
+        "best": _at(facts, curve, best, time=True),
         f"time_to_{suffix}_s": {
             target_key(target): time_to_accuracy(curve["time_s"], values, target, higher_is_better=better)
             for target in facts.targets
@@ -103,8 +103,10 @@ def _by_sender(
     return result
 
 
-def _at(curve: Mapping[str, Float64Vector], index: int | None, *, time: bool) -> JsonObject:
-    names = {"accuracy": "accuracy_mean", "loss": "loss_mean"} | ({"time_s": "time_s"} if time else {})
+def _at(facts: RunFacts, curve: Mapping[str, Float64Vector], index: int | None, *, time: bool) -> JsonObject:
+    names = {"accuracy": "accuracy_mean", "loss": "loss_mean"}
+    names |= {"loss_seen": "loss_seen_mean"} if facts.metric == "rmse" else {}
+    names |= {"time_s": "time_s"} if time else {}
     return {key: None if index is None else float(curve[column][index]) for key, column in names.items()}
 
 

@@ -170,7 +170,7 @@ class RunWriter:
                 with the last complete line.
         """
         columns = _node_columns(sample)
-        row = _curve_row(sample, columns, self._facts.stragglers)
+        row = _curve_row(sample, columns, self._facts)
         self._append(",".join(_cell(row[name]) for name in CURVE_COLUMNS) + "\n")
         self._node_rows.append(columns)
         self._curve_rows.append(row)
@@ -293,6 +293,7 @@ def _node_columns(sample: Sample) -> dict[str, Column]:
         "node": np.array([n.node for n in nodes], dtype=np.int32),
         "accuracy": np.array([n.accuracy for n in nodes], dtype=np.float64),
         "loss": np.array([n.loss for n in nodes], dtype=np.float64),
+        "loss_seen": np.array([n.loss_seen for n in nodes], dtype=np.float64),
         **{
             figure.name: np.array(
                 [getattr(n.counters, figure.name) for n in nodes], dtype=np.int64 if figure.is_whole else np.float64
@@ -302,28 +303,31 @@ def _node_columns(sample: Sample) -> dict[str, Column]:
     }
 
 
-def _curve_row(
-    sample: Sample, columns: Mapping[str, Column], stragglers: frozenset[int]
-) -> dict[str, float | int | None]:
+def _curve_row(sample: Sample, columns: Mapping[str, Column], facts: RunFacts) -> dict[str, float | int | None]:
     """One line of ``curve.csv``. None where a figure does not apply, which is not the same as NaN."""
+    stragglers = facts.stragglers
     slow = np.isin(columns["node"], sorted(stragglers))
     # Without stragglers there are no two groups to tell apart. Stragglers that have all died leave the other group.
     fast = ~slow if stragglers else np.zeros_like(slow)
     accuracy, loss, rounds = columns["accuracy"], columns["loss"], columns["rounds"]
     trained = columns["train_loss"][~np.isnan(columns["train_loss"])]
     everyone = np.ones_like(slow)
+    # A node without test samples has no figures. The loss of a tested one may be not a number: its model diverged.
+    tested = np.array([node.is_tested for node in sample.nodes], dtype=bool)
+    has_seen = tested & (np.isnan(loss) | ~np.isnan(columns["loss_seen"]))
+    any_tested = bool(tested.any())
     return {
         "time_s": ns_to_s(sample.time_ns),
-        "accuracy_mean": _mean(accuracy, everyone),
-        "accuracy_min": float(accuracy.min()) if accuracy.size else None,
-        "accuracy_max": float(accuracy.max()) if accuracy.size else None,
-        "loss_mean": _mean(loss, everyone),
-        "loss_min": float(loss.min()) if loss.size else None,
-        "loss_max": float(loss.max()) if loss.size else None,
-        "accuracy_mean_fast": _mean(accuracy, fast),
-        "accuracy_mean_stragglers": _mean(accuracy, slow),
-        "loss_mean_fast": _mean(loss, fast),
-        "loss_mean_stragglers": _mean(loss, slow),
+        "accuracy_mean": _mean(accuracy, tested),
+        "accuracy_min": float(accuracy[tested].min()) if any_tested else None,
+        "accuracy_max": float(accuracy[tested].max()) if any_tested else None,
+        "loss_mean": _mean(loss, tested),
+        "loss_min": float(loss[tested].min()) if any_tested else None,
+        "loss_max": float(loss[tested].max()) if any_tested else None,
+        "accuracy_mean_fast": _mean(accuracy, tested & fast),
+        "accuracy_mean_stragglers": _mean(accuracy, tested & slow),
+        "loss_mean_fast": _mean(loss, tested & fast),
+        "loss_mean_stragglers": _mean(loss, tested & slow),
         "train_loss_mean": float(trained.mean()) if trained.size else None,
         "rounds_mean": _mean(rounds, everyone),
         "rounds_min": int(rounds.min()) if rounds.size else None,
@@ -331,6 +335,7 @@ def _curve_row(
         "bytes_sent": sample.bytes_sent,
         "queued_messages": int(columns["queued_messages"].sum()),
         "consensus_distance": None if math.isnan(sample.consensus_distance) else sample.consensus_distance,
+        "loss_seen_mean": _mean(columns["loss_seen"], has_seen) if facts.metric == "rmse" else None,
     }
 
 

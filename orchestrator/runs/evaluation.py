@@ -6,6 +6,7 @@ the other, in the order in which they were submitted.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 import numpy.typing as npt
@@ -106,11 +107,12 @@ def utilization(
 
 def with_results(sample: Sample, evaluations: Mapping[NodeId, Evaluation]) -> Sample:
     """A sample with what testing its models gave."""
-    nodes = tuple(
-        replace(node, accuracy=evaluations[NodeId(node.node)].accuracy, loss=evaluations[NodeId(node.node)].loss)
-        for node in sample.nodes
-    )
-    return replace(sample, nodes=nodes)
+    nodes = []
+    for node in sample.nodes:
+        found = evaluations[NodeId(node.node)]
+        loss_seen = nan if found.loss_seen is None else found.loss_seen
+        nodes.append(replace(node, accuracy=found.accuracy, loss=found.loss, loss_seen=loss_seen))
+    return replace(sample, nodes=tuple(nodes))
 
 
 def count_replaced(totals: RunTotals, messages: Mapping[str, npt.NDArray[np.int64]]) -> RunTotals:

@@ -97,7 +97,7 @@ def _prepare(
         with signals_held():  # workers are forked
             trainer = start_trainer(learner, config.nodes, workers, background=background)
             algorithms = plan.algorithms(trainer.tensor_sizes)
-            notes = dataset.notes
+            notes = (*dataset.notes, *_untested(split))
             facts = _facts(plan, dataset, split, algorithms[0], command, notes)
     except BaseException:
         if trainer is not None:
@@ -131,6 +131,18 @@ def _facts(
         details=plan.describe() | ({NOTES_ROW: "; ".join(notes)} if notes else {}),
         command=command,
     )
+
+
+def _untested(split: Partition) -> list[str]:
+    """Say which nodes have nothing to be tested on: their models count in no figure of a test."""
+    if split.test_indices is None:
+        return []
+    nodes = [str(node) for node, own in enumerate(split.test_indices) if len(own) == 0]
+    if not nodes:
+        return []
+    shown = ", ".join(nodes[:10]) + (", ..." if len(nodes) > 10 else "")
+    counted = f"{len(nodes)} of {len(split.test_indices)} nodes have no test samples ({shown})"
+    return [f"{counted}: figures are means over the others"]
 
 
 def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:

@@ -357,6 +357,31 @@ def test_run_prints_where_its_results_are(tiny: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("no_report")
+def test_a_node_without_test_samples_is_told_and_counts_in_no_figure(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny.parent / "data" / "ml-latest-small"
+    folder.mkdir(parents=True)
+    lines = ["1,1,4.0,0", *(f"{user},{item},3.0,0" for user in range(2, 7) for item in range(1, 11))]
+    (folder / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *lines, ""]))
+    learning = "learning={dataset: {kind: movielens}, model: {kind: matrix_factorization}, partition: {kind: by_user}}"
+    options = ("--set", learning, "--data-root", folder.parent, "--workers", 0)
+    code, _, err = invoke(capsys, "run", tiny, *options, "--out", tiny.parent / "o")
+    assert code == 0
+    assert "1 of 6 nodes have no test samples (0): figures are means over the others" in err
+    (path,) = (tiny.parent / "o").iterdir()
+    run = load_run(path)
+    for name in ("accuracy_mean", "loss_mean", "loss_min", "loss_max", "loss_seen_mean"):
+        assert np.isfinite(run.curve[name]).all(), name
+    assert run.summary is not None
+    assert run.summary["final"]["loss"] == run.curve["loss_mean"][-1]
+    assert "no test samples" in run.facts.details["about the data"]
+    code, out, _ = invoke(capsys, "validate", tiny, *options[:4], "--json")
+    assert code == 0
+    assert "no test samples (0)" in json.loads(out)["plan"]["about the data"]
+
+
+@pytest.mark.usefixtures("no_report")
 def test_run_for_machines_prints_json_lines_only(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = invoke(capsys, "run", tiny, "--out", tiny.parent / "o", "--workers", 0, "--json")
     assert (code, err) == (0, "")

@@ -104,6 +104,67 @@ class TestWriting:
         assert row["loss_mean"] == "nan"
         assert json.loads((writer.path / "summary.json").read_text())["final"]["loss"] is None
 
+    def test_figures_are_means_over_the_nodes_that_have_test_samples(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        one = sample(1)
+        untested = [replace(node, accuracy=float("nan"), loss=float("nan")) for node in one.nodes[:1]]
+        writer.add(replace(one, nodes=(*untested, *one.nodes[1:])))
+        writer.finish(totals(), messages())
+        run = load_run(writer.path)
+        tested = [node.accuracy for node in one.nodes[1:]]
+        assert run.curve["accuracy_mean"].tolist() == [float(np.mean(tested))]
+        assert run.curve["accuracy_min"].tolist() == [min(tested)]
+        assert run.curve["accuracy_mean_stragglers"].tolist() == [one.nodes[1].accuracy]
+        assert run.curve["loss_max"].tolist() == [max(node.loss for node in one.nodes[1:])]
+        assert run.nodes is not None
+        assert np.isnan(run.nodes["accuracy"]).tolist() == [True] + [False] * 5
+
+    def test_without_any_test_sample_there_are_no_figures(self, tmp_path: Path) -> None:
+        writer = start(tmp_path)
+        one = sample(1)
+        nodes = tuple(replace(node, accuracy=float("nan"), loss=float("nan")) for node in one.nodes)
+        writer.add(replace(one, nodes=nodes))
+        with (writer.path / "curve.csv").open() as file:
+            row = next(csv.DictReader(file))
+        assert row["accuracy_mean"] == row["loss_mean"] == row["loss_max"] == ""
+
+    def test_the_rmse_of_seen_items_is_kept_for_ratings_alone(self, tmp_path: Path) -> None:
+        one = sample(1)
+        nodes = tuple(replace(node, loss_seen=1.0 + node.node) for node in one.nodes)
+        for metric, expected in (("rmse", 3.5), ("accuracy", None)):
+            writer = RunWriter.create(tmp_path / metric, facts(metric=metric), EXPERIMENT, ENVIRONMENT)
+            writer.add(replace(one, nodes=nodes))
+            summary = writer.finish(totals(), messages())
+            run = load_run(writer.path)
+            assert summary["final"].get("loss_seen") == expected
+            assert np.isnan(run.curve["loss_seen_mean"]).all() == (expected is None)
+            assert run.nodes is not None
+            assert run.nodes["loss_seen"].tolist() == [node.loss_seen for node in nodes]
+
+    def test_a_diverged_model_is_not_left_out_of_the_rmse_of_seen_items(self, tmp_path: Path) -> None:
+        writer = RunWriter.create(tmp_path, facts(metric="rmse"), EXPERIMENT, ENVIRONMENT)
+        one = sample(1)
+        nodes = [replace(node, loss_seen=1.0) for node in one.nodes]
+        nodes[0] = replace(nodes[0], loss=float("nan"), loss_seen=float("nan"))  # diverged
+        writer.add(replace(one, nodes=tuple(nodes)))
+        assert writer.state()["curve"]["loss_seen_mean"].tolist() == [pytest.approx(np.nan, nan_ok=True)]
+        nodes[0] = replace(nodes[0], loss=1.5)  # has only items without a training rating
+        writer.add(replace(one, nodes=tuple(nodes)))
+        assert writer.state()["curve"]["loss_seen_mean"].tolist()[1] == 1.0
+
+    def test_a_run_of_an_older_version_is_read(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path)
+        lines = (path / "curve.csv").read_text().splitlines()
+        assert lines[0].endswith(",loss_seen_mean")
+        (path / "curve.csv").write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
+        table = pq.read_table(path / "nodes.parquet")
+        pq.write_table(table.drop_columns(["loss_seen"]), path / "nodes.parquet")
+        run = load_run(path)
+        assert np.isnan(run.curve["loss_seen_mean"]).all()
+        assert np.isfinite(run.curve["accuracy_mean"]).all()
+        assert run.nodes is not None
+        assert np.isnan(run.nodes["loss_seen"]).all()
+
     def test_the_messages_come_back_as_they_were_given(self, tmp_path: Path) -> None:
         given = messages()
         read = load_run(write_run(tmp_path)).messages
@@ -319,7 +380,7 @@ class TestReading:
         lines = (path / "curve.csv").read_text().splitlines(keepends=True)
         lines[2] = "10.0,oops\n"
         (path / "curve.csv").write_text("".join(lines))
-        with pytest.raises(ConfigError, match="line 3: 2 values instead of 18"):
+        with pytest.raises(ConfigError, match="line 3: 2 values instead of 19"):
             load_run(path)
 
 

@@ -176,6 +176,13 @@ def test_ratings_are_split_70_to_30_per_user() -> None:
     assert np.bincount(dataset.test.inputs[:, 0].astype(np.int64)).tolist() == [6] * 7
 
 
+def test_ratings_that_leave_nothing_to_test_on_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "ml-latest-small").mkdir()
+    (tmp_path / "ml-latest-small" / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,4,0\n2,2,3,0\n")
+    with pytest.raises(DataError, match="no user has two ratings"):
+        load_dataset(MovieLensConfig(), tmp_path, 1)
+
+
 def test_the_data_root_is_the_argument_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FRAGMESH_DATA", raising=False)
     assert resolve_data_root(None) is None

@@ -163,6 +163,36 @@ def test_predicted_ratings_are_clipped_and_rounded_to_halves() -> None:
     assert score.result().accuracy == 5 / 6  # all but the last, which rounds to 4.5
 
 
+def test_the_rmse_over_seen_items_leaves_out_those_without_a_training_rating() -> None:
+    score = Score(ratings=True)
+    score.add(torch.tensor([3.0, 3.0]), torch.tensor([4.0, 5.0]), torch.tensor([True, False]))
+    score.add(torch.tensor([3.0, 3.0]), torch.tensor([3.0, 1.0]), torch.tensor([True, True]))
+    assert score.result().loss == pytest.approx(np.sqrt((1 + 4 + 0 + 4) / 4))
+    assert score.result().loss_seen == pytest.approx(np.sqrt((1 + 0 + 4) / 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_trainer_tests_seen_items_of_each_node(workers: int) -> None:
+    config = ratings().model_copy(update={"dataset": SyntheticRatingsConfig(users=12, items=200, ratings_per_user=10)})
+    dataset = load_dataset(config.dataset, None, 1)
+    split = partition_dataset(config, dataset, len(NODES), 1)
+    trainer = build_trainer(config, dataset, split, 1, len(NODES), workers)
+    try:
+        model = np.zeros(trainer.initial_params().shape, dtype=np.float32)  # predicts 0
+        trainer.submit(0, dict.fromkeys(NODES, model))
+        ((_, results),) = trainer.collect(wait=True)
+    finally:
+        trainer.close()
+    trained = set(dataset.train.inputs[:, 1].tolist())
+    assert split.test_indices is not None
+    for node, own in enumerate(split.test_indices):
+        seen = [float(dataset.test.targets[at]) for at in own if int(dataset.test.inputs[at, 1]) in trained]
+        assert 0 < len(seen) < len(own)
+        assert results[NODES[node]].loss_seen == pytest.approx(np.sqrt(np.mean(np.square(seen))))
+    (note,) = dataset.notes
+    assert "test ratings are of items without a training rating" in note
+
+
 def test_batches_restart_with_a_new_shuffle_after_a_short_last_one() -> None:
     own = np.arange(1000, 1830)
     batches = Batches((own,), 8, seed=3)
