@@ -22,6 +22,7 @@ from node.build import build_algorithm
 from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan, StepTimer
+from node.core.errors import DivergedError
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
@@ -160,6 +161,7 @@ class Scenario:
     local_steps: int = 2
     jitter: float = 0.0
     dilation: float = 1.0
+    learning_rate: float = 0.1
     parameters: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -223,7 +225,7 @@ class Scenario:
     def world(self) -> World:
         return World(
             algorithms=self.algorithms(),
-            trainer=QuadraticTrainer(self.targets, 0.1),
+            trainer=QuadraticTrainer(self.targets, self.learning_rate),
             network=self.network,
             compute=self.compute,
             seed=self.seed,
@@ -312,6 +314,7 @@ class VirtualNetwork:
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.refused: list[tuple[int, int]] = []
         self.unfinished = scenario.nodes
+        self.diverged: DivergedError | None = None
         configs = through_files(scenario.configs())
         algorithms = [build_algorithm(config) for config in configs]
         number = plan_id((NUM_PARAMS,), scenario.seed, algorithms[0].fragments)
@@ -332,13 +335,13 @@ class VirtualNetwork:
         self.drivers = [
             Driver(
                 algorithm=algorithm,
-                trainer=Trainer(scenario.targets, 0.1, self.loops[node]),
+                trainer=Trainer(scenario.targets, scenario.learning_rate, self.loops[node]),
                 timer=StepTimer(config.compute, node, config.seed),
                 path=self.paths[node],
                 accounting=Accounting(config.network.header_bytes, config.network.wire_dtype),
                 rounds=Rounds(most=config.max_rounds),
                 reject=lambda sender, node=node: self.refused.append((node, sender)),  # type: ignore[misc]
-                on_done=self._one_is_done,
+                on_end=self._one_ended,
             )
             for node, (algorithm, config) in enumerate(zip(algorithms, configs, strict=True))
         ]
@@ -355,14 +358,16 @@ class VirtualNetwork:
         return self.clock.at_ns(self.host.now_ns)
 
     def advance(self, until_ns: int) -> bool:
-        """As :meth:`World.advance`: up to an instant, or until all nodes are done."""
+        """As :meth:`World.advance`: up to an instant, or until all nodes are done, or one has diverged."""
         with self.host.is_the_clock():
             if not self._started:
                 self._started = True
                 self._start()
             until_ns = self.clock.monotonic_ns(until_ns)
-            while self.unfinished and self.host.step(until_ns):
+            while self.unfinished and self.diverged is None and self.host.step(until_ns):
                 pass
+        if self.diverged is not None:
+            raise self.diverged
         return self.unfinished > 0
 
     def _start(self) -> None:
@@ -374,8 +379,11 @@ class VirtualNetwork:
                 loop=self.loops[node].as_loop(),
             )
 
-    def _one_is_done(self) -> None:
-        self.unfinished -= 1
+    def _one_ended(self, diverged: DivergedError | None) -> None:
+        if diverged is None:
+            self.unfinished -= 1
+        else:
+            self.diverged = self.diverged or diverged
 
     def _context(self, algorithm: Algorithm, number: int) -> WireContext:
         plan, context = algorithm.fragments, algorithm.context

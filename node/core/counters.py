@@ -62,6 +62,7 @@ class NodeCounters:
     messages_sent: int = _counter("messages", "summary", "Messages whose last byte has left the node.")
     messages_control: int = _counter("messages", "summary", "Messages sent that hold no values.")
     messages_delivered: int = _counter("messages", "summary", "Messages that arrived and passed all checks.")
+    messages_rejected: int = _counter("messages", "summary", "Messages that arrived and were refused, for any reason.")
     messages_aggregated: int = _counter("messages", "summary", "Messages received that were averaged in.")
     messages_cancelled: int = _counter("messages", "summary", "Messages taken out of the outbox before they were sent.")
     messages_aborted: int = _counter("messages", "summary", "Messages given up while they were transmitted.")
@@ -72,6 +73,9 @@ class NodeCounters:
     bytes_wasted: int = _counter("bytes", "summary", "Bytes sent of messages that were aborted.")
     bytes_lost: int = _counter("bytes", "summary", "Bytes of the messages that were lost.")
     bytes_received: int = _counter("bytes", "summary", "Bytes of the messages that arrived.")
+    values_saturated: int = _counter(
+        "values", "summary", "Values of messages queued that travel as the largest of the wire's type; once a message."
+    )
     queued_messages: int = _gauge("messages", "nodes", "Messages in the outbox now.")
     in_flight_bytes_max: int = _gauge("bytes", "fidelity", "The most bytes that were ever in flight.")
     in_flight_bytes_bound: int = _gauge("bytes", "fidelity", "Bytes that may be in flight.")
@@ -130,11 +134,13 @@ class NetworkTotals:
             without values) count when a message's last byte has left its sender; ``retransmitted`` is what loss added
             on the wire; ``wasted`` is the transmitted part of aborted messages. Their sum is all that was sent.
         bytes_lost: The part of it that no receiver saw because the message was lost.
+        values_saturated: Values that travelled, or were to travel, as the largest of the wire's type.
     """
 
     messages: dict[str, int]
     bytes: dict[str, int]
     bytes_lost: int
+    values_saturated: int
 
 
 def sum_counters(nodes: Sequence[NodeCounters], header_bytes: int) -> NetworkTotals:
@@ -155,4 +161,5 @@ def sum_counters(nodes: Sequence[NodeCounters], header_bytes: int) -> NetworkTot
             "wasted": wasted,
         },
         bytes_lost=total("bytes_lost"),
+        values_saturated=total("values_saturated"),
     )

@@ -1,7 +1,7 @@
 """Whom to send to: drawing the recipients of a round's messages."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TypeAlias, overload
 
@@ -50,6 +50,13 @@ class Fanout(Sequence[Addressed]):
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
         return NodeId(self.receivers[index]), self.messages[self.which[index]]
+
+
+def distinct_messages(items: Sequence[Addressed]) -> Iterable[Message]:
+    """Return the different messages among addressed ones, each once."""
+    if isinstance(items, Fanout):
+        return items.messages
+    return {id(message): message for _, message in items}.values()
 
 
 def address(

@@ -215,8 +215,9 @@ class QuadraticTrainer(_Immediate):
         """See :class:`Trainer`. The loss of a step is the one before its update."""
         params, count = self._running.pop(node)
         loss = 0.0
-        for _ in range(count):
-            gradient = params - self._targets[node]
-            loss += 0.5 * float(gradient @ gradient)
-            params -= self._learning_rate * gradient
+        with np.errstate(over="ignore", invalid="ignore"):  # diverges in silence, as torch does
+            for _ in range(count):
+                gradient = params - self._targets[node]
+                loss += 0.5 * float(gradient @ gradient)
+                params -= self._learning_rate * gradient
         return TrainingResult(params=params, loss=loss / max(count, 1))

@@ -5,7 +5,7 @@ States: none. In memory values are always float32.
 
 import sys
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 class WireDtype(Enum):
     """How values travel. In memory they are always float32.
 
-    The errors are those of one conversion. A value beyond a type's largest becomes infinite, and the receiver
-    then drops the message: it is not sent as something it is not.
+    The errors are those of one conversion. A value beyond a type's largest saturates: it travels as the largest of
+    its sign, and the sender counts it (``values_saturated``).
     """
 
     FLOAT32 = "float32"
@@ -34,25 +34,29 @@ class WireDtype(Enum):
 
     value_bytes: int
     """Bytes a value."""
+    largest: float
+    """The largest number that the type holds."""
 
     def __init__(self, name: str) -> None:
         self.value_bytes = 4 if name == "float32" else 2
+        # The bits of the largest are all ones but for the last one of the exponent; bfloat16 has float32's upper half.
+        bits = {"float32": 0x7F7F_FFFF, "float16": 0x477F_E000, "bfloat16": 0x7F7F_0000}[name]
+        self.largest = float(np.uint32(bits).view(np.float32))
 
 
 def to_wire(values: Vector, dtype: WireDtype) -> memoryview:
     """Convert values to what travels of them, contiguous. Not copied for float32.
 
     Args:
-        values: Shape (k,), float32. Numbers that are not finite stay so.
-        dtype: How they are to travel.
+        values: Shape (k,), float32. Infinite ones and NaN stay so; nodes send none (:mod:`node.core.divergence`).
+        dtype: How they are to travel. A value beyond its largest becomes the largest, of the same sign.
     """
     assert values.dtype == np.float32, values.dtype
     match dtype:
         case WireDtype.FLOAT32:
             return np.ascontiguousarray(values).data
         case WireDtype.FLOAT16:
-            with np.errstate(over="ignore", under="ignore"):
-                return values.astype(np.float16).data
+            return _float16(values).data
         case WireDtype.BFLOAT16:
             return _bfloat16(values).data
 
@@ -87,8 +91,31 @@ def through_wire(values: Vector, dtype: WireDtype) -> Vector:
     return values if dtype is WireDtype.FLOAT32 else from_wire(to_wire(values, dtype), len(values), dtype)
 
 
+def count_saturated(values: Vector, dtype: WireDtype) -> int:
+    """Count the finite values that rounding to a type would make infinite, so that they travel as its largest."""
+    if dtype is WireDtype.FLOAT32:
+        return 0
+    beyond = np.abs(values) >= np.float32(_FIRST_BEYOND[dtype])
+    return int(np.count_nonzero(beyond & np.isfinite(values))) if beyond.any() else 0
+
+
+_FIRST_BEYOND: Final = {WireDtype.FLOAT16: 65_520.0, WireDtype.BFLOAT16: float(np.uint32(0x7F7F_8000).view(np.float32))}
+"""Half of the last place above the largest: the first number that does not round to it. Ties go to even, upwards."""
+
+
+def _float16(values: Vector) -> npt.NDArray[np.float16]:
+    """Round to nearest, ties to even; finite numbers stay finite."""
+    with np.errstate(over="ignore", under="ignore"):
+        halves = values.astype(np.float16)
+    beyond = np.isinf(halves)
+    if beyond.any():
+        beyond &= np.isfinite(values)
+        halves[beyond] = np.copysign(np.float16(WireDtype.FLOAT16.largest), halves[beyond])
+    return halves
+
+
 def _bfloat16(values: Vector) -> npt.NDArray[np.uint16]:
-    """Return the upper halves of float32 numbers, rounded to nearest, ties to even."""
+    """Return the upper halves of float32 numbers, rounded to nearest, ties to even; finite numbers stay finite."""
     bits = np.ascontiguousarray(values).view(np.uint32)
     # Half of the last place that stays, less one unless the upper half is odd; a carry moves into the exponent.
     rounded = bits + (np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1)))
@@ -97,4 +124,8 @@ def _bfloat16(values: Vector) -> npt.NDArray[np.uint16]:
     nan = np.isnan(values)
     if nan.any():
         halves[nan] = 0x7FC0
+    infinite = (halves & np.uint16(0x7FFF)) == 0x7F80
+    if infinite.any():
+        infinite &= np.isfinite(values)
+        halves[infinite] -= np.uint16(1)  # the largest of the same sign is the number before infinity
     return halves

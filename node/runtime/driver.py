@@ -14,8 +14,8 @@ What the caller does, in this order
 4. From then on call only from within the loop, one call at a time, and let each return: the driver is not
    re-entrant. A path that ends a transfer at once still tells so in a later turn of the loop.
 5. Take the model at any time (:meth:`Driver.model`): it is shared with the driver, which never changes one.
-6. Call :meth:`Driver.stop`, once, before reading the records: nothing is sent, trained or received afterwards, and
-   late news of path and trainer may still be passed on.
+6. Call :meth:`Driver.stop` before reading the records: nothing is sent, trained or received afterwards, and late
+   news of path and trainer may still be passed on.
 
 What time an event has
 ======================
@@ -33,7 +33,9 @@ node     event                                                 next
 =======  ====================================================  =======
 waiting  :meth:`Driver.start`                                  running
 running  the algorithm asks for more rounds than there may be  done
+running  its model is not finite any more                      stopped
 running  :meth:`Driver.stop`                                   stopped
+done     its model is not finite any more                      stopped
 done     :meth:`Driver.stop`                                   stopped
 =======  ====================================================  =======
 
@@ -56,7 +58,7 @@ The states of a message are in :mod:`node.runtime.sending`, those of its transfe
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -65,6 +67,7 @@ import numpy as np
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
 from node.core.counters import NodeCounters
+from node.core.divergence import IN_SILENCE, check_outgoing, check_trained
 from node.core.effects import (
     Aggregated,
     CancelQueued,
@@ -74,9 +77,10 @@ from node.core.effects import (
     StartLocalSteps,
     StartTimer,
 )
-from node.core.errors import ProtocolError
+from node.core.errors import DivergedError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.messages import Message
+from node.core.recipients import distinct_messages
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_MS, NS_PER_S
@@ -119,12 +123,14 @@ class Driver:
         accounting: How messages are counted and recorded.
         rounds: Where the node's rounds begin and end.
         reject: Told of a message that the algorithm refused: sender.
-        on_done: Called once, when the node has done all its rounds.
+        on_end: Called when the node has done all its rounds, with None, and when its model is not finite any more, with
+            the error that says so.
 
     Attributes:
         counters: Figures so far; the states among them only in :meth:`current_counters`.
         records: The life of every message; None where they are not kept.
         done: Whether all rounds are over.
+        diverged: Why the node stands still, whose model is not finite any more; else None.
     """
 
     def __init__(
@@ -136,11 +142,12 @@ class Driver:
         accounting: Accounting,
         rounds: Rounds,
         reject: Callable[[NodeId], None],
-        on_done: Callable[[], None],
+        on_end: Callable[[DivergedError | None], None],
     ) -> None:
         self.counters = NodeCounters(rounds=rounds.done, local_steps=rounds.steps_done)
         self.records = Records(accounting.header_bytes, accounting.dtype) if accounting.keep_messages else None
         self.done = False
+        self.diverged: DivergedError | None = None
         self._node = algorithm.context.node
         self._algorithm = algorithm
         self._trainer = trainer
@@ -149,7 +156,7 @@ class Driver:
         self._accounting = accounting
         self._rounds_most = rounds.most
         self._reject = reject
-        self._on_done = on_done
+        self._on_end = on_end
         self._story = Story()
         self._sending = Sending(self._node, path, accounting, self.counters, self.records, self._story)
         self._clock = Clock(0)  # the experiment's, from start() on
@@ -160,6 +167,7 @@ class Driver:
         self._watched_fd: int | None = None  # the trainer's, while steps take longer than declared
         self._now_ns = 0
         self._stopped = False
+        self._rested = False  # when it stopped
         self._timers: set[asyncio.TimerHandle] = set()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -174,7 +182,8 @@ class Driver:
         self._handle(Started(params), at_ns)
 
     def stop(self) -> None:
-        """Freeze: nothing is sent, trained or received from here on."""
+        """Freeze: nothing is sent, trained or received from here on. May be called again."""
+        self._rested = self.at_rest
         self._stopped = True
         self._sending.stop()
         self._path.stop()
@@ -198,9 +207,13 @@ class Driver:
         )
 
     @property
-    def queued_messages(self) -> int:
-        """Messages in the outbox."""
-        return len(self._sending)
+    def at_rest(self) -> bool:
+        """Whether nothing will happen here unless a message arrives; once the node has stopped, as it was then."""
+        if self._stopped:
+            return self._rested
+        begun, training = self._loop is not None, self._steps is not None
+        # The window holds all transfers, up to their receipts.
+        return begun and not (training or self._timers or len(self._sending) or len(self._path.window))
 
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""
@@ -214,7 +227,17 @@ class Driver:
 
     def _handle(self, event: Event, at_ns: int) -> None:
         self._now_ns = now_ns = max(self._now_ns, at_ns)
-        self._execute(self._algorithm.handle(event, now_ns), now_ns, at_ns)
+        try:
+            if isinstance(event, LocalStepsDone):
+                check_trained(event.params, self._node, self.counters, now_ns)
+            with np.errstate(**IN_SILENCE):
+                effects = self._algorithm.handle(event, now_ns)
+            self._execute(effects, now_ns, at_ns)
+        except DivergedError as error:
+            self.diverged = error
+            self._story.tell(now_ns, "found its model to be not finite")
+            self.stop()
+            self._on_end(error)
 
     def _planned(self, planned_ns: int) -> int:
         """The time of an event that was planned for ``planned_ns`` and comes now."""
@@ -265,7 +288,7 @@ class Driver:
             if not self.done:
                 self.done = True
                 self._story.tell(at_ns, "did all its rounds")
-                self._on_done()
+                self._on_end(None)
             return
         end_ns = at_ns + self._timer.duration_ns(count)
         self._steps = (at_ns, end_ns)
@@ -327,6 +350,7 @@ class Driver:
         for effect in effects:
             match effect:
                 case Enqueue(items=items):
+                    self._check_outgoing(distinct_messages(items), at_ns)
                     self._sending.enqueue(items, at_ns)
                 case StartLocalSteps(params=params, count=count):
                     self._start_steps(params, count, planned_ns)
@@ -335,12 +359,16 @@ class Driver:
                 case CancelQueued(abort_in_flight=abort):
                     self._sending.cancel(abort, at_ns)
                 case ReplaceQueued(old=old, new=new):
+                    self._check_outgoing([new], at_ns)
                     self._sending.replace(old, new)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
                     self._start_timer(timer, planned_ns + delay_ns)
                 case _:
                     assert_never(effect)
         self._sending.pull()
+
+    def _check_outgoing(self, messages: Iterable[Message], at_ns: int) -> None:
+        check_outgoing(messages, self._accounting.dtype, self._node, self.counters, at_ns)
 
     def _aggregated(self, deliveries: Sequence[int], at_ns: int) -> None:
         self.counters.messages_aggregated += len(deliveries)

@@ -11,16 +11,20 @@ changes the phase, and each change is reported to the orchestrator at once.
 
     PREPARING --LET_IN--> WAITING --BEGUN--> RUNNING --ROUNDS_OVER or TIME_OVER--> DONE
                              |                  |                                   |
-                             +---- TOLD_TO_STOP, from any of these three -----------+--> STOPPING
+                             |                  +----- DIVERGED, also from DONE ----+--> DIVERGED
+                             |                  |                                   |       |
+                             +---- TOLD_TO_STOP, from any of these four ------------+-------+--> STOPPING
     any of them --FAULT--> FAILED
 
 - PREPARING: the parts exist. The node reaches the orchestrator, serves its peers, and registers.
 - WAITING: the session is open. The node waits for all others twice (all serve; all have opened their streams), takes
   its first local step between, measures its links when told to, and then waits for the common instant. The driver has
-  not started, and what arrives is dropped.
+  not started; what arrives from a node that has begun a moment sooner is kept until it has.
 - RUNNING: the driver runs. At each evaluation instant a snapshot is taken.
 - DONE: the node's own rounds are over (it still answers, and snapshots are still taken), or its time is (the driver
   stands still). Which of the two it is does not matter to anybody else.
+- DIVERGED: the node's model is not finite any more. The driver stands still; the status says when that was seen, and
+  the orchestrator ends the run.
 - STOPPING: the orchestrator has said so. The driver stands still, and what is left is handed over.
 - FAILED: the node cannot go on; its last status says why, what it waited for and what happened last.
 
@@ -52,7 +56,7 @@ from typing import Final
 from node.config import NodeConfig
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
-from node.core.errors import RunnerError, TestbedError, TransportError
+from node.core.errors import DivergedError, RunnerError, TestbedError, TransportError
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
@@ -96,6 +100,8 @@ class Happening(Enum):
     """The driver has done all the rounds that it may do."""
     TIME_OVER = auto()
     """The planned end has come, and the last snapshot has been taken."""
+    DIVERGED = auto()
+    """The driver has found the node's model to be not finite."""
     TOLD_TO_STOP = auto()
     """The orchestrator has said so."""
     FAULT = auto()
@@ -115,11 +121,17 @@ TRANSITIONS: Final[dict[Phase, dict[Happening, Phase]]] = {
     Phase.RUNNING: {
         Happening.ROUNDS_OVER: Phase.DONE,
         Happening.TIME_OVER: Phase.DONE,
+        Happening.DIVERGED: Phase.DIVERGED,
         Happening.TOLD_TO_STOP: Phase.STOPPING,
         Happening.FAULT: Phase.FAILED,
     },
     Phase.DONE: {
         Happening.TIME_OVER: Phase.DONE,
+        Happening.DIVERGED: Phase.DIVERGED,
+        Happening.TOLD_TO_STOP: Phase.STOPPING,
+        Happening.FAULT: Phase.FAILED,
+    },
+    Phase.DIVERGED: {
         Happening.TOLD_TO_STOP: Phase.STOPPING,
         Happening.FAULT: Phase.FAILED,
     },
@@ -177,6 +189,7 @@ class NodeProcess:
         self._ended: asyncio.Future[StopCommand | None] = self._loop.create_future()  # None: orphaned
         self._side = SideTasks(on_error=self._raise)
         self._clock: Clock | None = None  # of the experiment, once its start is known
+        self._early: list[Arrival] = []  # what arrived before the start
         self._measurement: Measurement | None = None
         self._control = ControlClient(config.orchestrator, config.run_id, config.node)
         self._peers = Peers(
@@ -196,7 +209,7 @@ class NodeProcess:
             accounting=Accounting(config.network.header_bytes, config.dtype, config.keep_messages),
             rounds=Rounds(config.beginning.rounds, config.beginning.local_steps, config.max_rounds),
             reject=self._peers.reject,
-            on_done=self._on_rounds_over,
+            on_end=self._on_end,
         )
         steps = algorithm.context.local_steps
         self._warm_up = WarmUp(
@@ -316,6 +329,9 @@ class NodeProcess:
         self._report.begin()
         self._side.spawn(self._hand_over.upload_snapshots())
         self._driver.start(self._config.beginning.params, at_ns=self._config.begin_ns, clock=clock, loop=self._loop)
+        early, self._early = self._early, []
+        for arrival in early:
+            self._on_message(arrival)
         self._plan_snapshot(self._hand_over.first_instant_ns, clock)
 
     def _plan_snapshot(self, time_ns: int, clock: Clock) -> None:
@@ -336,15 +352,18 @@ class NodeProcess:
     # -- what arrives ------------------------------------------------------------------------------------------
 
     def _on_message(self, arrival: Arrival) -> None:
-        if self._clock is not None:
-            self._driver.received(arrival.sender, arrival.message, arrival.number, arrival.due_ns)
+        match self._phase:
+            case Phase.WAITING:
+                self._early.append(arrival)
+            case Phase.RUNNING | Phase.DONE:
+                self._driver.received(arrival.sender, arrival.message, arrival.number, arrival.due_ns)
 
     def _on_probe(self, sender: NodeId, probe: ProbeInfo) -> None:
         if self._clock is None:  # else it is too late to matter
             self._the_measurement().probe_arrived(sender, probe.sequence, probe.padding_bytes)
 
-    def _on_rounds_over(self) -> None:
-        self._happen(Happening.ROUNDS_OVER)
+    def _on_end(self, diverged: DivergedError | None) -> None:
+        self._happen(Happening.ROUNDS_OVER if diverged is None else Happening.DIVERGED)
 
     def _status(self) -> NodeStatus:
         return self._report.status(self._phase, self._failure, -1 if self._clock is None else self._clock.now_ns())

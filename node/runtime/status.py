@@ -57,10 +57,15 @@ class SelfReport:
     def counters(self) -> NodeCounters:
         """The node's figures as they are now."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        return replace(self._driver.current_counters(), cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S))
+        return replace(
+            self._driver.current_counters(),
+            messages_rejected=sum(self._peers.rejected.values()),
+            cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
+        )
 
     def status(self, phase: Phase, failure: str, time_ns: int) -> NodeStatus:
         """How the node is doing now; ``time_ns`` is testbed time, negative before the start."""
+        diverged = self._driver.diverged
         return NodeStatus(
             node=self._config.node,
             phase=phase,
@@ -69,6 +74,8 @@ class SelfReport:
             messages_rejected=self._peers.rejected,
             unreachable=tuple(sorted(self._peers.client.unreachable)),
             failure=failure,
+            at_rest=self._driver.at_rest,
+            diverged_ns=None if diverged is None else diverged.time_ns,
             waiting_for=self._driver.waiting_for() or "",
             story=self._driver.story(),
         )

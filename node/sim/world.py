@@ -20,6 +20,7 @@ from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
 from node.core.counters import NetworkTotals, sum_counters
 from node.core.delivery import DeliveryModel
+from node.core.divergence import IN_SILENCE, check_outgoing, check_trained
 from node.core.effects import (
     Addressed,
     Aggregated,
@@ -30,12 +31,13 @@ from node.core.effects import (
     StartLocalSteps,
     StartTimer,
 )
-from node.core.errors import RunnerError
+from node.core.errors import RunnerError, StalledError
 from node.core.events import LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import NetworkPlan
 from node.core.message_log import Trace
 from node.core.messages import Message
 from node.core.outbox import make_outbox
+from node.core.recipients import distinct_messages
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
@@ -95,7 +97,6 @@ class World:
         self._header_bytes = network.header_bytes
         self._dtype = network.wire_dtype
         self._rounds_values = network.wire_dtype is not WireDtype.FLOAT32
-        self._may_drop = self._has_loss or self._rounds_values
         self._heap: list[Entry] = []
         self._sequence = 0
         self._network = FluidNetwork(network, self._schedule_transfer_end)
@@ -128,24 +129,27 @@ class World:
             or because ``stop_requested`` was set.
 
         Raises:
-            RunnerError: Every node waits for something that cannot come: a deadlock. The message says what each
+            StalledError: Every node waits for something that cannot come: a deadlock. The message says what each
                 waits for.
+            DivergedError: A node's model is not finite any more; the world is of use for its figures alone.
         """
-        if not self._started:
-            self._started = True
-            for node in self.nodes:
-                self._execute(node, node.algorithm.handle(Started(node.params), 0))
-        reached = self._process(until_ns)
-        for node in self.nodes:
-            node.hand_over_arrivals(self.now_ns)
-        return reached
+        with np.errstate(**IN_SILENCE):
+            if not self._started:
+                self._started = True
+                for node in self.nodes:
+                    self._execute(node, node.algorithm.handle(Started(node.params), 0))
+            try:
+                return self._process(until_ns)
+            finally:
+                for node in self.nodes:
+                    node.hand_over_arrivals(self.now_ns)
 
     def _process(self, until_ns: int) -> bool:
         heap, nodes, transfer_is_over = self._heap, self.nodes, self._network.finish
         while not self.stop_requested and self._unfinished:
             if not heap or heap[0][0] > until_ns:
                 if at_rest(nodes, heap):
-                    raise RunnerError(explain_deadlock(nodes, self.now_ns))
+                    raise StalledError(explain_deadlock(nodes, self.now_ns))
                 self.now_ns = until_ns
                 return True
             now_ns, event_class, index, _, payload = heappop(heap)
@@ -196,6 +200,7 @@ class World:
         node.counters.rounds += 1
         node.counters.train_loss = result.loss
         node.trained = result.params
+        check_trained(result.params, node.index, node.counters, self.now_ns)
         self._execute(node, node.algorithm.handle(LocalStepsDone(result.params), self.now_ns))
         if self._after_steps is not None:
             self._after_steps()
@@ -220,6 +225,7 @@ class World:
                 case CancelQueued(abort_in_flight=abort):
                     self._cancel(node, abort)
                 case ReplaceQueued(old=old, new=new):
+                    check_outgoing([new], self._dtype, node.index, node.counters, self.now_ns)
                     rows = node.outbox.replace(old, new)
                     if self.trace is not None:
                         self.trace.replaced(rows, new)
@@ -231,8 +237,9 @@ class World:
             self._pull(node)
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
-        node.counters.messages_queued += len(items)
         if items:
+            check_outgoing(distinct_messages(items), self._dtype, node.index, node.counters, self.now_ns)
+            node.counters.messages_queued += len(items)
             row = NO_ROW if self.trace is None else self.trace.queued(self.now_ns, node.index, items)
             node.outbox.append(items, row)
 
@@ -310,7 +317,7 @@ class World:
             trace.sent.extend((row, now_ns, arrival_ns))
         if self._rounds_values:
             message = flow.token = replace(message, body=body.received(self._dtype))
-        if self._may_drop and self._drops(flow, message):
+        if self._has_loss and self._deliveries.is_lost(body.wire_bytes(self._dtype), flow.source, receiver):
             count.messages_lost += 1
             count.bytes_lost += size
             if trace is not None:
@@ -323,13 +330,6 @@ class World:
             self._push(arrival_ns, DELIVERY, receiver, flow)
         if node.outbox.startable:
             self._pull(node)
-
-    def _drops(self, flow: Flow, message: Message) -> bool:
-        """Whether the network drops a message, or its receiver, because the wire dtype could not hold its values."""
-        size = message.body.wire_bytes(self._dtype)
-        if self._has_loss and self._deliveries.is_lost(size, flow.source, flow.destination):
-            return True
-        return self._rounds_values and not np.isfinite(message.body.values).all()
 
     def _deliver(self, node: SimulatedNode, flow: Flow) -> None:
         count = node.counters

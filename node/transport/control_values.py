@@ -12,7 +12,7 @@ from typing import TypeAlias
 from node.core.counters import NodeCounters
 from node.core.types import NodeId
 
-CONTROL_VERSION = 3
+CONTROL_VERSION = 4
 """Raised whenever the meaning of control.proto changes."""
 
 
@@ -25,6 +25,8 @@ class Phase(Enum):
     RUNNING = "running"
     DONE = "done"
     """Its own rounds are done; it still receives and answers."""
+    DIVERGED = "diverged"
+    """Its model is not finite any more; it stands still until it is stopped."""
     STOPPING = "stopping"
     FAILED = "failed"
     """It cannot go on; the status says why."""
@@ -85,6 +87,9 @@ class NodeStatus:
         failure: Why it cannot go on, one line; empty unless ``phase`` is FAILED.
         waiting_for: What it cannot go on without, in words; empty while it waits for nobody.
         story: Its last events, oldest first, a line each.
+        at_rest: Nothing will happen at the node unless a message arrives: it neither trains nor sends, no timer runs,
+            and receipts cover all that it sent. Of one that stands still: as it was then.
+        diverged_ns: When its model was found to be not finite, testbed time, nanoseconds; None while it is finite.
     """
 
     node: NodeId
@@ -96,6 +101,8 @@ class NodeStatus:
     failure: str = ""
     waiting_for: str = ""
     story: tuple[str, ...] = ()
+    at_rest: bool = False
+    diverged_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ _PHASES = {
     Phase.WAITING: pb.Status.PHASE_WAITING,
     Phase.RUNNING: pb.Status.PHASE_RUNNING,
     Phase.DONE: pb.Status.PHASE_DONE,
+    Phase.DIVERGED: pb.Status.PHASE_DIVERGED,
     Phase.STOPPING: pb.Status.PHASE_STOPPING,
     Phase.FAILED: pb.Status.PHASE_FAILED,
 }
@@ -101,6 +102,8 @@ def status_to_wire(status: NodeStatus) -> pb.Status:
         failure=one_line(status.failure),
         waiting_for=one_line(status.waiting_for),
         story=[one_line(line) for line in status.story],
+        at_rest=status.at_rest,
+        diverged_ns=status.diverged_ns,
     )
 
 
@@ -128,6 +131,8 @@ def status_from_wire(message: pb.Status, num_nodes: int) -> NodeStatus:
         failure=one_line(message.failure),
         waiting_for=one_line(message.waiting_for),
         story=tuple(one_line(line) for line in message.story[-STORY_LINES_MAX:]),
+        at_rest=message.at_rest,
+        diverged_ns=message.diverged_ns if message.HasField("diverged_ns") else None,
     )
 
 

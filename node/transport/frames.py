@@ -189,7 +189,7 @@ def encode(message: Message, sender: NodeId, plan_id: int, dtype: WireDtype = Wi
     """Make a message's frame.
 
     Float32 values are copied once, into the frame. Values that are not finite are encoded as they are, and the
-    receiver rejects them: a model that diverged shows in the receivers' counts.
+    receiver rejects them; a node sends none (:mod:`node.core.divergence`).
 
     Args:
         message: What to send. ``round`` and ``exchange`` must fit the header: at most :data:`MAX_ROUND` and

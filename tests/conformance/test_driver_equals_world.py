@@ -3,6 +3,7 @@
 To the nanosecond and to the bit: the life of every message, every model, every counter.
 """
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from node.algorithms.registry import ALGORITHMS
 from node.algorithms.swift_divshare import SwiftDivShareTag
+from node.core.errors import DivergedError
 from node.core.links import CapacityChange
 from node.core.message_log import Column
 from node.core.sender_policy import SenderPolicy
@@ -30,7 +32,7 @@ ONE_SIZE = [kind for kind in EVERY_ALGORITHM if kind != "epidemic"]
 COUNTED = (
     "rounds", "local_steps", "messages_queued", "messages_sent", "messages_control", "messages_delivered",
     "messages_aggregated", "messages_cancelled", "messages_aborted", "messages_lost", "bytes_sent", "bytes_payload",
-    "bytes_index", "bytes_wasted", "bytes_lost",
+    "bytes_index", "bytes_wasted", "bytes_lost", "values_saturated", "messages_rejected",
 )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def check_equal(world: World, net: VirtualNetwork) -> None:
         again = int(resent[real["receiver"] == node.index].sum())
         assert driver.counters.bytes_received == node.counters.bytes_received - again
         np.testing.assert_array_equal(driver.counters.train_loss, node.counters.train_loss)
-        assert driver.queued_messages == len(node.outbox)
+        assert driver.current_counters().queued_messages == len(node.outbox)
         assert driver.waiting_for() == node.algorithm.waiting_for()
         assert driver.current_counters().queued_messages == node.current_counters().queued_messages
         np.testing.assert_array_equal(driver.model(), node.params)
@@ -178,6 +180,30 @@ def test_narrow_values_are_counted_and_rounded_alike(kind: str, dtype: WireDtype
         controls = sum(node.counters.messages_control for node in narrow.nodes)
         assert payload < 2 * NUM_PARAMS * (sent - controls) + 1
         assert any((a.params != b.params).any() for a, b in zip(narrow.nodes, wide.nodes, strict=True))
+
+
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+@pytest.mark.parametrize("dtype", list(WireDtype))
+def test_a_model_that_diverges_ends_both_at_the_same_node_round_and_instant(kind: str, dtype: WireDtype) -> None:
+    """And with the same messages until then."""
+    plan = network(6, 1.6, latency_ns=700_000, wire_dtype=dtype)
+    scenario = Scenario(kind, network=plan, step_ms=UNEVEN_MS, learning_rate=1e5)
+    world, net = scenario.world(), VirtualNetwork(scenario, bounded=False)
+    with pytest.raises(DivergedError) as simulated:
+        world.advance(10**12)
+    with pytest.raises(DivergedError) as real:
+        net.advance(10**12)
+    assert str(real.value) == str(simulated.value)
+    assert re.fullmatch(
+        r"node \d: its model is not finite after round \d+ \(learning rate too high\?\)", str(real.value)
+    )
+    assert (real.value.node, real.value.round) == (simulated.value.node, simulated.value.round)
+    assert real.value.time_ns == simulated.value.time_ns == world.now_ns
+    check_equal(world, net)
+    others = [node for node in world.nodes if node.index != real.value.node]
+    assert all(np.isfinite(node.params).all() for node in others), "nothing of it was handed on"
+    if kind != "local":
+        assert (world.totals.values_saturated > 0) == (dtype is WireDtype.FLOAT16)
 
 
 @pytest.mark.parametrize("dtype", [WireDtype.FLOAT16, WireDtype.BFLOAT16])

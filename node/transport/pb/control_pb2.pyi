@@ -120,7 +120,7 @@ class Counters(_message.Message):
     def __init__(self, whole: _Optional[_Mapping[str, int]] = ..., real: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("node", "phase", "time_ns", "messages_rejected", "unreachable", "counters", "failure", "waiting_for", "story")
+    __slots__ = ("node", "phase", "time_ns", "messages_rejected", "unreachable", "counters", "failure", "waiting_for", "story", "at_rest", "diverged_ns")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[Status.Phase]
@@ -130,6 +130,7 @@ class Status(_message.Message):
         PHASE_DONE: _ClassVar[Status.Phase]
         PHASE_STOPPING: _ClassVar[Status.Phase]
         PHASE_FAILED: _ClassVar[Status.Phase]
+        PHASE_DIVERGED: _ClassVar[Status.Phase]
     PHASE_UNSPECIFIED: Status.Phase
     PHASE_PREPARING: Status.Phase
     PHASE_WAITING: Status.Phase
@@ -137,6 +138,7 @@ class Status(_message.Message):
     PHASE_DONE: Status.Phase
     PHASE_STOPPING: Status.Phase
     PHASE_FAILED: Status.Phase
+    PHASE_DIVERGED: Status.Phase
     class MessagesRejectedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +155,8 @@ class Status(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     STORY_FIELD_NUMBER: _ClassVar[int]
+    AT_REST_FIELD_NUMBER: _ClassVar[int]
+    DIVERGED_NS_FIELD_NUMBER: _ClassVar[int]
     node: int
     phase: Status.Phase
     time_ns: int
@@ -162,7 +166,9 @@ class Status(_message.Message):
     failure: str
     waiting_for: str
     story: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., unreachable: _Optional[_Iterable[int]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ...) -> None: ...
+    at_rest: bool
+    diverged_ns: int
+    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., unreachable: _Optional[_Iterable[int]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ..., at_rest: bool = ..., diverged_ns: _Optional[int] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("start", "stop", "measure")

@@ -20,7 +20,7 @@ from node.core.effects import (
     StartLocalSteps,
     StartTimer,
 )
-from node.core.errors import ProtocolError
+from node.core.errors import DivergedError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.links import NetworkPlan
 from node.core.message_log import NEVER
@@ -83,6 +83,7 @@ class FakeTrainer:
     def __init__(self, loop: Loop) -> None:
         self.begun: list[tuple[int, int]] = []  # first step, count
         self.is_ready = True
+        self.step = np.float32(1)
         self.asked = 0
 
     def initial_params(self) -> Vector:
@@ -97,7 +98,7 @@ class FakeTrainer:
         return self.is_ready
 
     def finish(self, node: NodeId) -> TrainingResult:
-        return TrainingResult(frozen(self._params + 1), loss=0.25)
+        return TrainingResult(frozen(self._params + self.step), loss=0.25)
 
     def momentum(self, node: NodeId) -> Vector | None:
         return None
@@ -151,6 +152,7 @@ class Bench:
         self.trainer = FakeTrainer(self.loop)
         self.refused: list[int] = []
         self.times_done = 0
+        self.diverged: list[DivergedError] = []
         plan = plan or network(4, 1.0, latency_ns=3 * MS)
         self.frames = OutgoingFrames(NodeId(0), 99, dtype, SIZE)
         self.path = EmulatedPath(
@@ -170,11 +172,14 @@ class Bench:
             accounting=Accounting(plan.header_bytes, dtype, keep_messages),
             rounds=rounds or Rounds(),
             reject=self.refused.append,
-            on_done=self._done,
+            on_end=self._ended,
         )
 
-    def _done(self) -> None:
-        self.times_done += 1
+    def _ended(self, diverged: DivergedError | None) -> None:
+        if diverged is None:
+            self.times_done += 1
+        else:
+            self.diverged.append(diverged)
 
     def start(self, *effects: Effect) -> None:
         self.script(*effects)
@@ -709,3 +714,102 @@ def test_the_story_tells_the_last_events_and_no_more(bench: Bench) -> None:
     story = bench.driver.story()
     assert len(story) == EVENTS_KEPT
     assert story[-1] == "0.109000 s: sent message 99 to node 1"
+
+
+# --- models that are not finite ---------------------------------------------------------------------------------
+
+TRAIN = StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_model_that_is_not_finite_after_training_stops_the_node_at_once(bench: Bench, value: float) -> None:
+    """The algorithm is not told, so that nothing is mixed or sent, and the figures are those of the round."""
+    bench.trainer.step = np.float32(value)
+    bench.start(to(1), TRAIN)
+    bench.at(20 * MS)
+    (error,) = bench.diverged
+    assert str(error) == "node 0: its model is not finite after round 0 (learning rate too high?)"
+    assert (error.node, error.round, error.time_ns) == (0, 0, 5 * MS)
+    assert bench.driver.diverged is error
+    assert [type(event) for event, _ in bench.algorithm.told] == [Started]
+    assert bench.driver.counters.rounds == 1
+    assert not np.isfinite(bench.driver.model(after_training=True)).any()
+    assert np.isfinite(bench.driver.model()).all()
+    assert bench.driver.story()[-1] == "0.005000 s: found its model to be not finite"
+    bench.do(to(1))
+    bench.driver.stop()  # as the process will
+    assert len(bench.algorithm.told) == 1
+    assert (bench.times_done, len(bench.diverged)) == (0, 1)
+
+
+def test_a_loss_that_is_no_number_ends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = TrainingResult(frozen(np.ones(SIZE, dtype=np.float32)), loss=float("nan"))
+    monkeypatch.setattr(bench.trainer, "finish", lambda node: result)
+    bench.start(TRAIN)
+    bench.at(5 * MS)
+    assert isinstance(bench.algorithm.told[-1][0], LocalStepsDone)
+    assert np.isnan(bench.driver.counters.train_loss)
+    assert bench.diverged == []
+
+
+def test_an_average_that_overflowed_is_not_sent(bench: Bench) -> None:
+    """Between two trainings: messages are looked at as well, and the last round that was completed is named."""
+    bench.start(TRAIN)
+    bench.at(5 * MS)
+    bench.do(to(1), to(2, what=message(np.inf)), to(3))
+    assert [str(error) for error in bench.diverged] == [
+        "node 0: its model is not finite after round 0 (learning rate too high?)"
+    ]
+    assert bench.driver.counters.messages_queued == 1
+
+
+def test_before_its_first_round_a_node_names_no_round(bench: Bench) -> None:
+    bench.start(to(1))
+    bench.do(ReplaceQueued(message(), message(np.nan)))
+    assert [str(error) for error in bench.diverged] == [
+        "node 0: its model is not finite before its first round is over (learning rate too high?)"
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(WireDtype.FLOAT32, 0), (WireDtype.FLOAT16, 3 * SIZE)])
+def test_values_that_will_saturate_count_once_a_message(dtype: WireDtype, expected: int) -> None:
+    bench = Bench(dtype=dtype)
+    with bench.host.is_the_clock():
+        large, larger = message(7e4), message(-1e38)
+        bench.start(to(1, 2, what=large), to(3, what=larger), to(1, what=message(65_504.0)))
+        bench.do(ReplaceQueued(larger, message(8e4)))
+    assert bench.driver.counters.values_saturated == expected
+    assert bench.diverged == []
+
+
+# --- rest -------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_at_rest_when_only_a_message_can_wake_it(bench: Bench) -> None:
+    """It trains no more, no timer runs, and receipts cover what it sent."""
+    assert not bench.driver.at_rest  # it has not begun
+    bench.start(to(1), TRAIN, StartTimer(1, 8 * MS))
+    bench.end_transfer(MS)
+    bench.path.acknowledged(0)
+    bench.at(6 * MS)
+    assert not bench.driver.at_rest  # the timer
+    bench.at(8 * MS)
+    assert bench.driver.at_rest
+    bench.do(to(1))
+    assert not bench.driver.at_rest  # a transfer
+    bench.end_transfer(9 * MS)
+    assert not bench.driver.at_rest  # no receipt yet
+    bench.path.acknowledged(1)
+    assert bench.driver.at_rest
+    bench.do(TRAIN)
+    assert not bench.driver.at_rest  # local steps
+    bench.driver.stop()
+    assert not bench.driver.at_rest  # as it was then
+
+
+def test_a_node_that_stopped_at_rest_was_so(bench: Bench) -> None:
+    bench.start()
+    assert bench.driver.at_rest
+    bench.driver.stop()
+    bench.driver.stop()
+    assert bench.driver.at_rest

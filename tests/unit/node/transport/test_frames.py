@@ -13,7 +13,7 @@ from node.core.errors import ProtocolError
 from node.core.fragments import FragmentLayout, FragmentPlan, fragment_plan
 from node.core.messages import frozen
 from node.core.types import NodeId, Vector
-from node.core.wire_values import WireDtype
+from node.core.wire_values import WireDtype, count_saturated
 from node.transport.frames import (
     DTYPE_CODES,
     HEADER_BYTES,
@@ -232,14 +232,27 @@ def test_no_nan_becomes_a_number_on_the_way(bits: int) -> None:
     ("dtype", "largest", "beyond"),
     [
         (WireDtype.FLOAT16, 65_504.0, 65_520.0),
-        (WireDtype.BFLOAT16, 3.3895313892515355e38, float(np.finfo(np.float32).max)),
+        (WireDtype.BFLOAT16, 3.3895313892515355e38, 3.3961775292304957e38),
     ],
 )
-def test_what_is_too_large_is_dropped_by_the_receiver(dtype: WireDtype, largest: float, beyond: float) -> None:
-    np.testing.assert_array_equal(through(floats(largest, -largest), dtype), [largest, -largest])
-    with pytest.raises(FrameRejectedError) as caught:
-        through(floats(beyond), dtype)
-    assert caught.value.reason is RejectReason.NOT_FINITE
+def test_what_is_too_large_travels_as_the_largest(dtype: WireDtype, largest: float, beyond: float) -> None:
+    """From the first number on that would not round to it; what is not finite stays so."""
+    assert dtype.largest == largest
+    below = np.nextafter(np.float32(beyond), np.float32(0))
+    values = floats(largest, -largest, beyond, -beyond, below, -below, 3.4e38, -3.4e38, 0)
+    signs = np.sign(values)
+    np.testing.assert_array_equal(through(values, dtype), signs * np.float32(largest))
+    assert count_saturated(values, dtype) == 4
+    for not_finite in (np.inf, -np.inf, np.nan):
+        assert count_saturated(floats(not_finite), dtype) == 0
+        with pytest.raises(FrameRejectedError) as caught:
+            through(floats(not_finite), dtype)
+        assert caught.value.reason is RejectReason.NOT_FINITE
+
+
+def test_float32_holds_all_that_a_model_holds() -> None:
+    assert WireDtype.FLOAT32.largest == float(np.finfo(np.float32).max)
+    assert count_saturated(floats(3.4e38, -3.4e38, np.inf), WireDtype.FLOAT32) == 0
 
 
 SIZES = (5, 2)
