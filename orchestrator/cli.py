@@ -27,11 +27,15 @@ EXIT_CODES: Final = {
     0: "done",
     1: "whoever read the output stopped reading",
     2: "the input is wrong: one line says what and where",
-    3: "the run failed: a deadlock, a dead node or worker, a full disk, a bug of ours",
+    3: "the run failed or stalled: a deadlock, a dead node or worker, refused messages, a full disk, a bug of ours",
     4: "the run finished but is unfaithful: its host could not keep up",
+    5: "the run diverged: a node's model was not finite any more; what was measured until then is kept",
     130: "interrupted: what was measured is kept",
 }
 """Meaning of each exit code; scripts can rely on them."""
+
+EXIT_OF_STATUS: Final = {"failed": 3, "stalled": 3, "diverged": 5, "interrupted": 130}
+"""Exit codes of runs that did not end as they should."""
 
 # emoji: the line number in "edges.txt:100: ..." would become one.
 out = Console(soft_wrap=True, emoji=False, highlight=False)
@@ -99,12 +103,12 @@ def run(
         plan = _read_plan(file, overrides, runtime, seed)
     _check_data_root(data_root)
     from orchestrator.host.signals import signals_held
-    from orchestrator.runs.options import RunOptions
 
     # Step 2: import what runs it.
     with signals_held():  # importing torch takes seconds
         from orchestrator.fidelity import exit_code, unfaithful_reasons
         from orchestrator.host.environment import usable_cores
+        from orchestrator.runs.options import RunOptions
         from orchestrator.runtimes.registry import resume_run, start_run
 
     options = RunOptions(
@@ -125,10 +129,11 @@ def run(
     else:
         _print_outcome(outcome.summary, outcome.path)
     if outcome.error is not None:
-        _print_error("failed:", outcome.error)
+        _print_error(f"{outcome.status}:", outcome.error)
     for reason in unfaithful_reasons(outcome.fidelity):
         _print_error("unfaithful:", reason)
-    raise typer.Exit({"done": exit_code(outcome.fidelity), "interrupted": 130, "failed": 3}[outcome.status])
+    code = exit_code(outcome.fidelity) if outcome.status == "done" else EXIT_OF_STATUS[outcome.status]
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -377,12 +382,16 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         "accuracy": f"{figure(final['accuracy'])} at the end, {figure(best['accuracy'])} at best",
         "loss": f"{figure(final['loss'])} at the end, {figure(best['loss'])} at best",
         "messages": f"{messages['queued']:,} queued, {messages['delivered']:,} delivered,"
-        f" {messages['cancelled']:,} cancelled, {messages['lost']:,} lost",
+        f" {messages['cancelled']:,} cancelled, {messages['lost']:,} lost"
+        + f", {messages['rejected']:,} refused"
+        * bool(messages["rejected"]),
         "sent": f"{summary['bytes_sent'] / 1e6:,.1f} MB",
         "wall clock": f"{summary['wall_s']:.1f} s for {summary['train_steps']:,} local steps",
         "fidelity": summary["fidelity"] or "not judged",
         "report": str(path / "report.html"),
     }
+    if summary["values_saturated"]:
+        rows["saturated"] = f"{summary['values_saturated']:,} values travelled as the largest of wire.dtype"
     unsaved = summary["checkpoint_error"]
     if unsaved is not None:
         rows["checkpoint"] = f"not written: {unsaved}"

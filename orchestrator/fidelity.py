@@ -107,7 +107,6 @@ class NodeFigures:
         late_p99_ns: How long after they were due these were handed over, 99th percentile.
         late_max_ns: The same, the worst.
         memory_bytes: Memory of the node and its training worker, proportional set size; None if unknown.
-        rejected: Messages that were refused on arrival, by reason.
     """
 
     node: int
@@ -118,7 +117,6 @@ class NodeFigures:
     late_p99_ns: int
     late_max_ns: int
     memory_bytes: int | None = None
-    rejected: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +131,8 @@ class Measured:
         emulator: None where the links are not emulated in user space, or the emulator did not answer.
         links_emulated: Whether the links are emulated in user space, so that the emulator should have answered.
         died: Nodes that ended before the run did: node -> how, for example ``killed by signal 9``.
+        rejected: Messages that were refused on arrival: node -> reason -> how many.
+        stalled: Whether the nodes came to rest before the end, though they had rounds left.
         deaths_allowed: Whether the experiment takes a node's end for granted, so that it does not count against
             the run.
         cpu_pressure: :func:`cpu_pressure` before and at the end of the run.
@@ -148,6 +148,8 @@ class Measured:
     emulator: EmulatorStatistics | None = None
     links_emulated: bool = False
     died: Mapping[int, str] = field(default_factory=dict)
+    rejected: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    stalled: bool = False
     deaths_allowed: bool = False
     cpu_pressure: tuple[float | None, float | None] = (None, None)
     links_name: str = "user-space emulator (max-min fair fluid)"
@@ -195,6 +197,7 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         statement = f"{len(failed)} of {len(checks)} checks failed: the host did not do what the experiment asks for."
     else:
         statement = f"All {len(checks)} checks are within their tolerance."
+    statement += saturation_text(sum(node.counters.values_saturated for node in measured.nodes))
     if not measured.links_shaped:
         statement += (
             " Links were direct and not shaped: what messages took is what this host and its load made of them."
@@ -213,6 +216,16 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         "died": {str(node): how for node, how in sorted(measured.died.items())},
         "figures": _figures(measured),
     }
+
+
+def saturation_text(values_saturated: int) -> str:
+    """Tell of values that ``wire.dtype`` could not hold: a sentence to append, in all runtimes alike; else nothing.
+
+    It is a property of the experiment and no fault of the host, so that it decides nothing.
+    """
+    if not values_saturated:
+        return ""
+    return f" {values_saturated:,} values were beyond the largest of wire.dtype and travelled as it."
 
 
 def unfaithful_reasons(fidelity: Mapping[str, Any] | None) -> list[str]:
@@ -257,10 +270,13 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         if measured.links_shaped:
             yield _arrivals(measured.nodes, tolerances)
         yield _in_flight(measured.nodes)
+    yield _refusals(measured.rejected)
     if measured.emulator is not None:
         yield from _emulator_checks(measured.emulator, tolerances)
     elif measured.links_emulated:
         yield Check("link emulators that reported", 1, None, "emulators", "one", False)
+    if measured.stalled:
+        yield Check("stalls", 0, 1, "stalls", "none", False, "every node waited for another one")
     if measured.died:
         names = "node " + ", ".join(str(node) for node in sorted(measured.died))
         tolerance = "any: the experiment allows it" if measured.deaths_allowed else "none"
@@ -370,6 +386,19 @@ def _in_flight(nodes: Sequence[NodeFigures]) -> Check:
     )
 
 
+def _refusals(rejected: Mapping[int, Mapping[str, int]]) -> Check:
+    by_reason = _by_reason(rejected)
+    total = sum(by_reason.values())
+    reasons = ", ".join(f"{times:,} {reason}" for reason, times in by_reason.items())
+    at = ", ".join(str(node) for node, reasons in sorted(rejected.items()) if reasons)
+    note = f"{reasons}; at node {at}" if total else ""
+    return Check("messages refused on arrival", 0, total, "messages", "none", not total, note)
+
+
+def _by_reason(rejected: Mapping[int, Mapping[str, int]]) -> dict[str, int]:
+    return dict(sorted(sum((Counter(reasons) for reasons in rejected.values()), Counter[str]()).items()))
+
+
 def _emulator_checks(emulator: EmulatorStatistics, tolerances: Tolerances) -> Iterator[Check]:
     if emulator.starts:
         most = max(1.0, tolerances.late_starts_percent / 100 * emulator.starts)
@@ -422,7 +451,7 @@ def _figures(measured: Measured) -> JsonObject:
         "overruns": sum(node.counters.overruns for node in nodes),
         "overrun_s": ns_to_s(sum(node.counters.overrun_ns for node in nodes)),
         "arrivals": sum(node.arrivals for node in nodes),
-        "rejected": dict(sorted(sum((Counter(node.rejected) for node in nodes), Counter()).items())),
+        "rejected": _by_reason(measured.rejected),
         "arrival_late_ms_max": max((node.late_max_ns for node in nodes), default=0) / NS_PER_MS,
         "loop_late_ms_p99": max((node.loop_late_p99_ns for node in nodes), default=0) / NS_PER_MS,
         "in_flight_bytes_max": max((node.counters.in_flight_bytes_max for node in nodes), default=0),

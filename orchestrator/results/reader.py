@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from orchestrator.results.schema import (
     MESSAGE_COLUMNS,
     NODE_COLUMNS,
     Column,
+    EndStatus,
     JsonObject,
     RunFacts,
     Status,
@@ -124,8 +125,8 @@ def load_run(path: Path, *, messages: bool = True) -> Run:
 
 def _status(summary: JsonObject, path: Path) -> Status:
     status = summary.get("status")
-    if status not in ("done", "interrupted", "failed"):
-        raise ConfigError(f"{path / 'summary.json'}: status={status!r}: not done, interrupted or failed")
+    if status not in get_args(EndStatus):
+        raise ConfigError(f"{path / 'summary.json'}: status={status!r}: not one of {', '.join(get_args(EndStatus))}")
     return cast(Status, status)
 
 

@@ -13,11 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from node.core.counters import FIGURES, NodeCounters
+from node.core.errors import DivergedError
 from node.core.messages import MessageState
 from node.core.types import Float64Vector
 
 Metric: TypeAlias = Literal["accuracy", "rmse"]
-Status: TypeAlias = Literal["done", "interrupted", "failed", "partial"]
+EndStatus: TypeAlias = Literal["done", "interrupted", "failed", "stalled", "diverged"]
+"""How a run says that it ended. ``stalled``: nothing could happen any more, though nodes had rounds left.
+``diverged``: a node's model was not finite any more."""
+Status: TypeAlias = EndStatus | Literal["partial"]
 """``partial``: the run was killed before it could say how it ended. Found by the reader, never written."""
 Column: TypeAlias = npt.NDArray[Any]
 JsonObject: TypeAlias = dict[str, Any]
@@ -271,10 +275,12 @@ class RunTotals:
         downlink_utilization: The same for the downlink.
         error: Why it failed; None if it did not.
         bytes_lost: Bytes sent that no receiver saw because their message was lost; a part of ``bytes``.
+        values_saturated: Values of messages that travelled as the largest of the wire's type.
+        divergence: Which node's model was not finite any more, after which round, and when; None unless one was.
         checkpoint_error: Why its last checkpoint could not be written; None if it was, or if none was needed.
     """
 
-    status: Literal["done", "interrupted", "failed"]
+    status: EndStatus
     time_ns: int
     bytes: Mapping[str, int]
     messages: Mapping[str, int]
@@ -285,3 +291,5 @@ class RunTotals:
     error: str | None = None
     checkpoint_error: str | None = None
     bytes_lost: int = 0
+    values_saturated: int = 0
+    divergence: DivergedError | None = None

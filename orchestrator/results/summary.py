@@ -62,11 +62,14 @@ def summarize(
         "bytes_lost": totals.bytes_lost,
         "bytes": dict(totals.bytes),
         "messages": dict(totals.messages),
+        "values_saturated": totals.values_saturated,
         "cancelled_share": cancelled / queued if queued else None,
         "train_steps": totals.train_steps,
         "wall_s": totals.wall_s,
     }
     # Step 2: what only some runs have. A figure that does not apply is left out, and is not null.
+    if (diverged := totals.divergence) is not None:
+        summary["diverged"] = {"node": diverged.node, "round": diverged.round, "time_s": ns_to_s(diverged.time_ns)}
     if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
         summary["uplink_utilization_mean"] = _mean_or_none(totals.uplink_utilization)
         summary["downlink_utilization_mean"] = _mean_or_none(totals.downlink_utilization)

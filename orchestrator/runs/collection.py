@@ -6,7 +6,8 @@ parts, each with its own counts; totals are over all of them.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from math import inf
@@ -15,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from node.core.counters import NodeCounters, add_counters, counters_from, sum_counters
+from node.core.errors import DivergedError, RunnerError
 from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
 from node.runtime.calibration import requested_mbps, requested_round_trip_ms
 from node.runtime.message_records import Column, join
 from node.transport.control_values import ModelSnapshot, NodeStatus
 from orchestrator.fidelity import MeasuredLink, NodeFigures
-from orchestrator.results.schema import RunTotals
+from orchestrator.results.schema import EndStatus, RunTotals
 from orchestrator.runs.evaluation import utilization
-from orchestrator.runs.options import Status
 from orchestrator.runs.snapshots import Part
+from orchestrator.runs.watched import reasons_text
 
 
 class Collection:
@@ -92,6 +94,15 @@ class Collection:
             local_steps=max(0, counters.local_steps - steps_before),
         )
 
+    def rejected(self, statuses: Iterable[NodeStatus]) -> dict[int, dict[str, int]]:
+        """Return the messages that each node of this part refused, by reason; of one that died, as it said last."""
+        return {
+            int(status.node): dict(
+                self.figures[status.node]["rejected"] if status.node in self.figures else status.messages_rejected
+            )
+            for status in statuses
+        }
+
     def messages(self) -> dict[str, Column] | None:
         """Return the table of this part's messages; None if no node handed over any.
 
@@ -99,6 +110,23 @@ class Collection:
             ProtocolError: A node's records are damaged.
         """
         return join(self.records) if self.records else None
+
+
+def refuse_rejections(parts: Sequence[Part], rejected: Mapping[int, Mapping[str, int]]) -> None:
+    """Fail a run in which messages were refused: they were sent and never counted, which no experiment asks for.
+
+    Args:
+        parts: What all parts of the run counted.
+        rejected: Of the last part: node -> reason -> how many.
+
+    Raises:
+        RunnerError: There were some.
+    """
+    total = sum(count.messages_rejected for part in parts for count in part.counters)
+    if total:
+        why = sum((Counter(reasons) for reasons in rejected.values()), Counter[str]())
+        text = reasons_text(why) if why else "in an earlier part of the run"
+        raise RunnerError(f"nodes refused {total:,} messages of their peers ({text})")
 
 
 def concatenate_tables(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
@@ -110,7 +138,13 @@ def concatenate_tables(tables: Sequence[dict[str, Column]]) -> dict[str, Column]
 
 
 def totals_of(
-    parts: Sequence[Part], network: NetworkPlan, *, begin_ns: int, wall_s: float, status: Status, error: str | None
+    parts: Sequence[Part],
+    network: NetworkPlan,
+    *,
+    begin_ns: int,
+    wall_s: float,
+    status: EndStatus,
+    error: RunnerError | None,
 ) -> RunTotals:
     """Add up the totals of a run over all its parts.
 
@@ -120,7 +154,7 @@ def totals_of(
         begin_ns: Testbed time reached where there is no part.
         wall_s: Real time that the run took where there is no part.
         status: How the run ended.
-        error: Why it failed; None if it did not.
+        error: Why it did not come to its end; None if it did.
     """
     counted = [
         reduce(add_counters, (part.counters[node] for part in parts)) for node in range(network.num_nodes) if parts
@@ -137,11 +171,13 @@ def totals_of(
         bytes=totals.bytes,
         messages=totals.messages,
         bytes_lost=totals.bytes_lost,
+        values_saturated=totals.values_saturated,
         train_steps=sum(node.local_steps for node in counted),
         wall_s=sum(part.wall_s for part in parts) if parts else wall_s,
         uplink_utilization=up,
         downlink_utilization=down,
-        error=error,
+        error=None if error is None else str(error),
+        divergence=error if isinstance(error, DivergedError) else None,
     )
 
 
@@ -179,5 +215,4 @@ def node_figures(node: NodeId, figures: Mapping[str, Any]) -> NodeFigures:
         late_p99_ns=figures["late_p99_ns"],
         late_max_ns=figures["late_max_ns"],
         memory_bytes=figures["memory_bytes"] or None,
-        rejected=figures["rejected"],
     )

@@ -7,18 +7,21 @@ failure decides, and what is written in any case.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from node.core.errors import RunnerError, TransportError
+from node.core.errors import DivergedError, RunnerError, StalledError, TransportError
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.signals import on_signals, signals_held
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
-from orchestrator.results.schema import Column, JsonObject, RunTotals
+from orchestrator.results.schema import Column, EndStatus, JsonObject, RunTotals
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs.evaluation import count_replaced
-from orchestrator.runs.options import RunOptions, RunOutcome, Status, report
+from orchestrator.runs.options import RunOptions, RunOutcome, report
 from orchestrator.runs.prepare import Prepared, environment_of, prepare
+
+ENDED: Final = ("done", "diverged")
+"""Ways to end after which nothing is left to go on with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,7 @@ class RunResults:
 class Course(Protocol):
     """One run of one runtime. The lifecycle calls ``restore`` (of a run that goes on), ``begin``, ``execute``,
     ``keep_for_resume`` (of a run that did not come to its end), ``results``, ``forget_resume`` (of one that did).
+    A run that diverged has come to its end: a continuation could only diverge again.
     """
 
     @property
@@ -82,14 +86,16 @@ class Course(Protocol):
         """Run the experiment and write its curve; returns early when a stop is requested.
 
         Raises:
-            RunnerError, TransportError: The run failed; what it has is still asked for.
+            DivergedError: A node's model is not finite any more.
+            StalledError: Nothing can happen any more.
+            RunnerError, TransportError: The run failed. Of all these, what the run has is still asked for.
         """
 
     def keep_for_resume(self) -> None:
         """Save what a continuation needs. Never raises: a failure costs no results, and is told by these."""
 
-    def results(self, status: Status, error: str | None) -> RunResults:
-        """Return what there is to show, of a run that ended in any way."""
+    def results(self, status: EndStatus, error: RunnerError | None) -> RunResults:
+        """Return what there is to show, of a run that ended in any way; ``error`` is why it did not come to its end."""
 
     def forget_resume(self) -> None:
         """Remove what only a continuation needs: the run is complete and written."""
@@ -164,19 +170,20 @@ def _execute_and_conclude(course: Course, writer: RunWriter) -> RunOutcome:
         course.execute()
     except (RunnerError, TransportError) as failure:
         # Workers and nodes may have been told to stop as well: that they ended is then no failure.
-        error = None if course.stop_requested else RunnerError(str(failure))
+        if not course.stop_requested:
+            error = failure if isinstance(failure, RunnerError) else RunnerError(str(failure))
+    status = _status(error, course.stop_requested)
     # Step 5: what a continuation needs. Before the results, which tell whether it could be saved.
-    if error or course.stop_requested:
+    if status not in ENDED:
         course.keep_for_resume()
-    status: Status = "failed" if error else "interrupted" if course.stop_requested else "done"
-    results = course.results(status, None if error is None else str(error))
+    results = course.results(status, error)
     totals = results.totals
     if results.messages is not None:
         totals = count_replaced(totals, results.messages)
     # Step 6: the results, and the report of them once they are safe.
     try:
         summary = writer.finish(totals, results.messages, fidelity=results.fidelity)
-        if status == "done":
+        if status in ENDED:
             course.forget_resume()
         report(writer.path)
     except RunnerError as failure:
@@ -184,3 +191,15 @@ def _execute_and_conclude(course: Course, writer: RunWriter) -> RunOutcome:
     if status == "done" and course.stop_requested:
         status = "interrupted"
     return RunOutcome(writer.path, status, summary, totals.error, results.fidelity)
+
+
+def _status(error: RunnerError | None, stop_requested: bool) -> EndStatus:
+    match error:
+        case DivergedError():
+            return "diverged"
+        case StalledError():
+            return "stalled"
+        case RunnerError():
+            return "failed"
+        case None:
+            return "interrupted" if stop_requested else "done"

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.results.schema import EndStatus
+
 ProgressStyle = Literal["auto", "json", "quiet"]
-Status = Literal["done", "interrupted", "failed"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class RunOutcome:
         path: The run directory.
         status: How.
         summary: The content of summary.json.
-        error: Why it failed; None if it did not.
+        error: Why it failed, stalled or diverged; None if it did none of these.
         fidelity: The content of fidelity.json; None if there is none.
     """
 
     path: Path
-    status: Status
+    status: EndStatus
     summary: dict[str, Any]
     error: str | None
     fidelity: dict[str, Any] | None = None

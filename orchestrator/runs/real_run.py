@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from node.config import Beginning, NodeConfig
-from node.core.errors import ConfigError, ProtocolError, RunnerError, TransportError
+from node.core.errors import ConfigError, DivergedError, ProtocolError, RunnerError, StalledError, TransportError
 from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
+from node.transport.control_values import NodeStatus
 from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import Plan
 from orchestrator.fidelity import Measured, judge
@@ -27,13 +28,19 @@ from orchestrator.host.environment import usable_cores
 from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
-from orchestrator.results.schema import Column
+from orchestrator.results.schema import Column, EndStatus
 from orchestrator.results.writer import RunWriter
-from orchestrator.runs.collection import Collection, concatenate_tables, measured_links, node_figures, totals_of
+from orchestrator.runs.collection import (
+    Collection,
+    concatenate_tables,
+    measured_links,
+    node_figures,
+    refuse_rejections,
+    totals_of,
+)
 from orchestrator.runs.control_server import ControlServer
 from orchestrator.runs.fleet import LOGS, NODES, Fleet
 from orchestrator.runs.lifecycle import RunResults
-from orchestrator.runs.options import Status
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import killed_part
 from orchestrator.runs.rules import rules_of
@@ -110,6 +117,10 @@ class _Directory:
         """Testbed time at which this part begins."""
         return 0 if self.earlier is None else self.earlier.time_ns
 
+    def parts(self, own: Part | None) -> list[Part]:
+        """Return what all parts counted, in order, and ``own`` last; None where this part did not begin."""
+        return [*(() if self.earlier is None else self.earlier.parts), *(() if own is None else (own,))]
+
 
 class RealRun:
     """One part of a run with real nodes; a :class:`~orchestrator.runs.lifecycle.Course`.
@@ -120,6 +131,7 @@ class RealRun:
         _emulator: What the link emulator measured of itself; None before its end, or if there is none.
         _emulates_links: Whether there was one.
         _unsaved: Why what a continuation needs could not be saved; None if it was, or was not needed.
+        _stalled: The nodes came to rest before the end.
         _part: What this part counted and its messages, once that was asked for.
     """
 
@@ -154,6 +166,7 @@ class RealRun:
         self._emulator: EmulatorStatistics | None = None
         self._emulates_links = False
         self._unsaved: str | None = None
+        self._stalled = False
         self._part: tuple[Part | None, dict[str, Column] | None] | None = None
         self._began_s = time.perf_counter()
 
@@ -197,19 +210,31 @@ class RealRun:
             writer.add(sample)
 
     def execute(self) -> None:
-        """Run the nodes, and test the models that they handed over."""
+        """Run the nodes, and test the models that they handed over.
+
+        Raises:
+            DivergedError, StalledError, TransportError: As the supervisor.
+            RunnerError: As the supervisor, or messages were refused.
+        """
         end_ns = self._plan.end_ns
         try:
             if end_ns is None or self._directory.begin_ns < end_ns:  # else only tests are left
                 self._run_nodes()
         except StopRequested:
             pass
-        except (RunnerError, TransportError):
+        except (RunnerError, TransportError) as failure:
+            self._stalled = isinstance(failure, StalledError)
+            if isinstance(failure, DivergedError):
+                # Nodes went on until they were told: the curve ends where the experiment did, as a simulation's.
+                self._directory.snapshots.forget_from(failure.time_ns)
             # The curve up to the failure is worth having, and must not hide the failure.
             with contextlib.suppress(RunnerError):
                 self._test_rest()
             raise
         self._test_rest()
+        if not self.stop_requested:
+            parts = self._directory.parts(self._own_part()[0])
+            refuse_rejections(parts, self._directory.collection.rejected(_statuses(self._supervisor)))
 
     def keep_for_resume(self) -> None:
         """Keep the last models that all nodes handed over, and what this part counted and recorded."""
@@ -224,14 +249,13 @@ class RealRun:
             self._unsaved = str(failure)
             self._progress.note(f"no checkpoint: {failure}")
 
-    def results(self, status: Status, error: str | None) -> RunResults:
+    def results(self, status: EndStatus, error: RunnerError | None) -> RunResults:
         """Add up all parts, and judge this one's fidelity."""
         earlier = self._directory.earlier
         part, messages = self._own_part()
-        parts = [*(earlier.parts if earlier else ()), *([] if part is None else [part])]
         tables = [*(earlier.messages if earlier else ()), *([] if messages is None else [messages])]
         totals = totals_of(
-            parts,
+            self._directory.parts(part),
             self._plan.network,
             begin_ns=self._directory.begin_ns,
             wall_s=self._wall_s(),
@@ -326,7 +350,7 @@ class RealRun:
         now_ns, end_ns = supervisor.now_ns(), self._plan.end_ns
         nodes, tests = supervisor.nodes, self._directory.tests
         self._progress.update(progress_of(nodes, now_ns, end_ns, self._wall_s(), tests.last, self._plan.stragglers))
-        if self._plan.config.evaluation.live:
+        if self._plan.config.evaluation.live and supervisor.diverged is None:
             tests.test_complete(frozenset(int(node) for node, watched in nodes.items() if not watched.died))
 
     def _wall_s(self) -> float:
@@ -372,6 +396,13 @@ class RealRun:
                 for node, watched in (supervisor.nodes.items() if supervisor else ())
                 if watched.died and node not in collection.figures
             },
+            rejected=collection.rejected(_statuses(supervisor)),
+            stalled=self._stalled,
             deaths_allowed=self._plan.config.processes.on_node_death == "continue",
             cpu_pressure=supervisor.pressure if supervisor else (None, None),
         )
+
+
+def _statuses(supervisor: Supervisor | None) -> list[NodeStatus]:
+    """The last status of each node of this part; none where only tests were left to do."""
+    return [] if supervisor is None else [watched.status for watched in supervisor.nodes.values()]

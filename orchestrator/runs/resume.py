@@ -28,6 +28,8 @@ def interrupted_run(path: Path, options: RunOptions) -> tuple[Run, RunOptions]:
     found = load_run(path, messages=False)
     if found.status == "done":
         raise ConfigError(f"{path}: the run is complete")
+    if found.status == "diverged":
+        raise ConfigError(f"{path}: the run is complete: {(found.summary or {}).get('error')}")
     data_root = options.data_root or recorded_path(found, "data_root")
     return found, replace(options, data_root=data_root, command=found.facts.command)
 

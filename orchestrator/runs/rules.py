@@ -4,7 +4,6 @@ Every wait of :mod:`orchestrator.runs.supervision` takes its limit from here.
 """
 
 from dataclasses import dataclass
-from math import inf, isfinite
 
 import numpy as np
 
@@ -48,10 +47,13 @@ class Rules:
         start_timeout_s: Real time until all nodes must be ready.
         block_s: Longest block of local steps of any node, testbed seconds.
         round_trip_s: Longest round trip between two nodes, testbed seconds.
-        transfer_s: Longest transfer of a whole model to every node, testbed seconds; inf if a link may stand still.
+        transfer_s: Longest transfer of a whole model to every node, testbed seconds, where the slowest moves at all.
         model_bytes: Bytes of the models of all nodes.
         death_fails: The run fails when a node dies.
         death_reason: Why, in words that end the message; empty if the experiment says so.
+        rounds: How many rounds a node may do; None for no limit.
+        last_change_ns: When a capacity changes for the last time, testbed time: a transfer that is parked until then
+            may still move. -1 where none changes.
     """
 
     num_nodes: int
@@ -65,6 +67,8 @@ class Rules:
     model_bytes: int
     death_fails: bool
     death_reason: str = ""
+    rounds: int | None = None
+    last_change_ns: int = -1
 
     @property
     def measure_s(self) -> float:
@@ -85,7 +89,7 @@ class Rules:
 
     @property
     def stalled_after_s(self) -> float:
-        """Real time without progress after which every node must be waiting for another one."""
+        """Real time without progress, after the last change, after which every node must be waiting for another one."""
         return STALL_S + self.dilation * (2 * (self.block_s + self.transfer_s) + self.round_trip_s)
 
     def hand_over_s(self, messages: int) -> float:
@@ -110,14 +114,19 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         model_bytes=4 * num_params * config.nodes,
         death_fails=policy == "fail" or (policy == "auto" and waits),
         death_reason=f"{kind} waits for every message" if waits else "",
+        rounds=config.stop.rounds,
+        last_change_ns=max((time_ns for time_ns, _ in plan.network.changes), default=-1),
     )
 
 
 def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
-    """How long ``size`` bytes take on the slowest access link, testbed seconds."""
-    slowest = float(np.concatenate([network.up_mbps, network.down_mbps]).min())
-    if not isfinite(slowest):
+    """How long ``size`` bytes take on the slowest link that moves at all, at its slowest, testbed seconds."""
+    capacities = [network.up_mbps, network.down_mbps, np.array([change.mbps for _, change in network.changes])]
+    if network.pair_mbps is not None:
+        capacities.append(network.pair_mbps.ravel())
+    mbps = np.concatenate(capacities)
+    limits = mbps[(mbps > 0) & np.isfinite(mbps)]
+    if not limits.size:
         return 0.0
-    if slowest == 0:
-        return inf  # parked until a change, which may never come
-    return size / mbps_to_bytes_per_ns(slowest) / NS_PER_S
+    # What is lost is sent again: on average a packet goes out 1 / (1 - loss) times.
+    return size / mbps_to_bytes_per_ns(float(limits.min())) / NS_PER_S / (1 - float(np.max(network.loss)))

@@ -249,7 +249,7 @@ class Snapshots:
             messages = [
                 _messages(folder / f"messages-{number}.npz") for number, part in enumerate(parts) if part.has_messages
             ]
-            self._forget_after(last)
+            self.forget_from(last + 1)
             for name, values in (("index.jsonl", self._all()), ("tested.jsonl", iter(samples))):
                 lines = "".join(_line(value) + "\n" for value in values)
                 write_file(folder / name, lines.encode())
@@ -257,10 +257,11 @@ class Snapshots:
             raise ConfigError(str(error)) from error
         return self, Earlier(last, models, samples, parts, messages)
 
-    def _forget_after(self, last: int) -> None:
-        for time_ns in [time_ns for time_ns in self._times if time_ns > last]:
-            for node in self._times.pop(time_ns):
-                self._file(time_ns, node).unlink(missing_ok=True)
+    def forget_from(self, time_ns: int) -> None:
+        """Drop the models of an instant and of all later ones: the experiment had ended by then."""
+        for instant in [instant for instant in self._times if instant >= time_ns]:
+            for node in self._times.pop(instant):
+                self._file(instant, node).unlink(missing_ok=True)
 
     def _all(self) -> Iterator[StoredModel]:
         for time_ns in sorted(self._times):

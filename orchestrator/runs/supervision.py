@@ -8,9 +8,11 @@
    will be.
 3. ``start``: all learn the same instant at which testbed time begins.
 4. ``watch``: until the planned time, until all nodes have done their rounds, or until a request to stop. A node that
-   dies ends the run or is left behind, as the experiment says; a run in which nothing moves is ended.
+   dies ends the run or is left behind, as the experiment says; a run in which nothing moves is ended, and one in which
+   a node's model is not finite any more.
 5. ``stop``: nodes hand over their last model and records, and leave; those that do not leave in time are killed.
    This step comes whatever happened before.
+6. ``conclude``: what nodes said last decides whether the experiment came to its own end.
 
 Every wait has a bound that follows from sizes and rates. The only clock is the event loop's, so that tests run in
 virtual time; what the nodes run on is a :class:`~orchestrator.runs.fleet.Fleet`, and how they are reached a
@@ -22,7 +24,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from node.core.errors import RunnerError
+from node.core.errors import DivergedError, RunnerError
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
 from node.host.clock import Clock
@@ -40,11 +42,16 @@ from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.runs.collection import Collection
 from orchestrator.runs.fleet import Fleet
 from orchestrator.runs.rules import Rules
+from orchestrator.runs.stall import StallWatch, at_rest, stalled
 from orchestrator.runs.stopping import StopRequested, StopRequests
-from orchestrator.runs.watched import LEAVE_S, Roster, doing_all, progress_made, story_of
+from orchestrator.runs.watched import LEAVE_S, Roster, earliest_divergence, reasons_text, story_of
 
 TICK_S = 0.1
 """How often the supervisor looks at its nodes, real time."""
+
+DIVERGED_AFTER_S = 1.5
+"""Real time from the first node that says that it diverged to the end of the run: more than a status period, so that
+one that had diverged before it has said so too, and the run names the node that a simulation names."""
 
 KILL_AFTER_S = 3.0
 """Real time beyond that in which nodes may leave before they are killed."""
@@ -109,8 +116,7 @@ class Supervisor:
         self.ended_ns: int | None = None
         self.is_over = False
         self.pressure: tuple[float | None, float | None] = (None, None)
-        self._moved_s = 0.0
-        self._moved = -1
+        self._refusals_told: set[NodeId] = set()
 
     async def supervise(self, control: Control, at: ReservedPort) -> None:
         """Take all steps.
@@ -121,7 +127,9 @@ class Supervisor:
 
         Raises:
             StopRequested: The user wanted the run to end; the nodes have handed over what they had.
-            RunnerError: The run failed: a node did not come or died, the backend failed, or nothing moved.
+            DivergedError: A node's model is not finite any more.
+            StalledError: Nothing moved any more.
+            RunnerError: The run failed: a node did not come or died, or the backend failed.
             TransportError: The control server cannot listen.
         """
         await control.start(at.host, at.port, reserved=True)
@@ -133,6 +141,7 @@ class Supervisor:
             await self.watch(control)
         finally:
             await self.stop(control)
+        self.conclude()
 
     # -- step 1: gather ----------------------------------------------------------------------------------------
 
@@ -195,10 +204,10 @@ class Supervisor:
 
         Raises:
             StopRequested: The user wants it to end before.
-            RunnerError: It cannot go on.
+            StalledError, RunnerError: It cannot go on.
         """
         end_ns = self._rules.end_ns
-        self._moved_s, self._moved = self._now_s(), -1
+        stall, diverged_s = StallWatch(self._rules, self._now_s()), None
         self.pressure = (host_pressure(), None)
         while not self._requests.requested:
             await asyncio.sleep(TICK_S)
@@ -206,14 +215,20 @@ class Supervisor:
             for node in self._roster.newly_died():
                 self._on_death(node, control)
             self._on_tick()
-            # The planned end before the check for a stall: a run may rest until its time is over.
+            self._tell_refusals()
             if end_ns is not None and self.now_ns() >= end_ns:
                 self.ended_ns = end_ns
                 break
             alive = self._roster.living()
             if all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
                 break
-            self._check_progress(alive)
+            # Others wait for a node that has diverged: that is no stall.
+            if self.diverged is None:
+                stall.look(alive, self._now_s(), self.now_ns())
+            elif diverged_s is None:
+                diverged_s = self._now_s()
+            elif self._now_s() - diverged_s >= DIVERGED_AFTER_S:
+                break
         if self._requests.requested:
             raise StopRequested
         self.is_over = True
@@ -230,18 +245,13 @@ class Supervisor:
             raise RunnerError(f"all nodes have ended; the last, {self._roster.obituary(node)}")
         self._display.note(self._roster.obituary(node, "; going on without it"))
 
-    def _check_progress(self, alive: list[NodeStatus]) -> None:
-        """End a run in which nothing moves, for longer than its slowest step can take."""
-        moved = progress_made(alive)
-        if moved != self._moved:
-            self._moved_s, self._moved = self._now_s(), moved
-            return
-        resting_s = self._now_s() - self._moved_s
-        if resting_s > self._rules.stalled_after_s:
-            raise RunnerError(
-                f"nothing has moved for {resting_s:.0f} s of real time: every node waits for another one"
-                f" ({doing_all(alive)})"
-            )
+    def _tell_refusals(self) -> None:
+        """Tell of each node's first refused messages, which will cost the run its verdict."""
+        for node, watched in self.nodes.items():
+            rejected = watched.status.messages_rejected
+            if rejected and node not in self._refusals_told:
+                self._refusals_told.add(node)
+                self._display.note(f"node {node} refused messages of its peers: {reasons_text(rejected)}")
 
     # -- step 5: stop ------------------------------------------------------------------------------------------
 
@@ -257,7 +267,7 @@ class Supervisor:
         # Before the start nodes have nothing to hand over, and are not waited for.
         grace_s = self._rules.hand_over_s(messages) if has_begun else 0.0
         # A model at the very end is wanted where no planned instant is the end.
-        final = has_begun and self.ended_ns != self._rules.end_ns
+        final = has_begun and self.ended_ns != self._rules.end_ns and self.diverged is None
         control.command(StopCommand("the run is over", s_to_ns(grace_s), final))
         until_s = self._now_s() + (grace_s + KILL_AFTER_S if has_begun else 0.0)
         self._roster.note_ends()
@@ -270,7 +280,7 @@ class Supervisor:
         for node, watched in self.nodes.items():
             if watched.end is None:
                 if has_begun and not self._requests.in_a_hurry:
-                    watched.died = f"did not end within {grace_s:.0f} s and was killed"
+                    watched.died, watched.hung = f"did not end within {grace_s:.0f} s and was killed", True
                     self._display.note(f"node {node} {watched.died}")
                 self._roster.kill(node)
             elif watched.end.failed and not watched.died:
@@ -278,7 +288,33 @@ class Supervisor:
                 self._display.note(self._roster.obituary(node))
         await control.stop(0.5)
 
+    # -- step 6: conclude --------------------------------------------------------------------------------------
+
+    def conclude(self) -> None:
+        """Judge the end of a run that came to its planned end, by what the nodes said last.
+
+        Raises:
+            DivergedError: A node's model was not finite any more.
+            StalledError: Nothing could happen any more, though nodes had rounds left.
+            RunnerError: A node did not end by itself, in an experiment that cannot do without it.
+        """
+        if (diverged := self.diverged) is not None:
+            self.ended_ns = diverged.time_ns
+            raise diverged
+        statuses = self._roster.living()
+        if at_rest(statuses, self._rules.rounds):
+            raise stalled(statuses)
+        for node in self.nodes if self._rules.death_fails else ():
+            if self.nodes[node].hung:
+                reason = f"; {self._rules.death_reason}" if self._rules.death_reason else ""
+                raise RunnerError(self._roster.obituary(node, reason))
+
     # -- nodes and what they say -------------------------------------------------------------------------------
+
+    @property
+    def diverged(self) -> DivergedError | None:
+        """The first divergence of which a node has told; None while there is none."""
+        return earliest_divergence(watched.status for watched in self.nodes.values())
 
     def on_status(self, status: NodeStatus) -> None:
         """Take a node's status; called by the control server."""

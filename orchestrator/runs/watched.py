@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
-from node.core.errors import RunnerError
+from node.core.errors import DivergedError, RunnerError
 from node.core.types import NodeId
 from node.core.units import ns_to_s
 from node.transport.control_values import NodeStatus, Phase, some_nodes
@@ -33,6 +33,7 @@ class WatchedNode:
         died: Why it is left out of the run, in words that follow its name; empty while it takes part. A node that
             ends because the run is over has not died.
         silent_since_s: When its session ended, real time; None while it lasts.
+        hung: It had to be killed when the run was over.
     """
 
     status: NodeStatus
@@ -40,6 +41,7 @@ class WatchedNode:
     end: NodeEnd | None = None
     died: str = ""
     silent_since_s: float | None = None
+    hung: bool = False
 
     @classmethod
     def new(cls, node: NodeId) -> "WatchedNode":
@@ -70,7 +72,7 @@ class WatchedNode:
             down_mbps=mbps(status.counters.bytes_received, before.counters.bytes_received),
             queued_messages=status.counters.queued_messages,
             straggler=status.node in stragglers,
-            failed=bool(self.died) or status.phase is Phase.FAILED,
+            failed=bool(self.died) or status.phase in (Phase.FAILED, Phase.DIVERGED),
         )
 
 
@@ -171,11 +173,30 @@ def progress_made(statuses: Iterable[NodeStatus]) -> int:
     return sum(count.local_steps + count.messages_sent + count.messages_delivered for count in counters)
 
 
+def earliest_divergence(statuses: Iterable[NodeStatus]) -> DivergedError | None:
+    """Find the node whose model was not finite first; of several at the same instant the one of the smallest number.
+
+    A simulation comes to the same one first.
+    """
+    found = [(status.diverged_ns, status.node, status) for status in statuses if status.diverged_ns is not None]
+    if not found:
+        return None
+    time_ns, node, status = min(found, key=lambda one: one[:2])
+    return DivergedError(node, status.counters.rounds - 1, time_ns)
+
+
+def reasons_text(rejected: Mapping[str, int]) -> str:
+    """List why messages were refused, for a message to people: ``2 checksum, 1 flood``."""
+    return ", ".join(f"{times:,} {reason}" for reason, times in sorted(rejected.items()))
+
+
 def doing(status: NodeStatus) -> str:
     """Describe what a node was last known to do: its phase, what it waits for, and its last events. One line."""
     text = f"node {status.node}: {status.phase.value}, round {status.counters.rounds}"
     if status.waiting_for:
         text += f", waits for {status.waiting_for}"
+    if status.messages_rejected:
+        text += f", refused messages ({reasons_text(status.messages_rejected)})"
     if status.unreachable:
         text += f", cannot reach {some_nodes(list(status.unreachable))}"
     return text + story_of(status)

@@ -9,6 +9,7 @@ of a run that was not interrupted, to the byte, on a processor for which torch c
 local steps and tests that are under way are begun again.
 """
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from node.core.errors import ConfigError, TestbedError
+from node.core.errors import ConfigError, DivergedError, RunnerError, TestbedError
 from node.core.saved_state import State, savable_classes
 from node.core.training import TrainerAndEvaluator
 from node.core.types import NodeId, Vector
@@ -25,17 +26,18 @@ from node.core.units import s_to_ns
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator.experiment.plan import Plan
+from orchestrator.fidelity import saturation_text
 from orchestrator.host.environment import versions
 from orchestrator.progress import Progress, RunProgress
 from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
 from orchestrator.results.files import first_line_of
 from orchestrator.results.reader import Run
-from orchestrator.results.schema import JsonObject, NodeSample, RunTotals, Sample
+from orchestrator.results.schema import EndStatus, JsonObject, NodeSample, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs.evaluation import ModelTests, consensus_distance, utilization
 from orchestrator.runs.lifecycle import RunResults, conduct
-from orchestrator.runs.options import RunOptions, RunOutcome, Status
+from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import interrupted_run, recorded_plan
 from orchestrator.runs.stopping import StopRequests
@@ -194,9 +196,16 @@ class SimulatedRun:
         """Simulate from one evaluation to the next, and wait for the tests of the models.
 
         Raises:
-            RunnerError: Training failed, or the results cannot be written.
+            DivergedError: A node's model is not finite any more.
+            RunnerError: Training failed, nothing can happen any more, or the results cannot be written.
         """
-        self._simulate()
+        try:
+            self._simulate()
+        except RunnerError:
+            # The curve up to the failure is worth having, and must not hide the failure.
+            with contextlib.suppress(RunnerError):
+                self._wait_for_tests()
+            raise
         self._wait_for_tests()
         self._show()
 
@@ -233,11 +242,12 @@ class SimulatedRun:
             save_world(self._world, self._trainer, more, SAVED_CLASSES),
         )
 
-    def results(self, status: Status, error: str | None) -> RunResults:
+    def results(self, status: EndStatus, error: RunnerError | None) -> RunResults:
         """See :class:`~orchestrator.runs.lifecycle.Course`."""
         trace = self._world.trace
         messages = None if trace is None else trace.columns(self._world.now_ns)
-        return RunResults(self._totals(status, error), messages, _fidelity())
+        totals = self._totals(status, error)
+        return RunResults(totals, messages, _fidelity(totals.values_saturated))
 
     def forget_resume(self) -> None:
         """Remove the checkpoint."""
@@ -344,7 +354,7 @@ class SimulatedRun:
             )
         )
 
-    def _totals(self, status: Status, error: str | None) -> RunTotals:
+    def _totals(self, status: EndStatus, error: RunnerError | None) -> RunTotals:
         world, totals = self._world, self._world.totals
         nodes = world.nodes
         sent, received = [node.counters.bytes_sent for node in nodes], [node.counters.bytes_received for node in nodes]
@@ -355,11 +365,13 @@ class SimulatedRun:
             bytes=totals.bytes,
             messages=totals.messages,
             bytes_lost=totals.bytes_lost,
+            values_saturated=totals.values_saturated,
             train_steps=sum(node.counters.local_steps for node in world.nodes),
             wall_s=time.perf_counter() - self._began_s,
             uplink_utilization=up,
             downlink_utilization=down,
-            error=error,
+            error=None if error is None else str(error),
+            divergence=error if isinstance(error, DivergedError) else None,
             checkpoint_error=self._unsaved,
         )
 
@@ -382,11 +394,12 @@ def _fingerprint(plan: Plan, prepared: Prepared) -> str:
     return digest.hexdigest()
 
 
-def _fidelity() -> dict[str, object]:
+def _fidelity(values_saturated: int) -> dict[str, object]:
     return {
         "runtime": "simulation",
         "verdict": "exact",
         "statement": "Time, links and faults are virtual: requested rates, latencies and step times hold exactly."
-        " Packets, congestion control and competition for the host's cores are not modelled.",
+        " Packets, congestion control and competition for the host's cores are not modelled."
+        + saturation_text(values_saturated),
         "checks": [],
     }

@@ -250,6 +250,20 @@ def damaged_file() -> None:
     _replace(node.config_file, "write_node_files", write)
 
 
+def damaged_frames() -> None:
+    """One bit of every frame that the victim sends is not what it was."""
+    import node.runtime.outgoing as module
+
+    real = module.encode
+
+    def encode(*arguments: Any) -> bytes:
+        frame = bytearray(real(*arguments))
+        frame[-1] ^= 1
+        return bytes(frame)
+
+    _before_run(lambda: _replace(module, "encode", encode))
+
+
 def damaged_records() -> None:
     from node.runtime.message_records import Records
 

@@ -241,7 +241,9 @@ def test_nodes_that_wait_for_one_that_is_stopped(start: Start) -> None:
     started = start("stop={rounds: 1000000}", DPSGD, RING, faults="freeze:model:2,short_grace,short_stall")
     code, _, err = started.end()
     assert code == 3
-    assert "nothing has moved" in failure(err)
+    assert "stalled: nothing has moved" in err
+    assert started.run().status == "stalled"
+    assert fidelity(started)["verdict"] == "unfaithful"
 
 
 def test_a_node_is_killed_while_it_hands_over(start: Start) -> None:
@@ -263,19 +265,32 @@ def test_records_that_are_damaged(start: Start) -> None:
     assert started.run().status == "done"
 
 
-def test_a_model_that_diverges(start: Start) -> None:
-    started = start(
-        "learning.dataset={kind: synthetic_ratings, users: 12}",
-        "learning.model={kind: matrix_factorization}",
-        "learning.optimizer.learning_rate=1000",
-        "stop={rounds: 15}",  # of which each node sends its model
-    )
+@pytest.mark.parametrize("stop", ["time_s: 3", "rounds: 1000"])
+def test_messages_that_are_refused_stall_those_that_wait_for_them(stop: str, start: Start) -> None:
+    """Whatever ends the run, it is neither done nor faithful, and says which messages were refused, and why."""
+    started = start(f"stop={{{stop}}}", DPSGD, RING, faults="damaged_frames")
     code, _, err = started.end()
-    assert code == 0, err
+    assert code == 3, err
+    assert re.search(r"stalled: every node waits for another one \(.*refused messages \(\d+ checksum\)", err)
+    assert "node 0 refused messages of its peers: " in err
+    assert started.run().status == "stalled"
+    assert fidelity(started)["verdict"] == "unfaithful"
+
+
+def test_refused_messages_fail_a_run_that_goes_on_without_them(start: Start) -> None:
+    started = start(faults="damaged_frames")
+    code, _, err = started.end()
+    assert code == 3, err
+    refused = re.search(r"nodes refused ([\d,]+) messages of their peers \(([\d,]+) checksum\)", failure(err))
+    assert refused, err
     run = started.run()
-    assert run.status == "done"
-    figures = fidelity(started)["figures"]
-    assert figures.get("rejected", {}).get("not_finite", 0) > 0, figures
+    assert (run.status, run.times_s[-1]) == ("failed", 1.0)
+    assert run.summary is not None
+    assert run.summary["messages"]["rejected"] == int(refused[1].replace(",", "")) > 0
+    content = fidelity(started)
+    assert content["verdict"] == "unfaithful"
+    (check,) = [check for check in content["checks"] if check["name"] == "messages refused on arrival"]
+    assert not check["ok"]
 
 
 # --- what the host could not do -------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def failed(measured: Measured) -> list[str]:
 def test_a_run_within_its_tolerances_is_faithful() -> None:
     fidelity = judge(GOOD)
     assert (fidelity["verdict"], fidelity["runtime"], fidelity["time_dilation"]) == ("faithful", "processes", 2.0)
-    assert fidelity["statement"] == "All 12 checks are within their tolerance."
+    assert fidelity["statement"] == "All 13 checks are within their tolerance."
     assert (unfaithful_reasons(fidelity), exit_code(fidelity), stamp(fidelity)) == ([], 0, "faithful")
     assert fidelity["figures"]["memory_bytes"] == 120_000_000
     assert fidelity["figures"]["cpu_pressure_percent_after"] == 41.5
@@ -117,8 +117,12 @@ def test_of_links_that_nothing_shapes_nothing_is_requested() -> None:
     late = replace(slow, nodes=(replace(NODE, late_p99_ns=10**9),))
     fidelity = judge(late)
     assert (fidelity["verdict"], fidelity["links"]) == ("faithful", DIRECT_LINKS)
-    assert fidelity["statement"].startswith("All 2 checks are within their tolerance. Links were direct and not shaped")
-    assert {check["name"] for check in fidelity["checks"]} == {"training longer than declared", "bytes in flight"}
+    assert fidelity["statement"].startswith("All 3 checks are within their tolerance. Links were direct and not shaped")
+    assert [check["name"] for check in fidelity["checks"]] == [
+        "training longer than declared",
+        "bytes in flight",
+        "messages refused on arrival",
+    ]
     assert fidelity["figures"]["round_trip_ms_median"] == (400.0 + LINK.rtt_p50_ms) / 2  # type: ignore[operator]
     assert failed(replace(late, nodes=(counted(overrun_ns=10**12),))) == ["training longer than declared"]
     assert judge(replace(late, links=None))["figures"]["round_trip_ms_median"] is None
@@ -139,6 +143,8 @@ ALONE = {
     "change made late": (late_changes(5_100_000), "delay of capacity changes, 99th percentile"),
     "late starts": (emulator(excessive_delays=11), "transfers begun too late"),
     "ignored": (emulator(ignored=1), "requests that the link emulator ignored"),
+    "refused": (replace(GOOD, rejected={0: {}, 1: {"flood": 1}}), "messages refused on arrival"),
+    "stalled": (replace(GOOD, stalled=True), "stalls"),
     "death": (replace(GOOD, died={3: "killed by signal 9"}), "nodes that died"),
     "no word of the emulator": (replace(GOOD, emulator=None, links_emulated=True), "link emulators that reported"),
     "no links": (replace(GOOD, links=()), "links measured before the run"),
@@ -213,6 +219,20 @@ def test_one_late_start_is_allowed_however_few_transfers_there_are() -> None:
 def test_what_the_emulator_ignored_is_told_with_its_reason() -> None:
     reasons = unfaithful_reasons(judge(emulator(ignored=6_464)))
     assert reasons == ["requests that the link emulator ignored: 6,464 records, requested 0 records (tolerance: none)"]
+
+
+def test_refused_messages_are_told_by_reason_and_node() -> None:
+    fidelity = judge(replace(GOOD, rejected={2: {"flood": 1_200, "checksum": 1}, 0: {"flood": 2}, 1: {}}))
+    (check,) = [check for check in fidelity["checks"] if not check["ok"]]
+    assert (check["achieved"], check["note"]) == (1_203, "1 checksum, 1,202 flood; at node 0, 2")
+    assert fidelity["figures"]["rejected"] == {"checksum": 1, "flood": 1_202}
+
+
+def test_values_that_saturated_are_told_and_decide_nothing() -> None:
+    fidelity = judge(node(counters=counted(values_saturated=2_018).counters))
+    assert fidelity["verdict"] == "faithful"
+    assert fidelity["statement"].endswith("2,018 values were beyond the largest of wire.dtype and travelled as it.")
+    assert "values" not in judge(GOOD)["statement"]
 
 
 def test_without_changes_none_can_be_late() -> None:

@@ -100,6 +100,10 @@ class Script:
         last_words: The end of its log.
         failure: Its last status before it dies, if it has time to say why.
         waiting_for, story: Parts of all its statuses.
+        rests: When it works no more, it says that only a message could wake it.
+        unread: Messages that it sent and that never arrive anywhere.
+        diverges_s: After the start, it finds its model to be not finite, says so at once, and stands still.
+        rejected: Messages that it refused, by reason.
         repeats: How often it hands over each thing.
     """
 
@@ -117,6 +121,10 @@ class Script:
     failure: str = ""
     waiting_for: str = ""
     story: tuple[str, ...] = ()
+    rests: bool = False
+    unread: int = 0
+    diverges_s: float | None = None
+    rejected: Mapping[str, int] = field(default_factory=dict)
     repeats: int = 1
 
 
@@ -233,6 +241,7 @@ class FakeControl:
                 case StartCommand():
                     self._started_s = self._loop.time()
                     self._speak(node)
+                    self._later(script.diverges_s, self._say, node)
                 case StopCommand(snapshot=final):
                     self._later(script.leaves_s, self._leave, node, final)
 
@@ -256,12 +265,24 @@ class FakeControl:
     def _status(self, node: NodeId, phase: Phase, failure: str = "") -> NodeStatus:
         script = self._fleet.scripts[node]
         elapsed_s = 0.0 if self._started_s is None else self._loop.time() - self._started_s
-        steps = int(10 * min(elapsed_s, script.works_s))
+        works_s = min(script.works_s, 1e9 if script.diverges_s is None else script.diverges_s)
+        steps = int(10 * min(elapsed_s, works_s))
+        diverged = script.diverges_s is not None and elapsed_s >= script.diverges_s
+        rejected = sum(script.rejected.values())
         return NodeStatus(
             node,
             phase,
             time_ns=s_to_ns(elapsed_s),
-            counters=NodeCounters(rounds=steps // 2, local_steps=steps, messages_sent=steps),
+            counters=NodeCounters(
+                rounds=steps // 2,
+                local_steps=steps,
+                messages_sent=steps + script.unread + rejected,
+                messages_delivered=steps,
+                messages_rejected=rejected,
+            ),
+            messages_rejected=script.rejected,
+            at_rest=script.rests and elapsed_s >= works_s,
+            diverged_ns=s_to_ns(script.diverges_s) if diverged and script.diverges_s is not None else None,
             failure=failure,
             waiting_for=script.waiting_for,
             story=script.story,
@@ -270,11 +291,19 @@ class FakeControl:
     def _speak(self, node: NodeId) -> None:
         """Send a status every second, as long as it lives."""
         if self._lives(node):
-            script = self._fleet.scripts[node]
-            assert self._started_s is not None
-            done = script.done_s is not None and self._loop.time() - self._started_s >= script.done_s
-            self._listener.on_status(self._status(node, Phase.DONE if done else Phase.RUNNING))
+            self._say(node)
             self._later(1.0, self._speak, node)
+
+    def _say(self, node: NodeId) -> None:
+        """Send a status."""
+        script = self._fleet.scripts[node]
+        assert self._started_s is not None
+        elapsed_s = self._loop.time() - self._started_s
+        done = script.done_s is not None and elapsed_s >= script.done_s
+        diverged = script.diverges_s is not None and elapsed_s >= script.diverges_s
+        self._listener.on_status(
+            self._status(node, Phase.DIVERGED if diverged else Phase.DONE if done else Phase.RUNNING)
+        )
 
     def _die(self, node: NodeId) -> None:
         script = self._fleet.scripts[node]
@@ -291,6 +320,7 @@ class FakeControl:
         if not self._lives(node):
             return
         script = self._fleet.scripts[node]
+        self._listener.on_status(self._status(node, Phase.STOPPING))
         if final:
             params: Vector = np.full(2, node, dtype=np.float32)
             for _ in range(script.repeats):

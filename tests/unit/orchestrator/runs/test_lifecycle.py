@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from node.core.errors import RunnerError, TransportError
+from node.core.errors import ConfigError, DivergedError, RunnerError, StalledError, TransportError
 from orchestrator.results.reader import Run, load_run
+from orchestrator.results.schema import EndStatus
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs import lifecycle
 from orchestrator.runs.lifecycle import RunResults
-from orchestrator.runs.options import RunOutcome, Status
+from orchestrator.runs.options import RunOptions, RunOutcome
+from orchestrator.runs.resume import interrupted_run
 from tests.unit.orchestrator.synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals
 
 
@@ -50,9 +52,15 @@ class FakeCourse:
     def keep_for_resume(self) -> None:
         self._ask("keep")
 
-    def results(self, status: Status, error: str | None) -> RunResults:
+    def results(self, status: EndStatus, error: RunnerError | None) -> RunResults:
         self._ask(f"results {status}")
-        return RunResults(replace(totals(), status=status, error=error), messages(), {"verdict": "exact"})
+        ended = replace(
+            totals(),
+            status=status,
+            error=None if error is None else str(error),
+            divergence=error if isinstance(error, DivergedError) else None,
+        )
+        return RunResults(ended, messages(), {"verdict": "exact"})
 
     def forget_resume(self) -> None:
         self._ask("forget")
@@ -99,6 +107,30 @@ def test_a_failure_is_written_with_what_there_is(kind: type[Exception], writer: 
     assert run.status == "failed"
     assert len(run.times_s) == 1
     assert reports == [writer.path]
+
+
+def test_a_run_that_stalled_says_so_and_can_be_gone_on_with(writer: RunWriter) -> None:
+    course = FakeCourse(writer, StalledError("every node waits for another one"))
+    outcome = end(course, writer)
+    assert course.asked == ["execute", "keep", "results stalled"]
+    assert (outcome.status, outcome.error) == ("stalled", "every node waits for another one")
+    assert load_run(writer.path).status == "stalled"
+
+
+def test_a_run_that_diverged_has_come_to_its_end(writer: RunWriter, reports: list[Path]) -> None:
+    """Its results are kept and reported, and a continuation could only diverge again."""
+    course = FakeCourse(writer, DivergedError(2, 17, 1_500_000_000))
+    outcome = end(course, writer)
+    assert course.asked == ["execute", "results diverged", "forget"]
+    said = "node 2: its model is not finite after round 17 (learning rate too high?)"
+    assert (outcome.status, outcome.error) == ("diverged", said)
+    assert outcome.summary["diverged"] == {"node": 2, "round": 17, "time_s": 1.5}
+    run = load_run(writer.path)
+    assert run.status == "diverged"
+    assert len(run.times_s) == 1
+    assert reports == [writer.path]
+    with pytest.raises(ConfigError, match="the run is complete: node 2: its model is not finite"):
+        interrupted_run(writer.path, RunOptions(writer.path, None, 0, "quiet", ""))
 
 
 def test_a_failure_after_a_request_to_stop_is_its_consequence(writer: RunWriter) -> None:

@@ -1,15 +1,17 @@
 """Supervision over a fake fleet, in virtual time: whatever nodes do, it ends in time and says what happened."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from node.core.errors import DivergedError, StalledError
 from node.core.units import s_to_ns
 from node.transport.control_values import MeasureCommand, StartCommand, StopCommand
 from orchestrator.runs import rules as bounds
 from orchestrator.runs.fleet import NodeEnd
 from orchestrator.runs.stopping import StopRequested
-from orchestrator.runs.supervision import KILL_AFTER_S
+from orchestrator.runs.supervision import DIVERGED_AFTER_S, KILL_AFTER_S
 from orchestrator.runs.watched import LEAVE_S
 from tests.unit.orchestrator.runs.fakes import CLEAN, EPOCH_S, RULES, Scenario, Script
 
@@ -224,9 +226,120 @@ def test_a_slow_experiment_may_rest_for_longer() -> None:
     assert Scenario(scripts, BY_ROUNDS).run().message.startswith("nothing has moved")
 
 
-def test_a_run_that_rests_until_its_planned_end_has_not_stalled() -> None:
+def test_what_a_planned_end_cuts_short_has_not_stalled() -> None:
+    """Nodes that do not say that they rest may be in the middle of something long."""
     outcome = Scenario([Script(works_s=1.0)] * 3, replace(RULES, end_ns=s_to_ns(50.0))).run()
     assert outcome.error is None
+
+
+AT_REST = Script(works_s=1.0, rests=True, waiting_for="models of round 6 from node 1", story=("an event",))
+
+
+def test_nodes_that_say_that_they_rest_end_the_run_after_some_statuses() -> None:
+    """Long before the time in which something slow might move."""
+    outcome = Scenario([AT_REST] * 3, replace(BY_ROUNDS, rounds=100)).run()
+    assert isinstance(outcome.error, StalledError)
+    assert outcome.message.startswith("every node waits for another one (node 0: running, round 5, waits for models of")
+    assert outcome.told_s(StopCommand) - outcome.told_s(StartCommand) < 4.5
+    assert sorted(outcome.collection.figures) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(replace(AT_REST, rests=False), id="works"),
+        pytest.param(replace(AT_REST, unread=1), id="a message is on its way"),
+    ],
+)
+def test_no_run_has_stalled_in_which_something_may_still_happen(last: Script) -> None:
+    """Then only the time decides."""
+    outcome = Scenario([AT_REST, AT_REST, last], BY_ROUNDS).run()
+    assert isinstance(outcome.error, StalledError)
+    assert outcome.message.startswith("nothing has moved for ")
+
+
+@pytest.mark.parametrize("end_s", [2.5, 50.0])
+def test_a_run_that_rests_when_its_time_is_over_has_stalled(end_s: float) -> None:
+    """What nodes say last decides, however short the time was."""
+    outcome = Scenario([AT_REST] * 3, replace(RULES, end_ns=s_to_ns(end_s))).run()
+    assert isinstance(outcome.error, StalledError)
+    assert outcome.told_s(StopCommand) - outcome.told_s(StartCommand) < 4.5
+
+
+def test_nodes_that_have_done_their_rounds_rest_and_have_not_stalled() -> None:
+    outcome = Scenario([replace(AT_REST, done_s=1.0)] * 3, replace(RULES, rounds=5)).run()
+    assert outcome.error is None
+
+
+def test_some_nodes_have_done_their_rounds_and_the_others_wait_for_good() -> None:
+    done = replace(AT_REST, done_s=1.0, waiting_for="")
+    outcome = Scenario([done, AT_REST, replace(AT_REST, works_s=0.5)], replace(RULES, rounds=5)).run()
+    assert isinstance(outcome.error, StalledError)
+    assert "node 2: running, round 2, waits for models of round 6 from node 1" in outcome.message
+
+
+def test_a_change_that_is_to_come_may_wake_a_transfer() -> None:
+    """One that is parked on a link without bandwidth; after the last change nothing can."""
+    stuck = [Script(works_s=1.0)] * 3
+    outcome = Scenario(stuck, replace(BY_ROUNDS, last_change_ns=s_to_ns(200.0))).run()
+    assert isinstance(outcome.error, StalledError)
+    after_s = outcome.told_s(StopCommand) - outcome.told_s(StartCommand)
+    assert after_s == pytest.approx(200.0 + BY_ROUNDS.stalled_after_s, abs=4.0)
+
+
+def test_a_node_that_hangs_at_the_end_fails_an_experiment_that_waits_for_it() -> None:
+    outcome = Scenario(with_second(Script(leaves_s=None)), WAITS).run()
+    assert re.fullmatch(r"node 1 did not end within \d+ s and was killed; dpsgd waits .*", outcome.message)
+
+
+# --- models that are not finite -------------------------------------------------------------------------------------
+
+
+def test_a_node_that_diverges_ends_the_run() -> None:
+    """At once, with what all nodes had, and without a last model: the curve ends before."""
+    outcome = Scenario(with_second(Script(diverges_s=1.25))).run()
+    assert isinstance(outcome.error, DivergedError)
+    assert outcome.message == "node 1: its model is not finite after round 5 (learning rate too high?)"
+    assert (outcome.error.node, outcome.error.round, outcome.error.time_ns) == (1, 5, s_to_ns(1.25))
+    assert outcome.supervisor.ended_ns == s_to_ns(1.25)
+    assert outcome.supervisor.is_over
+    assert outcome.told_s(StopCommand) - outcome.told_s(StartCommand) == pytest.approx(1.25 + DIVERGED_AFTER_S, abs=0.3)
+    assert sorted(outcome.collection.figures) == [0, 1, 2]
+    assert (outcome.models, outcome.died, outcome.notes) == ([], {}, [])
+
+
+def test_of_several_that_diverge_the_first_is_named_whoever_says_so_first() -> None:
+    """By testbed time, then by number: as a simulation, which ends at the first."""
+    late = Script(diverges_s=2.0)
+    outcome = Scenario([late, Script(diverges_s=1.5), replace(late, diverges_s=1.5), late]).run()
+    assert outcome.message.startswith("node 1: ")
+
+
+def test_a_node_that_diverges_as_the_time_ends_is_not_missed() -> None:
+    outcome = Scenario(with_second(Script(diverges_s=4.99))).run()
+    assert isinstance(outcome.error, DivergedError)
+    assert outcome.models == []
+
+
+def test_others_that_wait_for_a_node_that_diverged_have_not_stalled() -> None:
+    outcome = Scenario([AT_REST, replace(AT_REST, diverges_s=1.0), AT_REST], BY_ROUNDS).run()
+    assert isinstance(outcome.error, DivergedError)
+
+
+# --- messages that were refused -------------------------------------------------------------------------------------
+
+
+def test_refused_messages_are_told_once_a_node() -> None:
+    outcome = Scenario(with_second(Script(rejected={"flood": 1_200, "checksum": 2}))).run()
+    assert outcome.notes == ["node 1 refused messages of its peers: 2 checksum, 1,200 flood"]
+
+
+def test_a_run_that_stalled_because_messages_were_refused_says_so() -> None:
+    outcome = Scenario([replace(AT_REST, rejected={"not_finite": 2}), AT_REST], BY_ROUNDS).run()
+    assert "node 0: running, round 5, waits for models of round 6 from node 1, refused messages (2 not_finite)" in (
+        outcome.message
+    )
+    assert outcome.told_s(StopCommand) - outcome.told_s(StartCommand) < 4.5
 
 
 # --- the end --------------------------------------------------------------------------------------------------------
