@@ -41,6 +41,7 @@ from pydantic import Field
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Whole
+from node.core.bounds import NODES_MAX
 from node.core.effects import Aggregated, Effect, Enqueue, ReplaceQueued, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
@@ -55,7 +56,7 @@ class AdPsgdPingPongConfig(AlgorithmConfig):
 
     small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
-    recipients: int = Field(6, ge=2, description="J: J // 2 pings are sent a round")
+    recipients: int = Field(6, ge=2, le=NODES_MAX, description="J: J // 2 pings are sent a round")
     replacement: Replacement = Field(
         Replacement.NEWEST_ROUND, description="which of two models of one sender stays in the inbox"
     )

@@ -36,6 +36,7 @@ from pydantic import Field
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import FragmentOf
+from node.core.bounds import NODES_MAX
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
@@ -64,7 +65,7 @@ class DivShareConfig(AlgorithmConfig):
     small_run: ClassVar[Mapping[str, object]] = {"omega": 0.25, "recipients": 2}
 
     omega: float = Field(0.1, gt=0, le=1, description="Omega: fraction of the model in one fragment")
-    recipients: int = Field(6, ge=1, description="J: nodes that each fragment is sent to, a round")
+    recipients: int = Field(6, ge=1, le=NODES_MAX, description="J: nodes that each fragment is sent to, a round")
     flush: Flush = Field(Flush.QUEUED_ONLY, description="what a new round does to queued messages")
     layout: FragmentLayout = Field(FragmentLayout.RANDOM, description="which scalars share a fragment")
     rounding: FragmentRounding = Field(FragmentRounding.FLOOR, description="how 1/omega becomes a count")

@@ -41,6 +41,7 @@ from pydantic import Field
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import EMPTY, Empty, Whole
+from node.core.bounds import NODES_MAX
 from node.core.effects import Addressed, Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
@@ -75,7 +76,7 @@ class EpidemicConfig(AlgorithmConfig):
     needs_every_message: ClassVar[bool] = True
     small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
-    recipients: int = Field(6, ge=1, description="s: nodes that the model is sent to, a round")
+    recipients: int = Field(6, ge=1, le=NODES_MAX, description="s: nodes that the model is sent to, a round")
     graph: Graph = Field(Graph.LOCAL, description="who draws the peers")
     announce: Announce = Field(Announce.NOTICES, description="how a node knows whom to expect (graph: local)")
     redraw: bool = Field(True, description="draw the oracle's graph anew each round")

@@ -52,6 +52,7 @@ from pydantic import Field
 from node.algorithms.config import AlgorithmConfig
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
+from node.core.bounds import COUNT_MAX
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
@@ -103,7 +104,7 @@ class SwiftConfig(AlgorithmConfig):
 
     small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(ring)
 
-    sgd_steps: int = Field(1, ge=1, description="s: average at every s-th iteration")
+    sgd_steps: int = Field(1, ge=1, le=COUNT_MAX, description="s: average at every s-th iteration")
     memory: Memory = Field(Memory.MAILBOX, description="what stands for a neighbor that sent nothing new")
     missing_weight: MissingWeight = Field(
         MissingWeight.TO_SELF, description="who gets the weight of a neighbor left out (memory: fresh_only)"

@@ -37,6 +37,7 @@ from pydantic import Field
 from node.algorithms.config import AlgorithmConfig, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Whole
+from node.core.bounds import NODES_MAX
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
 from node.core.inbox import Inbox, Replacement, average_models
@@ -51,7 +52,7 @@ class SwiftDivShareConfig(AlgorithmConfig):
 
     small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
-    recipients: int = Field(6, ge=1, description="J: nodes that the model is sent to, a round")
+    recipients: int = Field(6, ge=1, le=NODES_MAX, description="J: nodes that the model is sent to, a round")
     replacement: Replacement = Field(
         Replacement.NEWEST_ROUND, description="which of two models of one sender stays in the inbox"
     )

@@ -9,17 +9,22 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from itertools import chain
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from node.core.bounds import DRAWN_EDGES_MAX, EDGE_LINES_MAX, SHOWN_LETTERS_MAX
 from node.core.errors import ConfigError
 from node.core.types import NodeId
 
 MAX_ATTEMPTS = 200
 """How often a random builder may try again before it gives up."""
+
+ISOLATED_MAX = 14.0
+"""Expected nodes without a neighbor from which on no random graph is drawn: one in a million would be connected."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +250,7 @@ def k_regular(num_nodes: int, *, degree: int, rng: np.random.Generator) -> Topol
     _require(degree > 1 or num_nodes == 2, f"degree=1: must be at least 2 to connect {num_nodes} nodes")
     if degree == num_nodes - 1:
         return full(num_nodes)
+    _require_few_edges(f"degree={degree}", num_nodes * min(degree, num_nodes - 1 - degree) / 2)
     if 2 * degree >= num_nodes:
         # A dense graph is found as the complement of a sparse one; pairing stubs would nearly always get
         # stuck.
@@ -277,6 +283,9 @@ def small_world(num_nodes: int, *, degree: int, rewire_probability: float, rng: 
     _require(2 <= degree < num_nodes, f"degree={degree}: must be between 2 and num_nodes-1={num_nodes - 1}")
     _require(degree % 2 == 0, f"degree={degree}: must be even, half of it on each side of the ring")
     _require(0 <= rewire_probability <= 1, f"rewire_probability={rewire_probability}: must be between 0 and 1")
+    _require_few_edges(f"degree={degree}", num_nodes * degree / 2)
+    if 8 * (num_nodes - degree) < num_nodes:
+        return _dense_small_world(num_nodes, degree, rewire_probability, rng)
     for _ in range(MAX_ATTEMPTS):
         neighbors: list[set[int]] = [set() for _ in range(num_nodes)]
         for node in range(num_nodes):
@@ -305,6 +314,31 @@ def small_world(num_nodes: int, *, degree: int, rewire_probability: float, rng: 
     )
 
 
+def _dense_small_world(num_nodes: int, degree: int, rewire_probability: float, rng: np.random.Generator) -> Topology:
+    """A Watts-Strogatz graph in which each node has few others that it is not joined to.
+
+    These are what is kept: among the neighbors' complement, drawing until a free node turns up would take as many draws
+    as there are nodes. With more than seven eighths of the nodes as neighbors every graph is connected.
+    """
+    half = degree // 2
+    strangers = [[(node + hop) % num_nodes for hop in range(half + 1, num_nodes - half)] for node in range(num_nodes)]
+    for hop in range(1, half + 1):
+        moves = rng.random(num_nodes) < rewire_probability
+        for node in np.flatnonzero(moves).tolist():
+            old, free = (node + hop) % num_nodes, strangers[node]
+            if not free or old in free:
+                continue
+            place = int(rng.integers(len(free)))
+            new, free[place] = free[place], old
+            strangers[new].remove(node)
+            strangers[old].append(node)
+    joined = np.ones((num_nodes, num_nodes), dtype=bool)
+    np.fill_diagonal(joined, False)
+    for node, others in enumerate(strangers):
+        joined[node, others] = False
+    return Topology(tuple(tuple(map(NodeId, np.flatnonzero(row).tolist())) for row in joined))
+
+
 def erdos_renyi(num_nodes: int, *, edge_probability: float, rng: np.random.Generator) -> Topology:
     """Every pair is joined independently with the same probability; drawn again until connected.
 
@@ -312,17 +346,22 @@ def erdos_renyi(num_nodes: int, *, edge_probability: float, rng: np.random.Gener
         ConfigError: The probability is out of range or too small for a connected graph to turn up.
     """
     _require(0 < edge_probability <= 1, f"edge_probability={edge_probability}: must be above 0 and at most 1")
+    threshold = np.log(num_nodes) / num_nodes
+    place, advice = (
+        f"edge_probability={edge_probability}",
+        f"for {num_nodes} nodes use clearly more than {threshold:.3g}",
+    )
+    if edge_probability < 1:
+        _require_few_edges(place, edge_probability * num_nodes * (num_nodes - 1) / 2)
+    isolated = num_nodes * (1 - edge_probability) ** (num_nodes - 1)
+    _require(isolated < ISOLATED_MAX, f"{place}: no connected graph is to be expected; {advice}")
     first, second = np.triu_indices(num_nodes, k=1)
     for _ in range(MAX_ATTEMPTS):
         kept = rng.random(first.size) < edge_probability
         graph = from_edges(num_nodes, zip(first[kept].tolist(), second[kept].tolist(), strict=True))
         if graph.is_connected():
             return graph
-    threshold = np.log(num_nodes) / num_nodes
-    raise ConfigError(
-        f"edge_probability={edge_probability}: no connected graph found in {MAX_ATTEMPTS} tries;"
-        f" for {num_nodes} nodes use clearly more than {threshold:.3g}"
-    )
+    raise ConfigError(f"{place}: no connected graph found in {MAX_ATTEMPTS} tries; {advice}")
 
 
 def parse_edge_list(text: str, num_nodes: int, *, place: str) -> Topology:
@@ -336,21 +375,36 @@ def parse_edge_list(text: str, num_nodes: int, *, place: str) -> Topology:
     Raises:
         ConfigError: A line is not an edge of this many nodes; the message names file and line.
     """
+    most = min(EDGE_LINES_MAX, max(1_000, num_nodes * (num_nodes - 1)))
+    digits = len(str(num_nodes))
     edges = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.partition("#")[0].split()
+    for number, line in enumerate(StringIO(text, newline="\n"), start=1):
+        words = line.partition("#")[0].strip().split(maxsplit=2)
         if not words:
             continue
-        shown = " ".join(words)
         if len(words) != 2 or not all(word.isascii() and word.isdigit() for word in words):
-            raise ConfigError(f"{place}:{number}: edge={shown}: must be two node numbers")
-        a, b = map(int, words)
+            raise ConfigError(f"{place}:{number}: edge={_shown(words)}: must be two node numbers")
+        # A number of thousands of digits is refused by its length, zeros before it aside.
+        a, b = (int(word) if len(word) <= digits else int(word.lstrip("0")[: digits + 1] or "0") for word in words)
         if a >= num_nodes or b >= num_nodes:
-            raise ConfigError(f"{place}:{number}: edge={shown}: both ends must be between 0 and {num_nodes - 1}")
+            bound = f"both ends must be between 0 and {num_nodes - 1}"
+            raise ConfigError(f"{place}:{number}: edge={_shown(words)}: {bound}")
         if a == b:
-            raise ConfigError(f"{place}:{number}: edge={shown}: must join two different nodes")
+            raise ConfigError(f"{place}:{number}: edge={_shown(words)}: must join two different nodes")
         edges.append((a, b))
+        if len(edges) > most:
+            raise ConfigError(f"{place}:{number}: edges={len(edges):,}: must be at most {most:,}")
     return from_edges(num_nodes, edges)
+
+
+def _shown(words: list[str]) -> str:
+    """The words of a line, cut where they are long."""
+    text = " ".join(words)
+    return text if len(text) <= SHOWN_LETTERS_MAX else f"{text[: SHOWN_LETTERS_MAX - 3]}..."
+
+
+def _require_few_edges(key: str, edges: float) -> None:
+    _require(edges <= DRAWN_EDGES_MAX, f"{key}: gives {edges:,.0f} random edges, must be at most {DRAWN_EDGES_MAX:,}")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from node.config_base import ConfigModel
+from node.core.bounds import COUNT_MAX
 from node.core.errors import ConfigError
 
 # --- data sets ------------------------------------------------------------
@@ -41,7 +42,9 @@ class DigitsConfig(DatasetBase):
     shape = "1x8x8"
 
     kind: Literal["digits"] = "digits"
-    max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
+    max_train_samples: int | None = Field(
+        default=None, ge=1, le=COUNT_MAX, description="Use a random subset of this size."
+    )
 
 
 class Cifar10Config(DatasetBase):
@@ -52,7 +55,9 @@ class Cifar10Config(DatasetBase):
     files = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10-imagefolder*")
 
     kind: Literal["cifar10"] = "cifar10"
-    max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
+    max_train_samples: int | None = Field(
+        default=None, ge=1, le=COUNT_MAX, description="Use a random subset of this size."
+    )
 
 
 class ImageFolderConfig(DatasetBase):
@@ -61,7 +66,9 @@ class ImageFolderConfig(DatasetBase):
 
     kind: Literal["image_folder"] = "image_folder"
     path: str = Field(min_length=1, description="Directory or .tar[.gz|.xz]; relative to the data root.")
-    max_train_samples: int | None = Field(default=None, ge=1, description="Use a random subset of this size.")
+    max_train_samples: int | None = Field(
+        default=None, ge=1, le=COUNT_MAX, description="Use a random subset of this size."
+    )
 
 
 class MovieLensConfig(DatasetBase):
@@ -162,14 +169,14 @@ class KShardsConfig(ConfigModel):
     """``shards`` random segments of the label-sorted samples per node, as in decentralizepy."""
 
     kind: Literal["k_shards"] = "k_shards"
-    shards: int = Field(default=5, ge=1, description="Segments per node; fewer means more skewed.")
+    shards: int = Field(default=5, ge=1, le=COUNT_MAX, description="Segments per node; fewer means more skewed.")
 
 
 class DirichletConfig(ConfigModel):
     """Each class is dealt in proportions drawn from Dirichlet(alpha)."""
 
     kind: Literal["dirichlet"] = "dirichlet"
-    alpha: float = Field(gt=0, description="Concentration; smaller means more skewed.")
+    alpha: float = Field(gt=0, le=1e6, description="Concentration; smaller means more skewed.")
 
 
 class ByUserConfig(ConfigModel):

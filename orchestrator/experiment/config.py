@@ -7,27 +7,26 @@ value and the bound.
 
 import difflib
 import reprlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
 from node.config_base import ConfigModel
+from node.core.bounds import COUNT_MAX, FACTOR_MAX, NODES_MAX, TIME_S_MAX, YAML_BYTES_MAX, YAML_DEPTH_MAX
 from node.core.errors import ConfigError
 from node.core.wire_values import WireDtype
+from node.host.text_files import UnreadableText, read_text, shorten
 from node.learning.config import LearningConfig
 from orchestrator.experiment.networks.config import NetworkConfig
 from orchestrator.experiment.runtimes import RuntimeName
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
-
-TIME_S_MAX: Final = 1e9
-"""Thirty years: times in nanoseconds stay within 64 bits."""
+from orchestrator.yaml_text import parse_yaml
 
 
 class AlgorithmSectionBase(ConfigModel):
@@ -67,8 +66,8 @@ else:
 class ComputeStragglers(ConfigModel):
     """Nodes that compute slowly."""
 
-    count: int = Field(0, ge=0, description="how many nodes are slow")
-    factor: float = Field(1.0, ge=1, le=1e6, description="how many times longer their steps take")
+    count: int = Field(0, ge=0, le=NODES_MAX, description="how many nodes are slow")
+    factor: float = Field(1.0, ge=1, le=FACTOR_MAX, description="how many times longer their steps take")
     placement: Literal["random", "lowest_ids", "same_as_network"] = Field(
         "random", description="which nodes are slow; same_as_network takes the network's stragglers"
     )
@@ -90,14 +89,16 @@ class ComputeConfig(ConfigModel):
     )
     jitter_percent: float = Field(0.0, ge=0, le=100, description="standard deviation of a round's duration")
     stragglers: ComputeStragglers = ComputeStragglers()
-    slowdown: dict[int, float] = Field(default_factory=dict, description="factor >= 1 of single nodes, by id")
+    slowdown: dict[int, Annotated[float, Field(le=FACTOR_MAX)]] = Field(
+        default_factory=dict, description="factor >= 1 of single nodes, by id"
+    )
 
 
 class EvaluationConfig(ConfigModel):
     """When and on what the nodes' models are tested. Evaluation takes no testbed time."""
 
     interval_s: float = Field(2.0, ge=1e-3, le=TIME_S_MAX, description="testbed time between evaluations")
-    max_samples: int | None = Field(None, ge=1, description="test samples used; all when absent")
+    max_samples: int | None = Field(None, ge=1, le=COUNT_MAX, description="test samples used; all when absent")
     model: Literal["after_aggregation", "after_training"] = Field(
         "after_aggregation", description="which of a node's models is tested"
     )
@@ -111,7 +112,7 @@ class StopConfig(ConfigModel):
     """When the run ends: whichever comes first."""
 
     time_s: float | None = Field(None, ge=1e-9, le=TIME_S_MAX, description="testbed time")
-    rounds: int | None = Field(None, ge=1, description="rounds of each node")
+    rounds: int | None = Field(None, ge=1, le=COUNT_MAX, description="rounds of each node")
 
     @model_validator(mode="after")
     def _something(self) -> "StopConfig":
@@ -159,10 +160,13 @@ class OutputConfig(ConfigModel):
 
     messages: bool = Field(True, description="keep the life of every message (messages.parquet)")
     targets: tuple[float, ...] | None = Field(
-        None, description="targets for time-to-accuracy (or RMSE); automatic when absent"
+        None, max_length=1_000, description="targets for time-to-accuracy (or RMSE); automatic when absent"
     )
     checkpoint_every_s: float | None = Field(
-        300.0, ge=0.1, le=1e9, description="real time between checkpoints of a simulation; null: only when interrupted"
+        300.0,
+        ge=0.1,
+        le=TIME_S_MAX,
+        description="real time between checkpoints of a simulation; null: only when interrupted",
     )
 
 
@@ -178,7 +182,7 @@ class ExperimentConfig(ConfigModel):
         le=10_000,
         description="real seconds a testbed second; chosen by measurement when absent. Real runtimes only",
     )
-    nodes: int = Field(ge=1, le=10_000, description="number of nodes")
+    nodes: int = Field(ge=1, le=NODES_MAX, description="number of nodes")
     algorithm: AlgorithmSection = AlgorithmSection()
     topology: TopologyConfig = FullTopology()
     learning: LearningConfig
@@ -198,20 +202,6 @@ class ExperimentConfig(ConfigModel):
         return self
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
-                key = key_node.value
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key given twice: {key}", key_node.start_mark)
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read an experiment file.
 
@@ -223,11 +213,10 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
         ConfigError: The file or an override is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}") from None
-    content = _parse_yaml(text, place=str(path))
+        text = read_text(path, YAML_BYTES_MAX)
+    except UnreadableText as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    content = parse_yaml(text, place=str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(content).__name__}")
     for override in overrides:
@@ -247,32 +236,12 @@ def parse_experiment(content: Mapping[str, Any], place: str) -> ExperimentConfig
         raise ConfigError(f"{place}: {_describe(problems[0])}{more}") from None
 
 
-def _parse_yaml(text: str, place: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{place}: {_yaml_problem(error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{place}: is nested too deeply") from None
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        # What PyYAML's constructors let through: a 13th month, a number of 5,000 digits, !!bool maybe.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"{place}: holds a value that cannot be read: {reason}") from None
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return f"is not YAML: {str(error).splitlines()[0]}"
-
-
 def _apply_override(content: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     path = key.strip().split(".")
-    if not separator or not all(path):
-        raise ConfigError(f"--set {override}: must look like key.key=value")
-    value = _parse_yaml(text, place=f"--set {override}")
+    if not separator or not all(path) or len(path) > YAML_DEPTH_MAX:
+        raise ConfigError(f"--set {shorten(override, VALUE_LETTERS_MAX)}: must look like key.key=value")
+    value = parse_yaml(text, place=f"--set {shorten(override, VALUE_LETTERS_MAX)}")
     place = content
     for name in path[:-1]:
         known = _spelling(place, name)
@@ -280,7 +249,9 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = place[known] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {name} is {_shown(inner)} and has no keys")
+            raise ConfigError(
+                f"--set {shorten(override, VALUE_LETTERS_MAX)}: {shorten(name)} is {_shown(inner)} and has no keys"
+            )
         place = inner
     place[_spelling(place, path[-1])] = value
 

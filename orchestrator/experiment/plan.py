@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.bounds import EVALUATIONS_MAX, TIME_S_MAX
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, DataError
 from node.core.links import NetworkPlan
@@ -24,6 +25,7 @@ from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
 from node.learning.config import check_compatible
 from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, StopConfig
+from orchestrator.experiment.input_files import InputFile, InputFiles
 from orchestrator.experiment.networks import build_network
 from orchestrator.experiment.topologies import build_topology
 
@@ -32,7 +34,8 @@ from orchestrator.experiment.topologies import build_topology
 class Plan:
     """One experiment, resolved as far as it can be without data.
 
-    ``place`` names the experiment file and begins the messages about it; empty without a file.
+    ``place`` names the experiment file and begins the messages about it; empty without a file. ``inputs`` are the files
+    that it names.
     """
 
     config: ExperimentConfig
@@ -40,6 +43,7 @@ class Plan:
     network: NetworkPlan
     compute: ComputePlan
     place: str = ""
+    inputs: tuple[InputFile, ...] = ()
 
     @property
     def algorithm(self) -> AlgorithmConfig:
@@ -137,19 +141,20 @@ def _span(values: Sequence[float]) -> str:
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
-def make_plan(config: ExperimentConfig, base_dir: Path, place: str = "") -> Plan:
+def make_plan(config: ExperimentConfig, base_dir: Path, place: str = "", inputs: InputFiles | None = None) -> Plan:
     """Resolve an experiment.
 
     Args:
         config: The experiment.
         base_dir: Folder of the experiment file; relative paths in the file start there.
         place: The experiment file as the user named it, for messages; empty without a file.
+        inputs: Where files that the experiment names are looked for; None for ``base_dir`` alone.
 
     Raises:
         ConfigError: Parts of the experiment do not fit together.
     """
     with errors_naming(place):
-        return _make_plan(config, base_dir, place)
+        return _make_plan(config, InputFiles([base_dir]) if inputs is None else inputs, place)
 
 
 @contextmanager
@@ -163,11 +168,12 @@ def errors_naming(place: str) -> Iterator[None]:
         raise type(error)(f"{place}: {error}") from error
 
 
-def _make_plan(config: ExperimentConfig, base_dir: Path, place: str) -> Plan:
-    topology = build_topology(config.topology, config.nodes, config.seed, base_dir)
-    network = build_network(config.network, config.nodes, config.seed, base_dir)
+def _make_plan(config: ExperimentConfig, files: InputFiles, place: str) -> Plan:
+    topology = build_topology(config.topology, config.nodes, config.seed, files)
+    network = build_network(config.network, config.nodes, config.seed, files)
     network = replace(network, wire_dtype=config.wire.dtype)
     compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
+    _check_products(config, compute)
     check_compatible(config.learning)
     _check_targets(config)
     _check_algorithm(config, topology, _ANY_MODEL)
@@ -177,7 +183,8 @@ def _make_plan(config: ExperimentConfig, base_dir: Path, place: str) -> Plan:
             f"network.transport=datagram: {config.algorithm.kind} stops for good when a message is lost;"
             " must be reliable, or without loss"
         )
-    return Plan(config=config, topology=topology, network=network, compute=compute, place=place)
+    found = tuple(files.found.values())
+    return Plan(config=config, topology=topology, network=network, compute=compute, place=place, inputs=found)
 
 
 _ANY_MODEL = (2**62,)
@@ -201,6 +208,30 @@ def _check_targets(config: ExperimentConfig) -> None:
     for index, target in enumerate(config.output.targets or ()):
         if not 0 <= target <= 1:
             raise ConfigError(f"output.targets[{index}]={target:g}: must be an accuracy between 0 and 1")
+
+
+def _check_products(config: ExperimentConfig, compute: ComputePlan) -> None:
+    """Refuse numbers that are within their bounds while what they make together is not."""
+    slowest_s = max(compute.step_ns) / NS_PER_S * config.algorithm.local_steps
+    if slowest_s > TIME_S_MAX:
+        raise ConfigError(
+            f"compute.step_time_ms={config.compute.step_time_ms:g}: must be less: a round of the slowest node takes"
+            f" {slowest_s:.3g} s with its factors and algorithm.local_steps={config.algorithm.local_steps}, may take"
+            f" {TIME_S_MAX:g}"
+        )
+    stop, interval_s = config.stop, config.evaluation.interval_s
+    if stop.time_s is not None and stop.time_s / interval_s > EVALUATIONS_MAX:
+        raise ConfigError(
+            f"evaluation.interval_s={interval_s:g}: must be at least {stop.time_s / EVALUATIONS_MAX:g} with"
+            f" stop.time_s={stop.time_s:g}, for at most {EVALUATIONS_MAX:,} evaluations"
+        )
+    dilation = config.time_dilation or 1.0
+    longest_s = max(slowest_s, stop.time_s or 0.0)
+    if dilation * longest_s > TIME_S_MAX:
+        raise ConfigError(
+            f"time_dilation={dilation:g}: must be at most {TIME_S_MAX / longest_s:g}, for at most {TIME_S_MAX:g} real"
+            f" seconds in {longest_s:g} s of the testbed"
+        )
 
 
 def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:

@@ -1,15 +1,16 @@
 """Topologies of the experiment file, and how they become graphs."""
 
-from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
 from pydantic import Field
 
 from node.config_base import ConfigModel
 from node.core import topology as graphs
+from node.core.bounds import NODES_MAX
 from node.core.errors import ConfigError
 from node.core.rng import stream
 from node.core.topology import Topology
+from orchestrator.experiment.input_files import InputFiles
 
 
 class FullTopology(ConfigModel):
@@ -28,14 +29,14 @@ class KRegularTopology(ConfigModel):
     """A random connected graph in which all nodes have the same degree."""
 
     kind: Literal["k_regular"] = "k_regular"
-    degree: int = Field(ge=1, description="neighbors per node; nodes x degree must be even")
+    degree: int = Field(ge=1, le=NODES_MAX, description="neighbors per node; nodes x degree must be even")
 
 
 class SmallWorldTopology(ConfigModel):
     """A Watts-Strogatz graph: a ring lattice with some edges rewired at random."""
 
     kind: Literal["small_world"] = "small_world"
-    degree: int = Field(default=4, ge=2, description="mean number of neighbors, even")
+    degree: int = Field(default=4, ge=2, le=NODES_MAX, description="mean number of neighbors, even")
     rewire_probability: float = Field(default=0.1, ge=0, le=1, description="share of edges moved at random")
 
 
@@ -43,8 +44,8 @@ class TorusTopology(ConfigModel):
     """A grid that wraps around; without sides, the most nearly square one."""
 
     kind: Literal["torus"] = "torus"
-    rows: int | None = Field(default=None, ge=2, description="rows of the grid")
-    columns: int | None = Field(default=None, ge=2, description="columns of the grid")
+    rows: int | None = Field(default=None, ge=2, le=NODES_MAX, description="rows of the grid")
+    columns: int | None = Field(default=None, ge=2, le=NODES_MAX, description="columns of the grid")
 
 
 class ExponentialTopology(ConfigModel):
@@ -94,20 +95,20 @@ TopologyConfig = Annotated[
 ]
 
 
-def build_topology(config: TopologyConfig, num_nodes: int, seed: int, base_dir: Path) -> Topology:
+def build_topology(config: TopologyConfig, num_nodes: int, seed: int, files: InputFiles) -> Topology:
     """The graph that a configuration asks for.
 
     Args:
         config: The ``topology`` section.
         num_nodes: How many nodes there are, >= 1.
         seed: The experiment's seed; random graphs depend on nothing else.
-        base_dir: Where relative paths begin.
+        files: Where an edge list is looked for.
 
     Raises:
         ConfigError: The graph does not exist for this many nodes, is not connected, or its file is wrong.
     """
     try:
-        graph = _build(config, num_nodes, seed, base_dir)
+        graph = _build(config, num_nodes, seed, files)
     except ConfigError as error:
         raise ConfigError(_with_key(str(error), config.kind)) from None
     components = graph.components()
@@ -127,7 +128,7 @@ def _with_key(message: str, kind: str) -> str:
     return f"topology.{message.replace('num_nodes', 'nodes')}"
 
 
-def _build(config: TopologyConfig, num_nodes: int, seed: int, base_dir: Path) -> Topology:
+def _build(config: TopologyConfig, num_nodes: int, seed: int, files: InputFiles) -> Topology:
     rng = stream(seed, "topology")
     match config:
         case FullTopology():
@@ -149,14 +150,6 @@ def _build(config: TopologyConfig, num_nodes: int, seed: int, base_dir: Path) ->
         case CompleteBipartiteTopology():
             return graphs.complete_bipartite(num_nodes)
         case EdgeListTopology(file=file):
-            return graphs.parse_edge_list(_read(base_dir / file, file), num_nodes, place=f"file={file}")
+            return graphs.parse_edge_list(files.read(file, "file"), num_nodes, place=f"file={file}")
         case _:
             assert_never(config)
-
-
-def _read(path: Path, shown: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"file={shown}: must be a readable text file ({reason})") from None

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from orchestrator.analysis import best_index
 from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
@@ -16,6 +14,7 @@ from orchestrator.report.templates import template
 from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
 from orchestrator.results.files import write_file
 from orchestrator.results.reader import Run
+from orchestrator.yaml_text import dump_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +86,7 @@ def render_report(run: Run) -> str:
         checks_shown=CHECKS_SHOWN,
         unjudged=_unjudged(run),
         environment=run.environment,
-        experiment=None
-        if run.experiment is None
-        else yaml.safe_dump(run.experiment, sort_keys=False, allow_unicode=True),
+        experiment=None if run.experiment is None else dump_yaml(run.experiment),
     )
 
 

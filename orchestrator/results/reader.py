@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
+from node.core.bounds import RECORD_BYTES_MAX
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
+from node.host.text_files import UnreadableText, parse_json, read_text
 from orchestrator.results.files import first_line_of
 from orchestrator.results.schema import (
     ADDED_COLUMNS,
@@ -29,6 +29,7 @@ from orchestrator.results.schema import (
     RunFacts,
     Status,
 )
+from orchestrator.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +137,10 @@ def _damaged(path: Path, error: Exception) -> ConfigError:
 
 def _read_text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, RECORD_BYTES_MAX)
+    except UnreadableText as error:
+        if error.is_missing:
+            return None
         raise _damaged(path, error) from error
 
 
@@ -148,8 +149,8 @@ def _read_json(path: Path) -> JsonObject | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise _damaged(path, error) from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: damaged: not a JSON object")
@@ -161,9 +162,9 @@ def _read_yaml(path: Path) -> JsonObject | None:
     if text is None:
         return None
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise _damaged(path, error) from error
+        value = parse_yaml(text, place="damaged")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return value if isinstance(value, dict) else None
 
 

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import Float64Vector
@@ -38,6 +37,7 @@ from orchestrator.results.schema import (
     Sample,
 )
 from orchestrator.results.summary import summarize
+from orchestrator.yaml_text import dump_yaml
 
 END_FILES: Final = ("summary.json", "nodes.parquet", "messages.parquet", "links.csv", "fidelity.json", "report.html")
 """Files that are written when a run ends, however it ends."""
@@ -400,7 +400,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _yaml(value: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(to_json_values(value), sort_keys=False, allow_unicode=True)
+    return dump_yaml(to_json_values(value))
 
 
 def _facts_to_json(facts: RunFacts) -> JsonObject:

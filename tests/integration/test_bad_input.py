@@ -85,6 +85,122 @@ def test_files_that_cannot_be_read(tiny: Path, capsys: pytest.CaptureFixture[str
     assert refuse(capsys, tiny) == "cannot be read: is not UTF-8 text"
 
 
+def within(network: str = "", more: str = "") -> str:
+    """The tiny experiment with more in its network section, and more sections."""
+    return TINY.replace("{kind: uniform}}", f"{{kind: uniform}}, {network}}}") + more
+
+
+TRACED = within("traces: [{node: 0, file: input}]")
+LISTED = within(more="topology: {kind: edge_list, file: input}")
+REGIONS = TINY.replace("{kind: uniform}", "{kind: regions, file: input}, model: pairwise")
+RTT = TINY.replace("{kind: uniform}", "{kind: regions, file: input, latency: rtt}, model: pairwise")
+TWO = '{"regions": ["a", "b"], "bandwidth_mbps": [[null, %s], [1, null]], "rtt_ms": [[null, %s], [1, null]]}'
+HEAD = "time_s,bandwidth_mbps\n"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "content", "message"),
+    [
+        (TRACED, f"{HEAD}0,1\n1e300,2\n", "input:3: time_s=1e+300: must be a number >= 0, at most 1e+09"),
+        (TRACED, f"{HEAD}0,1e300\n", "input:2: bandwidth_mbps=1e+300: must be a number >= 0: 0, or 1e-06"),
+        (TRACED, f"{HEAD}0,1e-300\n", "input:2: bandwidth_mbps=1e-300: must be a number >= 0: 0, or"),
+        (TRACED, f"{HEAD}0,{'9' * 5000}\n", "input:2: bandwidth_mbps=inf: must be a number >= 0"),
+        (TRACED, f"{HEAD}0,1_0\n", "input:2: row=0,1_0: must be two numbers"),
+        (TRACED, f"{HEAD}0{',1' * 300_000}\n", "input:2: row=0,1,1,1,"),
+        (TRACED, f"{HEAD}0,{'1' * 200_000}\n", "input:2: bandwidth_mbps=inf"),
+        (TRACED, HEAD + "0,1\n" * 300_000, "input: must have at most 200,000 rows"),
+        (TRACED, f"{HEAD}0,1\0\n", "input: must be a readable text file (line 2 holds a zero byte)"),
+        (LISTED, f"0 {'9' * 5000}\n", "input:1: edge=0 9999"),
+        (LISTED, "0 1\n" * 200_000, "input:1001: edges=1,001: must be at most 1,000"),
+        (LISTED, "0 1\x0b1 2\n", "input:1: edge=0 1 1 2: must be two node numbers"),
+        (REGIONS, TWO % ("1e300", "1"), "input: bandwidth_mbps[0][1]=1e+300: must be a number above 0, from 1e-06 to"),
+        (REGIONS, TWO % ("1e-300", "1"), "input: bandwidth_mbps[0][1]=1e-300: must be a number above 0"),
+        (REGIONS, TWO % ("9" * 400, "1"), "input: bandwidth_mbps[0][1]=9999"),
+        (REGIONS, TWO % ("9" * 5000, "1"), "input: must be JSON (a number of 5,000 digits: must have at most 400)"),
+        (REGIONS, TWO % ("NaN", "1"), "input: must be JSON (NaN is not a number in JSON)"),
+        (REGIONS, TWO % ("[" * 5000, "1"), "input: must be JSON (is nested too deeply)"),
+        (REGIONS, TWO % ("[" * 90 + "]" * 90, "1"), "input: bandwidth_mbps[0][1]=[[["),
+        (REGIONS, '{"regions": [], "regions": []}', "input: must be JSON (key given twice: regions)"),
+        (REGIONS, f'{{"regions": [{",".join(["0"] * 1001)}]}}', "input: regions: must be at most 1000, are 1001"),
+        (RTT, TWO % ("1", "1e300"), "input: rtt_ms[0][1]=1e+300: must be a number above 0, to 2e+09"),
+    ],
+    ids=lambda part: part[:40] if "input" in part else "",
+)
+def test_wrong_values_in_files(
+    experiment: str, content: str, message: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(experiment)
+    (tiny.parent / "input").write_text(content)
+    said = refuse(capsys, tiny)
+    assert f"file={message}" in said
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize("experiment", [TRACED, LISTED, REGIONS], ids=["trace", "edges", "regions"])
+def test_files_that_would_never_end(experiment: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tiny.parent / "input"
+    tiny.write_text(experiment)
+    os.mkfifo(file)  # nobody writes to it
+    refuse(capsys, tiny)
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert refuse(capsys, tiny).endswith("must be a readable text file (is neither a file nor a pipe)")
+    file.unlink()
+    with file.open("wb") as large:
+        large.truncate(2**30)
+    assert refuse(capsys, tiny).endswith("(holds 1,073,741,824 bytes, must be at most 16,777,216)")
+
+
+def test_a_byte_order_mark_is_left_out(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = {TRACED: f"{HEAD}0,1\n", LISTED: "0 1\n1 2\n2 3\n3 4\n4 5\n", REGIONS: TWO % ("1", "1")}
+    for experiment, content in inputs.items():
+        tiny.write_text(experiment, encoding="utf-8-sig")
+        (tiny.parent / "input").write_text(content, encoding="utf-8-sig")
+        assert cli._guard(lambda: cli.app(["validate", str(tiny)], standalone_mode=False)) == 0
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("compute: {step_time_ms: 1.0e+12, slowdown: {1: 1000}}", "compute.step_time_ms=1e+12: must be less: a round"),
+        ("compute: {step_time_ms: 1.0e+12, stragglers: {count: 1, factor: 2}}", "compute.step_time_ms=1e+12: must"),
+        ("compute: {slowdown: {1: 1e300}}", "compute.slowdown.1=1e+300: must be at most 1e+06"),
+        ("evaluation: {interval_s: 0.001}", "evaluation.interval_s=0.001: must be at least 1 with stop.time_s=1e+07"),
+        ("time_dilation: 1000\nruntime: processes", "time_dilation=1000: must be at most 100, for at most 1e+09 real"),
+        ("topology: &t {kind: ring, x: *t}", "line 10, column 30: found undefined alias: *t"),
+        ("compute: {step_time_ms: 1:30}", "line 10, column 25: 1:30: must be a decimal number"),
+        ("output: {messages: yes}", "line 10, column 20: yes: must be true or false"),
+        (f"output: {{targets: [{'0.5, ' * 1001}]}}", "output.targets=[0.5, 0.5, "),
+    ],
+    ids=lambda part: str(part)[:50],
+)
+def test_numbers_that_do_not_go_together(
+    more: str, message: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(TINY.replace("stop: {rounds: 1}", "stop: {rounds: 1, time_s: 1e7}") + more)
+    assert refuse(capsys, tiny).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("sender: {kind: parallel, transfers: 10000000000}", "sender.transfers=10000000000: must be at most"),
+        ("traces: [{node: 0, file: a}, {node: 0, file: b}]", "traces[1].node=0: must be another one: its uplink"),
+        (
+            "traces: [{node: 0, file: a, direction: down}, {node: 0, file: b}]",
+            "traces[1].node=0: must be another one: its downlink follows traces[0]",
+        ),
+        ("traces: [{pair: [0, 1], file: a}, {pair: [0, 1], file: b}]", "traces[1].pair=[0, 1]: must be another one"),
+    ],
+)
+def test_traces_that_do_not_go_together(
+    network: str, message: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(within(network))
+    assert refuse(capsys, tiny).startswith(f"network.{message}")
+
+
 # --- what shows only with the data --------------------------------------------------------------------------
 
 

@@ -208,7 +208,7 @@ def test_a_key_shows_its_bounds_and_default() -> None:
     reference = GENERATED["docs/reference/experiment-file.md"]
     rows = dict(reference_rows())
     assert rows["learning.optimizer.momentum"][:3] == ["number", "`0`", "≥ 0, < 1"]
-    assert rows["network.preset.count"][:3] == ["whole number", "required", "≥ 0"]
+    assert rows["network.preset.count"][:3] == ["whole number", "required", "≥ 0, ≤ 10,000"]
     assert rows["algorithm.divshare.flush"][:3] == ["`queued_only`, `all`, `none`", "`queued_only`", ""]
     assert rows["output.targets"][:2] == ["list of numbers or `null`", "`null`"]
     assert "- `queued_only`: Drop what is queued; the message being transmitted completes." in reference

@@ -1,16 +1,11 @@
 """The ``network`` section of the experiment file."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from node.config_base import ConfigModel
-
-MBPS_MIN: Final = 1e-6
-"""One bit a second: with less, a message would take longer than a clock of 64 bits can tell."""
-MBPS_MAX: Final = 1e9
-MS_MAX: Final = 1e9
-"""Eleven days, one way."""
+from node.core.bounds import ENTRIES_MAX, FACTOR_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, NODES_MAX, TIME_S_MAX
 
 
 class UniformPreset(ConfigModel):
@@ -39,8 +34,8 @@ class StragglersPreset(ConfigModel):
 
     kind: Literal["stragglers"] = "stragglers"
     bandwidth_mbps: float = Field(default=60.0, ge=MBPS_MIN, le=MBPS_MAX, description="of the other nodes, up and down")
-    count: int = Field(ge=0, description="how many nodes are slow")
-    factor: float = Field(default=5.0, ge=1, le=1e6, description="how many times slower")
+    count: int = Field(ge=0, le=NODES_MAX, description="how many nodes are slow")
+    factor: float = Field(default=5.0, ge=1, le=FACTOR_MAX, description="how many times slower")
     jitter_mbps: float = Field(default=1.0, ge=0, le=MBPS_MAX, description="spread of the stragglers' bandwidths")
     placement: Literal["random", "lowest_ids"] = Field(
         default="random",
@@ -102,7 +97,7 @@ class ParallelSender(ConfigModel):
     """A node sends several messages at once, which share its uplink."""
 
     kind: Literal["parallel"] = "parallel"
-    transfers: int = Field(ge=2, description="messages under way at once")
+    transfers: int = Field(ge=2, le=NODES_MAX, description="messages under way at once")
 
 
 class PerPeerSender(ConfigModel):
@@ -120,8 +115,8 @@ SenderConfig = Annotated[SerialSender | ParallelSender | PerPeerSender, Field(di
 class OverrideConfig(ConfigModel):
     """One direction of one pair that differs from the preset; what is left out stays."""
 
-    source: int = Field(ge=0, description="the sending node")
-    destination: int = Field(ge=0, description="the receiving node")
+    source: int = Field(ge=0, lt=NODES_MAX, description="the sending node")
+    destination: int = Field(ge=0, lt=NODES_MAX, description="the receiving node")
     bandwidth_mbps: float | None = Field(
         default=None, ge=MBPS_MIN, le=MBPS_MAX, description="limit of the pair, besides the access links"
     )
@@ -146,12 +141,14 @@ class TraceConfig(ConfigModel):
     is the period and its bandwidth does not count.
     """
 
-    node: int | None = Field(default=None, ge=0, description="the node whose access link changes")
+    node: int | None = Field(default=None, ge=0, lt=NODES_MAX, description="the node whose access link changes")
     pair: tuple[int, int] | None = Field(default=None, description="or [source, destination], whose own limit changes")
     file: str = Field(min_length=1, description="path, relative to the experiment file")
     direction: Literal["up", "down", "both"] = Field(default="both", description="which side of the node's access link")
     repeat: bool = Field(default=False, description="start again after the last row")
-    repeat_until_s: float = Field(default=3600.0, gt=0, le=1e9, description="no repetition begins after this time")
+    repeat_until_s: float = Field(
+        default=3600.0, gt=0, le=TIME_S_MAX, description="no repetition begins after this time"
+    )
 
     @model_validator(mode="after")
     def _names_one_place(self) -> "TraceConfig":
@@ -189,8 +186,12 @@ class NetworkConfig(ConfigModel):
         le=2**20,
         description="added to every message's body: 44 bytes of a frame's header and what carries the frame",
     )
-    overrides: tuple[OverrideConfig, ...] = Field(default=(), description="pairs that differ from the preset")
-    traces: tuple[TraceConfig, ...] = Field(default=(), description="bandwidths that change over time")
+    overrides: tuple[OverrideConfig, ...] = Field(
+        default=(), max_length=ENTRIES_MAX, description="pairs that differ from the preset"
+    )
+    traces: tuple[TraceConfig, ...] = Field(
+        default=(), max_length=ENTRIES_MAX, description="bandwidths that change over time"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "NetworkConfig":
@@ -202,9 +203,25 @@ class NetworkConfig(ConfigModel):
             if pair in seen:
                 raise ValueError(f"overrides: pair {list(pair)} must be given only once")
             seen.add(pair)
+        self._check_that_traces_are_apart()
         if self.links == "direct":
             self._check_that_nothing_is_shaped()
         return self
+
+    def _check_that_traces_are_apart(self) -> None:
+        """Refuse two traces of one link, which would overwrite each other."""
+        first: dict[tuple[object, ...], int] = {}
+        for index, trace in enumerate(self.traces):
+            places: list[tuple[object, ...]] = [("pair", *trace.pair)] if trace.pair else []
+            if trace.node is not None:
+                places = [(way, trace.node) for way in ("up", "down") if trace.direction in (way, "both")]
+            for place in places:
+                if place in first:
+                    which = f"pair={list(trace.pair)}" if trace.pair else f"node={trace.node}"
+                    what = "pair" if trace.pair else f"{place[0]}link"
+                    other = f"its {what} follows traces[{first[place]}]"
+                    raise ValueError(f"traces[{index}].{which}: must be another one: {other}")
+                first[place] = index
 
     def _check_that_nothing_is_shaped(self) -> None:
         """Refuse whatever direct links cannot give, under its key."""

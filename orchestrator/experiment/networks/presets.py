@@ -1,23 +1,23 @@
 """From the ``network`` section to a :class:`~node.core.links.NetworkPlan`; pure but for reading named
 files."""
 
-import csv
 import json
 from dataclasses import dataclass
 from importlib import resources
-from io import StringIO
-from math import inf, isfinite
-from pathlib import Path
+from math import inf
 from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
+from node.core.bounds import CHANGES_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, REGIONS_MAX, TIME_S_MAX, TRACE_ROWS_MAX
 from node.core.errors import ConfigError
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.rng import stream
 from node.core.sender_policy import PER_PEER, SERIAL, SenderPolicy, parallel
 from node.core.units import ms_to_ns, s_to_ns
+from node.host.text_files import parse_json, parse_number, shorten
+from orchestrator.experiment.input_files import InputFiles
 from orchestrator.experiment.networks.config import (
     NetworkConfig,
     OverrideConfig,
@@ -30,9 +30,6 @@ from orchestrator.experiment.networks.config import (
     TraceConfig,
     UniformPreset,
 )
-
-MAX_CHANGES = 1_000_000
-"""Changes of capacity in one plan: beyond this a trace repeats too long for its step."""
 
 FloatMatrix = npt.NDArray[np.float64]
 
@@ -50,7 +47,7 @@ class _Draft:
     stragglers: frozenset[int] = frozenset()
 
 
-def build_network(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Path) -> NetworkPlan:
+def build_network(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles) -> NetworkPlan:
     """The network that a configuration asks for.
 
     With ``model: pairwise`` the uniform and stragglers presets give each pair (s, d) its own link of the
@@ -60,16 +57,16 @@ def build_network(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Pa
         config: The ``network`` section.
         num_nodes: How many nodes there are.
         seed: The experiment's seed; straggler places and bandwidths depend on nothing else.
-        base_dir: Where relative paths begin.
+        files: Where named files are looked for.
 
     Raises:
         ConfigError: A node number, a count or a file is wrong; one line with the place.
     """
     try:
-        draft = _preset(config, num_nodes, seed, base_dir)
+        draft = _preset(config, num_nodes, seed, files)
         for index, override in enumerate(config.overrides):
             _apply(draft, override, num_nodes, f"overrides[{index}]")
-        changes = _changes(config.traces, num_nodes, base_dir)
+        changes = _changes(config.traces, num_nodes, files)
     except ConfigError as error:
         raise ConfigError(f"network.{error}") from None
     for array in (draft.up_mbps, draft.down_mbps, draft.pair_mbps, draft.loss):
@@ -103,7 +100,7 @@ def _sender_policy(sender: SenderConfig) -> SenderPolicy:
             assert_never(sender)
 
 
-def _preset(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Path) -> _Draft:
+def _preset(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles) -> _Draft:
     preset = config.preset
     match preset:
         case UniformPreset():
@@ -111,7 +108,7 @@ def _preset(config: NetworkConfig, num_nodes: int, seed: int, base_dir: Path) ->
         case StragglersPreset():
             draft = _stragglers(preset, num_nodes, seed)
         case RegionsPreset():
-            return _regions(preset, num_nodes, base_dir)
+            return _regions(preset, num_nodes, files)
         case _:
             assert_never(preset)
     if config.model == "pairwise":
@@ -162,22 +159,24 @@ def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> _Draft:
     )
 
 
-def _regions(preset: RegionsPreset, num_nodes: int, base_dir: Path) -> _Draft:
+def _regions(preset: RegionsPreset, num_nodes: int, files: InputFiles) -> _Draft:
     """Nodes are dealt to regions in blocks of equal size, to within one node, in the file's order."""
     if preset.file is None:
         text, shown = resources.files(__package__).joinpath("aws_regions.json").read_text("utf-8"), "aws"
     else:
-        text, shown = _read(base_dir / preset.file, f"preset.file={preset.file}"), preset.file
+        text, shown = files.read(preset.file, "preset.file"), preset.file
     place = f"preset.file={shown}"
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{place}:{error.lineno}: must be JSON ({error.msg})") from None
+    except ValueError as error:
+        raise ConfigError(f"{place}: must be JSON ({error})") from None
     count = _region_count(data, place)
     region = np.arange(num_nodes) * count // num_nodes
     between = np.ix_(region, region)
     inside = inf if preset.intra_region_mbps is None else preset.intra_region_mbps
-    bandwidth = _matrix(data, "bandwidth_mbps", count, place, inside)
+    bandwidth = _matrix(data, "bandwidth_mbps", count, place, inside, least=MBPS_MIN, most=MBPS_MAX)
     pair = bandwidth[between]
     np.fill_diagonal(pair, inf)
     match preset.latency:
@@ -185,7 +184,8 @@ def _regions(preset: RegionsPreset, num_nodes: int, base_dir: Path) -> _Draft:
             latency = np.full((count, count), preset.latency_ms)
             np.fill_diagonal(latency, preset.intra_region_latency_ms)
         case "rtt":
-            latency = _matrix(data, "rtt_ms", count, place, 2 * preset.intra_region_latency_ms) / 2.0
+            # Both ways: a file may name twice what may be named for one.
+            latency = _matrix(data, "rtt_ms", count, place, 2 * preset.intra_region_latency_ms, most=2 * MS_MAX) / 2.0
     access = inf if preset.access_mbps is None else preset.access_mbps
     same = np.all(latency == latency[0, 0])
     return _Draft(
@@ -202,14 +202,19 @@ def _region_count(data: Any, place: str) -> int:
     regions = data.get("regions") if isinstance(data, dict) else None
     if not isinstance(regions, list) or not regions:
         raise ConfigError(f"{place}: regions: must be a list of at least one region")
+    if len(regions) > REGIONS_MAX:
+        raise ConfigError(f"{place}: regions: must be at most {REGIONS_MAX}, are {len(regions)}")
     return len(regions)
 
 
-def _matrix(data: dict[str, Any], key: str, count: int, place: str, diagonal: float) -> FloatMatrix:
+def _matrix(
+    data: dict[str, Any], key: str, count: int, place: str, diagonal: float, *, most: float, least: float = 0.0
+) -> FloatMatrix:
     """A square matrix of positive numbers; the diagonal, which the file leaves null, is given.
 
     Only what a file says about a region's own pair is replaced: a number there wins.
     """
+    bound = f"above 0, {f'from {least:g} ' if least else ''}to {most:g}"
     rows = data.get(key)
     if not isinstance(rows, list) or len(rows) != count:
         raise ConfigError(f"{place}: {key}: must be a matrix of {count} x {count}, one row per region")
@@ -220,10 +225,11 @@ def _matrix(data: dict[str, Any], key: str, count: int, place: str, diagonal: fl
         for j, value in enumerate(row):
             if i == j and value is None:
                 matrix[i, j] = diagonal
-            elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf:
+            elif isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most and value:
                 matrix[i, j] = value
             else:
-                raise ConfigError(f"{place}: {key}[{i}][{j}]={value}: must be a number above 0")
+                shown = shorten(value)
+                raise ConfigError(f"{place}: {key}[{i}][{j}]={shown}: must be a number {bound}")
     return matrix
 
 
@@ -246,8 +252,11 @@ def _apply(draft: _Draft, override: OverrideConfig, num_nodes: int, place: str) 
         draft.loss[source, destination] = override.loss_percent / 100.0
 
 
-def _changes(traces: tuple[TraceConfig, ...], num_nodes: int, base_dir: Path) -> tuple[tuple[int, CapacityChange], ...]:
+def _changes(
+    traces: tuple[TraceConfig, ...], num_nodes: int, files: InputFiles
+) -> tuple[tuple[int, CapacityChange], ...]:
     changes: list[tuple[int, CapacityChange]] = []
+    known: dict[str, list[tuple[float, float]]] = {}
     for index, trace in enumerate(traces):
         place = f"traces[{index}]"
         if trace.node is not None:
@@ -255,9 +264,13 @@ def _changes(traces: tuple[TraceConfig, ...], num_nodes: int, base_dir: Path) ->
         if trace.pair is not None:
             for node in trace.pair:
                 _check_node(node, num_nodes, f"{place}.pair={list(trace.pair)}")
-        text = _read(base_dir / trace.file, f"{place}.file={trace.file}")
-        rows = read_trace(text, place=f"{place}.file={trace.file}")
-        for time_s, mbps in _repeated(rows, trace, place):
+        if trace.file not in known:
+            text = files.read(trace.file, f"{place}.file")
+            known[trace.file] = read_trace(text, place=f"{place}.file={trace.file}")
+        rows = _repeated(known[trace.file], trace, place)
+        if len(changes) + 2 * len(rows) > CHANGES_MAX:
+            raise ConfigError(f"{place}: gives more changes than all traces may together, {CHANGES_MAX:,}")
+        for time_s, mbps in rows:
             at_ns = s_to_ns(time_s)
             if trace.pair is not None:
                 changes.append((at_ns, CapacityChange("pair", trace.pair[0], trace.pair[1], mbps)))
@@ -276,29 +289,40 @@ def read_trace(text: str, *, place: str) -> list[tuple[float, float]]:
     Raises:
         ConfigError: The message names file and line.
     """
+    header, *lines = text.split("\n")
+    if [_cell(word) for word in header.split(",")] != ["time_s", "bandwidth_mbps"]:
+        raise ConfigError(f"{place}:1: header={shorten(header)}: must be time_s,bandwidth_mbps")
+    if len(lines) > TRACE_ROWS_MAX + 1:  # one may be the end of the last line
+        raise ConfigError(f"{place}: must have at most {TRACE_ROWS_MAX:,} rows")
     rows: list[tuple[float, float]] = []
-    reader = csv.reader(StringIO(text))
-    header = next(reader, [])
-    if [word.strip() for word in header] != ["time_s", "bandwidth_mbps"]:
-        raise ConfigError(f"{place}:1: header={','.join(header)}: must be time_s,bandwidth_mbps")
-    for words in reader:
-        if not words:
+    for number, line in enumerate(lines, start=2):
+        if not line.strip():
             continue
-        where = f"{place}:{reader.line_num}"
+        where = f"{place}:{number}"
         try:
-            time_s, mbps = (float(word) for word in words)
+            time_s, mbps = (parse_number(_cell(word)) for word in line.split(",", 2))
         except ValueError:
-            raise ConfigError(f"{where}: row={','.join(words)}: must be two numbers") from None
-        if not (isfinite(time_s) and time_s >= 0):
-            raise ConfigError(f"{where}: time_s={time_s}: must be a number >= 0")
-        if not (isfinite(mbps) and mbps >= 0):
-            raise ConfigError(f"{where}: bandwidth_mbps={mbps}: must be a number >= 0")
-        if rows and time_s <= rows[-1][0]:
+            raise ConfigError(f"{where}: row={shorten(line)}: must be two numbers") from None
+        if not 0 <= time_s <= TIME_S_MAX:
+            raise ConfigError(
+                f"{where}: time_s={time_s}: must be a number >= 0"
+                + (f", at most {TIME_S_MAX:g}" if 0 < time_s < inf else "")
+            )
+        if not (mbps == 0 or MBPS_MIN <= mbps <= MBPS_MAX):
+            more = f": 0, or {MBPS_MIN:g} to {MBPS_MAX:g}" if 0 < mbps < inf else ""
+            raise ConfigError(f"{where}: bandwidth_mbps={mbps}: must be a number >= 0{more}")
+        if rows and s_to_ns(time_s) <= s_to_ns(rows[-1][0]):
             raise ConfigError(f"{where}: time_s={time_s}: must be above the row before, {rows[-1][0]}")
         rows.append((time_s, mbps))
     if not rows:
         raise ConfigError(f"{place}: must have at least one row")
     return rows
+
+
+def _cell(word: str) -> str:
+    """A cell without spaces around it, and without the quotes that some programs write around every one."""
+    word = word.strip(" \t")
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else word
 
 
 def _repeated(rows: list[tuple[float, float]], trace: TraceConfig, place: str) -> list[tuple[float, float]]:
@@ -307,13 +331,13 @@ def _repeated(rows: list[tuple[float, float]], trace: TraceConfig, place: str) -
     period = rows[-1][0]
     if rows[0][0] != 0 or period == 0:
         raise ConfigError(f"{place}.repeat=True: must have a first row at time 0 and a later one")
-    rounds = int(trace.repeat_until_s // period) + 1
-    if rounds * len(rows) > MAX_CHANGES:
+    rounds = trace.repeat_until_s // period + 1
+    if rounds * len(rows) > CHANGES_MAX:
         raise ConfigError(
-            f"{place}.repeat_until_s={trace.repeat_until_s}: must give at most {MAX_CHANGES} changes,"
-            f" not {rounds * len(rows)}"
+            f"{place}.repeat_until_s={trace.repeat_until_s}: must give at most {CHANGES_MAX} changes,"
+            f" not {rounds * len(rows):.6g}"
         )
-    return [(turn * period + time_s, mbps) for turn in range(rounds) for time_s, mbps in rows[:-1]]
+    return [(turn * period + time_s, mbps) for turn in range(int(rounds)) for time_s, mbps in rows[:-1]]
 
 
 def _check_node(node: int, num_nodes: int, shown: str) -> None:
@@ -331,11 +355,3 @@ def _nanoseconds(milliseconds: float | FloatMatrix) -> int | npt.NDArray[np.int6
     matrix = np.rint(milliseconds * ms_to_ns(1)).astype(np.int64)
     matrix.flags.writeable = False
     return matrix
-
-
-def _read(path: Path, shown: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{shown}: must be a readable text file ({reason})") from None

@@ -1,5 +1,7 @@
 """Each builder gives the graph it names, and refuses what cannot be."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,34 @@ def test_small_world() -> None:
         graphs.small_world(10, degree=3, rewire_probability=0, rng=rng())
 
 
+@pytest.mark.parametrize(
+    ("nodes", "degree", "probability"), [(11, 10, 1), (17, 16, 0.5), (301, 298, 1), (300, 270, 0.3)]
+)
+def test_small_world_with_nearly_all_neighbors(nodes: int, degree: int, probability: float) -> None:
+    """Edges move although a node has next to nobody to move them to; the mean degree is kept."""
+    lattice = graphs.small_world(nodes, degree=degree, rewire_probability=0, rng=rng())
+    graph = graphs.small_world(nodes, degree=degree, rewire_probability=probability, rng=rng())
+    assert degrees(lattice) == [degree] * nodes
+    assert lattice.neighbors(0)[: degree // 2] == tuple(range(1, degree // 2 + 1))
+    assert graph.num_edges == lattice.num_edges
+    assert graph.is_connected()
+    assert (graph == lattice) == (lattice == graphs.full(nodes))
+    assert graph == graphs.small_world(nodes, degree=degree, rewire_probability=probability, rng=rng())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: graphs.small_world(10_000, degree=9_998, rewire_probability=0.1, rng=rng()),
+        lambda: graphs.k_regular(10_000, degree=5_000, rng=rng()),
+        lambda: graphs.erdos_renyi(10_000, edge_probability=0.5, rng=rng()),
+    ],
+)
+def test_graphs_that_would_take_minutes_are_refused(build: Callable[[], graphs.Topology]) -> None:
+    with pytest.raises(ConfigError, match="random edges, must be at most 5,000,000"):
+        build()
+
+
 def test_torus() -> None:
     graph = graphs.torus(12)
     assert graph == graphs.torus(12, rows=3, columns=4) == graphs.torus(12, rows=3)
@@ -101,8 +131,10 @@ def test_erdos_renyi() -> None:
     assert graph.is_connected()
     assert 150 < graph.num_edges < 340
     assert graphs.erdos_renyi(6, edge_probability=1, rng=rng()) == graphs.full(6)
-    with pytest.raises(ConfigError, match=r"edge_probability=0.001: no connected graph found in 200 tries"):
-        graphs.erdos_renyi(50, edge_probability=0.001, rng=rng())
+    with pytest.raises(ConfigError, match=r"edge_probability=0.03: no connected graph found in 200 tries"):
+        graphs.erdos_renyi(50, edge_probability=0.03, rng=rng())
+    with pytest.raises(ConfigError, match=r"edge_probability=0.0001: no connected graph is to be expected"):
+        graphs.erdos_renyi(10_000, edge_probability=0.0001, rng=rng())
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from node.core.errors import ConfigError
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.sender_policy import PER_PEER, SERIAL, parallel
+from orchestrator.experiment.input_files import InputFiles
 from orchestrator.experiment.networks import NetworkConfig, build_network
 from orchestrator.experiment.networks.presets import read_trace
 
 
 def build(fields: dict[str, Any], nodes: int = 4, base_dir: Path = Path(), seed: int = 1) -> NetworkPlan:
-    return build_network(NetworkConfig.model_validate(fields), nodes, seed, base_dir)
+    return build_network(NetworkConfig.model_validate(fields), nodes, seed, InputFiles([base_dir]))
 
 
 def test_the_default_is_a_uniform_serial_network() -> None:

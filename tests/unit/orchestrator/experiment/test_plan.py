@@ -61,7 +61,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"topology": {"kind": "edge_list", "file": "three.txt"}}, "topology.file=three.txt:1: edge=0 1 2: must be two"),
     ({"topology": {"kind": "edge_list", "file": "self.txt"}}, "topology.file=self.txt:2: edge=3 3: must join two"),
     ({"topology": {"kind": "edge_list", "file": "no.txt"}}, "topology.file=no.txt: must be a readable text file"),
-    ({"topology": {"kind": "edge_list", "file": "a\0b"}}, "topology.file=a\0b: must be a readable text file"),
+    ({"topology": {"kind": "edge_list", "file": "a\0b"}}, "topology.file=a b: must be a readable text file"),
     ({"topology": {"kind": "torus"}, "nodes": 7}, "nodes=7: must be a product of two numbers >= 2"),
     ({"topology": {"kind": "torus", "rows": 3}}, "topology.rows"),
     (

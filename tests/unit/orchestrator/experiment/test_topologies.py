@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from node.core.errors import ConfigError
 from node.core.topology import Topology
+from orchestrator.experiment.input_files import InputFiles
 from orchestrator.experiment.topologies import TopologyConfig, build_topology
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(TopologyConfig)
@@ -27,7 +28,7 @@ KINDS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 def build(fields: dict[str, Any], base_dir: Path = Path(), nodes: int = 12, seed: int = 1) -> Topology:
-    return build_topology(ADAPTER.validate_python(fields), nodes, seed, base_dir)
+    return build_topology(ADAPTER.validate_python(fields), nodes, seed, InputFiles([base_dir]))
 
 
 def test_every_kind_is_listed_here() -> None:
