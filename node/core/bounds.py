@@ -29,9 +29,6 @@ MBPS_MAX: Final = 1e9
 FACTOR_MAX: Final = 1e6
 """The most that one factor slows a node down."""
 
-EVALUATIONS_MAX: Final = 10_000_000
-"""Evaluations of one run: each is a line of its curve."""
-
 CHANGES_MAX: Final = 1_000_000
 """Changes of capacity in one plan: beyond this a trace repeats too long for its step."""
 

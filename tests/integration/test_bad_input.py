@@ -166,8 +166,6 @@ def test_a_byte_order_mark_is_left_out(tiny: Path, capsys: pytest.CaptureFixture
         ("compute: {step_time_ms: 1.0e+12, slowdown: {1: 1000}}", "compute.step_time_ms=1e+12: must be less: a round"),
         ("compute: {step_time_ms: 1.0e+12, stragglers: {count: 1, factor: 2}}", "compute.step_time_ms=1e+12: must"),
         ("compute: {slowdown: {1: 1e300}}", "compute.slowdown.1=1e+300: must be at most 1e+06"),
-        ("evaluation: {interval_s: 0.001}", "evaluation.interval_s=0.001: must be at least 1 with stop.time_s=1e+07"),
-        ("time_dilation: 1000\nruntime: processes", "time_dilation=1000: must be at most 100, for at most 1e+09 real"),
         ("topology: &t {kind: ring, x: *t}", "line 10, column 30: found undefined alias: *t"),
         ("compute: {step_time_ms: 1:30}", "line 10, column 25: 1:30: must be a decimal number"),
         ("output: {messages: yes}", "line 10, column 20: yes: must be true or false"),
