@@ -146,6 +146,11 @@ class NetworkPlan:
         changes = tuple(item for item in self.changes if item[0] > time_ns)
         return replace(self, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
 
+    def is_parked(self, source: int, destination: int) -> bool:
+        """Whether nothing moves from ``source`` to ``destination``, for lack of bandwidth."""
+        parked = self.up_mbps[source] == 0 or self.down_mbps[destination] == 0
+        return bool(parked or (self.pair_mbps is not None and self.pair_mbps[source, destination] == 0))
+
     def pair(self, source: int, destination: int) -> LinkShape:
         """The path from ``source`` to ``destination`` beyond their access links."""
         return LinkShape(

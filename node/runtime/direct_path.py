@@ -125,6 +125,10 @@ class DirectPath(Path):
         del self._started[number]
         self._loop.call_soon(self._withdrawn, number)  # never from within: the driver is in the middle of an event
 
+    def receivers(self) -> tuple[NodeId, ...] | None:
+        """See :class:`Path`."""
+        return None if len(self._started) < len(self.in_flight) else tuple(self._started.values())
+
     def stop(self) -> None:
         """See :class:`Path`."""
         self._events = self._probe_events = None

@@ -167,7 +167,7 @@ class Driver:
         self._watched_fd: int | None = None  # the trainer's, while steps take longer than declared
         self._now_ns = 0
         self._stopped = False
-        self._rested = False  # when it stopped
+        self._rested: tuple[NodeId, ...] | None = None  # when it stopped
         self._timers: set[asyncio.TimerHandle] = set()
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Driver:
 
     def stop(self) -> None:
         """Freeze: nothing is sent, trained or received from here on. May be called again."""
-        self._rested = self.at_rest
+        self._rested = self.rest()
         self._stopped = True
         self._sending.stop()
         self._path.stop()
@@ -206,14 +206,17 @@ class Driver:
             in_flight_bytes_bound=window.bound_bytes,
         )
 
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing will happen here unless a message arrives; once the node has stopped, as it was then."""
+    def rest(self) -> tuple[NodeId, ...] | None:
+        """Tell whether nothing will happen here unless a message arrives; once the node has stopped, as it was then.
+
+        Returns:
+            None if something will; else the receivers of transfers that have begun and not ended, which only the links
+            decide about. Messages that are queued begin when one of these ends.
+        """
         if self._stopped:
             return self._rested
         begun, training = self._loop is not None, self._steps is not None
-        # The window holds all transfers, up to their receipts.
-        return begun and not (training or self._timers or len(self._sending) or len(self._path.window))
+        return self._path.receivers() if begun and not training and not self._timers else None
 
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""

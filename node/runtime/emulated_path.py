@@ -127,6 +127,11 @@ class EmulatedPath(Path):
         """See :class:`Path`."""
         self._uplink.abort(number)
 
+    def receivers(self) -> tuple[NodeId, ...] | None:
+        """See :class:`Path`."""
+        started = [transfer.receiver for transfer in self._under_way.values() if isinstance(transfer, _MessageTransfer)]
+        return None if len(started) < len(self.in_flight) else tuple(started)
+
     def stop(self) -> None:
         """See :class:`Path`."""
         self._events = self._probe_events = None

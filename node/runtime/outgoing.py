@@ -102,6 +102,10 @@ class InFlight:
             key=lambda window: window.bytes_max / max(1, window.bound_bytes),
         )
 
+    def __len__(self) -> int:
+        """How many messages are in flight, to all peers."""
+        return len(self._holds)
+
     def fits(self, receiver: NodeId, frame_bytes: int) -> bool:
         """Whether one more frame of this size may be in flight; a larger one than before raises the bound."""
         bound = self._bound(receiver)

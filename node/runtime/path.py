@@ -117,6 +117,13 @@ class Path(ABC):
         """
 
     @abstractmethod
+    def receivers(self) -> tuple[NodeId, ...] | None:
+        """Return the receivers of the transfers in ``started``; None while there are some in ``sent``.
+
+        Asked for the node's status: only these may be without an end, on links that have no bandwidth.
+        """
+
+    @abstractmethod
     def stop(self) -> None:
         """Send and tell nothing more.
 

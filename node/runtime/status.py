@@ -65,7 +65,7 @@ class SelfReport:
 
     def status(self, phase: Phase, failure: str, time_ns: int) -> NodeStatus:
         """How the node is doing now; ``time_ns`` is testbed time, negative before the start."""
-        diverged = self._driver.diverged
+        diverged, rest = self._driver.diverged, self._driver.rest()
         return NodeStatus(
             node=self._config.node,
             phase=phase,
@@ -74,7 +74,8 @@ class SelfReport:
             messages_rejected=self._peers.rejected,
             unreachable=tuple(sorted(self._peers.client.unreachable)),
             failure=failure,
-            at_rest=self._driver.at_rest,
+            at_rest=rest is not None,
+            sending_to=rest or (),
             diverged_ns=None if diverged is None else diverged.time_ns,
             waiting_for=self._driver.waiting_for() or "",
             story=self._driver.story(),

@@ -87,8 +87,9 @@ class NodeStatus:
         failure: Why it cannot go on, one line; empty unless ``phase`` is FAILED.
         waiting_for: What it cannot go on without, in words; empty while it waits for nobody.
         story: Its last events, oldest first, a line each.
-        at_rest: Nothing will happen at the node unless a message arrives: it neither trains nor sends, no timer runs,
-            and receipts cover all that it sent. Of one that stands still: as it was then.
+        at_rest: Nothing will happen at the node unless a message arrives or a transfer ends: it does not train, no
+            timer runs, and receipts cover all that has left it. Of one that stands still: as it was then.
+        sending_to: Of a node at rest, the receivers of its transfers that have not ended.
         diverged_ns: When its model was found to be not finite, testbed time, nanoseconds; None while it is finite.
     """
 
@@ -102,6 +103,7 @@ class NodeStatus:
     waiting_for: str = ""
     story: tuple[str, ...] = ()
     at_rest: bool = False
+    sending_to: tuple[NodeId, ...] = ()
     diverged_ns: int | None = None
 
 

@@ -103,6 +103,7 @@ def status_to_wire(status: NodeStatus) -> pb.Status:
         waiting_for=one_line(status.waiting_for),
         story=[one_line(line) for line in status.story],
         at_rest=status.at_rest,
+        sending_to=status.sending_to,
         diverged_ns=status.diverged_ns,
     )
 
@@ -132,6 +133,7 @@ def status_from_wire(message: pb.Status, num_nodes: int) -> NodeStatus:
         waiting_for=one_line(message.waiting_for),
         story=tuple(one_line(line) for line in message.story[-STORY_LINES_MAX:]),
         at_rest=message.at_rest,
+        sending_to=tuple(NodeId(node) for node in message.sending_to[:num_nodes] if node < num_nodes),
         diverged_ns=message.diverged_ns if message.HasField("diverged_ns") else None,
     )
 

@@ -54,6 +54,7 @@ class Rules:
         rounds: How many rounds a node may do; None for no limit.
         last_change_ns: When a capacity changes for the last time, testbed time: a transfer that is parked until then
             may still move. -1 where none changes.
+        links: The links after their last change, which tell what will never move; None: all will.
     """
 
     num_nodes: int
@@ -69,6 +70,7 @@ class Rules:
     death_reason: str = ""
     rounds: int | None = None
     last_change_ns: int = -1
+    links: NetworkPlan | None = None
 
     @property
     def measure_s(self) -> float:
@@ -102,6 +104,7 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
     config = plan.config
     kind, policy = config.algorithm.kind, config.processes.on_node_death
     waits = plan.algorithm.needs_every_message
+    last_change_ns = max((time_ns for time_ns, _ in plan.network.changes), default=-1)
     return Rules(
         num_nodes=config.nodes,
         dilation=dilation,
@@ -115,7 +118,8 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         death_fails=policy == "fail" or (policy == "auto" and waits),
         death_reason=f"{kind} waits for every message" if waits else "",
         rounds=config.stop.rounds,
-        last_change_ns=max((time_ns for time_ns, _ in plan.network.changes), default=-1),
+        last_change_ns=last_change_ns,
+        links=plan.network.at_time(last_change_ns),
     )
 
 

@@ -3,11 +3,11 @@
 A simulation knows that at once, because it knows all that is to come. Of real nodes only their last statuses are
 known, each of another moment, so there are two ways to tell, and the first that says so ends the run:
 
-- By what nodes say. Each says whether anything will happen at it unless a message arrives. If all say no, and as many
-  messages have arrived as were sent, and all say the same once more in statuses that were made later, then nothing
-  was on its way between them. This takes some statuses' time.
-- By time. Nothing has moved for longer than the slowest step can take, whatever the nodes say: one of them may hang,
-  or a transfer be parked on a link without bandwidth that no change will wake.
+- By what nodes say. Each says whether anything will happen at it unless a message arrives or a transfer ends. If all
+  say no, as many messages have arrived as have left, and transfers under way are on links that stay without bandwidth;
+  and if all say the same once more in statuses that were made later, so that nothing was on its way between them. This
+  takes some statuses' time.
+- By time. Nothing has moved for longer than the slowest step can take, whatever the nodes say: one of them may hang.
 """
 
 from collections.abc import Sequence
@@ -48,8 +48,8 @@ class StallWatch:
         if moved != self._moved:
             self._moved, self._moved_s, self._rest_ns = moved, now_s, None
         if now_ns <= self._rules.last_change_ns:
-            self._moved_s = now_s  # a change that is still to come may wake a transfer
-        if not at_rest(alive, self._rules.rounds):
+            self._moved_s = now_s  # a transfer may be parked until a change that is still to come
+        if not at_rest(alive, self._rules, now_ns):
             self._rest_ns = None
         elif self._rest_ns is None:
             self._rest_ns = now_ns
@@ -60,17 +60,23 @@ class StallWatch:
             raise stalled(alive, f"nothing has moved for {resting_s:.0f} s of real time: ")
 
 
-def at_rest(alive: Sequence[NodeStatus], rounds: int | None) -> bool:
+def at_rest(alive: Sequence[NodeStatus], rules: Rules, now_ns: int) -> bool:
     """Whether nodes say that nothing will happen any more, some of them with rounds left.
 
     Args:
         alive: Statuses of the nodes that take part. Where one has died, sums may not come out: then it is not known.
-        rounds: How many rounds a node may do; None for no limit.
+        rules: How many rounds a node may do, and its links.
+        now_ns: Testbed time.
     """
     if not all(status.at_rest for status in alive):
         return False
-    if rounds is not None and all(status.counters.rounds >= rounds for status in alive):
+    if rules.rounds is not None and all(status.counters.rounds >= rules.rounds for status in alive):
         return False  # they have nothing to do, and wait for nobody
+    transfers = [(status.node, peer) for status in alive for peer in status.sending_to]
+    if transfers and (rules.links is None or now_ns <= rules.last_change_ns):
+        return False
+    if rules.links is not None and not all(rules.links.is_parked(*transfer) for transfer in transfers):
+        return False
     sent = sum(status.counters.messages_sent for status in alive)
     counters = [status.counters for status in alive]
     arrived = sum(count.messages_delivered + count.messages_lost + count.messages_rejected for count in counters)

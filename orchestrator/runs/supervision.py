@@ -302,7 +302,8 @@ class Supervisor:
             self.ended_ns = diverged.time_ns
             raise diverged
         statuses = self._roster.living()
-        if at_rest(statuses, self._rules.rounds):
+        assert self.ended_ns is not None, "the nodes were stopped"
+        if at_rest(statuses, self._rules, self.ended_ns):
             raise stalled(statuses)
         for node in self.nodes if self._rules.death_fails else ():
             if self.nodes[node].hung:

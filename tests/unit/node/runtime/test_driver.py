@@ -786,30 +786,42 @@ def test_values_that_will_saturate_count_once_a_message(dtype: WireDtype, expect
 
 
 def test_a_node_is_at_rest_when_only_a_message_can_wake_it(bench: Bench) -> None:
-    """It trains no more, no timer runs, and receipts cover what it sent."""
-    assert not bench.driver.at_rest  # it has not begun
+    """Or the end of a transfer: it trains no more, no timer runs, and receipts cover what has left."""
+    assert bench.driver.rest() is None  # it has not begun
     bench.start(to(1), TRAIN, StartTimer(1, 8 * MS))
     bench.end_transfer(MS)
     bench.path.acknowledged(0)
     bench.at(6 * MS)
-    assert not bench.driver.at_rest  # the timer
+    assert bench.driver.rest() is None  # the timer
     bench.at(8 * MS)
-    assert bench.driver.at_rest
-    bench.do(to(1))
-    assert not bench.driver.at_rest  # a transfer
+    assert bench.driver.rest() == ()
+    bench.do(to(2, 3))
+    assert bench.driver.rest() == (2,)  # the other one begins when this one ends
+    bench.do(CancelQueued())
     bench.end_transfer(9 * MS)
-    assert not bench.driver.at_rest  # no receipt yet
+    assert bench.driver.rest() is None  # no receipt yet
     bench.path.acknowledged(1)
-    assert bench.driver.at_rest
+    assert bench.driver.rest() == ()
     bench.do(TRAIN)
-    assert not bench.driver.at_rest  # local steps
+    assert bench.driver.rest() is None  # local steps
     bench.driver.stop()
-    assert not bench.driver.at_rest  # as it was then
+    assert bench.driver.rest() is None  # as it was then
+
+
+def test_with_a_queue_for_each_peer_all_count() -> None:
+    bench = Bench(network(4, 1.0, sender=PER_PEER))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 1))
+        assert bench.driver.rest() == (1, 2)
+        bench.end_transfer(MS, 1)
+        assert bench.driver.rest() is None
+        bench.path.acknowledged(1)
+        assert bench.driver.rest() == (1,)
 
 
 def test_a_node_that_stopped_at_rest_was_so(bench: Bench) -> None:
-    bench.start()
-    assert bench.driver.at_rest
+    bench.start(to(1))
     bench.driver.stop()
     bench.driver.stop()
-    assert bench.driver.at_rest
+    bench.path.transfer_ended(0, 5 * MS)
+    assert bench.driver.rest() == (1,)

@@ -57,6 +57,9 @@ statuses = st.builds(
     failure=lines,
     waiting_for=lines,
     story=st.lists(lines, max_size=STORY_LINES_MAX).map(tuple),
+    at_rest=st.booleans(),
+    sending_to=st.lists(nodes, max_size=NODES).map(tuple),
+    diverged_ns=st.none() | st.integers(-(2**63), 2**63 - 1),
 )
 commands: st.SearchStrategy[ControlCommand] = st.one_of(
     st.builds(StartCommand, counts, st.none() | counts),
@@ -121,6 +124,7 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
         failure="first\nsecond\x1b[31m" + "x" * 10_000,
         waiting_for="y" * 10_000,
         story=[f"{index}\n" + "z" * 10_000 for index in range(1_000)],
+        sending_to=[3, 2**32 - 1, 3, NODES, *[0] * 1_000],
     )
     status = status_from_wire(message, NODES)
     assert len(status.messages_rejected) == REASONS_MAX
@@ -130,6 +134,7 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
     assert len(status.failure) == len(status.waiting_for) == TEXT_MAX
     assert [line.split()[0] for line in status.story] == [str(index) for index in range(968, 1_000)]
     assert {len(line) for line in status.story} == {TEXT_MAX}
+    assert status.sending_to == (3, 3, *[0] * (NODES - 4))
 
 
 @pytest.mark.parametrize(

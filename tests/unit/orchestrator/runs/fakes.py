@@ -101,6 +101,7 @@ class Script:
         failure: Its last status before it dies, if it has time to say why.
         waiting_for, story: Parts of all its statuses.
         rests: When it works no more, it says that only a message could wake it.
+        sending_to: The receivers of its transfers that have not ended, while it rests.
         unread: Messages that it sent and that never arrive anywhere.
         diverges_s: After the start, it finds its model to be not finite, says so at once, and stands still.
         rejected: Messages that it refused, by reason.
@@ -122,6 +123,7 @@ class Script:
     waiting_for: str = ""
     story: tuple[str, ...] = ()
     rests: bool = False
+    sending_to: tuple[int, ...] = ()
     unread: int = 0
     diverges_s: float | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
@@ -282,6 +284,7 @@ class FakeControl:
             ),
             messages_rejected=script.rejected,
             at_rest=script.rests and elapsed_s >= works_s,
+            sending_to=tuple(map(NodeId, script.sending_to)),
             diverged_ns=s_to_ns(script.diverges_s) if diverged and script.diverges_s is not None else None,
             failure=failure,
             waiting_for=script.waiting_for,

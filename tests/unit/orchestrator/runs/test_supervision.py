@@ -3,9 +3,11 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from node.core.errors import DivergedError, StalledError
+from node.core.links import NetworkPlan
 from node.core.units import s_to_ns
 from node.transport.control_values import MeasureCommand, StartCommand, StopCommand
 from orchestrator.runs import rules as bounds
@@ -276,6 +278,34 @@ def test_some_nodes_have_done_their_rounds_and_the_others_wait_for_good() -> Non
     outcome = Scenario([done, AT_REST, replace(AT_REST, works_s=0.5)], replace(RULES, rounds=5)).run()
     assert isinstance(outcome.error, StalledError)
     assert "node 2: running, round 2, waits for models of round 6 from node 1" in outcome.message
+
+
+DEAD = NetworkPlan("access", np.array([1.0, 0.0, 1.0]), np.ones(3))
+"""Nothing leaves node 1."""
+
+
+@pytest.mark.parametrize(
+    ("sender", "last_change_s", "stalled_s"),
+    [(1, -1, 4.5), (1, 20.0, 26.0), (2, -1, 1e9)],
+    ids=["for good", "until the last change", "another link"],
+)
+def test_a_transfer_on_a_link_without_bandwidth_keeps_no_run_from_stalling(
+    sender: int, last_change_s: float, stalled_s: float
+) -> None:
+    """As in a simulation, once no change can wake it."""
+    scripts = [AT_REST, AT_REST, AT_REST]
+    scripts[sender] = replace(AT_REST, sending_to=(0,))
+    rules = replace(RULES, end_ns=s_to_ns(40.0), links=DEAD, last_change_ns=s_to_ns(last_change_s))
+    outcome = Scenario(scripts, rules).run()
+    assert isinstance(outcome.error, StalledError) == (stalled_s < 40)
+    assert outcome.told_s(StopCommand) - outcome.told_s(StartCommand) < stalled_s
+
+
+def test_a_transfer_under_way_at_the_planned_end_may_still_be_woken() -> None:
+    scripts = [AT_REST, replace(AT_REST, sending_to=(0,)), AT_REST]
+    rules = replace(RULES, end_ns=s_to_ns(2.5), links=DEAD, last_change_ns=s_to_ns(2.6))
+    assert Scenario(scripts, rules).run().error is None
+    assert isinstance(Scenario(scripts, replace(rules, last_change_ns=s_to_ns(2.4))).run().error, StalledError)
 
 
 def test_a_change_that_is_to_come_may_wake_a_transfer() -> None:

@@ -1,7 +1,9 @@
-"""A model that is not finite, and one too large for the wire: simulation and real processes tell the same story."""
+"""Bad ends: a model that is not finite, or too large for the wire; a dead link. Both runtimes agree."""
 
 import json
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ SIMULATED, REAL = ("runtime=simulation", "time_dilation=null"), ("time_dilation=
 
 def end(start: Start, *settings: str) -> tuple[int, list[str], Run, dict[str, Any]]:
     """A run that ended in whatever way: exit code, the lines of what it said, its results, its fidelity."""
-    started = start(*DIVERGES, *settings)
+    started = start(*settings)
     code, _, err = started.end()
     content: dict[str, Any] = json.loads((started.path / "fidelity.json").read_text())
     return code, err.splitlines(), started.run(), content
@@ -40,7 +42,7 @@ def diverged(start: Start, *settings: str) -> tuple[dict[str, Any], Run]:
     """Where both runtimes say that the run diverged, which must be the same, and the real run."""
     told = []
     for runtime in (SIMULATED, REAL):
-        code, lines, run, fidelity = end(start, *settings, *runtime)
+        code, lines, run, fidelity = end(start, *DIVERGES, *settings, *runtime)
         assert (code, run.status) == (5, "diverged"), lines
         assert run.summary is not None
         where = run.summary["diverged"]
@@ -70,3 +72,23 @@ def test_values_too_large_for_the_wire_saturate_in_both_runtimes(start: Start) -
     assert run.summary["values_saturated"] > 0
     assert run.summary["messages"]["rejected"] == 0
     assert where["round"] >= 2, "what is too large for the wire ends no run by itself"
+
+
+@pytest.mark.parametrize("stop", ["time_s: 2", "rounds: 1000"])
+def test_a_dead_link_stalls_both_runtimes(stop: str, tmp_path: Path, start: Start) -> None:
+    """From some instant on nothing leaves node 1, and all wait; whatever would have ended the run."""
+    (tmp_path / "dead.csv").write_text("time_s,bandwidth_mbps\n0.3,0\n")
+    dead = (
+        "algorithm.kind=dpsgd",
+        "topology={kind: full}",
+        "network.traces=[{node: 1, direction: up, file: dead.csv}]",
+        f"stop={{{stop}}}",
+    )
+    for runtime in (SIMULATED, ("time_dilation=1",)):
+        code, lines, run, fidelity = end(start, *dead, *runtime)
+        assert (code, run.status) == (3, "stalled"), lines
+        (line,) = [line for line in lines if line.startswith("stalled: ")]
+        assert re.search(r"node 0.* waits for models of round \d+ from nodes 1", line)
+        assert run.times_s[0] == 0.0
+        assert np.isfinite(run.headline[0])
+        assert fidelity["verdict"] == ("exact" if runtime is SIMULATED else "unfaithful")
