@@ -64,7 +64,8 @@ def at_rest(alive: Sequence[NodeStatus], rules: Rules, now_ns: int) -> bool:
     """Whether nodes say that nothing will happen any more, some of them with rounds left.
 
     Args:
-        alive: Statuses of the nodes that take part. Where one has died, sums may not come out: then it is not known.
+        alive: Statuses of the nodes that take part. Where one of all has died, nobody knows what it sent last, and
+            what the others say decides alone.
         rules: How many rounds a node may do, and its links.
         now_ns: Testbed time.
     """
@@ -77,6 +78,8 @@ def at_rest(alive: Sequence[NodeStatus], rules: Rules, now_ns: int) -> bool:
         return False
     if rules.links is not None and not all(rules.links.is_parked(*transfer) for transfer in transfers):
         return False
+    if len(alive) < rules.num_nodes:
+        return bool(alive)
     sent = sum(status.counters.messages_sent for status in alive)
     counters = [status.counters for status in alive]
     arrived = sum(count.messages_delivered + count.messages_lost + count.messages_rejected for count in counters)

@@ -260,6 +260,16 @@ def test_no_run_has_stalled_in_which_something_may_still_happen(last: Script) ->
     assert outcome.message.startswith("nothing has moved for ")
 
 
+@pytest.mark.parametrize("end_s", [3.5, 50.0])
+def test_what_a_dead_node_sent_last_is_not_known_and_waiting_for_it_is_a_stall(end_s: float) -> None:
+    """Also where the experiment says that the run goes on without it."""
+    scripts = [replace(AT_REST, unread=1), Script(dies_s=2.0), AT_REST]
+    outcome = Scenario(scripts, replace(RULES, end_ns=s_to_ns(end_s))).run()
+    assert isinstance(outcome.error, StalledError)
+    assert outcome.died == {1: "was killed by SIGKILL"}
+    assert "node 2: running, round 5, waits for models of round 6 from node 1" in outcome.message or end_s < 4
+
+
 @pytest.mark.parametrize("end_s", [2.5, 50.0])
 def test_a_run_that_rests_when_its_time_is_over_has_stalled(end_s: float) -> None:
     """What nodes say last decides, however short the time was."""
