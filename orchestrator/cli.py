@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from node.core.errors import ConfigError, DataError, TestbedError
+from node.core.errors import ConfigError, DataError, RunnerError, TestbedError
 
 EXIT_CODES: Final = {
     0: "done",
@@ -132,6 +132,9 @@ def run(
         _print_error(f"{outcome.status}:", outcome.error)
     for reason in unfaithful_reasons(outcome.fidelity):
         _print_error("unfaithful:", reason)
+    if outcome.report_problem is not None:
+        again = f"the results are complete; draw again with: fragmesh report {shlex.quote(str(outcome.path))}"
+        _print_error("report:", f"{outcome.report_problem}; {again}")
     code = exit_code(outcome.fidelity) if outcome.status == "done" else EXIT_OF_STATUS[outcome.status]
     raise typer.Exit(code)
 
@@ -213,7 +216,10 @@ def report(run: RunPath) -> None:
     from orchestrator.report.page import write_report
     from orchestrator.results.reader import load_run
 
-    print(write_report(load_run(run)))
+    problems: list[str] = []
+    print(write_report(load_run(run), problems.append))
+    for problem in problems:
+        raise RunnerError(f"figures are missing: {problem}")
 
 
 @app.command("list")

@@ -1,4 +1,8 @@
-"""How figures look, and the pieces that several of them share. The home of matplotlib's settings.
+"""How figures look, and the pieces that several of them share. The home of matplotlib and of its settings.
+
+All figures are drawn inside :func:`own_settings`, without pyplot: nothing is taken from a file of settings, from the
+environment or from what other code has set, and nothing is left behind. Other modules of this room import what they
+need of matplotlib from here.
 
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; the same group has the same colour
 in every figure.
@@ -6,18 +10,28 @@ in every figure.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from orchestrator.analysis import Numbers
+from orchestrator.report.matplotlib_import import import_matplotlib
+from orchestrator.report.text import printable
+
+import_matplotlib()  # before the imports below, which would bring the user's settings along
+
+import matplotlib as matplotlib  # noqa: E402
+from matplotlib.axes import Axes as Axes  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.colors import ListedColormap as ListedColormap  # noqa: E402
+from matplotlib.figure import Figure as Figure  # noqa: E402
+from matplotlib.ticker import FuncFormatter as FuncFormatter  # noqa: E402
+from matplotlib.ticker import MaxNLocator as MaxNLocator  # noqa: E402
 
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
@@ -33,6 +47,9 @@ STYLE: Final[Any] = {
     "svg.hashsalt": "fragmesh",
     "font.size": 10.0,
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib
+    "text.usetex": False,
+    "text.parse_math": False,  # a name with $ is a name
     "axes.titlesize": 10.0,
     "axes.labelsize": 10.0,
     "axes.labelcolor": INK,
@@ -59,6 +76,28 @@ PERCENT: Final = FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %")
 _THOUSANDS: Final = FuncFormatter(lambda value, _: f"{value:,.10g}")
 
 
+_OF_THE_PROGRAM: Final = ("backend", "interactive", "toolbar", "timezone", "date.epoch", "tk.", "webagg.", "savefig.d")
+"""Beginnings of settings that are about windows and the process, not about how a figure looks."""
+
+LABEL_LETTERS_MAX: Final = 40
+"""Letters of a name in a figure; longer ones would leave no room for the figure."""
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Draw with matplotlib's defaults and :data:`STYLE`; afterwards all settings are as they were.
+
+    Advice is silenced: a letter that the font lacks is text in the page, and the browser has other fonts.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        for category in (UserWarning, DeprecationWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", category)
+        defaults = matplotlib.rcParamsDefault.items()
+        matplotlib.rcParams.update({key: value for key, value in defaults if not key.startswith(_OF_THE_PROGRAM)})
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class Plot:
     """One figure of the page.
@@ -75,10 +114,16 @@ class Plot:
 
 
 def new_figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
-    """An empty figure in our style, width and height in inches."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size)
-        return figure, figure.subplots()
+    """An empty figure, width and height in inches. Drawn in memory, whatever backend is set."""
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def label_text(name: str) -> str:
+    """A name as the label of a line or a tick: printable, short, and shown whatever it begins with."""
+    text = printable(name, LABEL_LETTERS_MAX)
+    return f" {text}" if text.startswith("_") else text  # matplotlib leaves labels out that begin with one
 
 
 def finish_axes(axes: Axes, x_label: str, y_label: str, *, from_zero: bool = True) -> None:
@@ -160,8 +205,7 @@ _GROUP_ID: Final = re.compile(r'<g id="[^"]*"(/?)>')
 def to_svg(figure: Figure) -> Markup:
     """A figure as an SVG element, without identifiers that would repeat from figure to figure."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = _GROUP_ID.sub(r"<g\1>", text[text.index("<svg") :])
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

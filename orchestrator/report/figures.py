@@ -3,12 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from node.core.types import Float64Vector
 from orchestrator.analysis import Numbers, histogram
@@ -21,10 +16,16 @@ from orchestrator.report.drawing import (
     PURPLE,
     SKY,
     VERMILION,
+    Axes,
+    Figure,
+    ListedColormap,
+    MaxNLocator,
     Plot,
     add_legend,
     finish_axes,
     horizontal_bars,
+    label_text,
+    matplotlib,
     new_figure,
     percent_axis,
     point_marker,
@@ -370,7 +371,7 @@ def _partition(run: Run) -> Plot | None:
     axes.set_ylabel(kind)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
     if num_classes <= 20:
-        axes.set_yticks(range(num_classes), names)
+        axes.set_yticks(range(num_classes), [label_text(name) for name in names])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     # Step 2: marks of the stragglers, above the cells: their place needs the axes as they are now.

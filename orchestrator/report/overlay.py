@@ -5,10 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from node.core.errors import ConfigError
 from orchestrator.analysis import Comparison
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
@@ -21,11 +17,14 @@ from orchestrator.report.drawing import (
     ORANGE,
     PURPLE,
     SKY,
-    STYLE,
     VERMILION,
+    Axes,
+    Figure,
     Plot,
     finish_axes,
+    label_text,
     new_figure,
+    own_settings,
     point_marker,
     scale_measured,
     to_svg,
@@ -55,7 +54,7 @@ def write_comparison(runs: Sequence[Run], comparison: Comparison, path: Path) ->
     if kind == ".html":
         data = render_comparison(runs, comparison).encode()
     elif kind in (".png", ".svg"):
-        with matplotlib.rc_context(STYLE):
+        with own_settings():
             figure = _overlay_figure(runs, comparison)
             buffer = io.BytesIO()
             metadata: dict[str, Any] = {"Date": None} if kind == ".svg" else {"Software": None}
@@ -70,10 +69,11 @@ def write_comparison(runs: Sequence[Run], comparison: Comparison, path: Path) ->
 def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
     """Several runs side by side as one self-contained HTML page."""
     labels = unique_labels(runs)
-    plots = (
-        _overlay_plot(runs, labels, comparison, by_bytes=False),
-        _overlay_plot(runs, labels, comparison, by_bytes=True),
-    )
+    with own_settings():
+        plots = (
+            _overlay_plot(runs, labels, comparison, by_bytes=False),
+            _overlay_plot(runs, labels, comparison, by_bytes=True),
+        )
     metric = comparison.metric
     header, rows = comparison_table(comparison, labels)
     return template("compare.html.j2").render(
@@ -119,7 +119,7 @@ def _overlay(axes: Axes, runs: Sequence[Run], labels: Sequence[str], comparison:
         axes.fill_between(
             x, run.curve[f"{column}_min"], run.curve[f"{column}_max"], color=color, alpha=0.10, linewidth=0
         )
-        axes.plot(x, run.headline, color=color, linestyle=dash, label=label, marker=point_marker(x))
+        axes.plot(x, run.headline, color=color, linestyle=dash, label=label_text(label), marker=point_marker(x))
     if comparison.target is not None:
         text = f"target {headline_text(comparison.metric, comparison.target)}"
         axes.axhline(comparison.target, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label=text)

@@ -1,20 +1,21 @@
-"""The page of one run."""
+"""The page of one run. It is made whatever fails to be drawn: its tables need no figure."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.analysis import best_index
 from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
-from orchestrator.report.drawing import Plot
-from orchestrator.report.figures import DATA_FIGURES, LEARNING_FIGURES, LINKS_FIGURES, MESSAGES_FIGURES, NODES_FIGURES
 from orchestrator.report.templates import template
 from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
-from orchestrator.results.files import write_file
+from orchestrator.results.files import first_line_of, write_file
 from orchestrator.results.reader import Run
 from orchestrator.yaml_text import dump_yaml
+
+if TYPE_CHECKING:
+    from orchestrator.report.drawing import Plot  # brings matplotlib along
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Section:
     """A headed group of figures."""
 
     title: str
-    plots: tuple[Plot, ...]
+    plots: "tuple[Plot, ...]"
 
 
 CHECKS_SHOWN: Final = 12
@@ -50,26 +51,77 @@ class Tile:
     note: str = ""
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, tell: Callable[[str], None] | None = None) -> Path:
     """Write ``report.html`` into the run's directory.
+
+    Args:
+        run: The run.
+        tell: Told, in one line, why figures are missing in the report; never called if all were drawn.
 
     Raises:
         RunnerError: It could not be written.
     """
     path = run.path / "report.html"
-    write_file(path, render_report(run).encode())
+    sections, problems = draw_sections(run)
+    # A name that is no valid text, for example of a folder, must not cost the page.
+    write_file(path, render_page(run, sections, problems).encode(errors="replace"))
+    if problems and tell is not None:
+        more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
+        tell(f"{problems[0]}{more}")
     return path
 
 
 def render_report(run: Run) -> str:
     """The report of a run as one self-contained HTML page."""
-    sections = [
-        _section(run, "Learning", LEARNING_FIGURES),
-        _section(run, "Nodes", NODES_FIGURES),
-        _section(run, "Messages", MESSAGES_FIGURES),
-        _section(run, "Links", LINKS_FIGURES),
-        _section(run, "Data", DATA_FIGURES),
-    ]
+    return render_page(run, *draw_sections(run))
+
+
+def draw_sections(run: Run) -> tuple[list[Section], list[str]]:
+    """Draw all figures of a run.
+
+    Returns:
+        The figures, and a line on each that could not be drawn. Anything may be wrong with a library that draws, with
+        its fonts or its backends; nothing of it is wrong with the run.
+    """
+    try:
+        from orchestrator.report import drawing, figures
+    except Exception as error:  # it is not installed, or broken
+        return [], [f"no figures: {_in_words(error)}"]
+    sections, problems = [], []
+    for title, functions in (
+        ("Learning", figures.LEARNING_FIGURES),
+        ("Nodes", figures.NODES_FIGURES),
+        ("Messages", figures.MESSAGES_FIGURES),
+        ("Links", figures.LINKS_FIGURES),
+        ("Data", figures.DATA_FIGURES),
+    ):
+        plots: list[Plot] = []
+        for draw in functions:
+            try:
+                with drawing.own_settings():
+                    plot = draw(run)
+            except Exception as error:
+                name = getattr(draw, "__name__", str(draw)).strip("_").replace("_", " ")
+                problems.append(f"{title}, {name}: {_in_words(error)}")
+                continue
+            if plot is not None:
+                plots.append(plot)
+        sections.append(Section(title, tuple(plots)))
+    return sections, problems
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line_of(error)}"
+
+
+def render_page(run: Run, sections: list[Section], problems: list[str]) -> str:
+    """The page of a run.
+
+    Args:
+        run: The run.
+        sections: Its figures.
+        problems: A line on each figure that could not be drawn.
+    """
     return template("report.html.j2").render(
         run=run,
         tiles=_tiles(run),
@@ -77,6 +129,7 @@ def render_report(run: Run) -> str:
         targets=_targets(run),
         metric=metric_name(run.metric),
         sections=[section for section in sections if section.plots],
+        problems=problems,
         fidelity=run.fidelity,
         unfaithful=is_unfaithful(run.fidelity),
         allowed=bool((run.fidelity or {}).get("allowed")),
@@ -88,11 +141,6 @@ def render_report(run: Run) -> str:
         environment=run.environment,
         experiment=None if run.experiment is None else dump_yaml(run.experiment),
     )
-
-
-def _section(run: Run, title: str, figures: Sequence[Callable[[Run], Plot | None]]) -> Section:
-    plots = (draw(run) for draw in figures)
-    return Section(title, tuple(plot for plot in plots if plot is not None))
 
 
 def _tiles(run: Run) -> list[Tile]:

@@ -72,3 +72,9 @@ def human(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
     return str(value)
+
+
+def printable(text: str, letters_max: int = 200) -> str:
+    """Text of any origin on one line: what cannot be printed becomes U+FFFD, and what is too long is cut."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    return shown if len(shown) <= letters_max else f"{shown[: letters_max - 1]}…"

@@ -48,8 +48,8 @@ def temporary_of(path: Path) -> Path:
 
 def first_line_of(error: Exception) -> str:
     """Why, in one line."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0]
+    text = getattr(error, "strerror", None) or str(error)
+    return (str(text).strip().splitlines() or [type(error).__name__])[0]
 
 
 def to_json_values(value: Any) -> Any:

@@ -180,17 +180,17 @@ def _execute_and_conclude(course: Course, writer: RunWriter) -> RunOutcome:
     totals = results.totals
     if results.messages is not None:
         totals = count_replaced(totals, results.messages)
-    # Step 6: the results, and the report of them once they are safe.
+    # Step 6: the results, and the report of them once they are safe. A report that fails is told, and changes nothing.
     try:
         summary = writer.finish(totals, results.messages, fidelity=results.fidelity)
         if status in ENDED:
             course.forget_resume()
-        report(writer.path)
     except RunnerError as failure:
         raise error or failure from failure
+    report_problem = report(writer.path)
     if status == "done" and course.stop_requested:
         status = "interrupted"
-    return RunOutcome(writer.path, status, summary, totals.error, results.fidelity)
+    return RunOutcome(writer.path, status, summary, totals.error, results.fidelity, report_problem)
 
 
 def _status(error: RunnerError | None, stop_requested: bool) -> EndStatus:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from node.core.errors import TestbedError
+from orchestrator.results.files import first_line_of
 from orchestrator.results.schema import EndStatus
 
 ProgressStyle = Literal["auto", "json", "quiet"]
@@ -38,6 +40,7 @@ class RunOutcome:
         summary: The content of summary.json.
         error: Why it failed, stalled or diverged; None if it did none of these.
         fidelity: The content of fidelity.json; None if there is none.
+        report_problem: Why the report is missing, or figures in it; None if it is complete. Says nothing about the run.
     """
 
     path: Path
@@ -45,16 +48,24 @@ class RunOutcome:
     summary: dict[str, Any]
     error: str | None
     fidelity: dict[str, Any] | None = None
+    report_problem: str | None = None
 
 
-def report(path: Path) -> None:
-    """Write a run's report, once its results are safe on the disk.
+def report(path: Path) -> str | None:
+    """Write a run's report, once its results are safe on the disk. Never raises: a report can be made again.
 
-    Raises:
-        RunnerError: It could not be written.
+    Returns:
+        Why the report is missing, or figures in it, in one line; None if it is complete.
     """
-    # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
-    from orchestrator.report.page import write_report
-    from orchestrator.results.reader import load_run
+    problems: list[str] = []
+    try:
+        # Imported here: matplotlib takes half a second, by which the first line of progress would be late.
+        from orchestrator.report.page import write_report
+        from orchestrator.results.reader import load_run
 
-    write_report(load_run(path))
+        write_report(load_run(path), problems.append)
+    except TestbedError as error:
+        problems.append(first_line_of(error))
+    except Exception as error:  # whatever it is, it must not cost a finished run its outcome
+        problems.append(f"{type(error).__name__}: {first_line_of(error)}")
+    return problems[0] if problems else None

@@ -308,7 +308,7 @@ def short_stall() -> None:
 def no_report() -> None:
     """Figures take a second, and have tests of their own."""
     page = ModuleType("orchestrator.report.page")
-    vars(page)["write_report"] = lambda run: (run.path / "report.html").write_text("</html>\n")
+    vars(page)["write_report"] = lambda run, tell=None: (run.path / "report.html").write_text("</html>\n")
     sys.modules[page.__name__] = page
 
 

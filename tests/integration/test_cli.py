@@ -88,7 +88,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take a second, and have tests of their own."""
-    monkeypatch.setattr("orchestrator.report.page.write_report", lambda run: run.path / "report.html")
+    monkeypatch.setattr("orchestrator.report.page.write_report", lambda run, tell=None: run.path / "report.html")
 
 
 def simulate(file: Path, *overrides: str, workers: int = 0) -> RunOutcome:
@@ -478,6 +478,25 @@ def test_report_is_written_anew(two_runs: list[Path], capsys: pytest.CaptureFixt
     code, out, err = invoke(capsys, "report", two_runs[0])
     assert (code, out, err) == (0, f"{page}\n", "")
     assert page.read_bytes() == before
+
+
+def test_a_report_that_cannot_be_drawn_costs_a_run_nothing(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("latex could not be found")
+
+    monkeypatch.setattr("orchestrator.report.page.write_report", fail)
+    code, out, err = invoke(capsys, "run", tiny, "--out", tiny.parent / "runs", "--workers", 0, "--json")
+    assert code == 0
+    end = json.loads(out.splitlines()[-1])
+    assert end["summary"]["status"] == "done"
+    assert err == (
+        "report: RuntimeError: latex could not be found; the results are complete; draw again with: fragmesh report"
+        f" {end['run']}\n"
+    )
+    monkeypatch.undo()
+    assert invoke(capsys, "report", end["run"]) == (0, f"{end['run']}/report.html\n", "")
 
 
 def test_list_names_everything_that_a_file_can(capsys: pytest.CaptureFixture[str]) -> None:

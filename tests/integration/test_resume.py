@@ -66,7 +66,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time."""
-    monkeypatch.setattr("orchestrator.report.page.write_report", lambda run: None)
+    monkeypatch.setattr("orchestrator.report.page.write_report", lambda run, tell=None: None)
 
 
 def options(out: Path, workers: int) -> RunOptions:

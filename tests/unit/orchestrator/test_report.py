@@ -218,7 +218,7 @@ def judged(
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a second, and has tests of its own."""
     for group in ("LEARNING", "NODES", "MESSAGES", "LINKS", "DATA"):
-        monkeypatch.setattr(f"orchestrator.report.page.{group}_FIGURES", ())
+        monkeypatch.setattr(f"orchestrator.report.figures.{group}_FIGURES", ())
 
 
 @pytest.mark.usefixtures("no_figures")

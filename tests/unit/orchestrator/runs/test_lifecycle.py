@@ -92,6 +92,16 @@ def test_a_run_that_is_done_leaves_nothing_to_resume(writer: RunWriter, reports:
     assert reports == [writer.path]
 
 
+def test_a_report_that_fails_is_told_and_the_run_is_done(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "report", lambda path: "no figures: ImportError: no font")
+    course = FakeCourse(writer)
+    outcome = end(course, writer)
+    assert (outcome.status, outcome.error) == ("done", None)
+    assert outcome.report_problem == "no figures: ImportError: no font"
+    assert course.asked == ["execute", "results done", "forget"]
+    assert load_run(writer.path).status == "done"
+
+
 def test_messages_that_were_replaced_are_counted_from_the_table(writer: RunWriter) -> None:
     outcome = end(FakeCourse(writer), writer)
     assert outcome.summary["messages"]["replaced"] > 0
