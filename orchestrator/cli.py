@@ -151,6 +151,7 @@ def validate(
     plan = _read_plan(file, overrides)
     _check_data_root(data_root)
     rows = plan.describe()
+    load = None
     if with_data:
         from orchestrator.host.signals import signals_held
 
@@ -167,8 +168,9 @@ def validate(
         } | plan.sizes(prepared.facts.num_params)
         if prepared.notes:
             rows[NOTES_ROW] = "; ".join(prepared.notes)
+        load = plan.load(prepared.facts.num_params)
     if as_json:
-        _print_json({"file": str(file), "plan": rows})
+        _print_json({"file": str(file), "plan": rows, "load": None if load is None else load.figures()})
         return
     _print_rows(f"{plan.config.name}: valid", rows)
 
@@ -295,10 +297,13 @@ def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, c
         found = estimate(plan, prepared.trainer, workers=workers, costs=costs)
     finally:
         prepared.trainer.close()
+    load = plan.load(prepared.facts.num_params)
     if as_json:
-        _print_json({"file": str(file), "experiment": found.to_json()})
+        figures = None if load is None else load.figures()
+        _print_json({"file": str(file), "experiment": found.to_json(), "load": figures})
         return
-    _print_rows(f"{plan.config.name}: as real processes on this host", found.rows(plan))
+    rows = found.rows(plan) | plan.sizes(prepared.facts.num_params)
+    _print_rows(f"{plan.config.name}: as real processes on this host", rows)
 
 
 def _read_plan(file: Path, overrides: list[str] | None, runtime: str | None = None, seed: int | None = None) -> "Any":

@@ -50,12 +50,13 @@ the full one, which is not bipartite, so its file sets ``algorithm.adpsgd.roles:
 from collections.abc import Callable, Sequence
 from enum import Enum, IntEnum
 from functools import lru_cache
+from math import inf
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig
+from node.algorithms.config import AlgorithmConfig, RoundTraffic
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
@@ -123,6 +124,20 @@ class AdPsgdConfig(AlgorithmConfig):
             for node in range(topology.num_nodes):
                 if not _peers(topology, NodeId(node), self.roles):
                     raise ConfigError(f"roles={self.roles.value}: leaves node {node} without a peer of the other role")
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`. At most one request a round, and a reply to each that arrives."""
+        peers = _peers(topology, node, self.roles)
+        if not peers:
+            return RoundTraffic(0, 0, "waited_for")
+        if self.exchange is Exchange.CONTINUOUS:
+            return RoundTraffic(inf, inf, "waited_for", "exchange: continuous sends as much as the links carry")
+        everyone = self.roles is Roles.EVERYONE
+        initiates = everyone or _role(topology, node, self.roles) == INITIATES
+        answers = everyone or not initiates
+        replies = sum(1 / len(_peers(topology, peer, self.roles)) for peer in peers) if answers else 0.0
+        models = initiates + replies
+        return RoundTraffic(models, models, "waited_for")
 
 
 class AdPsgdTag(IntEnum):

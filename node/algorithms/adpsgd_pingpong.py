@@ -13,7 +13,8 @@ States: a node is always training. Three events matter:
 - pong received: keep its model.
 
 Parameters (``algorithm.adpsgd_pingpong``): ``recipients`` (J; J // 2 pings and about as many pongs make
-about J models a round, the traffic of DivShare with the same J), ``replacement``, ``alias_bug``. H is
+about J models a round, the traffic of DivShare with the same J; an odd J gives one model less, as in the public
+code: ``traffic`` says so wherever it is compared), ``replacement``, ``alias_bug``. H is
 ``algorithm.local_steps``.
 
 Details matched: ``latest`` is the model after training and before averaging, and the initial model in the
@@ -38,7 +39,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig, check_recipients
+from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_recipients, requests_received
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Whole
 from node.core.bounds import NODES_MAX
@@ -48,7 +49,7 @@ from node.core.events import Event, LocalStepsDone, MessageReceived, Started, Ti
 from node.core.inbox import Inbox, Replacement, average_models
 from node.core.messages import Message, frozen, tag_name
 from node.core.topology import Topology
-from node.core.types import Vector
+from node.core.types import NodeId, Vector
 
 
 class AdPsgdPingPongConfig(AlgorithmConfig):
@@ -67,6 +68,15 @@ class AdPsgdPingPongConfig(AlgorithmConfig):
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
         check_recipients("recipients", self.recipients, topology)
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`. Every ping that arrives is answered by a pong."""
+        pings = self.recipients // 2 if topology.degree(node) else 0
+        models = pings + requests_received(topology, node, self.recipients // 2)
+        note = ""
+        if self.recipients % 2:
+            note = f"recipients={self.recipients} gives {pings} pings, so that it sends less than others with this J"
+        return RoundTraffic(models, models, "kept", note)
 
 
 class AdPsgdPingPongTag(IntEnum):

@@ -33,7 +33,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig, check_recipients
+from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import FragmentOf
 from node.core.bounds import NODES_MAX
@@ -45,7 +45,7 @@ from node.core.inbox import Inbox, Replacement, average_fragments
 from node.core.messages import Message
 from node.core.recipients import address
 from node.core.topology import Topology
-from node.core.types import Vector
+from node.core.types import NodeId, Vector
 
 
 class Flush(Enum):
@@ -82,6 +82,11 @@ class DivShareConfig(AlgorithmConfig):
             bound = max(tensor_sizes)  # below that, all fragments but the last would be empty
         if count > bound:
             raise ConfigError(f"omega={self.omega}: gives {count} fragments, must be at most {bound} here")
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`. Each of C fragments goes to J nodes: J whole models in C J messages."""
+        messages = num_fragments(self.omega, self.rounding) * self.recipients
+        return RoundTraffic(self.recipients, messages, "kept" if self.flush is Flush.NONE else "flushed")
 
 
 class DivShareTag(IntEnum):

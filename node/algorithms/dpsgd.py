@@ -31,7 +31,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig
+from node.algorithms.config import AlgorithmConfig, RoundTraffic
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
@@ -41,7 +41,7 @@ from node.core.inbox import RoundInbox
 from node.core.messages import Message, frozen
 from node.core.mixing import metropolis_hastings, weighted_average
 from node.core.topology import Topology, ring
-from node.core.types import Vector
+from node.core.types import NodeId, Vector
 
 
 class Order(Enum):
@@ -60,6 +60,11 @@ class DPsgdConfig(AlgorithmConfig):
     small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(ring)
 
     order: Order = Field(Order.ADAPT_THEN_COMBINE, description="whether local steps come before the average")
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`."""
+        degree = topology.degree(node)
+        return RoundTraffic(degree, degree, "waited_for")
 
 
 class DPsgdTag(IntEnum):

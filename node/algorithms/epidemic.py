@@ -38,7 +38,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig, check_recipients
+from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import EMPTY, Empty, Whole
 from node.core.bounds import NODES_MAX
@@ -93,6 +93,13 @@ class EpidemicConfig(AlgorithmConfig):
             )
         if self.graph is Graph.LOCAL and not self.redraw:
             raise ConfigError("redraw=false: must be true with graph: local")
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`. Notices have no values; with them everyone hears from everyone."""
+        if topology.num_nodes == 1:
+            return RoundTraffic(0, 0, "waited_for")
+        has_notices = self.graph is Graph.LOCAL and self.announce is Announce.NOTICES
+        return RoundTraffic(self.recipients, topology.degree(node) if has_notices else self.recipients, "waited_for")
 
 
 class EpidemicTag(IntEnum):

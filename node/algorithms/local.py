@@ -18,16 +18,22 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import ClassVar
 
-from node.algorithms.config import AlgorithmConfig
+from node.algorithms.config import AlgorithmConfig, RoundTraffic
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Body
 from node.core.effects import Effect, StartLocalSteps
 from node.core.errors import ProtocolError
 from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.topology import Topology
+from node.core.types import NodeId
 
 
 class LocalConfig(AlgorithmConfig):
     """Local training has no parameters."""
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`."""
+        return RoundTraffic(0, 0, "waited_for")
 
 
 class Local(Algorithm):

@@ -49,7 +49,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig
+from node.algorithms.config import AlgorithmConfig, RoundTraffic
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.bounds import COUNT_MAX
@@ -118,6 +118,11 @@ class SwiftConfig(AlgorithmConfig):
         """See :meth:`AlgorithmConfig.check`."""
         if self.memory is Memory.MAILBOX and self.missing_weight is MissingWeight.RESCALE:
             raise ConfigError("missing_weight=rescale: must be to_self with memory: mailbox, which leaves nobody out")
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`. A round is one iteration, at each of which the model is broadcast."""
+        degree = topology.degree(node)
+        return RoundTraffic(degree, degree, "kept" if self.flush is SwiftFlush.NONE else "flushed")
 
 
 class SwiftTag(IntEnum):

@@ -34,7 +34,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig, check_recipients
+from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Whole
 from node.core.bounds import NODES_MAX
@@ -44,7 +44,7 @@ from node.core.inbox import Inbox, Replacement, average_models
 from node.core.messages import Message, frozen
 from node.core.recipients import address
 from node.core.topology import Topology
-from node.core.types import Vector
+from node.core.types import NodeId, Vector
 
 
 class SwiftDivShareConfig(AlgorithmConfig):
@@ -60,6 +60,10 @@ class SwiftDivShareConfig(AlgorithmConfig):
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
         check_recipients("recipients", self.recipients, topology)
+
+    def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
+        """See :meth:`AlgorithmConfig.traffic`."""
+        return RoundTraffic(self.recipients, self.recipients, "kept")
 
 
 class SwiftDivShareTag(IntEnum):

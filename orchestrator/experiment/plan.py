@@ -26,6 +26,7 @@ from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
 from node.learning.config import check_compatible
 from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, StopConfig
 from orchestrator.experiment.input_files import InputFile, InputFiles
+from orchestrator.experiment.load import Load, describe_load, offered_load
 from orchestrator.experiment.networks import build_network
 from orchestrator.experiment.topologies import build_topology
 
@@ -83,8 +84,9 @@ class Plan:
         ]
 
     def sizes(self, num_params: int) -> dict[str, str]:
-        """Describe what follows from the number of parameters: how long one whole model and a round take."""
-        model_bytes = 4 * num_params
+        """Describe what follows from the number of parameters: how long one whole model and a round take,
+        and the load on the links."""
+        model_bytes = self.network.wire_dtype.value_bytes * num_params
         slowest, fastest = float(self.network.up_mbps.min()), float(self.network.up_mbps.max())
         rounds_s = [ns * self.config.algorithm.local_steps / NS_PER_S for ns in self.compute.step_ns]
         rows = {"a round's compute": f"{_span(rounds_s)} s", "a whole model": f"{model_bytes:,} bytes"}
@@ -92,7 +94,19 @@ class Plan:
             rows["a whole model on an uplink"] = (
                 f"{_span([model_bytes * 8e-6 / fastest, model_bytes * 8e-6 / slowest])} s"
             )
+        load = self.load(num_params)
+        if load is not None:
+            is_serial = self.config.network.sender.kind == "serial"
+            rows |= describe_load(load, self.stragglers, is_serial=is_serial)
         return rows
+
+    def load(self, num_params: int) -> Load | None:
+        """The load on the links; None of direct links, of which nothing is known."""
+        if self.config.network.links == "direct":
+            return None
+        traffic = [self.algorithm.traffic(self.topology, NodeId(node)) for node in range(self.config.nodes)]
+        steps = self.config.algorithm.local_steps
+        return offered_load(traffic, num_params, self.network, self.compute, self.topology, steps)
 
     def describe(self) -> dict[str, str]:
         """The plan in words: what -> how, in the order of a table."""

@@ -128,7 +128,9 @@ def _facts(
         partition_counts=class_counts(split, labels, len(class_names)),
         num_params=algorithm.context.num_params,
         end_s=config.stop.time_s,
-        details=plan.describe() | ({NOTES_ROW: "; ".join(notes)} if notes else {}),
+        details=plan.describe()
+        | plan.sizes(algorithm.context.num_params)
+        | ({NOTES_ROW: "; ".join(notes)} if notes else {}),
         command=command,
     )
 

@@ -414,7 +414,11 @@ def test_validate_prints_the_plan(tiny: Path, capsys: pytest.CaptureFixture[str]
         assert word in out
     code, out, err = invoke(capsys, "validate", tiny, "--json", "--set", "stop.time_s=2")
     assert (code, err) == (0, "")
-    assert json.loads(out)["plan"]["stop"] == "2 s or 3 rounds"
+    content = json.loads(out)
+    assert content["plan"]["stop"] == "2 s or 3 rounds"
+    assert content["plan"]["offered load"].startswith(f"{content['load']['offered']:.2g}: ")
+    assert content["load"]["models_a_round"] == 2
+    assert content["load"]["uplink_demand_max"] > 0
     assert not list(tiny.parent.glob("runs*"))
 
 
