@@ -110,6 +110,13 @@ class RealTimeTrainer(Trainer, Protocol):
 class Evaluator(Protocol):
     """Tests models off the experiment's clock."""
 
+    @property
+    def num_test_sets(self) -> int:
+        """How many sets of test samples there are: 1 that all nodes share, or one a node.
+
+        A model that is submitted for node i is tested on set ``i % num_test_sets``; so are numbers beyond the nodes'.
+        """
+
     def submit(self, ticket: int, models: Mapping[NodeId, Vector]) -> None:
         """Queue models for testing under a ticket number of the caller's choice. Copies; may block when
         full."""

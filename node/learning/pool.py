@@ -60,6 +60,7 @@ class PoolTrainer:
         num_params = learner.model.num_params
         wanted = _EVALUATION_ROWS_BYTES // (4 * num_params)
         self._learner = learner
+        self.num_test_sets = learner.num_test_sets  # see Evaluator
         self._background = background
         self._num_workers = workers
         self._layout = RowLayout(num_nodes, learner.has_momentum, max(2 * workers, min(wanted, 2 * num_nodes)))

@@ -164,6 +164,11 @@ class Learner:
             yield
         return score.result()
 
+    @property
+    def num_test_sets(self) -> int:
+        """See Evaluator."""
+        return len(self._subsets)
+
     def num_test_samples(self, node: NodeId) -> int:
         """How many test samples a node's model is tested on."""
         return num_test_samples(self._subsets[node % len(self._subsets)])
@@ -236,6 +241,11 @@ class InProcessTrainer:
     def reset_momentum(self, node: NodeId) -> None:
         """See RealTimeTrainer."""
         self.set_momentum(node, np.zeros(self._learner.model.num_params, dtype=np.float32))
+
+    @property
+    def num_test_sets(self) -> int:
+        """See Evaluator."""
+        return self._learner.num_test_sets
 
     def submit(self, ticket: int, models: Mapping[NodeId, Vector]) -> None:
         """See Evaluator."""

@@ -246,7 +246,8 @@ def estimate(
         step_s=step_s,
         run_s=run_s,
         run_is_least=is_least,
-        tests_s=evaluations * plan.config.nodes * measure_evaluation_seconds(trainer) / cores,
+        # The averaged model is tested as well, on each set of test samples.
+        tests_s=evaluations * (plan.config.nodes + trainer.num_test_sets) * measure_evaluation_seconds(trainer) / cores,
         memory_bytes=SHARED_MEMORY_BYTES + plan.config.nodes * (NODE_MEMORY_BYTES + NODE_MODELS * model_bytes),
         host_memory_bytes=machine.memory_bytes(),
     )

@@ -94,6 +94,9 @@ def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, not
     figure, axes = new_figure()
     axes.fill_between(x, low, high, color=BLUE, alpha=0.16, linewidth=0, label="worst to best node")
     axes.plot(x, mean, color=BLUE, label="mean over nodes", marker=point_marker(x))
+    averaged = run.curve[f"{column}_averaged"]
+    if np.isfinite(averaged).any():
+        axes.plot(x, averaged, color=GREEN, linestyle=":", label="averaged model", marker=point_marker(x))
     finish_axes(axes, x_label, f"test {_measured(run, column)}")
     scale_measured(axes, column)
     return Plot(title, to_svg(figure), note)

@@ -66,6 +66,31 @@ class Run:
         return self.facts.name
 
     @property
+    def algorithm(self) -> str:
+        """Kind of the algorithm."""
+        return self.facts.algorithm
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run's randomness."""
+        return self.facts.seed
+
+    @property
+    def setting(self) -> str | None:
+        """The experiment without its name, its seed and the choice of files, as text; None if it is unknown."""
+        if self.experiment is None:
+            return None
+        rest = {key: value for key, value in self.experiment.items() if key not in ("name", "seed", "output")}
+        return json.dumps(rest, sort_keys=True, default=str)
+
+    @property
+    def stated_targets(self) -> tuple[float, ...]:
+        """Targets that the experiment states; empty where they are automatic."""
+        output = (self.experiment or {}).get("output")
+        stated = output.get("targets") if isinstance(output, dict) else None
+        return self.facts.targets if stated else ()
+
+    @property
     def metric(self) -> str:
         """The headline figure."""
         return self.facts.metric
@@ -84,6 +109,16 @@ class Run:
     def headline(self) -> Float64Vector:
         """Node average of the headline figure, shape (samples,)."""
         return self.curve[self.facts.headline_column]
+
+    @property
+    def worst_node(self) -> Float64Vector:
+        """The worst node's headline figure, shape (samples,)."""
+        return self.curve["accuracy_min" if self.metric == "accuracy" else "loss_max"]
+
+    @property
+    def averaged_model(self) -> Float64Vector:
+        """Headline figure of the averaged model, shape (samples,); NaN in runs of earlier versions."""
+        return self.curve["accuracy_averaged" if self.metric == "accuracy" else "loss_averaged"]
 
     @property
     def bytes_sent(self) -> Float64Vector:

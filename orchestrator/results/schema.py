@@ -91,10 +91,12 @@ CURVE_COLUMNS: Final = (
     "bytes_sent",
     "queued_messages",
     "consensus_distance",
+    "accuracy_averaged",
+    "loss_averaged",
     "loss_seen_mean",
 )
 
-ADDED_COLUMNS: Final = frozenset({"loss_seen_mean", "loss_seen"})
+ADDED_COLUMNS: Final = frozenset({"loss_seen_mean", "loss_seen", "accuracy_averaged", "loss_averaged"})
 """Columns that runs of older versions lack; they are read as empty."""
 
 NODE_FIGURES: Final = tuple(figure for figure in FIGURES.values() if figure.shown == "nodes")
@@ -155,6 +157,9 @@ COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "bytes_sent": "bytes sent by all nodes so far, all classes",
         "queued_messages": "messages in all outboxes",
         "consensus_distance": "(1/n) sum of ||x_i - mean||^2 over the nodes' models",
+        "accuracy_averaged": "accuracy of the averaged model, the mean of the nodes' models; where each node has its"
+        " own test set, the mean over these",
+        "loss_averaged": "loss of the averaged model; the RMSE for ratings",
         "loss_seen_mean": "mean RMSE over test ratings of items with a training rating, which alone a model can learn;"
         " ratings only",
     },
@@ -200,12 +205,16 @@ class Sample:
         nodes: One entry a node, in node order.
         bytes_sent: Bytes sent by all nodes so far, all classes.
         consensus_distance: D(x) = (1/n) sum of ||x_i - mean||^2 over the nodes' models.
+        averaged_accuracy: Accuracy of the averaged model, the mean of the nodes' models; NaN until it is tested.
+        averaged_loss: Its loss; NaN until it is tested.
     """
 
     time_ns: int
     nodes: tuple[NodeSample, ...]
     bytes_sent: int
     consensus_distance: float
+    averaged_accuracy: float = float("nan")
+    averaged_loss: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)

@@ -334,9 +334,15 @@ def _curve_row(sample: Sample, columns: Mapping[str, Column], facts: RunFacts) -
         "rounds_max": int(rounds.max()) if rounds.size else None,
         "bytes_sent": sample.bytes_sent,
         "queued_messages": int(columns["queued_messages"].sum()),
-        "consensus_distance": None if math.isnan(sample.consensus_distance) else sample.consensus_distance,
+        "consensus_distance": _unless_nan(sample.consensus_distance),
         "loss_seen_mean": _mean(columns["loss_seen"], has_seen) if facts.metric == "rmse" else None,
+        "accuracy_averaged": _unless_nan(sample.averaged_accuracy),
+        "loss_averaged": _unless_nan(sample.averaged_loss),
     }
+
+
+def _unless_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _mean(values: Column, where: npt.NDArray[np.bool_]) -> float | None:

@@ -6,7 +6,7 @@ the other, in the order in which they were submitted.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import nan
+from math import fsum, nan
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class ModelTests:
             models: The models by node, each of shape (num_params,), float32.
         """
         self.pending[ticket] = sample, models
-        self._evaluator.submit(ticket, models)
+        self._evaluator.submit(ticket, {**models, **averaged_models(models, self._evaluator.num_test_sets)})
 
     def submit_again(self, pending: Mapping[int, tuple[Sample, Mapping[NodeId, Vector]]]) -> None:
         """Begin all tests that an interrupted run had under way once more."""
@@ -65,13 +65,34 @@ class ModelTests:
             self.last = sample
 
 
-def consensus_distance(models: Mapping[NodeId, Vector]) -> float:
-    """D(x) = (1/n) sum of ||x_i - mean||^2 over the nodes' models; summed in float64, in node order."""
+def averaged_models(models: Mapping[NodeId, Vector], num_test_sets: int) -> dict[NodeId, Vector]:
+    """The averaged model, under a number beyond the nodes' for each test set that it is tested on.
+
+    Args:
+        models: The nodes' models, each of shape (num_params,), float32; at least one.
+        num_test_sets: See :class:`~node.core.training.Evaluator`. Where each node has its own set, only the sets of the
+            nodes in ``models`` are used, as for their own models.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
+        averaged = mean_model(models).astype(np.float32)
+    beyond = num_test_sets * (max(models) // num_test_sets + 1)
+    sets = sorted({node % num_test_sets for node in models})
+    return {NodeId(beyond + index): averaged for index in sets}
+
+
+def mean_model(models: Mapping[NodeId, Vector]) -> Float64Vector:
+    """The mean of models, shape (num_params,), summed in float64 and in the mapping's order."""
     first = next(iter(models.values()))
     mean = np.zeros(first.shape, dtype=np.float64)
     for params in models.values():
         mean += params
     mean /= len(models)
+    return mean
+
+
+def consensus_distance(models: Mapping[NodeId, Vector]) -> float:
+    """D(x) = (1/n) sum of ||x_i - mean||^2 over the nodes' models; summed in float64, in node order."""
+    mean = mean_model(models)
     return float(sum(np.square(params - mean).sum() for params in models.values()) / len(models))
 
 
@@ -106,13 +127,22 @@ def utilization(
 
 
 def with_results(sample: Sample, evaluations: Mapping[NodeId, Evaluation]) -> Sample:
-    """A sample with what testing its models gave."""
+    """A sample with what testing its models gave; results of numbers beyond the nodes' are the averaged model's."""
     nodes = []
     for node in sample.nodes:
         found = evaluations[NodeId(node.node)]
         loss_seen = nan if found.loss_seen is None else found.loss_seen
         nodes.append(replace(node, accuracy=found.accuracy, loss=found.loss, loss_seen=loss_seen))
-    return replace(sample, nodes=tuple(nodes))
+    own = {node.node for node in sample.nodes}
+    averaged = [found for node, found in evaluations.items() if node not in own and found.samples]
+    if not averaged:
+        return replace(sample, nodes=tuple(nodes))
+    return replace(
+        sample,
+        nodes=tuple(nodes),
+        averaged_accuracy=fsum(found.accuracy for found in averaged) / len(averaged),
+        averaged_loss=fsum(found.loss for found in averaged) / len(averaged),
+    )
 
 
 def count_replaced(totals: RunTotals, messages: Mapping[str, npt.NDArray[np.int64]]) -> RunTotals:

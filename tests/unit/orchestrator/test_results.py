@@ -375,12 +375,26 @@ class TestReading:
             load_run(path)
         assert "\n" not in str(caught.value)
 
+    def test_a_curve_of_before_the_averaged_model_was_tested_is_read(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path)
+        expected = load_run(path).curve
+        kept = [index for index, name in enumerate(CURVE_COLUMNS) if name not in ("accuracy_averaged", "loss_averaged")]
+        rows = [line.split(",") for line in (path / "curve.csv").read_text().splitlines()]
+        (path / "curve.csv").write_text("".join(",".join(row[index] for index in kept) + "\n" for row in rows))
+        found = load_run(path).curve
+        assert np.isfinite(expected["accuracy_averaged"]).all()
+        assert np.isnan(found["accuracy_averaged"]).all()
+        assert np.isnan(found["loss_averaged"]).all()
+        for name in (CURVE_COLUMNS[index] for index in kept):
+            assert np.array_equal(found[name], expected[name], equal_nan=True)
+        assert write_report(load_run(path)).exists()
+
     def test_a_damaged_line_of_the_curve_is_named(self, tmp_path: Path) -> None:
         path = write_run(tmp_path)
         lines = (path / "curve.csv").read_text().splitlines(keepends=True)
         lines[2] = "10.0,oops\n"
         (path / "curve.csv").write_text("".join(lines))
-        with pytest.raises(ConfigError, match="line 3: 2 values instead of 19"):
+        with pytest.raises(ConfigError, match=f"line 3: 2 values instead of {len(CURVE_COLUMNS)}"):
             load_run(path)
 
 
