@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,9 @@ EXIT_CODES: Final = {
 
 EXIT_OF_STATUS: Final = {"failed": 3, "stalled": 3, "diverged": 5, "interrupted": 130}
 """Exit codes of runs that did not end as they should."""
+
+FINISHED_CODES: Final = (0, 4, EXIT_OF_STATUS["diverged"])
+"""Exit codes of runs that came to an end of their own, after which runs of other seeds go on."""
 
 # emoji: the line number in "edges.txt:100: ..." would become one.
 out = Console(soft_wrap=True, emoji=False, highlight=False)
@@ -80,7 +83,9 @@ def run(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where the run's folder is made. [default: runs]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Replaces the file's seed.")] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="Replaces the file's seed; given several times, a run for each.")
+    ] = None,
     data_root: DataRoot = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Training processes; 0 trains in the main one. [default: all cores]")
@@ -90,21 +95,73 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment and write its results, or go on with an interrupted run."""
-    # Step 1: refuse what does not fit together, before anything slow is imported.
+    """Run an experiment and write its results, for one seed or several, or go on with an interrupted run."""
+    # Refuse what does not fit together, for all seeds, before anything slow is imported.
     if resume is not None:
-        given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seed}
+        given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seeds}
         refused = ", ".join(name for name, value in given.items() if value is not None)
         if refused:
             raise ConfigError(f"--resume={resume}: goes on with the experiment as it was; must be without {refused}")
     elif file is None:
         raise ConfigError("Missing argument 'FILE' (or --resume RUN)")
     else:
-        plan = _read_plan(file, overrides, runtime, seed)
+        chosen: list[int | None] = [*seeds] if seeds else [None]
+        plans = [_read_plan(file, overrides, runtime, seed) for seed in chosen]
+        again = {seed for seed in seeds or () if (seeds or []).count(seed) > 1}
+        if again:
+            raise ConfigError(f"--seed={min(again)}: must be given once")
     _check_data_root(data_root)
+    if resume is None and len(plans) > 1:
+        raise typer.Exit(_run_each(plans, out_dir, data_root, workers, as_json))
+    plan = None if resume is not None else plans[0]
+    _run_one(plan, resume, out_dir, data_root, workers, as_json, sys.argv[1:])
+
+
+def _run_each(
+    plans: "list[Any]", out_dir: Path | None, data_root: Path | None, workers: int | None, as_json: bool
+) -> int:
+    """Run plans one after the other, each in a process of its own. One that fails or is interrupted ends it."""
+    from orchestrator.host.apart import run_apart
+
+    worst = 0
+    for plan in plans:
+        arguments = _with_seed(sys.argv[1:], plan.config.seed)
+
+        def task(plan: "Any" = plan, arguments: list[str] = arguments) -> int:
+            return _guard(lambda: _run_one(plan, None, out_dir, data_root, workers, as_json, arguments))
+
+        code = run_apart(task)
+        if code not in FINISHED_CODES:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _with_seed(arguments: list[str], seed: int) -> list[str]:
+    """The arguments of a command with one seed in place of all."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--seed":
+            next(rest, None)
+        elif not argument.startswith("--seed="):
+            kept.append(argument)
+    return [*kept, "--seed", str(seed)]
+
+
+def _run_one(
+    plan: "Any",
+    resume: Path | None,
+    out_dir: Path | None,
+    data_root: Path | None,
+    workers: int | None,
+    as_json: bool,
+    arguments: list[str],
+) -> None:
+    """Run a plan, or go on with a run, in this process, and leave with its exit code."""
     from orchestrator.host.signals import signals_held
 
-    # Step 2: import what runs it.
+    # Step 1: import what runs it.
     with signals_held():  # importing torch takes seconds
         from orchestrator.fidelity import exit_code, unfaithful_reasons
         from orchestrator.host.environment import usable_cores
@@ -116,14 +173,14 @@ def run(
         data_root=data_root,
         workers=usable_cores() if workers is None else workers,
         progress="json" if as_json else "auto",
-        command=shlex.join(["fragmesh", *sys.argv[1:]]),
+        command=shlex.join(["fragmesh", *arguments]),
     )
-    # Step 3: run. Errors of the user and of the run leave through the guard around all commands.
+    # Step 2: run. Errors of the user and of the run leave through the guard around all commands.
     if resume is not None:
         outcome = resume_run(resume, options)
     else:
         outcome = start_run(plan, options)
-    # Step 4: tell the outcome. The exit code comes last: a run that failed has told its figures all the same.
+    # Step 3: tell the outcome. The exit code comes last: a run that failed has told its figures all the same.
     if as_json:
         _print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
     else:
@@ -179,37 +236,80 @@ def validate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; the first is the baseline.")],
     target: Annotated[
-        float | None, typer.Option(help="Accuracy (or RMSE) to reach. [default: what all runs reach]")
+        float | None,
+        typer.Option(help="Accuracy (or RMSE) to hold. [default: as the experiment states, else from the baseline]"),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Also draw the runs (.png or .html).")
+        Path | None, typer.Option("--out", metavar="FILE", help="Also draw the runs (.html, .png or .svg).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare runs: time and bytes to a target, and the ratios between them."""
-    from orchestrator.analysis import compare as compare_measured
+    """Compare runs: time and bytes until they hold a target, and ratios; runs that differ in the seed are one group."""
+    from orchestrator.comparison import compare as compare_measured
     from orchestrator.fidelity import is_unfaithful
-    from orchestrator.report.comparison import comparison_table, unique_labels
+    from orchestrator.report.comparison import (
+        check_comparable,
+        comparison_table,
+        group_labels,
+        notes,
+        ratios_table,
+        target_text,
+    )
     from orchestrator.results.reader import load_run
 
+    # Step 1: refuse what cannot be, before large files are read.
     if target is not None and not isfinite(target):
         raise ConfigError(f"--target={target}: must be a finite number")
-    loaded = [load_run(path, messages=False) for path in runs]
-    comparison = compare_measured(loaded, target)
     if figure is not None:
-        from orchestrator.report.overlay import write_comparison
-
-        write_comparison(loaded, comparison, figure)
+        _check_figure(figure)
+    # Step 2: compare.
+    loaded = [load_run(path, messages=False) for path in runs]
+    check_comparable(loaded)
+    comparison = compare_measured(loaded, target)
+    # Step 3: tell. The figure comes last: if it cannot be drawn, the tables are there.
+    remarks = notes(loaded, comparison)
     if as_json:
         unfaithful = [str(run.path) for run in loaded if is_unfaithful(run.fidelity)]
-        _print_json(dataclasses.asdict(comparison) | {"unfaithful": unfaithful})
-        return
-    goal = "nothing that all runs reach" if comparison.target is None else f"{comparison.target:.4f}"
-    chosen = " (the best that every run reaches)" if comparison.target_is_automatic else ""
-    title = f"{comparison.metric} to reach: {goal}{chosen}; baseline: the first run"
-    _print_comparison(title, *comparison_table(comparison, unique_labels(loaded)))
+        content = dataclasses.asdict(comparison)
+        content["runs"] = content.pop("groups")
+        for row in content["runs"]:
+            row["paths"] = [str(loaded[index].path) for index in row.pop("members")]
+        _print_json(content | {"notes": remarks, "unfaithful": unfaithful})
+    else:
+        labels = group_labels(loaded, comparison)
+        title = f"{target_text(comparison)}; baseline: {labels[0]}"
+        _print_comparison(title, *comparison_table(comparison, labels), LEAVE_OUT)
+        if len(labels) > 1 and comparison.table:
+            header, rows = ratios_table(comparison, labels)
+            # Where there is no room, every other target goes first, and the easiest ones then.
+            _print_comparison("", header, rows, [*header[2:-1:2], *header[1:-2:2]])
+        for remark in remarks:
+            out.print(f"[yellow]note:[/yellow] {escape(remark)}")
     if figure is not None:
-        print(figure)
+        _draw_comparison(loaded, comparison, figure)
+        if not as_json:
+            print(figure)
+
+
+def _check_figure(path: Path) -> None:
+    """Refuse a place where no comparison can be drawn."""
+    if path.suffix.lower() not in (".html", ".png", ".svg"):
+        raise ConfigError(f"--out={path}: must end in .html, .png or .svg")
+    if path.is_dir():
+        raise ConfigError(f"--out={path}: is a directory")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out={path}: there is no folder {path.parent}")
+
+
+def _draw_comparison(runs: "list[Any]", comparison: "Any", path: Path) -> None:
+    try:
+        from orchestrator.report.overlay import write_comparison
+
+        write_comparison(runs, comparison, path)
+    except TestbedError:
+        raise
+    except Exception as error:  # a library that draws, its fonts or backends: nothing of it is wrong with the runs
+        raise RunnerError(f"{path}: cannot be drawn: {type(error).__name__}: {error}") from error
 
 
 @app.command()
@@ -338,15 +438,15 @@ def _print_error(what: str, message: str) -> None:
 WrongUsage: Any = typer.BadParameter.__mro__[2]
 """Click's base of all complaints about a command line; which click, typer's own or the package, varies."""
 
-LEAVE_OUT = ("best, gain", "final", "at ")
+LEAVE_OUT = ("at ", "times fewer", "bytes", "gain", "seeds", "averaged", "worst")
 """Beginnings of the columns that a narrow terminal does without, in this order; ``--json`` has them all."""
 
 NAME_WIDTH = 24
 """Letters that a run's name has in a comparison before it is folded."""
 
 
-def _print_comparison(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """A row a run. Where there is no room, less important columns go, so that names stay readable."""
+def _print_comparison(title: str, header: list[str], rows: list[list[str]], leave_out: Sequence[str]) -> None:
+    """A row a run. Where there is no room for names, columns go that begin as ``leave_out`` says, in its order."""
     shown = list(range(len(header)))
     name_width = min(NAME_WIDTH, max(len(row[0]) for row in rows))
 
@@ -356,9 +456,10 @@ def _print_comparison(title: str, header: list[str], rows: list[list[str]]) -> N
     def room_for_names() -> int:
         return out.width - sum(figure_width(i) for i in shown[1:]) - 3 * len(shown) - 1
 
-    for beginning in LEAVE_OUT:
+    for beginning in leave_out:
         if room_for_names() < name_width:
             shown = [i for i in shown if not header[i].startswith(beginning)]
+    left_out = [name for i, name in enumerate(header) if i not in shown]
     name_width = max(1, min(name_width, room_for_names()))
     table = Table(title=title, title_justify="left")
     for i in shown:
@@ -370,6 +471,8 @@ def _print_comparison(title: str, header: list[str], rows: list[list[str]]) -> N
         # Figures do not break at their units.
         table.add_row(escape(row[0]), *(escape(row[i].replace(" ", "\u00a0")) for i in shown[1:]))
     out.print(table)
+    if left_out:
+        out.print(f"not shown for want of room (--json has them): {escape(', '.join(left_out))}")
 
 
 def _print_rows(title: str, rows: dict[str, str]) -> None:

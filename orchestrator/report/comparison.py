@@ -1,59 +1,295 @@
-"""A comparison of runs as text: a row a run. Draws nothing, so that a table on the terminal needs no matplotlib."""
+"""A comparison of runs as text: tables and notes. Draws nothing, so that a terminal needs no matplotlib."""
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from orchestrator.analysis import ComparedRun, Comparison
+from node.core.errors import ConfigError
+from orchestrator.comparison import AUTOMATIC_SHARE, ComparedGroup, Comparison
 from orchestrator.fidelity import is_unfaithful
-from orchestrator.report.text import format_bytes, headline_text
+from orchestrator.intervals import MeanInterval
+from orchestrator.report.text import format_bytes, headline_text, metric_name
 from orchestrator.results.reader import Run
 
 UNFAITHFUL_MARK: Final = "UNFAITHFUL "
 """Before the name of a run that its host could not keep up with, wherever it is compared."""
 
+FLOOR_MARK: Final = " (floor)"
+"""After the name of training without communication."""
 
-def unique_labels(runs: Sequence[Run]) -> list[str]:
-    """A label a run: its name, with its directory's name where two share one, and a mark where it is unfaithful."""
-    names = [run.label for run in runs]
+NONE: Final = "–"
+"""Stands for a figure that does not exist."""
+
+FEW_EVALUATIONS: Final = 10
+"""With fewer a curve is hardly smoothed, and times are coarse."""
+
+DIFFERENCES_SHOWN: Final = 4
+"""Keys of experiments that a note names; the rest is counted."""
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Refuse runs that have nothing to say about each other.
+
+    Raises:
+        ConfigError: They train on different data sets, or are no runs of an experiment.
+    """
+    kinds = [(run, _at(run.experiment, "learning", "dataset", "kind")) for run in runs]
+    known = [(run, kind) for run, kind in kinds if kind is not None]
+    for run, kind in known[1:]:
+        if kind != known[0][1]:
+            raise ConfigError(
+                f"compare: {run.label} trains on {kind}, but {known[0][0].label} on {known[0][1]}:"
+                " runs must share a data set"
+            )
+
+
+def group_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
+    """A label a group: its name, with the directory's where two share one. The floor and the unfaithful are marked."""
+    names = [group.label for group in comparison.groups]
     labels = []
-    for index, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
-        detail = run.path.name.removeprefix(name).strip("-") or index
-        mark = UNFAITHFUL_MARK if is_unfaithful(run.fidelity) else ""
-        labels.append(mark + (name if names.count(name) == 1 else f"{name} ({detail})"))
+    for number, (name, group) in enumerate(zip(names, comparison.groups, strict=True), start=1):
+        members = [runs[index] for index in group.members]
+        detail = members[0].path.name.removeprefix(name).strip("-") or number
+        mark = UNFAITHFUL_MARK if any(is_unfaithful(run.fidelity) for run in members) else ""
+        floor = FLOOR_MARK if group.algorithm == "local" else ""
+        labels.append(mark + (name if names.count(name) == 1 else f"{name} ({detail})") + floor)
     return labels
 
 
+def run_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
+    """A label a run: its group's, with the seed where the group has several."""
+    labels = [""] * len(runs)
+    for label, group in zip(group_labels(runs, comparison), comparison.groups, strict=True):
+        for index, seed in zip(group.members, group.seeds, strict=True):
+            labels[index] = f"{label}, seed {seed}" if len(group.members) > 1 else label
+    return labels
+
+
+# --- tables ---------------------------------------------------------------------------------------------------
+
+
 def comparison_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """A comparison as text: the header, and one row a run, whose first cell is its label."""
+    """A comparison as text: the header, and one row a group, whose first cell is its label."""
     common = comparison.common_time_s
     header = [
         "run",
-        "final",
-        "best",
-        "best, gain",
+        "seeds",
+        "end",
+        "worst node",
+        "averaged model",
+        "gain",
         "at the same time" if common is None else f"at {common:,.1f} s",
         "time to target",
         "times faster",
         "bytes to target",
         "times fewer bytes",
     ]
-    rows = [
-        [label, *_compared_cells(comparison.metric, row)] for label, row in zip(labels, comparison.runs, strict=True)
-    ]
+    rows = []
+    for label, group in zip(labels, comparison.groups, strict=True):
+        figures = (group.end, group.worst_node, group.averaged_model)
+        end, worst, averaged = (_headline_cell(comparison.metric, figure) for figure in figures)
+        rows.append(
+            [
+                label,
+                str(len(group.seeds)),
+                end,
+                worst,
+                averaged,
+                NONE if group.gain_percent is None else f"{group.gain_percent:+.1f} %",
+                _headline_cell(comparison.metric, group.at_common_time),
+                _time_cell(group),
+                _ratio_cell(group.times_faster, group.reached, comparison.baseline, group),
+                NONE if group.bytes_to_target is None else format_bytes(group.bytes_to_target.mean),
+                _ratio_cell(group.times_fewer_bytes, group.reached, comparison.baseline, group),
+            ]
+        )
     return header, rows
 
 
-def _compared_cells(metric: str, row: ComparedRun) -> list[str]:
-    def shown(value: float | None, text: Callable[[float], str]) -> str:
-        return "–" if value is None else text(value)
+def ratios_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """How many times faster each group holds each of a range of targets: a row a group, a column a target.
 
+    Without intervals, for which a terminal has no room; the row of the baseline says how many of its runs hold it.
+    """
+    header = ["times faster to", *(headline_text(comparison.metric, row.target) for row in comparison.table)]
+    rows = []
+    for place, (label, group) in enumerate(zip(labels, comparison.groups, strict=True)):
+        cells = []
+        for row in comparison.table:
+            ratio, reached, of = row.times_faster[place], row.reached[place], len(group.seeds)
+            if reached == 0:
+                cells.append("never")
+            elif ratio is None:
+                cells.append("it alone" if row.reached[0] == 0 else NONE)
+            else:
+                some = "" if reached == of else f" ({reached}/{of})"
+                cells.append(f"{ratio.mean:.2f}×{some}")
+        rows.append([label, *cells])
+    return header, rows
+
+
+def _headline_cell(metric: str, figure: MeanInterval | None) -> str:
+    if figure is None:
+        return NONE
+    half = _half(figure)
+    if half is None:
+        return headline_text(metric, figure.mean)
+    if metric == "accuracy":
+        return f"{100 * figure.mean:.1f} ± {100 * half:.1f} %"
+    return f"{figure.mean:.4f} ± {half:.4f}"
+
+
+def _time_cell(group: ComparedGroup) -> str:
+    if group.time_to_target_s is None:
+        return "never"
+    half = _half(group.time_to_target_s)
+    time = f"{group.time_to_target_s.mean:,.1f}{'' if half is None else f' ± {half:,.1f}'} s"
+    return time if group.reached == len(group.seeds) else f"{time} ({group.reached} of {len(group.seeds)} reach it)"
+
+
+def _ratio_cell(ratio: MeanInterval | None, reached: int, baseline: ComparedGroup, group: ComparedGroup) -> str:
+    if ratio is not None:
+        return ratio_text(ratio) if group is not baseline else f"{ratio.mean:.2f}×"
+    return "it alone" if reached and not baseline.reached else NONE
+
+
+def ratio_text(ratio: MeanInterval) -> str:
+    """A ratio with its interval."""
+    if ratio.low is None or ratio.high is None:
+        return f"{ratio.mean:.2f}×"
+    return f"{ratio.mean:.2f}× ({ratio.low:.2f} to {ratio.high:.2f})"
+
+
+def _half(figure: MeanInterval) -> float | None:
+    return None if figure.high is None else figure.high - figure.mean
+
+
+# --- words ----------------------------------------------------------------------------------------------------
+
+
+def target_text(comparison: Comparison) -> str:
+    """Say what the runs are asked to hold, and why that."""
+    if comparison.target is None:
+        return "no target: the baseline was never evaluated"
+    name = metric_name(comparison.metric)
+    why = {
+        "given": "as asked for",
+        "stated": "as the experiment states",
+        "automatic": f"{100 * AUTOMATIC_SHARE:.0f} % of what the baseline gains from its start to its end",
+    }[comparison.target_source]
+    return f"{name} to hold: {headline_text(comparison.metric, comparison.target)} ({why})"
+
+
+def notes(runs: Sequence[Run], comparison: Comparison) -> list[str]:
+    """Everything that whoever reads the comparison must know, a line each, the most serious first."""
+    labels = group_labels(runs, comparison)
     return [
-        shown(row.final, lambda v: headline_text(metric, v)),
-        shown(row.best, lambda v: headline_text(metric, v)),
-        shown(row.best_gain_percent, lambda v: f"{v:+.1f} %"),
-        shown(row.at_common_time, lambda v: headline_text(metric, v)),
-        shown(row.time_to_target_s, lambda v: f"{v:,.1f} s"),
-        shown(row.times_faster, lambda v: f"{v:.2f}×"),
-        shown(row.bytes_to_target, format_bytes),
-        shown(row.times_fewer_bytes, lambda v: f"{v:.2f}×"),
+        *_unfinished(runs),
+        *_of_the_target(comparison, labels),
+        *_of_the_floor(comparison, labels),
+        *_of_the_groups(runs, comparison, labels),
+        *_differences(runs, comparison),
     ]
+
+
+def _unfinished(runs: Sequence[Run]) -> Iterator[str]:
+    how = {
+        "interrupted": "was interrupted",
+        "failed": "failed",
+        "stalled": "stalled",
+        "diverged": "diverged",
+        "partial": "was killed or is under way",
+    }
+    for run in runs:
+        if run.status != "done":
+            until = f"{run.times_s[-1]:,.1f} s" if run.times_s.size else "before its first evaluation"
+            of = "" if run.facts.end_s is None else f" of {run.facts.end_s:,.1f} s"
+            yield f"{run.path.name} {how[run.status]}: its end is at {until}{of}"
+        if run.times_s.size and len(run.times_s) < FEW_EVALUATIONS:
+            yield f"{run.path.name} has {len(run.times_s)} evaluations: its times are coarse (evaluation.interval_s)"
+
+
+def _of_the_target(comparison: Comparison, labels: Sequence[str]) -> Iterator[str]:
+    if comparison.target is None:
+        return
+    target = headline_text(comparison.metric, comparison.target)
+    reached = [group.reached for group in comparison.groups]
+    ends = [(group.end.mean, label) for group, label in zip(comparison.groups, labels, strict=True) if group.end]
+    if not any(reached) and ends:
+        value, label = max(ends) if comparison.higher_is_better else min(ends)
+        yield f"no run holds {target}: the best that one holds is {headline_text(comparison.metric, value)} ({label})"
+    for group, label in zip(comparison.groups[1:], labels[1:], strict=True):
+        pairs, ratio = len(set(group.seeds) & set(comparison.baseline.seeds)), group.times_faster
+        if ratio is not None and ratio.n < pairs:
+            yield f"{label}: ratios are over {ratio.n} of {pairs} pairs, those in which both hold {target}"
+    held_at_once = [
+        group.time_to_target_s is not None and group.time_to_target_s.mean == 0 for group in comparison.groups
+    ]
+    if all(held_at_once):
+        yield f"all runs hold {target} from their first evaluation on: it is no target"
+
+
+def _of_the_floor(comparison: Comparison, labels: Sequence[str]) -> Iterator[str]:
+    floor = comparison.floor
+    if floor is None:
+        yield "no run of local is among them, the floor that any communication must beat: --set algorithm.kind=local"
+        return
+    if floor.end is None:
+        return
+    for group, label in zip(comparison.groups, labels, strict=True):
+        if group is floor or group.end is None or group.algorithm == "local":
+            continue
+        if (group.end.mean < floor.end.mean) == comparison.higher_is_better and group.end.mean != floor.end.mean:
+            yield f"{label} ends below the floor: training without communication does better"
+
+
+def _of_the_groups(runs: Sequence[Run], comparison: Comparison, labels: Sequence[str]) -> Iterator[str]:
+    if len(comparison.groups) == 1:
+        yield f"there is nothing to compare with: all runs given are of {labels[0]}"
+    base = set(comparison.baseline.seeds)
+    settings = [runs[group.members[0]].setting for group in comparison.groups]
+    for group, label, setting in zip(comparison.groups, labels, settings, strict=True):
+        if setting is not None and settings.count(setting) > 1:
+            yield f"{label} is the same experiment as another one, with the same seed: it is shown apart"
+        if not base & set(group.seeds):
+            yield f"{label} shares no seed with the baseline: its ratios are not of pairs"
+        elif base != set(group.seeds):
+            common = ", ".join(str(seed) for seed in sorted(base & set(group.seeds)))
+            yield f"{label} has other seeds than the baseline: ratios are over seed {common}"
+    if all(len(group.seeds) == 1 for group in comparison.groups):
+        yield "one seed each: no figure has an interval; fragmesh run FILE --seed 1 --seed 2 --seed 3 makes several"
+
+
+def _differences(runs: Sequence[Run], comparison: Comparison) -> Iterator[str]:
+    """Keys in which experiments differ besides the algorithm and the seed: what is compared may be something else."""
+    firsts = [runs[group.members[0]] for group in comparison.groups]
+    known = [dict(_flat(run.experiment)) for run in firsts if run.experiment is not None]
+    keys = sorted({key for one in known for key in one})
+    differing = [key for key in keys if len({_word(one.get(key)) for one in known}) > 1]
+    differing = [key for key in differing if key.split(".")[0] not in ("name", "seed", "algorithm", "output")]
+    if not differing:
+        return
+    shown = []
+    for key in differing[:DIFFERENCES_SHOWN]:
+        values = dict.fromkeys(_word(one.get(key)) for one in known)
+        shown.append(f"{key} ({', '.join(values)})")
+    more = len(differing) - len(shown)
+    yield f"the runs differ in more than the algorithm: {'; '.join(shown)}{f'; and {more} more' if more else ''}"
+
+
+def _flat(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(content, Mapping):
+        for name, value in content.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, content
+
+
+def _word(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _at(content: Any, *keys: str) -> Any:
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content

@@ -115,9 +115,15 @@ class Plot:
 
 def new_figure(size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
     """An empty figure, width and height in inches. Drawn in memory, whatever backend is set."""
+    figure, all_axes = new_figures(1, size)
+    return figure, all_axes[0]
+
+
+def new_figures(columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """An empty figure with axes beside each other, width and height in inches."""
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
+    return figure, [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
 
 
 def label_text(name: str) -> str:

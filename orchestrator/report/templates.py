@@ -2,7 +2,7 @@
 
 import jinja2
 
-from orchestrator.report.text import human
+from orchestrator.report.text import human, sentence
 
 
 def template(name: str) -> jinja2.Template:
@@ -15,4 +15,5 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["human"] = human
+    environment.filters["sentence"] = sentence
     return environment.get_template(name)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from node.core.types import Float64Vector
-from orchestrator.analysis import automatic_target, compare, time_to_accuracy
+from orchestrator.comparison import compare
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
 from orchestrator.host.environment import usable_cores
@@ -42,22 +42,18 @@ def run(out: Path, file: str, label: str, *overrides: str) -> Run:
 
 
 def against_baselines(out: Path, file: str, prefix: str, *overrides: str) -> None:
-    """Run DivShare and its baselines; print each one's best and how much sooner DivShare reaches it."""
+    """Run DivShare and its baselines; print how much sooner DivShare holds 90 % of what each gains."""
     runs = {kind: run(out, file, f"{prefix}-{kind}", f"algorithm.kind={kind}", *overrides) for kind in ALGORITHMS}
     divshare = runs["divshare"]
     for kind, other in runs.items():
         line = f"{prefix}: {kind:16} {_ends(other)}"
         if kind != "divshare":
-            target = automatic_target([divshare, other])
-            times = [
-                time_to_accuracy(r.times_s, r.headline, target, higher_is_better=r.higher_is_better)
-                if target is not None
-                else None
-                for r in (divshare, other)
-            ]
-            ratio = compare([other, divshare], target).runs[1].times_faster
-            line += f"; to {target:.4f}: divshare {times[0]:.1f} s, {kind} {times[1]:.1f} s" if all(times) else ""
-            line += f" = {ratio:.2f}x sooner" if ratio is not None else ""
+            found = compare([other, divshare])
+            times = [group.time_to_target_s for group in found.groups]
+            ratio = found.groups[1].times_faster
+            if times[0] is not None and times[1] is not None and ratio is not None:
+                line += f"; to hold {found.target:.4f}: divshare {times[1].mean:.1f} s, {kind} {times[0].mean:.1f} s"
+                line += f" = {ratio.mean:.2f}x sooner"
         print(line, flush=True)
 
 

@@ -444,6 +444,103 @@ def test_compare(two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
+REFUSED_COMPARISONS = [
+    (("--target", 80), "target=80: must be an accuracy between 0 and 1; 80 % is 0.8"),
+    (("--target", -1), "target=-1: must be an accuracy between 0 and 1"),
+    (("--out", "missing/c.html"), "--out=missing/c.html: there is no folder missing"),
+    (("--out", "c.pdf"), "--out=c.pdf: must end in .html, .png or .svg"),
+    (("--out", "c.html"), "--out=c.html: is a directory"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED_COMPARISONS)
+def test_comparisons_that_cannot_be_are_one_clear_line(
+    options: tuple[Any, ...],
+    message: str,
+    two_runs: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.html").mkdir()
+    assert invoke(capsys, "compare", *two_runs, *options) == (2, "", f"error: {message}\n")
+
+
+def test_runs_of_different_data_sets_have_no_comparison(
+    two_runs: list[Path], tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = simulate(tiny, *RATINGS, "learning.partition={kind: by_user}").path
+    code, out, err = invoke(capsys, "compare", *two_runs, other)
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: compare: tiny trains on synthetic_ratings, but divshare-on-a-slow-network on synthetic:"
+        " runs must share a data set\n"
+    )
+    code, out, _ = invoke(capsys, "compare", other, "--target", 0.01)
+    assert code == 0
+    assert "no run holds 0.0100" in out
+    assert "there is nothing to compare with" in out
+
+
+def test_a_comparison_that_cannot_be_drawn_has_its_tables(
+    two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("orchestrator.report.overlay.write_comparison", fail)
+    code, out, err = invoke(capsys, "compare", *two_runs, "--out", tmp_path / "c.png")
+    assert (code, err) == (3, f"failed: {tmp_path / 'c.png'}: cannot be drawn: RuntimeError: no font\n")
+    assert "times faster" in out
+
+
+def test_seeds_of_one_command_are_one_group(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each run has a process of its own, and a command that makes it alone."""
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator.cli",
+        "run",
+        "tiny.yaml",
+        "--seed",
+        "4",
+        "--workers",
+        "0",
+        "--seed=5",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=tiny.parent,
+        env={**os.environ, "PYTHONPATH": str(QUICKSTART.parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    paths = sorted((tiny.parent / "runs").iterdir())
+    runs = {load_run(path).seed: load_run(path) for path in paths}
+    assert runs.keys() == {4, 5}
+    assert [run.facts.command for run in runs.values()] == [
+        f"fragmesh run tiny.yaml --workers 0 --seed {seed}" for seed in runs
+    ]
+    assert done.stdout.count("report.html") == 2
+    alone = simulate(tiny, "seed=5")
+    assert (alone.path / "curve.csv").read_bytes() == (runs[5].path / "curve.csv").read_bytes()
+    content = json.loads(invoke(capsys, "compare", *paths, "--json")[1])
+    assert [(row["seeds"], row["end"]["n"]) for row in content["runs"]] == [([4, 5], 2)]
+    assert content["runs"][0]["paths"] == [str(runs[4].path), str(runs[5].path)]
+
+
+def test_a_seed_is_given_once(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = invoke(capsys, "run", tiny, "--seed", 1, "--seed", 2, "--seed", 1)
+    assert result == (2, "", "error: --seed=1: must be given once\n")
+    code, _, err = invoke(capsys, "run", tiny, "--seed", 1, "--seed", -2)
+    assert code == 2
+    assert "seed=-2" in err
+    assert not (tiny.parent / "runs").exists()
+
+
 def test_compare_names_what_is_unfaithful(two_runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     record = two_runs[1] / "fidelity.json"
     before = record.read_text()
@@ -470,8 +567,9 @@ def test_a_comparison_keeps_names_whole(
     assert "…" not in out
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in table if line.startswith("│")]
     names = "".join(row[0] for row in rows)
-    assert names == "divshare-on-a-slow-networkswift_divshare-on-a-slow-network"
-    assert len(rows) <= {60: 99, 80: 6, 200: 2}[columns]
+    # Both in the table of figures and in that of targets.
+    assert names == 2 * "divshare-on-a-slow-networkswift_divshare-on-a-slow-network"
+    assert len(rows) <= {60: 99, 80: 12, 200: 4}[columns]
     assert any("×" in cell for row in rows for cell in row)
 
 

@@ -72,6 +72,8 @@ def sample(index: int, *, nodes: int = 6, slow: int = 2, speed: float = 0.05, se
         nodes=tuple(entries),
         bytes_sent=sum(entry.counters.bytes_sent for entry in entries),
         consensus_distance=5.0 * float(np.exp(-0.02 * time_s)),
+        averaged_accuracy=max(entry.accuracy for entry in entries) + 0.02,
+        averaged_loss=min(entry.loss for entry in entries) - 0.04,
     )
 
 
@@ -158,15 +160,19 @@ def write_run(
     fidelity: Mapping[str, Any] = FIDELITY,
     runtime: str = "simulation",
     dies: Mapping[int, int] | None = None,
+    seed: int = 1,
+    experiment: Mapping[str, Any] = EXPERIMENT,
 ) -> Path:
     """A whole run directory.
 
     ``dies`` gives, for nodes that die, the first evaluation that they miss.
     """
-    described = replace(facts(nodes=nodes, metric=metric, slow=slow, name=name), runtime=runtime)
-    writer = RunWriter.create(root, described, EXPERIMENT, ENVIRONMENT)
+    described = replace(facts(nodes=nodes, metric=metric, slow=slow, name=name), runtime=runtime, seed=seed)
+    algorithm = experiment.get("algorithm", {}).get("kind", "divshare")
+    described = replace(described, algorithm=algorithm)
+    writer = RunWriter.create(root, described, experiment, ENVIRONMENT)
     for index in range(samples):
-        taken = sample(index, nodes=nodes, slow=slow, speed=speed)
+        taken = sample(index, nodes=nodes, slow=slow, speed=speed, seed=seed - 1)
         alive = tuple(entry for entry in taken.nodes if index < (dies or {}).get(entry.node, samples))
         writer.add(replace(taken, nodes=alive))
     writer.finish(

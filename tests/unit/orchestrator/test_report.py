@@ -12,9 +12,17 @@ import pytest
 
 from node.core.counters import NodeCounters
 from node.core.errors import ConfigError
-from orchestrator.analysis import compare
+from orchestrator.comparison import compare
 from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
-from orchestrator.report.comparison import comparison_table, unique_labels
+from orchestrator.report.comparison import (
+    check_comparable,
+    comparison_table,
+    group_labels,
+    notes,
+    ratios_table,
+    run_labels,
+    target_text,
+)
 from orchestrator.report.overlay import render_comparison, write_comparison
 from orchestrator.report.page import CHECKS_SHOWN, render_report, write_report
 from orchestrator.report.text import format_bytes, format_duration
@@ -158,10 +166,11 @@ def test_a_comparison_shows_every_run(tmp_path: Path) -> None:
     comparison = compare(runs)
     page = render_comparison(runs, comparison)
     assert page == render_comparison(runs, comparison)
-    faster = comparison.runs[1].times_faster
+    faster = comparison.groups[1].times_faster
     assert faster is not None
-    assert faster > 1.0
-    assert f"{faster:.2f}×" in page
+    assert faster.mean > 1.0
+    assert f"{faster.mean:.2f}×" in page
+    assert "<h3>Times faster over a range of targets</h3>" in page
     assert "Baseline: slow" in page
     for name in ("out.html", "out.png", "out.svg"):
         assert write_comparison(runs, comparison, tmp_path / name).stat().st_size > 1000
@@ -172,16 +181,109 @@ def test_a_comparison_shows_every_run(tmp_path: Path) -> None:
 def test_a_comparison_as_a_table(tmp_path: Path) -> None:
     paths = [write_run(tmp_path, name=name, speed=speed) for name, speed in (("slow", 0.02), ("fast", 0.08))]
     runs = [load_run(path, messages=False) for path in paths]
-    header, rows = comparison_table(compare(runs, target=0.5), unique_labels(runs))
+    comparison = compare(runs, target=0.5)
+    labels = group_labels(runs, comparison)
+    header, rows = comparison_table(comparison, labels)
     assert [row[0] for row in rows] == ["slow", "fast"]
     assert {len(row) for row in rows} == {len(header)}
     assert rows[0][header.index("times faster")] == "1.00×"
-    assert rows[1][header.index("best, gain")].startswith("+")
+    assert rows[1][header.index("gain")].startswith("+")
+    worst, end, averaged = (rows[1][header.index(name)] for name in ("worst node", "end", "averaged model"))
+    assert float(worst.split()[0]) < float(end.split()[0]) < float(averaged.split()[0])
+    targets, ratios = ratios_table(comparison, labels)
+    assert len(targets) == len(ratios[0]) == 8  # six along the way, and the one that was given
+    assert ratios[0][1] == "1.00×"
+    assert float(ratios[1][1].removesuffix("×")) > 1.0
+
+
+def test_a_target_that_some_miss_is_told_as_such(tmp_path: Path) -> None:
+    """Two of three seeds of the slow runs hold it; the fast ones all do, and hold more than the slow ones ever do."""
+    slow = [
+        write_run(tmp_path, name="slow", speed=speed, seed=seed) for seed, speed in enumerate((2e-2, 2e-2, 1e-3), 1)
+    ]
+    fast = [write_run(tmp_path, name="fast", speed=8e-2, seed=seed, experiment=LOCAL) for seed in (1, 2, 3)]
+    runs = [load_run(path, messages=False) for path in (*slow, *fast)]
+    comparison = compare(runs, target=0.4)
+    labels = group_labels(runs, comparison)
+    assert labels == ["slow", "fast (floor)"]
+    assert run_labels(runs, comparison)[:2] == ["slow, seed 1", "slow, seed 2"]
+    header, rows = comparison_table(comparison, labels)
+    assert rows[0][header.index("time to target")].endswith("(2 of 3 reach it)")
+    assert rows[0][header.index("seeds")] == "3"
+    assert " ± " in rows[0][header.index("end")]
+    assert re.fullmatch(r"\d+\.\d\d× \(\d+\.\d\d to \d+\.\d\d\)", rows[1][header.index("times faster")])
+    told = notes(runs, comparison)
+    assert "fast (floor): ratios are over 2 of 3 pairs, those in which both hold 40.0 %" in told
+    assert "slow ends below the floor: training without communication does better" in told
+    page = render_comparison(runs, comparison)
+    assert "With 95 % intervals" in page
+    assert "(2/3)" in page
+    alone = compare(runs, target=0.65)
+    header, rows = comparison_table(alone, labels)
+    assert rows[0][header.index("time to target")] == "never"
+    assert rows[1][header.index("times faster")] == "it alone"
+    assert ratios_table(alone, labels)[1][0][-1] == "never"
+
+
+LOCAL = {**EXPERIMENT, "algorithm": {"kind": "local"}}
+
+
+def test_what_a_reader_must_know_is_noted(tmp_path: Path) -> None:
+    other = {**LOCAL, "nodes": 8, "learning": {"dataset": {"kind": "digits", "max_train_samples": 60}}}
+    first = {**EXPERIMENT, "learning": {"dataset": {"kind": "digits"}}}
+    paths = [
+        write_run(tmp_path, name="a", status="interrupted", experiment=first),
+        write_run(tmp_path, name="b", samples=4, seed=2, experiment=other),
+    ]
+    runs = [load_run(path, messages=False) for path in paths]
+    check_comparable(runs)
+    told = notes(runs, compare(runs))
+    assert f"{paths[0].name} was interrupted: its end is at 100.0 s of 100.0 s" in told
+    assert f"{paths[1].name} has 4 evaluations: its times are coarse (evaluation.interval_s)" in told
+    assert "b (floor) shares no seed with the baseline: its ratios are not of pairs" in told
+    assert (
+        "the runs differ in more than the algorithm: learning.dataset.max_train_samples (none, 60); nodes (6, 8)"
+        in told
+    )
+    assert any(line.startswith("one seed each") for line in told)
+
+
+def test_one_run_and_the_same_run_twice_are_noted(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path), messages=False)]
+    told = notes(runs, compare(runs))
+    assert "there is nothing to compare with: all runs given are of synthetic" in told
+    assert any(line.startswith("no run of local is among them") for line in told)
+    render_comparison(runs, compare(runs))
+    told = notes(runs * 2, compare(runs * 2))
+    assert len([line for line in told if "same experiment as another one, with the same seed" in line]) == 2
+
+
+@pytest.mark.parametrize(("target", "expected"), [(0.95, "no run holds 95.0 %: the best"), (0.01, "it is no target")])
+def test_a_target_that_separates_nothing_is_noted(target: float, expected: str, tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path, name=name), messages=False) for name in "ab"]
+    comparison = compare(runs, target)
+    assert any(expected in line for line in notes(runs, comparison))
+    render_comparison(runs, comparison)
+
+
+def test_runs_of_different_data_sets_are_refused(tmp_path: Path) -> None:
+    experiments = [{**EXPERIMENT, "learning": {"dataset": {"kind": kind}}} for kind in ("digits", "cifar10")]
+    paths = [write_run(tmp_path, name=f"r{i}", experiment=experiment) for i, experiment in enumerate(experiments)]
+    with pytest.raises(ConfigError, match="r1 trains on cifar10, but r0 on digits: runs must share a data set"):
+        check_comparable([load_run(path, messages=False) for path in paths])
+
+
+def test_the_target_in_words(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path, metric="rmse"), messages=False)]
+    assert target_text(compare(runs, 1.5)) == "RMSE to hold: 1.5000 (as asked for)"
+    assert target_text(compare(runs)).endswith("(90 % of what the baseline gains from its start to its end)")
+    never = [load_run(write_run(tmp_path, samples=0), messages=False)]
+    assert target_text(compare(never)) == "no target: the baseline was never evaluated"
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [load_run(write_run(tmp_path), messages=False) for _ in range(2)]
-    assert len(set(unique_labels(runs))) == 2
+    assert len(set(group_labels(runs, compare(runs)))) == 2
 
 
 def test_runs_that_were_never_evaluated_can_be_drawn(tmp_path: Path) -> None:
@@ -268,7 +370,7 @@ def test_a_comparison_marks_what_is_unfaithful(tmp_path: Path) -> None:
     records = (judged(slow=1), judged())
     paths = [write_run(tmp_path, name=name, fidelity=r) for name, r in zip(("bad", "good"), records, strict=True)]
     runs = [load_run(path, messages=False) for path in paths]
-    assert unique_labels(runs) == ["UNFAITHFUL bad", "good"]
+    assert group_labels(runs, compare(runs)) == ["UNFAITHFUL bad", "good"]
     page = render_comparison(runs, compare(runs))
     assert page.index("UNFAITHFUL RUNS AMONG THEM") < page.index("<svg")
     assert "<li>UNFAITHFUL bad: rate, links of 12 Mbit/s" in page

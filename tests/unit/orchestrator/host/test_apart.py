@@ -1,0 +1,59 @@
+"""Tasks in processes of their own: their exit codes, and signals that are passed on once."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from orchestrator.host.apart import INTERRUPTED, KILLED, run_apart
+
+
+def test_the_exit_code_is_the_tasks() -> None:
+    assert [run_apart(lambda code=code: code) for code in (0, 3, 4)] == [0, 3, 4]  # type: ignore[misc]
+
+
+def test_a_task_has_a_process_and_a_group_of_its_own() -> None:
+    parent, group = os.getpid(), os.getpgrp()
+    assert run_apart(lambda: int(os.getpid() != parent and os.getpgrp() == os.getpid() != group)) == 1
+
+
+def test_a_task_that_raises_or_is_killed_has_failed() -> None:
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    def die() -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert run_apart(fail) == run_apart(die) == KILLED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_and_ends_the_series(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    reading, writing = os.pipe()
+
+    def task() -> int:
+        received: list[int] = []
+        signal.signal(number, lambda *_: received.append(1))
+        os.write(writing, b"r")
+        while not received:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        os.write(writing, bytes([len(received)]))
+        return 0
+
+    def interrupt() -> None:
+        os.read(reading, 1)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    assert run_apart(task) == INTERRUPTED
+    sender.join()
+    assert os.read(reading, 1) == b"\x01"
+    assert signal.getsignal(number) is before
+    os.close(reading)
+    os.close(writing)
