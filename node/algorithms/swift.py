@@ -35,7 +35,10 @@ Details matched: the weights are the paper's client communication weights for eq
 broadcast also happens at iterations that do not average; several models of one neighbor count once, the
 newest.
 
-Departures: weights are computed from the whole graph instead of by messages between neighbors. ``rescale``
+Departures: weights are computed from the whole graph instead of by messages between neighbors. Where neighbors of
+equal degree offer each other different weights, the smaller one counts for their edge alone; the public code takes
+a node's smallest offer for all edges it has left, which is the same on regular graphs, gives 0.25 instead of 0.2667
+on some edges of a ring of cliques, and is not symmetric on some irregular graphs. ``rescale``
 divides by the actual sum of the remaining weights; the public code multiplies by (r+1)/(deg+1), which sums
 to one only on regular graphs and shrinks the model elsewhere. Influence scores other than equal ones are
 not offered, as in the code.

@@ -99,12 +99,15 @@ def ccw(topology: Topology) -> MixingMatrix:
     smaller-degree neighbor takes the offer, between equal degrees the smaller of both offers counts. So
     ``w_ij = w_ji``, and a regular graph has ``1 / (degree + 1)`` everywhere.
 
-    Departure: on some irregular graphs these steps hand a node more than its whole mass (three neighbors
-    that each offer nearly one half to a node of degree three), which would give it a negative weight.
-    Where the received sum leaves less than ``1 / (degree + 1)``, we scale it down to leave that much; the
-    neighbors keep the difference.
+    Source: the steps of the public code of SWIFT (umd-huang-lab/SWIFT), for arXiv:2210.14026. We depart from it
+    twice:
 
-    Source: the public code of SWIFT (umd-huang-lab/SWIFT), for arXiv:2210.14026.
+    - The code takes the smallest offer of a node's equal-degree neighbors for *all* edges that the node has left;
+      here the smaller of two offers counts for their edge alone. On SWIFT's ring of cliques some weights are 0.2667
+      here and 0.25 there, and on some irregular graphs the code's matrix is not symmetric, as ours always is.
+    - On some irregular graphs these steps hand a node more than its whole mass (three neighbors that each offer
+      nearly one half to a node of degree three), which would give it a negative weight. Where the received sum
+      leaves less than ``1 / (degree + 1)``, we scale it down to leave that much; the neighbors keep the difference.
     """
     degrees = _degrees(topology).tolist()
     chosen: list[dict[int, float]] = [{} for _ in degrees]

@@ -1,5 +1,7 @@
 """Mixing matrices on random graphs: GEN-4, DPS-1..3, SWI-1 and SWI-2 at the level of weights."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +125,19 @@ def test_ccw_by_hand() -> None:
     matrix = mixing.ccw(from_edges(6, [(0, 1), (0, 2), (0, 3), (3, 4), (4, 5)]))
     assert matrix.dense()[3, 4] == pytest.approx(1 / 3)
     assert matrix.own.tolist() == pytest.approx([1 / 4, 3 / 4, 3 / 4, 5 / 12, 1 / 3, 2 / 3])
+
+
+def test_ccw_counts_the_smaller_of_two_offers_for_their_edge_alone() -> None:
+    """The departure from the public code, on SWIFT's ring of cliques of 3, 3 and 4 clients.
+
+    Client 0 has 0.8 left for clients 1 and 2 and itself, and offers 4/15; client 2, as large, offers 1/4. So their edge
+    weighs 1/4, and client 1, which is smaller, takes 4/15. The code gives it the 1/4 of the other edge.
+    """
+    cliques = [(0, 1, 2), (3, 4, 5), (6, 7, 8, 9)]
+    inside = [pair for clique in cliques for pair in combinations(clique, 2)]
+    matrix = mixing.ccw(from_edges(10, [*inside, (2, 3), (5, 6), (9, 0)]))
+    check(matrix)
+    assert matrix.dense()[0, [1, 2, 9]] == pytest.approx([4 / 15, 1 / 4, 1 / 5])
 
 
 def test_ccw_never_gives_away_more_than_everything() -> None:
