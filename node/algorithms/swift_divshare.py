@@ -18,8 +18,8 @@ over what arrived since the last average; the queue is first-in first-out and **
 node's queue and the age of what it delivers grow without bound.
 
 Departures: ``replacement`` compares rounds unless told otherwise (the public code keeps the
-``last_arrival``; over links that keep the order both are the same). The recipients' order is shuffled,
-which the public code does not need because it draws them in random order.
+``last_arrival``; over links that keep the order both are the same). The recipients' order is shuffled after they are
+drawn, as in the public code.
 
 It is DivShare with ``omega: 1`` and ``flush: none``, and draws from the random streams in the same way, so
 that under one seed both give the same run bit for bit.
