@@ -13,10 +13,10 @@ Parameters (``algorithm.epidemic``), H is ``algorithm.local_steps``:
 - ``graph``: ``local`` (default, EL-Local): each node draws s others uniformly without replacement, on its
   own. ``oracle`` (EL-Oracle): one random s-regular undirected graph a round, so that everyone also receives
   s.
-- ``announce``: how a node knows whom to expect under ``local``. ``notices`` (default, as in the public
+- ``announce``, under ``local`` only: how a node knows whom to expect. ``notices`` (default, as in the public
   code): the sender tells everyone it did not pick, by a message without values, n (n-1) messages a round.
   ``seed``: all draws come from the shared seed, so every node knows them and no notices travel. An oracle
-  graph always comes from the seed.
+  graph always comes from the seed, so that ``announce`` must be left out.
 - ``redraw``: draw anew each round (default); false keeps the oracle's first graph, which is D-PSGD on that
   graph.
 
@@ -33,10 +33,10 @@ Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=e
 
 from collections.abc import Mapping, Sequence
 from enum import Enum, IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
@@ -78,8 +78,20 @@ class EpidemicConfig(AlgorithmConfig):
 
     recipients: int = Field(6, ge=1, le=NODES_MAX, description="s: nodes that the model is sent to, a round")
     graph: Graph = Field(Graph.LOCAL, description="who draws the peers")
-    announce: Announce = Field(Announce.NOTICES, description="how a node knows whom to expect (graph: local)")
+    announce: Announce | None = Field(
+        None, description="how a node knows whom to expect; with graph: local only, where it is notices if left out"
+    )
     redraw: bool = Field(True, description="draw the oracle's graph anew each round")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_notices(cls, values: Any) -> Any:
+        """Fill in the default of ``announce``, which only a local graph has."""
+        if not isinstance(values, Mapping) or values.get("announce") is not None:
+            return values
+        if values.get("graph", Graph.LOCAL) not in (Graph.LOCAL, Graph.LOCAL.value):
+            return values
+        return {**values, "announce": Announce.NOTICES}
 
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
@@ -90,6 +102,10 @@ class EpidemicConfig(AlgorithmConfig):
         if self.graph is Graph.ORACLE and nodes * self.recipients % 2:
             raise ConfigError(
                 f"recipients={self.recipients}: nodes x recipients must be even with graph: oracle (nodes={nodes})"
+            )
+        if self.graph is Graph.ORACLE and self.announce is not None:
+            raise ConfigError(
+                f"announce={self.announce.value}: must be left out with graph: oracle, which all know by the seed"
             )
         if self.graph is Graph.LOCAL and not self.redraw:
             raise ConfigError("redraw=false: must be true with graph: local")

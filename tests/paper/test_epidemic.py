@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from node.algorithms.epidemic import EpidemicTag
+from node.algorithms.epidemic import Announce, EpidemicConfig, EpidemicTag, Graph
+from node.core.errors import ConfigError
 from node.core.topology import full
 from tests.harness import Harness, build, quadratic, random_models, starting_at, zeros
 
@@ -47,6 +48,20 @@ def test_el_1_notices_tell_everyone_else(parameters: dict) -> None:
     assert len(models_sent(run)) == 4 * 8 * 3
     assert len(notices) == (4 * 8 * 4 if parameters["announce"] == "notices" else 0)
     assert all(item.message.body.values.size == 0 for item in notices)
+
+
+def test_announce_is_refused_where_it_means_nothing() -> None:
+    """An oracle's graph comes from the seed: nobody has to be told whom to expect."""
+    assert EpidemicConfig().announce is Announce.NOTICES
+    assert EpidemicConfig(graph=Graph.ORACLE).announce is None
+    for announce in Announce:
+        config = EpidemicConfig.model_validate({"graph": "oracle", "announce": announce.value, "recipients": 2})
+        with pytest.raises(ConfigError, match=f"announce={announce.value}: must be left out with graph: oracle"):
+            config.check(full(6), (10,))
+    for config in (EpidemicConfig(recipients=2), EpidemicConfig(graph=Graph.ORACLE, recipients=2)):
+        resolved = EpidemicConfig.model_validate(config.model_dump(mode="json"))
+        assert resolved == config
+        resolved.check(full(6), (10,))
 
 
 def test_el_2_oracle_preserves_the_mean() -> None:
