@@ -215,6 +215,11 @@ class LearningConfig(ConfigModel):
     batch_size: int = Field(
         default=8, ge=1, le=1_000_000, description="Samples per local step; the last of an epoch may be smaller."
     )
+    reshuffle: Literal["epoch", "round"] = Field(
+        default="epoch",
+        description="When samples are shuffled anew: epoch goes through all of them before that, across rounds; round"
+        " also begins each round with a new shuffle and drops what was left, as decentralizepy does.",
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",

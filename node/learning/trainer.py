@@ -41,18 +41,38 @@ def one_thread() -> Iterator[None]:
 
 
 class Batches:
-    """The samples of a node's steps: a shuffle per epoch, cut into batches, the last one shorter."""
+    """The samples of a node's steps: a shuffle per epoch, cut into batches, the last one shorter.
 
-    def __init__(self, train_indices: tuple[IndexVector, ...], batch_size: int, seed: int) -> None:
+    Source of ``each_round``: sacs-epfl/decentralizepy, ``Training.train``, which makes a new loader every round.
+    """
+
+    def __init__(
+        self, train_indices: tuple[IndexVector, ...], batch_size: int, seed: int, *, each_round: bool = False
+    ) -> None:
+        """Store the samples.
+
+        Args:
+            train_indices: Per node its positions in the training samples.
+            batch_size: Samples of a step.
+            seed: Decides the shuffles.
+            each_round: Whether the steps of each call of :meth:`steps`, a round, begin with a new shuffle.
+        """
         self._train_indices = train_indices
         self._batch_size = batch_size
         self._seed = seed
+        self._each_round = each_round
         self._shuffles: dict[NodeId, tuple[int, IndexVector]] = {}  # of each node's last epoch
 
     def steps(self, node: NodeId, first_step: int, count: int) -> Iterator[IndexVector]:
         """Positions in the training samples for each of ``count`` steps, each of shape (<= batch_size,)."""
         own = self._train_indices[node]
         per_epoch = -(-len(own) // self._batch_size)
+        if self._each_round:
+            for begin in range(first_step, first_step + count, per_epoch):
+                shuffled = own[stream(self._seed, "batches-of-round", node, begin).permutation(len(own))]
+                for start in range(0, min(per_epoch, first_step + count - begin) * self._batch_size, self._batch_size):
+                    yield shuffled[start : start + self._batch_size]
+            return
         epoch, shuffled = self._shuffles.get(node, (-1, own))
         for step in range(first_step, first_step + count):
             if step // per_epoch != epoch:
@@ -104,7 +124,9 @@ class Learner:
         self._optimizer = config.optimizer
         self._bfloat16 = config.precision == "bfloat16"
         self._ratings = dataset.kind == "ratings"
-        self._batches = Batches(partition.train_indices, config.batch_size, seed)
+        self._batches = Batches(
+            partition.train_indices, config.batch_size, seed, each_round=config.reshuffle == "round"
+        )
         self._train = Inputs(dataset.train)
         self._test = Inputs(dataset.test)
         self._seen = None if dataset.seen is None else torch.from_numpy(dataset.seen)

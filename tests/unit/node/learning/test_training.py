@@ -208,6 +208,32 @@ def test_batches_restart_with_a_new_shuffle_after_a_short_last_one() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(epochs, resumed, strict=True))
 
 
+def test_with_reshuffle_round_each_round_begins_with_a_new_shuffle() -> None:
+    """A round of 5 batches of 2 from 7 samples: all 7 in 4 batches, and one batch of another shuffle."""
+    own = np.arange(100, 107)
+    batches = Batches((own,), 2, seed=3, each_round=True)
+    rounds = [list(batches.steps(NodeId(0), first, 5)) for first in (0, 5, 10)]
+    for batch in rounds:
+        assert [len(step) for step in batch] == [2, 2, 2, 1, 2]
+        assert np.array_equal(np.sort(np.concatenate(batch[:4])), own)
+    assert not np.array_equal(np.concatenate(rounds[0]), np.concatenate(rounds[1]))
+    again = Batches((own,), 2, seed=3, each_round=True)
+    assert all(np.array_equal(a, b) for a, b in zip(again.steps(NodeId(0), 5, 5), rounds[1], strict=True))
+    across = list(Batches((own,), 2, seed=3).steps(NodeId(0), 5, 5))
+    assert [len(step) for step in across] == [2, 2, 1, 2, 2]
+
+
+def test_a_trainer_reshuffles_as_the_file_says(synthetic: LearningConfig) -> None:
+    losses = {}
+    for reshuffle in ("epoch", "round"):
+        config = synthetic.model_copy(update={"reshuffle": reshuffle})
+        trainer = make(config, 0)
+        trainer.begin(NODES[0], trainer.initial_params(), 0, 3)
+        losses[reshuffle] = trainer.finish(NODES[0]).loss
+        trainer.close()
+    assert losses["epoch"] != losses["round"]
+
+
 def test_handed_over_arrays_are_not_touched(pool: PoolTrainer) -> None:
     params = pool.initial_params()
     before = params.copy()
