@@ -177,6 +177,11 @@ class DirichletConfig(ConfigModel):
 
     kind: Literal["dirichlet"] = "dirichlet"
     alpha: float = Field(gt=0, le=1e6, description="Concentration; smaller means more skewed.")
+    law: Literal["plain", "balanced"] = Field(
+        default="plain",
+        description="plain draws each class on its own; balanced, that of decentralizepy and Epidemic Learning, deals"
+        " nothing more to a node that has its equal share, and draws until every node has a sample for each class.",
+    )
 
 
 class ByUserConfig(ConfigModel):

@@ -4,7 +4,7 @@ Numpy only; the same arguments give the same split on every machine.
 """
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from node.core.errors import ConfigError
 from node.core.rng import stream
 from node.core.types import IndexVector
 from node.learning.config import ByUserConfig, DirichletConfig, IIDConfig, KShardsConfig, PartitionConfig
+
+_MOST_DRAWS: Final = 1000
+"""Draws of a balanced split before the settings are taken for impossible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,9 @@ def partition(
             return Partition(_iid(len(groups), num_nodes, seed), None)
         case KShardsConfig(shards=shards):
             return Partition(_k_shards(groups, num_nodes, shards, seed), None)
-        case DirichletConfig(alpha=alpha):
-            return Partition(_dirichlet(groups, num_nodes, alpha, seed), None)
+        case DirichletConfig(alpha=alpha, law=law):
+            deal = _balanced_dirichlet if law == "balanced" else _dirichlet
+            return Partition(deal(groups, num_nodes, alpha, seed), None)
         case ByUserConfig():
             assert test_groups is not None, "by_user needs the users of the test samples"
             return _by_user(groups, test_groups, num_nodes)
@@ -116,7 +120,7 @@ def _dirichlet(labels: npt.NDArray[np.int64], num_nodes: int, alpha: float, seed
     """
     if num_nodes > len(labels):
         raise ConfigError(f"nodes={num_nodes}: must be at most the number of training samples, {len(labels)}")
-    rng = stream(seed, "partition")
+    rng, rounding = stream(seed, "partition"), stream(seed, "partition-rounding")
     parts: list[list[IndexVector]] = [[] for _ in range(num_nodes)]
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -124,8 +128,7 @@ def _dirichlet(labels: npt.NDArray[np.int64], num_nodes: int, alpha: float, seed
         # A tiny alpha can underflow to 0/0: then one node takes the class.
         if not np.isfinite(shares).all():
             shares = np.eye(num_nodes)[rng.integers(num_nodes)]
-        cuts = np.floor(np.cumsum(shares)[:-1] * len(members) + 0.5).astype(np.int64)
-        for node, part in enumerate(np.split(members, np.minimum(cuts, len(members)))):
+        for node, part in enumerate(_deal(members, shares, rounding)):
             parts[node].append(part)
     nodes = [np.sort(np.concatenate(own)) for own in parts]
     for node in range(num_nodes):
@@ -133,6 +136,56 @@ def _dirichlet(labels: npt.NDArray[np.int64], num_nodes: int, alpha: float, seed
             richest = max(range(num_nodes), key=lambda other: (len(nodes[other]), -other))
             nodes[node], nodes[richest] = nodes[richest][-1:], nodes[richest][:-1]
     return tuple(nodes)
+
+
+def _deal(members: IndexVector, shares: npt.NDArray[np.float64], rounding: np.random.Generator) -> list[IndexVector]:
+    """Cut samples in proportion to shares that sum to one.
+
+    Each node gets its exact amount rounded up or down. Which of the two is drawn for each class: rounded alike, equal
+    shares would give the same nodes one more of every class.
+    """
+    exact = np.cumsum(shares)[:-1] * len(members)
+    cuts = np.floor(exact + rounding.random()).astype(np.int64)
+    return np.split(members, np.minimum(cuts, len(members)))
+
+
+def _balanced_dirichlet(
+    labels: npt.NDArray[np.int64], num_nodes: int, alpha: float, seed: int
+) -> tuple[IndexVector, ...]:
+    """Deal as :func:`_dirichlet`, but nothing more to a node that already has an equal share of all samples.
+
+    The whole split is drawn anew until every node has at least as many samples as there are classes. So sizes are more
+    even: with 16 nodes and alpha 0.1 the largest of five splits of CIFAR-10 have 5,100 to 6,800 samples instead of
+    6,000 to 9,400.
+
+    Source: sacs-epfl/decentralizepy, ``DirichletDataPartitioner``, which Epidemic Learning's tutorial uses. It cuts by
+    the floor of the cumulated shares; here the rounding is drawn, see :func:`_deal`.
+    """
+    classes = np.unique(labels)
+    if num_nodes * len(classes) > len(labels):
+        raise ConfigError(
+            f"learning.partition.law=balanced: {num_nodes} nodes with a sample for each of {len(classes)} classes need "
+            f"at least {num_nodes * len(classes)} training samples, got {len(labels)}"
+        )
+    rng, rounding = stream(seed, "partition"), stream(seed, "partition-rounding")
+    for _ in range(_MOST_DRAWS):
+        parts: list[list[IndexVector]] = [[] for _ in range(num_nodes)]
+        sizes = np.zeros(num_nodes, dtype=np.int64)
+        for label in classes:
+            members = rng.permutation(np.flatnonzero(labels == label))
+            shares = rng.dirichlet(np.full(num_nodes, alpha))
+            shares = np.where(np.isfinite(shares) & (sizes < len(labels) / num_nodes), shares, 0.0)
+            if shares.sum() == 0:  # underflow: one of the nodes that may still get something takes the class
+                shares[rng.choice(np.flatnonzero(sizes < len(labels) / num_nodes))] = 1.0
+            for node, part in enumerate(_deal(members, shares / shares.sum(), rounding)):
+                parts[node].append(part)
+                sizes[node] += len(part)
+        if sizes.min() >= len(classes):
+            return tuple(np.sort(np.concatenate(own)) for own in parts)
+    raise ConfigError(
+        f"learning.partition.alpha={alpha:g}: with law: balanced, in each of {_MOST_DRAWS} draws some node had fewer "
+        f"samples than there are classes; must be larger, or nodes={num_nodes} smaller"
+    )
 
 
 def _by_user(users: npt.NDArray[np.int64], test_users: npt.NDArray[np.int64], num_nodes: int) -> Partition:

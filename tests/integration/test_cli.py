@@ -155,8 +155,9 @@ def choices(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, objec
             yield from ((key, value) for value in get_args(annotation))
         elif annotation is bool:
             yield from ((key, value) for value in (True, False))
-        elif isinstance(annotation, type) and issubclass(annotation, Enum):
-            yield from ((key, member.value) for member in annotation)
+        for option in (annotation, *get_args(annotation)):  # also of a choice that may be left out
+            if isinstance(option, type) and issubclass(option, Enum):
+                yield from ((key, member.value) for member in option)
         members = [annotation, *get_args(annotation), *(a for arg in get_args(annotation) for a in get_args(arg))]
         for member in members:
             if isinstance(member, type) and issubclass(member, BaseModel):
@@ -179,6 +180,8 @@ def settings(key: str, value: object) -> list[str]:
         period = {"repeat": "true", "repeat_until_s": 0.1}
         fields = {"node": 0, "file": "trace.csv", **period, key.rsplit(".", 1)[1]: value}
         return [f"network.traces=[{json.dumps(fields)}]"]
+    if key.startswith("learning.partition<DirichletConfig>"):
+        return [f"learning.partition={{kind: dirichlet, alpha: 1, {key.rpartition('.')[2]}: {value}}}"]
     if key.startswith("network.preset<"):
         member, name = key.removeprefix("network.preset<").split(">.")
         kind = member.removesuffix("Preset").lower()

@@ -11,6 +11,7 @@ configs = st.one_of(
     st.just(IIDConfig()),
     st.builds(KShardsConfig, shards=st.integers(1, 4)),
     st.builds(DirichletConfig, alpha=st.floats(1e-4, 1e3)),
+    st.builds(DirichletConfig, alpha=st.floats(1.0, 1e3), law=st.just("balanced")),
 )
 
 
@@ -18,6 +19,9 @@ configs = st.one_of(
 @given(configs, st.integers(1, 12), st.integers(0, 150), st.integers(1, 6), st.integers(0, 2**32))
 def test_every_split_is_sound(config: PartitionConfig, num_nodes: int, extra: int, classes: int, seed: int) -> None:
     labels = np.random.default_rng(seed).integers(classes, size=num_nodes * 4 + extra)
+    if isinstance(config, DirichletConfig) and config.law == "balanced" and len(labels) < num_nodes * classes * 4:
+        classes = min(classes, 2)  # more would leave too few draws in which every node has a sample for each class
+        labels %= classes
     split = partition(config, labels, num_nodes, seed)
     used = np.concatenate(split.train_indices)
     assert len(split.train_indices) == num_nodes
