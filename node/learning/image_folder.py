@@ -157,9 +157,10 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
     places: dict[str, _Place] = {}
     above: dict[str, set[str]] = {part: set() for part in _PARTS}
     left_out: Counter[str] = Counter()
+    depth = _wrapper_depth(listing)
     for name in sorted(listing.files):
         *folders, own_name = name.split("/")
-        at = next((index for index, folder in enumerate(folders) if folder in _PARTS), None)
+        at = next((index for index, folder in enumerate(folders) if index >= depth and folder in _PARTS), None)
         if at is None:
             if is_image(name) and not is_hidden(name):
                 left_out["outside train/ and test/"] += 1
@@ -201,6 +202,18 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
     if empty:
         notes.append(f"no images in {', '.join(f'{top}{printable(name)}' for name in sorted(empty))}: no class")
     return _Layout(places, tuple(notes))
+
+
+def _wrapper_depth(listing: Listing[File]) -> int:
+    """How many folders lie around ``train/`` and ``test/``; so a tar file of a folder called test can be read."""
+    images = [name.split("/") for name in listing.files if is_image(name) and not is_hidden(name)]
+    for depth in range(1, min(map(len, images), default=0)):
+        if len({tuple(parts[:depth]) for parts in images}) > 1:
+            break
+        above = "/".join(images[0][:depth])
+        if all(f"{above}/{part}" in listing.folders for part in _PARTS):
+            return depth
+    return 0
 
 
 def _in_words(left_out: Counter[str], before: str = "") -> str:

@@ -210,6 +210,17 @@ def test_a_second_train_or_test_is_refused(pets: Path, form: Form, second: str, 
         read(form(pets))
 
 
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_a_tar_of_a_folder_called_test_is_read(tmp_path: Path, name: str) -> None:
+    assert train_values(read(as_tar(two_classes(tmp_path / name)))) == [0, 100]
+
+
+def test_a_single_image_is_no_data_set(tmp_path: Path) -> None:
+    save(tmp_path / "one" / "train" / "cat" / "0.png")
+    with pytest.raises(DataError, match="no images under test/"):
+        read(tmp_path / "one")
+
+
 def test_a_class_may_be_called_train(pets: Path) -> None:
     save(pets / "train" / "train" / "0.png", 1)
     dataset = read(pets)
