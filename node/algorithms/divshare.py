@@ -20,7 +20,8 @@ equal weights and no discount for staleness; the first round begins with trainin
 Departures: none from the paper that we know of. Where the public code differs from it, both are options:
 ``flush`` (the code closes its sockets, which also drops the message on the wire: ``all``; the natural reading of
 the paper is ``queued_only``), ``replacement`` (the code ignores the round number: ``last_arrival``),
-``rounding`` (the code takes the floor of 1/Omega). The paper's loop begins with averaging and the code's with
+``rounding`` (the code takes the floor of 1/Omega). The code also shuffles a node's samples anew at each round, which
+is ``learning.reshuffle: round`` here. The paper's loop begins with averaging and the code's with
 sharing. Averaging takes no time, so both give the same run: what is shared is the trained model in either.
 
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml``

@@ -26,7 +26,8 @@ keeps its model; every node can be picked, so the topology must be the full one.
 Departures: the graph is seeded by the pair (seed, round), where the public code uses seed * 100000 + round.
 Notices are queued before the models, so that nobody waits for a notice behind a model. The regular graphs
 are drawn by pairing stubs, which is close to uniform, and are connected for s >= 2. The variant with a
-receive time-out is not offered. A lost message would stop everyone; messages must be delivered reliably.
+receive time-out is not offered. The split of the public tutorial is ``learning.partition: {kind: dirichlet, alpha:
+0.1, law: balanced}``. A lost message would stop everyone; messages must be delivered reliably.
 
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=epidemic``
 """

@@ -114,9 +114,9 @@ def main() -> None:
         elif part == "policies":
             policies(arguments.out)
         elif part == "movielens":
-            against_baselines(arguments.out, "divshare-movielens.yaml", "movielens-stragglers")
-            none = "network.preset.count=0"
-            against_baselines(arguments.out, "divshare-movielens.yaml", "movielens-no-stragglers", none)
+            file, none = "divshare-movielens-20.yaml", ("network.preset.count=0", "stop.time_s=350")
+            against_baselines(arguments.out, file, "movielens-stragglers")
+            against_baselines(arguments.out, file, "movielens-no-stragglers", *none)
         else:
             sys.exit(f"science: unknown part {part}")
 
