@@ -1,6 +1,7 @@
 """From the bytes of one image file to pixels."""
 
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,7 @@ _FORMATS: Final = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP", "GIF")
 """Formats that a file may be in, whatever its name. Pillow knows others, some of which start programs."""
 
 _TIFF_BITS: Final = 258
+_SILENT: Final = logging.NullHandler()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,13 @@ def decode(content: bytes, place: str) -> DecodedImage:
     """
     from PIL import Image, UnidentifiedImageError
 
+    logging.getLogger("PIL").addHandler(_SILENT)  # what it says of a damaged file is in the error
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pixels = _pixels(image, place)
-            has_more_frames = getattr(image, "n_frames", 1) > 1
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                pixels = _pixels(image, place)
+                has_more_frames = getattr(image, "n_frames", 1) > 1
     except DataError:
         raise
     except UnidentifiedImageError as error:  # its text is the address of the buffer

@@ -292,6 +292,29 @@ def test_no_message_shows_an_objects_address(content: bytes) -> None:
     assert "0x" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp", "pgm"])
+def test_a_damaged_image_is_read_or_one_quiet_line(suffix: str, recwarn: pytest.WarningsRecorder) -> None:
+    """Bytes changed and cut off at random, seeds 0..59."""
+    buffer = io.BytesIO()
+    name = {"jpg": "JPEG", "tif": "TIFF", "pgm": "PPM"}.get(suffix, suffix)
+    Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)).save(buffer, name)
+    messages = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        content = bytearray(buffer.getvalue())
+        for at in rng.integers(len(content), size=4):
+            content[at] = rng.integers(256)
+        if seed % 3 == 0:
+            del content[rng.integers(len(content)) :]
+        try:
+            decode(bytes(content), "0")
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 10
+    assert not [message for message in messages if "\n" in message or "0x" in message]
+    assert not recwarn.list
+
+
 def test_images_of_other_sizes_are_named_by_the_common_one(pets: Path) -> None:
     save(pets / "train" / "cat" / "0.png", np.zeros((7, 6), dtype=np.uint8))
     with pytest.raises(DataError, match=r"train/cat/0\.png is 6x7 pixels, others are 5x4"):
