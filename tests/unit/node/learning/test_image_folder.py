@@ -75,6 +75,24 @@ def test_the_suffixes_are_those_of_torchvision() -> None:
 
 
 @both_forms
+def test_torchvisions_image_folder_reads_the_same(tmp_path: Path, form: Form) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pets"
+    for number, suffix in enumerate(("jpg", "png", "ppm", "bmp", "tif", "webp")):
+        for place in ("train/cat", "train/cat/deep/er", "train/dog", "test/cat", "test/dog"):
+            save(folder / place / f"{number}.{suffix}", rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    save(folder / "train" / "dog" / "grey.png", 77)
+    (folder / "train" / "fox").symlink_to("dog")
+    (folder / "train" / "dog" / "notes.txt").write_text("")
+    theirs = import_torchvision().datasets.ImageFolder(str(folder / "train"))
+    dataset = read(form(folder))
+    assert list(dataset.class_names) == theirs.classes
+    expected = [(label, np.asarray(image).transpose(2, 0, 1).tobytes()) for image, label in theirs]
+    pairs = zip(dataset.train.targets, dataset.train.inputs, strict=True)
+    assert sorted((int(label), image.tobytes()) for label, image in pairs) == sorted(expected)
+
+
+@both_forms
 def test_folders_below_a_class_belong_to_the_class(pets: Path, form: Form) -> None:
     save(pets / "train" / "cat" / "siamese" / "kittens" / "0.png", 1)
     dataset = read(form(pets))
