@@ -35,7 +35,7 @@ from node.runtime.driver import Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import InFlight, OutgoingFrames
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.network import Due, NetworkFlow, change_capacity, make_network
 from node.sim.world import World
 from node.transport.frames import WireContext, decode, plan_id
 from tests.node_files import through_files
@@ -245,7 +245,7 @@ class _Uplink:
 
     def __init__(self, net: "VirtualNetwork", node: int) -> None:
         self._net, self._node = net, node
-        self._flows: dict[int, Flow] = {}
+        self._flows: dict[int, NetworkFlow] = {}
 
     def start(self, number: int, receiver: int, wire_bytes: int, ready_ns: int) -> None:
         now_ns = self._net.clock.now_ns()
@@ -255,7 +255,7 @@ class _Uplink:
         flow.number = number
         self._flows[number] = flow
 
-    def ended(self, flow: Flow, finish_ns: int) -> None:
+    def ended(self, flow: NetworkFlow, finish_ns: int) -> None:
         del self._flows[flow.number]
         self._tell(lambda path: path.transfer_ended(flow.number, finish_ns), TRANSFER_ENDED)
 
@@ -310,7 +310,7 @@ class VirtualNetwork:
         self.scenario = scenario
         self.host = Host(late_ns)
         self.clock = Clock(EPOCH_NS, scenario.dilation)
-        self.fluid = FluidNetwork(scenario.network, self._schedule)
+        self.fluid = make_network(scenario.network, self._schedule)
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.refused: list[tuple[int, int]] = []
         self.unfinished = scenario.nodes
@@ -399,19 +399,12 @@ class VirtualNetwork:
     def _plan(self, time_ns: int, event_class: int, node: int, callback: Callable[[], None]) -> None:
         self.host.plan(self.clock.monotonic_ns(time_ns), event_class, node, callback)
 
-    def _schedule(self, finish_ns: int, flow: Flow) -> None:
-        self._plan(finish_ns, TRANSFER_ENDED, flow.source, lambda: self._finish(flow, finish_ns))
+    def _schedule(self, time_ns: int, what: Due) -> None:
+        self._plan(time_ns, TRANSFER_ENDED, what.source, lambda: self._finish(what, time_ns))
 
-    def _finish(self, flow: Flow, finish_ns: int) -> None:
-        if self.fluid.finish(flow, finish_ns):
-            flow.token.ended(flow, finish_ns)
+    def _finish(self, what: Due, time_ns: int) -> None:
+        for flow in self.fluid.finish(what, time_ns):
+            flow.token.ended(flow, time_ns)
 
     def _change(self, change: CapacityChange) -> None:
-        now_ns = self.now_ns
-        match change.kind:
-            case "up":
-                self.fluid.set_up(change.source, change.mbps, now_ns)
-            case "down":
-                self.fluid.set_down(change.destination, change.mbps, now_ns)
-            case "pair":
-                self.fluid.set_pair(change.source, change.destination, change.mbps, now_ns)
+        change_capacity(self.fluid, change, self.now_ns)

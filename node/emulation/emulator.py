@@ -1,7 +1,7 @@
 """The simulator's fluid network in real time, for processes that really send.
 
 A node asks for a transfer over its socket and is told when the last byte has left. In between the emulator runs
-:class:`~node.sim.fluid_network.FluidNetwork` on the run's clock, so that rates and shares are those of the simulator.
+:mod:`node.sim.network` on the run's clock, so that rates and shares are those of the simulator.
 
 The host is late: a wake-up comes some 100 us after its instant, and so does a record. No bandwidth is lost by it,
 because every call of the network carries the instant at which it should have been made. A transfer's end is told
@@ -54,7 +54,7 @@ from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
 from node.host.forked import belong_to, close_all_but
 from node.host.timed_poll import TimedPoll
-from node.sim.fluid_network import UNLIMITED, Flow, FluidNetwork, change_capacity
+from node.sim.network import Due, NetworkFlow, change_capacity, make_network
 
 LATENESS_MAX_S = 0.05
 """How late a record may be, in real seconds, and still take effect at its own time."""
@@ -93,7 +93,7 @@ class EmulatedNode:
     def __init__(self, index: int, end: socket.socket) -> None:
         self.index = index
         self.socket = end
-        self.flows: dict[int, Flow] = {}
+        self.flows: dict[int, NetworkFlow] = {}
         self.unsent = bytearray()
         self.blocked = False
         self.asked_ns = AT_ONCE
@@ -114,7 +114,7 @@ class LinkEmulator:
         self._clock = clock
         self._count = plan.num_nodes
         self._transfers_max = max(TRANSFERS_MAX, 2 * plan.num_nodes)
-        self._network = FluidNetwork(plan, self._schedule)
+        self._network = make_network(plan, self._schedule)
         self._nodes: dict[int, EmulatedNode] = {}  # those that are connected
         self._by_descriptor: dict[int, EmulatedNode] = {}  # the same
         self._poll = TimedPoll()
@@ -124,8 +124,8 @@ class LinkEmulator:
             end.setblocking(False)
             self._poll.watch(end.fileno())
         self._allowance_ns = max(LATENESS_MAX_NS, int(LATENESS_MAX_S * NS_PER_S / clock.dilation))
-        # What is due when: (time, order, a flow whose end is near or a request and whose it is).
-        self._heap: list[tuple[int, int, Flow | tuple[EmulatedNode, Request]]] = []
+        # What is due when: (time, order, what the network is to be reminded of or a request and whose it is).
+        self._heap: list[tuple[int, int, Due | tuple[EmulatedNode, Request]]] = []
         self._order = count()
         self._talkative: dict[int, None] = {}  # nodes with notices to send
         self._now_ns = 0
@@ -267,8 +267,8 @@ class LinkEmulator:
 
     # --- what happens ---
 
-    def _schedule(self, finish_ns: int, flow: Flow) -> None:
-        heappush(self._heap, (finish_ns, next(self._order), flow))
+    def _schedule(self, time_ns: int, what: Due) -> None:
+        heappush(self._heap, (time_ns, next(self._order), what))
 
     def _advance(self) -> None:
         """Let everything happen that is due, in order of time as far as it is known."""
@@ -282,7 +282,7 @@ class LinkEmulator:
             if first_ns > self._now_ns:
                 return
             at_ns, _, what = heappop(heap)
-            if isinstance(what, Flow):
+            if not isinstance(what, tuple):
                 self._end(what, at_ns)
                 continue
             node, request = what
@@ -304,14 +304,12 @@ class LinkEmulator:
         flow.number = start.number
         flows[start.number] = flow
 
-    def _end(self, flow: Flow, at_ns: int) -> None:
-        unlimited = flow.rate == UNLIMITED
-        if not self._network.finish(flow, at_ns):
-            return
-        self._finishes += 1
-        # Without limits a transfer takes the time that the host takes; its successor is not late.
-        told_ns = self._now_ns if unlimited else at_ns
-        self._queue_notice(flow, Notice(False, flow.number, told_ns, flow.size))
+    def _end(self, what: Due, at_ns: int) -> None:
+        for flow in self._network.finish(what, at_ns):
+            self._finishes += 1
+            # Without limits a transfer takes the time that the host takes; its successor is not late.
+            told_ns = self._now_ns if self._network.is_unlimited(flow) else at_ns
+            self._queue_notice(flow, Notice(False, flow.number, told_ns, flow.size))
 
     def _abort(self, node: EmulatedNode, number: int, at_ns: int) -> None:
         flow = node.flows.get(number)
@@ -345,7 +343,7 @@ class LinkEmulator:
 
     # --- what goes out ---
 
-    def _queue_notice(self, flow: Flow, notice: Notice) -> None:
+    def _queue_notice(self, flow: NetworkFlow, notice: Notice) -> None:
         node = self._nodes[flow.source]
         del node.flows[notice.number]
         node.unsent += encode_notice(notice)

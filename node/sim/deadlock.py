@@ -3,23 +3,24 @@
 from collections.abc import Iterable, Sequence
 
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, TIMER, Entry
-from node.sim.fluid_network import NEVER
+from node.sim.network import Network
 from node.sim.simulated_node import SimulatedNode
 
 
-def at_rest(nodes: Sequence[SimulatedNode], schedule: Iterable[Entry]) -> bool:
+def at_rest(nodes: Sequence[SimulatedNode], network: Network, schedule: Iterable[Entry]) -> bool:
     """Tell whether nothing will ever happen again.
 
     Nothing does without local steps, messages in flight or timers, and without a transfer that moves.
 
     Args:
         nodes: All nodes of the run.
+        network: Their transfers.
         schedule: What is to come.
     """
     if any(node.training or node.arrivals for node in nodes):
         return False
     flows = [flow for node in nodes for flow in node.transfers.values()]
-    if any(flow.finish_ns != NEVER for flow in flows):
+    if not all(network.is_parked(flow) for flow in flows):
         return False
     # A change of capacity can wake transfers that are parked on a link without bandwidth.
     wakers = (DELIVERY, TIMER, CAPACITY_CHANGE) if flows else (DELIVERY, TIMER)

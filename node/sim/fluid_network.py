@@ -28,22 +28,12 @@ changed.
 Everything ordered iterates over lists in an order that depends on the calls only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heapreplace
 from typing import Any, ClassVar
 
-from node.core.links import CapacityChange, NetworkPlan
-from node.core.units import mbps_to_bytes_per_ns
-
-UNLIMITED = 1e9
-"""Bytes a nanosecond that stand for no limit. A transfer without limits ends one nanosecond after
-its start."""
-
-NEVER = (1 << 63) - 1
-"""The end of a transfer whose rate is zero."""
-
-_TOLERANCE = 1e-12
-"""Relative difference below which two rates count as equal, and a link as full."""
+from node.core.links import NetworkPlan
+from node.sim.rates import NEVER, TOLERANCE, UNLIMITED, capacity_of
 
 _UNKNOWN = -1
 _NO_LINK = -2
@@ -57,7 +47,7 @@ class Flow:
         destination: The receiving node.
         size: Bytes on the wire.
         remaining: Bytes not yet transmitted at ``updated_ns``.
-        rate: Bytes a nanosecond since ``updated_ns``.
+        rate: Bytes a nanosecond since ``updated_ns``; the last one, when it has ended.
         updated_ns: When ``remaining`` and ``rate`` were last settled.
         finish_ns: The end if nothing changes; :data:`NEVER` while the rate is zero.
         scheduled_ns: The event that counts, never later than ``finish_ns``; :data:`NEVER` if there is none.
@@ -129,8 +119,8 @@ class FluidNetwork:
         count = plan.num_nodes
         self._count = count
         self._schedule = schedule
-        self._up = [_capacity(mbps) for mbps in plan.up_mbps.tolist()]
-        self._down = [_capacity(mbps) for mbps in plan.down_mbps.tolist()]
+        self._up = [capacity_of(mbps) for mbps in plan.up_mbps.tolist()]
+        self._down = [capacity_of(mbps) for mbps in plan.down_mbps.tolist()]
         self._pair_mbps = plan.pair_mbps
         # Capacities of pairs that were changed, by source * count + destination; they override the plan's.
         self._pair_changed: dict[int, float] = {}
@@ -191,25 +181,25 @@ class FluidNetwork:
                 self._schedule(finish, flow)
         return flow
 
-    def finish(self, flow: Flow, now_ns: int) -> bool:
+    def finish(self, flow: Flow, now_ns: int) -> Sequence[Flow]:
         """Handle the event that was scheduled for ``flow`` at ``now_ns``.
 
         Returns:
-            True when the transfer ended and was removed; False when the event is stale. If the end has
-            moved later, the next event was scheduled.
+            The transfer, if it ended and was removed; nothing when the event is stale. If the end has moved later, the
+            next event was scheduled.
         """
         if not flow.active or flow.scheduled_ns != now_ns:
-            return False
+            return ()
         finish = flow.finish_ns
         if finish > now_ns:
             flow.scheduled_ns = finish
             if finish != NEVER:
                 self._schedule(finish, flow)
-            return False
+            return ()
         flow.remaining = 0.0
         flow.updated_ns = now_ns
         self._remove(flow, now_ns)
-        return True
+        return (flow,)
 
     def abort(self, flow: Flow, now_ns: int) -> int:
         """Remove a transfer before its end.
@@ -226,7 +216,7 @@ class FluidNetwork:
 
     def set_up(self, node: int, mbps: float, now_ns: int) -> None:
         """Change a node's uplink; inf is unlimited, 0 parks its transfers."""
-        capacity = _capacity(mbps)
+        capacity = capacity_of(mbps)
         self._up[node] = capacity
         for flow in self._out[node]:
             flow.cap = min(capacity, flow.pair)
@@ -237,14 +227,14 @@ class FluidNetwork:
 
     def set_down(self, node: int, mbps: float, now_ns: int) -> None:
         """Change a node's downlink; inf is unlimited, 0 parks its transfers."""
-        self._down[node] = _capacity(mbps)
+        self._down[node] = capacity_of(mbps)
         self._fill_region((self._count + node,), now_ns)
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
         self._index_pairs()
         key = source * self._count + destination
-        capacity = _capacity(mbps)
+        capacity = capacity_of(mbps)
         self._pair_changed[key] = capacity
         members = self._by_pair.get(key, [])
         if not members:
@@ -260,6 +250,14 @@ class FluidNetwork:
     def rates(self) -> dict[int, float]:
         """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
         return {flow.sequence: flow.rate for flow in self.active()}
+
+    def is_parked(self, flow: Flow) -> bool:
+        """Whether a transfer does not move, for a link of it has no rate."""
+        return flow.rate == 0.0
+
+    def is_unlimited(self, flow: Flow) -> bool:
+        """Whether no link limits a transfer, or none did when it ended."""
+        return flow.rate == UNLIMITED
 
     def active(self) -> list[Flow]:
         """The transfers under way, in order of start."""
@@ -279,7 +277,6 @@ class FluidNetwork:
         incoming = self._in[destination]
         outgoing.remove(flow)
         incoming.remove(flow)
-        flow.rate = 0.0
         if self._pairs_limit:
             key = source * self._count + destination
             same = self._by_pair[key]
@@ -484,15 +481,15 @@ class FluidNetwork:
                 total += rate
                 if rate > top:
                     top = rate
-            full = total >= self._capacity_of(link) * (1.0 - _TOLERANCE)
+            full = total >= self._capacity_of(link) * (1.0 - TOLERANCE)
             for flow in members:
                 if flow.mark == epoch:
                     continue
                 rate = flow.rate
-                if rate * (1.0 - _TOLERANCE) > lowest:
+                if rate * (1.0 - TOLERANCE) > lowest:
                     joining[flow.sequence] = flow
                 elif flow.bottleneck == link or flow.bottleneck == _UNKNOWN:
-                    if full and rate >= top * (1.0 - _TOLERANCE):
+                    if full and rate >= top * (1.0 - TOLERANCE):
                         flow.bottleneck = link
                     else:
                         joining[flow.sequence] = flow
@@ -504,7 +501,7 @@ class FluidNetwork:
             return changed
         if self._pair_mbps is None:
             return UNLIMITED
-        return _capacity(float(self._pair_mbps[source, destination]))
+        return capacity_of(float(self._pair_mbps[source, destination]))
 
     def _index_pairs(self) -> None:
         """Begin to keep transfers by pair, where the plan had no limits of pairs."""
@@ -514,22 +511,6 @@ class FluidNetwork:
         for flow in self.active():
             flow.links = None
             self._by_pair.setdefault(flow.source * self._count + flow.destination, []).append(flow)
-
-
-def change_capacity(network: FluidNetwork, change: CapacityChange, at_ns: int) -> None:
-    """Let a change of the plan take effect in a network, at ``at_ns`` of the network's time."""
-    match change.kind:
-        case "up":
-            network.set_up(change.source, change.mbps, at_ns)
-        case "down":
-            network.set_down(change.destination, change.mbps, at_ns)
-        case "pair":
-            network.set_pair(change.source, change.destination, change.mbps, at_ns)
-
-
-def _capacity(mbps: float) -> float:
-    """Megabits a second to bytes a nanosecond, with :data:`UNLIMITED` for what is more or infinite."""
-    return min(mbps_to_bytes_per_ns(mbps), UNLIMITED)
 
 
 def _ceil(value: float) -> int:

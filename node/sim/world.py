@@ -43,7 +43,7 @@ from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.sim.deadlock import at_rest, explain_deadlock
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
-from node.sim.fluid_network import Flow, FluidNetwork, change_capacity
+from node.sim.network import Due, NetworkFlow, change_capacity, make_network
 from node.sim.simulated_node import SimulatedNode
 
 NO_ROW = 0
@@ -99,7 +99,7 @@ class World:
         self._rounds_values = network.wire_dtype is not WireDtype.FLOAT32
         self._heap: list[Entry] = []
         self._sequence = 0
-        self._network = FluidNetwork(network, self._schedule_transfer_end)
+        self._network = make_network(network, self._schedule_network_event)
         self._deliveries = DeliveryModel(network, seed)
         self._unfinished = len(self.nodes)
         self._started = False
@@ -145,18 +145,18 @@ class World:
                     node.hand_over_arrivals(self.now_ns)
 
     def _process(self, until_ns: int) -> bool:
-        heap, nodes, transfer_is_over = self._heap, self.nodes, self._network.finish
+        heap, nodes, ended = self._heap, self.nodes, self._network.finish
         while not self.stop_requested and self._unfinished:
             if not heap or heap[0][0] > until_ns:
-                if at_rest(nodes, heap):
+                if at_rest(nodes, self._network, heap):
                     raise StalledError(explain_deadlock(nodes, self.now_ns))
                 self.now_ns = until_ns
                 return True
             now_ns, event_class, index, _, payload = heappop(heap)
             self.now_ns = now_ns
             if event_class == TRANSFER_ENDED:
-                if transfer_is_over(payload, now_ns):
-                    self._transfer_ended(payload)
+                for flow in ended(payload, now_ns):
+                    self._transfer_ended(flow)
             elif event_class == DELIVERY:
                 self._deliver(nodes[index], payload)
             elif event_class == STEPS_DONE:
@@ -256,7 +256,7 @@ class World:
                 node.outbox.ended(NodeId(flow.destination))
                 self._abort(node, flow)
 
-    def _abort(self, node: SimulatedNode, flow: Flow) -> None:
+    def _abort(self, node: SimulatedNode, flow: NetworkFlow) -> None:
         wasted = self._network.abort(flow, self.now_ns)
         count = node.counters
         count.messages_aborted += 1
@@ -291,11 +291,11 @@ class World:
             flow.number = row
             transfers[flow.sequence] = flow
 
-    def _schedule_transfer_end(self, finish_ns: int, flow: Flow) -> None:
+    def _schedule_network_event(self, time_ns: int, what: Due) -> None:
         self._sequence = sequence = self._sequence + 1  # as in _push, written out: it is called for every transfer
-        heappush(self._heap, (finish_ns, TRANSFER_ENDED, flow.source, sequence, flow))
+        heappush(self._heap, (time_ns, TRANSFER_ENDED, what.source, sequence, what))
 
-    def _transfer_ended(self, flow: Flow) -> None:
+    def _transfer_ended(self, flow: NetworkFlow) -> None:
         node = self.nodes[flow.source]
         del node.transfers[flow.sequence]
         message: Message = flow.token
@@ -331,7 +331,7 @@ class World:
         if node.outbox.startable:
             self._pull(node)
 
-    def _deliver(self, node: SimulatedNode, flow: Flow) -> None:
+    def _deliver(self, node: SimulatedNode, flow: NetworkFlow) -> None:
         count = node.counters
         count.messages_delivered += 1
         count.bytes_received += flow.size

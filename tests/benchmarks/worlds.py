@@ -8,6 +8,7 @@ from node.algorithms.divshare import DivShare, DivShareConfig
 from node.core.algorithm import NodeContext
 from node.core.compute import ComputePlan
 from node.core.links import NetworkPlan
+from node.core.sender_policy import SERIAL, SenderPolicy
 from node.core.topology import full
 from node.core.training import Trainer
 from node.core.types import NodeId
@@ -24,6 +25,7 @@ def divshare_world(
     mbps: float,
     rounds: int,
     keep_messages: bool = True,
+    sender: SenderPolicy = SERIAL,
     after_steps: Callable[[], None] | None = None,
 ) -> World:
     """Omega 0.1, a latency of 1 ms, one node for each step time."""
@@ -36,7 +38,7 @@ def divshare_world(
             for i in range(nodes)
         ],
         trainer=trainer,
-        network=NetworkPlan("access", capacity, capacity, latency_ns=ms_to_ns(1.0)),
+        network=NetworkPlan("access", capacity, capacity, latency_ns=ms_to_ns(1.0), sender=sender),
         compute=ComputePlan(step_ns),
         seed=1,
         max_rounds=rounds,

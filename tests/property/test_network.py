@@ -1,8 +1,9 @@
-"""FluidNetwork against an obvious slow reference: progressive filling over all transfers after every step."""
+"""Both networks against an obvious slow reference: progressive filling over all transfers after every step."""
 
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from node.core.delivery import DeliveryModel
 from node.core.links import NetworkPlan
-from node.sim.fluid_network import NEVER, UNLIMITED, Flow, FluidNetwork
+from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.level_network import LevelNetwork
+from node.sim.rates import NEVER, UNLIMITED
 
 
 def reference_rates(
@@ -42,14 +45,18 @@ def reference_rates(
             rates[flow.sequence] = share
 
 
+Kind = type[FluidNetwork] | type[LevelNetwork]
+KINDS: tuple[Kind, ...] = (FluidNetwork, LevelNetwork)
+
+
 class Harness:
     """A network, its event heap and the same capacities as plain numbers."""
 
-    def __init__(self, plan: NetworkPlan) -> None:
-        self.heap: list[tuple[int, int, Flow]] = []
+    def __init__(self, plan: NetworkPlan, kind: Kind = FluidNetwork) -> None:
+        self.heap: list[tuple[int, int, Any]] = []
         self.order = count()
         self.pushes = 0
-        self.network = FluidNetwork(plan, self.push)
+        self.network = kind(plan, self.push)
         self.up = [min(mbps / 8000, UNLIMITED) for mbps in plan.up_mbps.tolist()]
         self.down = [min(mbps / 8000, UNLIMITED) for mbps in plan.down_mbps.tolist()]
         self.pair: dict[tuple[int, int], float] = {}
@@ -58,25 +65,27 @@ class Harness:
                 for d in range(plan.num_nodes):
                     self.pair[s, d] = min(float(plan.pair_mbps[s, d]) / 8000, UNLIMITED)
         self.now = 0
-        self.flows: list[Flow] = []
+        self.flows: list[Any] = []
         self.moved: dict[int, float] = {}
         self.done: list[tuple[int, int]] = []
 
-    def push(self, finish_ns: int, flow: Flow) -> None:
-        assert finish_ns >= self.now
-        assert finish_ns < NEVER
+    def push(self, time_ns: int, what: Any) -> None:
+        assert time_ns >= self.now
+        assert time_ns < NEVER
         self.pushes += 1
-        heappush(self.heap, (finish_ns, next(self.order), flow))
+        heappush(self.heap, (time_ns, next(self.order), what))
 
     def advance(self, until: int) -> None:
         while self.heap and self.heap[0][0] <= until:
-            at, _, flow = heappop(self.heap)
+            at, _, what = heappop(self.heap)
             self.move(at)
-            if self.network.finish(flow, at):
+            ended = self.network.finish(what, at)
+            for flow in ended:
                 # An end is rounded up to a whole nanosecond and nothing else is lost.
                 assert self.moved[flow.sequence] >= flow.size * (1 - 1e-9) - 1e-6
                 self.flows.remove(flow)
                 self.done.append((flow.sequence, at))
+            if ended:
                 self.check()
         self.move(until)
 
@@ -95,8 +104,11 @@ class Harness:
         for flow in self.flows:
             sent = min(self.moved.get(flow.sequence, 0.0), flow.size)
             assert abs(self.network.transmitted(flow, self.now) - sent) <= 1.0 + 1e-9 * flow.size
-            assert flow.scheduled_ns <= flow.finish_ns
-            assert (flow.finish_ns == NEVER) == (flow.rate == 0)
+            assert self.network.is_parked(flow) == (rates[flow.sequence] == 0.0)
+            assert self.network.is_unlimited(flow) == (rates[flow.sequence] == UNLIMITED)
+            if isinstance(flow, Flow):
+                assert flow.scheduled_ns <= flow.finish_ns
+                assert (flow.finish_ns == NEVER) == (flow.rate == 0)
 
 
 def plan_of(n: int, up: list[float], down: list[float], pair: list[list[float]] | None = None) -> NetworkPlan:
@@ -134,8 +146,8 @@ def scenarios(draw: st.DrawFn) -> tuple[NetworkPlan, bool, list[tuple[int, ...]]
 CHANGED = (0.0, 3.0, 10.0, 25.0, 60.0, inf)
 
 
-def play(plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...]]) -> Harness:
-    h = Harness(plan)
+def play(kind: Kind, plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...]]) -> Harness:
+    h = Harness(plan, kind)
     for step in steps:
         match step:
             case (0, source, destination, size):
@@ -149,7 +161,8 @@ def play(plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...]]) -> Harne
                 flow = h.flows.pop(which % len(h.flows))
                 wasted = h.network.abort(flow, h.now)
                 assert abs(wasted - min(h.moved.get(flow.sequence, 0.0), flow.size)) <= 1.0 + 1e-9 * flow.size
-                assert not h.network.finish(flow, h.now)
+                if isinstance(flow, Flow):
+                    assert not h.network.finish(flow, h.now)
             case (2, duration):
                 h.advance(h.now + duration)
             case (3, node, value):
@@ -165,13 +178,14 @@ def play(plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...]]) -> Harne
     return h
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=300, deadline=None)
-@given(scenarios())
+@given(scenario=scenarios())
 def test_rates_equal_progressive_filling_after_every_step(
-    scenario: tuple[NetworkPlan, bool, list[tuple[int, ...]]],
+    kind: Kind, scenario: tuple[NetworkPlan, bool, list[tuple[int, ...]]]
 ) -> None:
-    first = play(*scenario)
-    second = play(*scenario)
+    first = play(kind, *scenario)
+    second = play(kind, *scenario)
     assert first.done == second.done
     # Undo every blockage: then all transfers end, none is forgotten.
     n = len(first.up)
@@ -188,15 +202,16 @@ def test_rates_equal_progressive_filling_after_every_step(
     assert not first.network.active()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "parallel", "pairs"), [(12, 1, False), (12, 3, True), (30, 4, False)])
 @pytest.mark.parametrize("choices", [(60.0,), (10.0, 12.0, 60.0, 100.0)], ids=["equal", "mixed"])
-def test_long_random_runs_agree(n: int, parallel: int, pairs: bool, choices: tuple[float, ...]) -> None:
+def test_long_random_runs_agree(kind: Kind, n: int, parallel: int, pairs: bool, choices: tuple[float, ...]) -> None:
     """More transfers than hypothesis tries, so that a change reaches only a part of them."""
     rng = np.random.default_rng(parallel)
     capacities = rng.choice(choices, size=(2, n)).tolist()
     matrix = rng.choice([5.0, 30.0, inf], size=(n, n)).tolist() if pairs else None
     up, down = capacities
-    h = Harness(plan_of(n, up, down, matrix))
+    h = Harness(plan_of(n, up, down, matrix), kind)
     for _ in range(200):
         source, destination = map(int, rng.choice(n, 2, replace=False))
         if sum(flow.source == source for flow in h.flows) < parallel:
