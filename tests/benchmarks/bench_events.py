@@ -3,9 +3,9 @@
 Prints the rate on one core at 100 and at 1,000 nodes, and how much more a delivery costs in the larger network. Then it
 prints how much more a delivery costs with a queue for each peer than with a serial sender:
 
-- *apart*: nodes of different speeds, whose rounds do not end together, so that links are busy 30 % of the time at any time;
-- *together*: nodes of nearly the same speed, whose first rounds end together, so that all links are full then. The rates
-  of all transfers hang together, and a delivery changes many. It is measured in the small network only.
+- *apart*: nodes of different speeds, whose rounds do not end together, so that links are busy 30 % of the time.
+- *together*: nodes of nearly the same speed, whose first rounds end together, so that all links are full then. The
+  rates of all transfers hang together, and a delivery changes many. It is measured in the small network only.
 """
 
 import gc
