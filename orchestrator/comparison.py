@@ -391,7 +391,8 @@ def _compared(
     end = _at_end(group, "mean_node")
     gain = None
     if end is not None and base_end is not None and base_end.mean:
-        gain = 100.0 * (1 if better else -1) * (end.mean - base_end.mean) / abs(base_end.mean)
+        gained = end.mean - base_end.mean if better else base_end.mean - end.mean
+        gain = 100.0 * gained / abs(base_end.mean)
     times, sent = [], []
     if goal is not None:
         times = [time for time in (_held(run, goal, better) for run in group) if time is not None]

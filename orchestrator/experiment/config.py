@@ -160,7 +160,9 @@ class OutputConfig(ConfigModel):
 
     messages: bool = Field(True, description="keep the life of every message (messages.parquet)")
     targets: tuple[float, ...] | None = Field(
-        None, max_length=1_000, description="targets for time-to-accuracy (or RMSE); automatic when absent"
+        None,
+        max_length=1_000,
+        description="accuracies (or RMSE values) to reach, for the summary and for compare; automatic when absent",
     )
     checkpoint_every_s: float | None = Field(
         300.0,

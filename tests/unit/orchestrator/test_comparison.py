@@ -141,6 +141,7 @@ class TestOneSeed:
         result = compare(runs)
         assert result.target == pytest.approx(1.2)  # 90 % of the way from 3 to 1
         assert result.groups[1].gain_percent == pytest.approx(10.0)
+        assert f"{result.groups[0].gain_percent:+.1f}" == "+0.0"
         assert only(result.groups[1].times_faster) > 1.0
         assert [row.target for row in result.table] == pytest.approx([2.0, 1.8, 1.6, 1.4, 1.2, 1.0])
 
