@@ -37,6 +37,7 @@ from node.runtime.outgoing import InFlight, OutgoingFrames
 from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
 from node.sim.network import Due, NetworkFlow, change_capacity, make_network
 from node.sim.world import World
+from node.transport.delay_line import DelayLine
 from node.transport.frames import WireContext, decode, plan_id
 from tests.node_files import through_files
 from tests.simulation.build import EVERY_ALGORITHM, NUM_PARAMS, graph_for, network
@@ -103,6 +104,7 @@ class Host:
             for module in (
                 "node.host.clock",
                 "node.runtime.driver",
+                "node.runtime.emulated_path",
                 "node.runtime.calibration",
                 "node.runtime.direct_path",
             ):
@@ -287,10 +289,13 @@ class _Streams:
         def arrive() -> None:
             sender, message = decode(frame, expected=self._net.contexts[peer])
             assert sender == self._node
-            self._net.drivers[peer].received(sender, message, number, due_ns)
+            self._net.drivers[peer].received(sender, message, number, due_ns, due_ns if self._net.arrivals_wait else 0)
             self._net.paths[self._node].acknowledged(number)
 
-        host.plan(max(host.now_ns, due_ns) + host.late_ns(), DELIVERY, peer, arrive)
+        if self._net.arrivals_wait:
+            self._net.waiting[peer].put(due_ns, arrive)
+        else:
+            host.plan(max(host.now_ns, due_ns) + host.late_ns(), DELIVERY, peer, arrive)
 
     def probe(self, peer: NodeId, sequence: int, sent_ns: int, padding_bytes: int, due_ns: int) -> None:
         raise AssertionError("nobody measures")
@@ -304,9 +309,19 @@ class VirtualNetwork:
         late_ns: By how much the host is late, asked for each event.
         bounded: Keep the bound of the bytes in flight, of which the simulator knows nothing. Messages of different
             sizes, jitter and repeated packets can reach it.
+        arrivals_wait: Messages wait until a driver asks for them, as those for passive algorithms may.
     """
 
-    def __init__(self, scenario: Scenario, late_ns: Callable[[], int] | None = None, *, bounded: bool = True) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        late_ns: Callable[[], int] | None = None,
+        *,
+        bounded: bool = True,
+        arrivals_wait: bool = False,
+    ) -> None:
+        self.arrivals_wait = arrivals_wait
+        self.waiting: list[DelayLine[Callable[[], None]]] = [DelayLine() for _ in range(scenario.nodes)]
         self.scenario = scenario
         self.host = Host(late_ns)
         self.clock = Clock(EPOCH_NS, scenario.dilation)
@@ -326,6 +341,7 @@ class VirtualNetwork:
                 network=config.network,
                 seed=config.seed,
                 emulator_clock=config.emulator_clock,
+                loop=self.loops[node].as_loop(),
                 uplink=_Uplink(self, node),
                 streams=_Streams(self, node),
                 frames=OutgoingFrames(config.node, number, config.network.wire_dtype, config.num_params),
@@ -345,6 +361,8 @@ class VirtualNetwork:
             )
             for node, (algorithm, config) in enumerate(zip(algorithms, configs, strict=True))
         ]
+        for node, driver in enumerate(self.drivers):
+            driver.take_arrivals = lambda until_ns, node=node: self._hand_over(node, until_ns)  # type: ignore[misc]
         if not bounded:
             for node, path in enumerate(self.paths):
                 path.in_flight = _NoBound(scenario.network, node)
@@ -378,6 +396,11 @@ class VirtualNetwork:
                 clock=self.clock,
                 loop=self.loops[node].as_loop(),
             )
+
+    def _hand_over(self, node: int, until_ns: int) -> None:
+        until_ns = min(until_ns, self.host.now_ns)  # whoever asks from outside has another clock
+        while (arrive := self.waiting[node].pop_due(until_ns)) is not None:
+            arrive()
 
     def _one_ended(self, diverged: DivergedError | None) -> None:
         if diverged is None:

@@ -8,7 +8,8 @@ What the caller does, in this order
 
 1. Make the driver, with its path and its trainer. Nothing happens yet; counters and the model can be read.
 2. Pass on every message that arrives (:meth:`Driver.received`). What arrives before the start is dropped by the
-   caller: a node that has not begun knows nothing. The driver watches the trainer itself.
+   caller: a node that has not begun knows nothing. Messages for an algorithm that is passive may wait until the driver
+   asks for them (:attr:`Driver.take_arrivals`). The driver watches the trainer itself.
 3. When the common instant has come, call :meth:`Driver.start`, once. It gives the path the driver's sending side as
    its listener, so that the path must be able to send from then on.
 4. From then on call only from within the loop, one call at a time, and let each return: the driver is not
@@ -131,6 +132,8 @@ class Driver:
         records: The life of every message; None where they are not kept.
         done: Whether all rounds are over.
         diverged: Why the node stands still, whose model is not finite any more; else None.
+        take_arrivals: Called with an instant of the host's monotonic clock: to pass on the messages due by then that
+            wait. Asked before each event of the node's own and before its figures are read. Set by the owner.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class Driver:
         self.records = Records(accounting.header_bytes, accounting.dtype) if accounting.keep_messages else None
         self.done = False
         self.diverged: DivergedError | None = None
+        self.take_arrivals: Callable[[int], None] = lambda monotonic_ns: None
         self._node = algorithm.context.node
         self._algorithm = algorithm
         self._trainer = trainer
@@ -183,6 +187,7 @@ class Driver:
 
     def stop(self) -> None:
         """Freeze: nothing is sent, trained or received from here on. May be called again."""
+        self.take_arrivals(time.monotonic_ns())
         self._rested = self.rest()
         self._stopped = True
         self._sending.stop()
@@ -198,6 +203,7 @@ class Driver:
 
     def current_counters(self) -> NodeCounters:
         """Return a copy of the figures as they are now, with the states among them."""
+        self.take_arrivals(time.monotonic_ns())
         window = self._path.window
         return replace(
             self.counters,
@@ -229,6 +235,8 @@ class Driver:
     # -- events ----------------------------------------------------------------------------------------------
 
     def _handle(self, event: Event, at_ns: int) -> None:
+        if not isinstance(event, MessageReceived):
+            self.take_arrivals(self._clock.monotonic_ns(at_ns))  # they arrived before it
         self._now_ns = now_ns = max(self._now_ns, at_ns)
         try:
             if isinstance(event, LocalStepsDone):
@@ -244,8 +252,7 @@ class Driver:
 
     def _planned(self, planned_ns: int) -> int:
         """The time of an event that was planned for ``planned_ns`` and comes now."""
-        now_ns = self._clock.now_ns()
-        return planned_ns if now_ns - planned_ns <= LATE_NS else now_ns
+        return _planned_or_late(planned_ns, self._clock.now_ns())
 
     def _call_at(self, time_ns: int, callback: Callable[[], None]) -> None:
         def fire() -> None:
@@ -256,7 +263,7 @@ class Driver:
         handle = self._loop.call_at(self._clock.monotonic_ns(time_ns) / NS_PER_S, fire)
         self._timers.add(handle)
 
-    def received(self, sender: NodeId, message: Message, number: int, due_ns: int) -> None:
+    def received(self, sender: NodeId, message: Message, number: int, due_ns: int, seen_ns: int = 0) -> None:
         """A message has arrived.
 
         Args:
@@ -264,11 +271,14 @@ class Driver:
             message: What.
             number: The sender's number of it.
             due_ns: When it was due, on the host's monotonic clock; 0 for now.
+            seen_ns: When the node had it and it was due, same clock; 0 for now.
         """
         if self._stopped:
             return
-        planned_ns = self._clock.at_ns(due_ns) if due_ns else self._clock.now_ns()
-        at_ns = max(self._now_ns, self._planned(planned_ns))
+        at_ns = self._clock.at_ns(seen_ns) if seen_ns else self._clock.now_ns()
+        if due_ns:
+            at_ns = _planned_or_late(self._clock.at_ns(due_ns), at_ns)
+        at_ns = max(self._now_ns, at_ns)
         count = self.counters
         count.messages_delivered += 1
         count.bytes_received += self._accounting.wire_bytes(message)
@@ -386,3 +396,8 @@ class Driver:
                 self._handle(TimerFired(timer), self._planned(time_ns))
 
         self._call_at(time_ns, fire)
+
+
+def _planned_or_late(planned_ns: int, happened_ns: int) -> int:
+    """The time of an event: the planned one, unless the host was later than it may be."""
+    return planned_ns if happened_ns - planned_ns <= LATE_NS else happened_ns

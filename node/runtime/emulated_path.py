@@ -6,25 +6,34 @@ How one message travels:
    instant at which the last byte left. That instant is when the message counts as sent.
 2. The delivery model draws latency, jitter and loss. A message that is lost goes no further.
 3. The frame goes to the peer's stream with the instant at which it is due, and the receiver holds it until then. So
-   the host's own delays are hidden up to the latency.
-4. A receipt frees the window; a stream that breaks before loses the message.
+   the host's own delays are hidden up to the latency. From that instant on the message is no longer in flight: nobody
+   has to be told, and nobody is woken up unless the window holds a message back.
+4. A receipt confirms it, together with many others (:data:`RECEIPTS_WITHIN_MS`). A stream that breaks before loses the
+   message.
 
 The emulator's time began before the experiment's. The path translates, so that neither the driver nor a measurement
 knows of it.
 """
 
+import asyncio
+import time
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Protocol
 
 from node.core.delivery import DeliveryModel
 from node.core.links import NetworkPlan
 from node.core.messages import Message
 from node.core.types import NodeId
+from node.core.units import NS_PER_S
 from node.host.clock import Clock
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, InFlight, OutgoingFrames, Streams
 from node.runtime.path import PROBE_BYTES, Path, PathEvents, ProbeEvents
 from node.transport.frames import HEADER_BYTES
 from node.transport.window import Window
+
+RECEIPTS_WITHIN_MS = 1_000
+"""How late a receipt may come: nothing waits for it but the forgetting of the frame."""
 
 _PROBE_SEED = 0x6D65_6173
 """Keeps the jitter of probes apart from the experiment's, so that a measurement changes nothing in it."""
@@ -66,6 +75,7 @@ class EmulatedPath(Path):
             matter.
         seed: The experiment's seed.
         emulator_clock: The emulator's time, in which the path speaks until :meth:`begin`.
+        loop: Calls back when a message that holds others back is due.
         uplink: The way out.
         streams: To the peers.
         frames: Of this node's messages.
@@ -78,6 +88,7 @@ class EmulatedPath(Path):
         network: NetworkPlan,
         seed: int,
         emulator_clock: Clock,
+        loop: asyncio.AbstractEventLoop,
         uplink: Uplink,
         streams: Streams,
         frames: OutgoingFrames,
@@ -91,12 +102,17 @@ class EmulatedPath(Path):
         self._emulator_clock = emulator_clock
         self._clock = emulator_clock
         self._offset_ns = 0  # the emulator's time minus the clock's
+        self._loop = loop
         self._uplink = uplink
         self._streams = streams
         self._frames = frames
         self._events: PathEvents | None = None  # None before begin() and after stop()
         self._probe_events: ProbeEvents | None = None
         self._under_way: dict[int, _MessageTransfer | _ProbeTransfer] = {}
+        self._unconfirmed = 0  # messages that have left, up to their receipts
+        self._arriving: list[tuple[int, int]] = []  # a heap: (due, number) of messages that have left
+        self._look: asyncio.TimerHandle | None = None  # for room, at the instant below
+        self._look_ns = 0
 
     # -- called by the driver and by a measurement -------------------------------------------------------------
 
@@ -113,7 +129,16 @@ class EmulatedPath(Path):
 
     def has_room(self, receiver: NodeId, message: Message) -> bool:
         """See :class:`Path`."""
-        return self.in_flight.fits(receiver, self._frames.frame_bytes(message))
+        self._forget_what_arrived()
+        if self.in_flight.fits(receiver, self._frames.frame_bytes(message)):
+            return True
+        # What is started has no instant yet: its end leads here again.
+        if self._arriving and (self._look is None or self._arriving[0][0] < self._look_ns):
+            if self._look is not None:
+                self._look.cancel()
+            self._look_ns = self._arriving[0][0]
+            self._look = self._loop.call_at(self._look_ns / NS_PER_S, self._may_have_room)
+        return False
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """See :class:`Path`."""
@@ -130,11 +155,14 @@ class EmulatedPath(Path):
     def receivers(self) -> tuple[NodeId, ...] | None:
         """See :class:`Path`."""
         started = [transfer.receiver for transfer in self._under_way.values() if isinstance(transfer, _MessageTransfer)]
-        return None if len(started) < len(self.in_flight) else tuple(started)
+        return None if self._unconfirmed else tuple(started)
 
     def stop(self) -> None:
         """See :class:`Path`."""
         self._events = self._probe_events = None
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def measure(self, events: ProbeEvents) -> None:
         """See :class:`Path`."""
@@ -173,7 +201,20 @@ class EmulatedPath(Path):
             events.lost(number, transfer.wire_bytes, at_ns)
         else:
             self._streams.send(receiver, self._frames.of(message), number, due_ns, due_ns + RECEIPT_WITHIN_NS)
+            heappush(self._arriving, (due_ns, number))
+            self._unconfirmed += 1
             events.sent(number, at_ns)
+
+    def _forget_what_arrived(self) -> None:
+        """Free the window of what is due."""
+        arriving, now_ns = self._arriving, time.monotonic_ns()
+        while arriving and arriving[0][0] <= now_ns:
+            self.in_flight.remove(heappop(arriving)[1])
+
+    def _may_have_room(self) -> None:
+        self._look = None
+        if self._events is not None:
+            self._events.room(self._clock.at_ns(self._look_ns))
 
     def transfer_aborted(self, number: int, sent_bytes: int) -> None:
         """The uplink has given a transfer up, after so many bytes."""
@@ -186,12 +227,14 @@ class EmulatedPath(Path):
 
     def acknowledged(self, number: int) -> None:
         """A receipt covers a frame."""
-        self.in_flight.remove(number)
+        self._unconfirmed -= 1
+        self.in_flight.remove(number)  # it is due; the next look would find out
         if self._events is not None:
             self._events.arrived(number, self._clock.now_ns())
 
     def delivery_failed(self, number: int, frame_bytes: int) -> None:
         """A frame was handed to a stream that broke, or its receiver cannot be reached."""
+        self._unconfirmed -= 1
         self.in_flight.remove(number)
         if self._events is not None:
             self._events.lost(number, frame_bytes - HEADER_BYTES + self._header_bytes, self._clock.now_ns())

@@ -94,6 +94,10 @@ class InFlight:
         self._of_peer: dict[NodeId, _Bound] = {}
         self._holds: dict[int, Window] = {}  # message -> the window that counts it
 
+    def __len__(self) -> int:
+        """How many messages are in flight, to all peers."""
+        return len(self._holds)
+
     @property
     def window(self) -> Window:
         """The one for all peers; with ``per_peer`` the one that came closest to its bound, or an empty one."""
@@ -101,10 +105,6 @@ class InFlight:
             [bound.window for bound in self._of_peer.values()] or [self._shared.window],
             key=lambda window: window.bytes_max / max(1, window.bound_bytes),
         )
-
-    def __len__(self) -> int:
-        """How many messages are in flight, to all peers."""
-        return len(self._holds)
 
     def fits(self, receiver: NodeId, frame_bytes: int) -> bool:
         """Whether one more frame of this size may be in flight; a larger one than before raises the bound."""

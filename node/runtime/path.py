@@ -20,8 +20,10 @@ sent     it was dropped, or no receipt will come   (ended)  :meth:`PathEvents.lo
 =======  ========================================  =======  ==========================
 
 A transfer that has ended is forgotten. How many are in ``started`` at a time, in all or to each peer, follows from
-:attr:`Path.sender`; those in ``started`` and in ``sent`` are in flight together, and their bytes are bounded, in all or
-on the connection to each peer alike.
+:attr:`Path.sender`. A message is in flight from its start until its arrival, as far as the path knows that: until its
+receipt, or until the instant at which it is due where the path makes that itself. The bytes in flight are bounded, in
+all or on the connection to each peer alike; where that has held a message back, the path says when there is room
+(:meth:`PathEvents.room`).
 
 A probe is a transfer without a message, for measurements before the start: it takes the way of a message and is not
 bounded, and only :meth:`ProbeEvents.probe_sent` tells of it.
@@ -47,6 +49,9 @@ class PathEvents(Protocol):
 
     def arrived(self, number: int, at_ns: int) -> None:
         """A receipt covers the message. It arrived at ``at_ns`` at the latest; the receiver knows exactly."""
+
+    def room(self, at_ns: int) -> None:
+        """Since ``at_ns`` there is room again in the window, after :meth:`Path.has_room` said no."""
 
     def lost(self, number: int, wire_bytes: int, at_ns: int) -> None:
         """The message will not arrive, or nobody will ever know; ``wire_bytes`` of it had left."""
@@ -90,7 +95,8 @@ class Path(ABC):
     def has_room(self, receiver: NodeId, message: Message) -> bool:
         """Whether a message may be sent to a peer now without exceeding the bound in flight.
 
-        Called by the driver before each :meth:`send`. After a False it asks again when something has ended.
+        Called by the driver before each :meth:`send`. After a False it asks again when something has ended or there is
+        room.
         """
 
     @abstractmethod

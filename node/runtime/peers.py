@@ -17,7 +17,7 @@ from node.core.rng import stream
 from node.core.types import NodeId
 from node.emulation.uplink import EmulatedUplink
 from node.runtime.direct_path import DirectPath
-from node.runtime.emulated_path import EmulatedPath
+from node.runtime.emulated_path import RECEIPTS_WITHIN_MS, EmulatedPath
 from node.runtime.outgoing import UNLIMITED_MBPS, OutgoingFrames
 from node.transport.control_values import some_nodes
 from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, plan_id
@@ -122,11 +122,13 @@ class Peers:
                 on_aborted=lambda number, sent_bytes: emulated.transfer_aborted(number, sent_bytes),
                 on_gone=on_emulator_gone,
             )
+            self.client.receipts_within_ms = RECEIPTS_WITHIN_MS
             emulated = self.path = EmulatedPath(
                 node=config.node,
                 network=config.network,
                 seed=config.seed,
                 emulator_clock=config.emulator_clock,
+                loop=loop,
                 uplink=self._uplink,
                 streams=self.client,
                 frames=frames,

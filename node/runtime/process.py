@@ -219,6 +219,8 @@ class NodeProcess:
             block_steps=steps,
             block_s=steps * config.compute.step_ns[config.node] * config.emulator_clock.dilation / NS_PER_S,
         )
+        self._driver.take_arrivals = self._peers.server.release
+        self._arrivals_may_wait = algorithm.passive
         self._report = SelfReport(config, self._driver, self._peers, training_pids)
         self._hand_over = HandOver(config, self._driver, self._control, self._report.counters)
 
@@ -327,6 +329,8 @@ class NodeProcess:
         if not self._happen(Happening.BEGUN):
             return  # stopped or failed before
         self._report.begin()
+        # A message wakes nobody up whose algorithm does nothing about it before its own next event.
+        self._peers.server.prompt = not self._arrivals_may_wait
         self._side.spawn(self._hand_over.upload_snapshots())
         self._driver.start(self._config.beginning.params, at_ns=self._config.begin_ns, clock=clock, loop=self._loop)
         early, self._early = self._early, []
@@ -356,7 +360,8 @@ class NodeProcess:
             case Phase.WAITING:
                 self._early.append(arrival)
             case Phase.RUNNING | Phase.DONE:
-                self._driver.received(arrival.sender, arrival.message, arrival.number, arrival.due_ns)
+                seen_ns = max(arrival.due_ns, arrival.received_ns) if self._arrivals_may_wait else 0
+                self._driver.received(arrival.sender, arrival.message, arrival.number, arrival.due_ns, seen_ns)
 
     def _on_probe(self, sender: NodeId, probe: ProbeInfo) -> None:
         if self._clock is None:  # else it is too late to matter

@@ -13,8 +13,8 @@ queued   a transfer may begin             started; the table in :mod:`node.runti
 =======  ===============================  ===================================================================
 
 A transfer may begin when the sender policy allows it, which the outbox knows, and the path has room for the message.
-Both change only in the calls of this class, and each ends with a look: nothing waits for a timer. Where each peer has a
-queue and the path has no room for one peer, the others' messages begin all the same.
+Both change only in the calls of this class, and each ends with a look: nothing here waits for a timer. Where each peer
+has a queue and the path has no room for one peer, the others' messages begin all the same.
 
 While the path has not said what became of transfers that it was asked to give up, nothing begins: what begins then
 begins in the order of the queue, as if the transfers had ended at once.
@@ -137,7 +137,7 @@ class Sending:
         outbox.resume()
         while outbox.startable:
             if not path.has_room(*outbox.next()):
-                outbox.set_aside()  # arrived(), lost() or aborted() looks again
+                outbox.set_aside()  # room(), arrived(), lost() or aborted() looks again
                 continue
             (receiver, message), number = outbox.pop()
             queued_ns = self._queue_times.of(number)
@@ -173,6 +173,10 @@ class Sending:
         self.pull()
 
     def arrived(self, number: int, at_ns: int) -> None:
+        """See :class:`node.runtime.path.PathEvents`."""
+        self.pull(at_ns)
+
+    def room(self, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
         self.pull(at_ns)
 

@@ -131,6 +131,7 @@ class PeerClient:
         frame_bytes_sent: Sum of their lengths.
         frames_lost: Frames that ended without a receipt.
         frames_rejected: Frames that their receiver dropped, by its receipts.
+        receipts_within_ms: How late a receipt may come, told to a peer when its stream is opened. 0: it is waited for.
         on_written: Called with (peer, number) when gRPC has taken a frame or a numbered probe, in the loop, never from
             within a method. The receipt may be told before. None: nobody wants to know.
     """
@@ -165,6 +166,7 @@ class PeerClient:
         self.frame_bytes_sent = 0
         self.frames_lost = 0
         self.frames_rejected = 0
+        self.receipts_within_ms = 0
         self.on_written: Callable[[NodeId, int], None] | None = None
         self._node = node
         self._hello = Hello(
@@ -287,6 +289,7 @@ class PeerClient:
             try:
                 async with asyncio.timeout(CONNECT_WITHIN_S):
                     with suppress(asyncio.InvalidStateError):  # it has failed already; reading says why
+                        self._hello.receipts_within_ms = self.receipts_within_ms
                         await call.write(Envelope(hello=self._hello).SerializeToString())
                     first = await call.read()
             except TimeoutError:

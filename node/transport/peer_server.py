@@ -15,6 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeAlias
 
 import grpc
@@ -42,6 +43,8 @@ FAREWELL_S = 1.0
 """How long a stream that this side ends may take to tell what was handed over."""
 RECEIPT_DELAY_S = 0.001
 """How long a receipt may wait for others, so that one tells of many frames."""
+RECEIPT_DELAY_S_MAX = 5.0
+"""The same where the sender waits for none, however late it says that they may come."""
 RECEIPT_SHARE = 4
 """It does not wait when this part of the sender's window is untold, for then it may be what the sender waits for."""
 
@@ -98,27 +101,30 @@ class _Stream:
         echoes: To be sent, in order; emptied by the writer.
         untold_bytes: Of frames in the totals that no receipt has told yet.
         receipt_bytes: When so many are untold, a receipt is sent at once.
+        receipt_delay_s: How long a receipt may wait for others.
         timer: Sends a receipt that waits for others; None when none waits.
         wake: Set when there is something to tell now.
         ended: Why this side ended it; empty while it did not.
     """
 
     __slots__ = (
-        "context", "echoes", "ended", "frame_bytes", "frames", "frames_rejected", "receipt_bytes", "sender", "task",
-        "timer", "untold_bytes", "wake",
+        "context", "echoes", "ended", "frame_bytes", "frames", "frames_rejected", "receipt_bytes", "receipt_delay_s",
+        "sender", "task", "timer", "untold_bytes", "wake",
     )  # fmt: skip
 
-    def __init__(
-        self, sender: NodeId, context: WireContext, window_bytes: int, task: "asyncio.Task[Any] | None"
-    ) -> None:
-        self.sender = sender
+    def __init__(self, hello: Hello, context: WireContext, task: "asyncio.Task[Any] | None") -> None:
+        self.sender = NodeId(hello.sender)
         self.context = context
         self.task = task
         self.frames = 0
         self.frame_bytes = 0
         self.frames_rejected = 0
         self.untold_bytes = 0
-        self.receipt_bytes = window_bytes // RECEIPT_SHARE
+        self.receipt_bytes: float = hello.window_bytes // RECEIPT_SHARE
+        self.receipt_delay_s = RECEIPT_DELAY_S
+        if hello.receipts_within_ms:
+            self.receipt_bytes = inf
+            self.receipt_delay_s = min(hello.receipts_within_ms / 1e3, RECEIPT_DELAY_S_MAX)
         self.timer: asyncio.TimerHandle | None = None
         self.echoes: deque[Echo] = deque(maxlen=ECHOES_MAX)
         self.wake = asyncio.Event()
@@ -139,7 +145,7 @@ class _Stream:
         if self.untold_bytes >= self.receipt_bytes:
             self.wake.set()
         elif self.timer is None:
-            self.timer = asyncio.get_running_loop().call_later(RECEIPT_DELAY_S, self.wake.set)
+            self.timer = asyncio.get_running_loop().call_later(self.receipt_delay_s, self.wake.set)
 
     def receipt(self) -> bytes:
         """The totals as they are now, and one echo if there is any."""
@@ -167,6 +173,9 @@ class PeerServer:
         frames: Frames read, rejected ones included.
         frame_bytes: Sum of their lengths.
         lateness: Of the frames and probes that had a due instant.
+        prompt: Whether what is held is handed over by a timer of its own. If not, it is handed over with the next frame
+            or by :meth:`release`, which saves a wake-up, and counts as late only if it was read too late. May be
+            changed while nothing is held.
     """
 
     def __init__(
@@ -194,6 +203,7 @@ class PeerServer:
         self.frames = 0
         self.frame_bytes = 0
         self.lateness = LatenessHistogram()
+        self.prompt = True
         self._node = node
         self._run_id = run_id
         self._wire = wire
@@ -276,7 +286,7 @@ class PeerServer:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
         sender = NodeId(hello.sender)
         of_sender = replace(self._wire, senders=frozenset((sender,)))
-        stream = _Stream(sender, of_sender, hello.window_bytes, asyncio.current_task())
+        stream = _Stream(hello, of_sender, asyncio.current_task())
         older = self._streams.get(sender)
         if older is not None:
             older.end("a newer stream of the same node")
@@ -368,27 +378,28 @@ class PeerServer:
         self.reject(stream.sender, reason, text)
         stream.settle(frame_bytes)
 
+    def release(self, until_ns: int) -> None:
+        """Hand over what is due by an instant of the host's monotonic clock, which has come."""
+        while (held := self._held.pop_due(until_ns)) is not None:
+            self._hand_over_held(*held, until_ns)
+
     def _hold(self, stream: _Stream, item: Arrival | ProbeInfo) -> None:
         """Put it into the delay line, and release what is due: perhaps this."""
         self._held.put(item.due_ns, (stream, item))
         self._held_of[stream.sender] += 1
-        if item.due_ns <= item.received_ns or item.due_ns < self._timer_due_ns or not self._timer_due_ns:
-            self._release()
+        if not self.prompt:
+            self.release(item.received_ns)
+        elif item.due_ns <= item.received_ns or item.due_ns < self._timer_due_ns or not self._timer_due_ns:
+            self._release_by_timer()
 
-    def _release(self) -> None:
+    def _release_by_timer(self) -> None:
         """Hand over what is due and set the timer for the next."""
         while True:
             now_ns = time.monotonic_ns()
             held = self._held.pop_due(now_ns)
             if held is None:
                 break
-            stream, item = held
-            self._held_of[stream.sender] -= 1
-            self.lateness.add(now_ns - item.due_ns)
-            if isinstance(item, Arrival):
-                self._hand_over(stream, item)
-            else:
-                self._on_probe(stream.sender, item)
+            self._hand_over_held(*held, now_ns)
         due_ns = self._held.next_due_ns
         if due_ns != self._timer_due_ns:
             if self._timer is not None:
@@ -398,10 +409,19 @@ class PeerServer:
             if due_ns is not None:
                 self._timer = asyncio.get_running_loop().call_at(due_ns / 1e9, self._on_timer)
 
+    def _hand_over_held(self, stream: _Stream, item: Arrival | ProbeInfo, now_ns: int) -> None:
+        self._held_of[stream.sender] -= 1
+        seen_ns = now_ns if self.prompt else max(item.due_ns, item.received_ns)
+        self.lateness.add(seen_ns - item.due_ns)
+        if isinstance(item, Arrival):
+            self._hand_over(stream, item)
+        else:
+            self._on_probe(stream.sender, item)
+
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_due_ns = 0
-        self._release()
+        self._release_by_timer()
 
     def _hand_over(self, stream: _Stream, arrival: Arrival) -> None:
         self._on_message(arrival)

@@ -28,6 +28,7 @@ from tests.virtual import Scenario, VirtualNetwork
 UNEVEN_MS = (1.0, 1.1, 1.3, 0.9, 2.5, 1.0)
 ONE_SIZE = [kind for kind in EVERY_ALGORITHM if kind != "epidemic"]
 """Of one size are the messages of all but this one: the bound of the bytes in flight never holds them back."""
+PASSIVE = [kind for kind in EVERY_ALGORITHM if Scenario(kind).algorithms()[0].passive]
 
 COUNTED = (
     "rounds", "local_steps", "messages_queued", "messages_sent", "messages_control", "messages_delivered",
@@ -97,6 +98,20 @@ def test_every_algorithm(kind: str, dilation: float) -> None:
 def test_where_nearly_everything_happens_at_the_same_instants(kind: str) -> None:
     # 200 bytes at 1.6 Mbit/s take 1 ms, as long as a local step and the latency.
     run_both(Scenario(kind, network=network(6, 1.6, latency_ns=1_000_000)), 60_000_000, bounded=kind in ONE_SIZE)
+
+
+@pytest.mark.parametrize("dilation", [1.0, 2.7])
+@pytest.mark.parametrize("kind", PASSIVE)
+def test_messages_for_a_passive_algorithm_may_wait_until_it_is_asked(kind: str, dilation: float) -> None:
+    for latency_ns in (700_000, 1_000_000):
+        scenario = Scenario(kind, network=network(6, 1.6, latency_ns=latency_ns), step_ms=UNEVEN_MS, dilation=dilation)
+        world, net = scenario.world(), VirtualNetwork(scenario, arrivals_wait=True)
+        for instant in (0, 1_999_999, 2_000_000, 37_000_000, 120_000_000):
+            assert world.advance(instant) == net.advance(instant)
+            for driver in net.drivers:
+                driver.current_counters()  # reading the figures asks as well
+            check_equal(world, net)
+        assert world.totals.messages["aggregated"] > 50
 
 
 @pytest.mark.parametrize("kind", EVERY_ALGORITHM)

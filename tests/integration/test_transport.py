@@ -284,6 +284,52 @@ def test_what_is_not_due_is_held_and_handed_over_in_order_of_due(servers_clock: 
     with_both(scene)
 
 
+def test_what_wakes_nobody_is_handed_over_when_asked_for_or_with_the_next_frame() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        receiver.server.prompt = False
+        begin_ns = time.monotonic_ns()
+        later = sender.send(due_ns=begin_ns + 3_600 * 10**9)
+        first = sender.send(due_ns=begin_ns + 1)
+        await until(lambda: receiver.numbers == [first])  # it was due when it was read
+        second = sender.send(due_ns=time.monotonic_ns() + 30_000_000_000)
+        await until(lambda: receiver.server.frames == 3)
+        receiver.server.release(receiver.arrivals[0].received_ns)
+        assert receiver.numbers == [first]
+        receiver.server.release(begin_ns + 40 * 10**9)  # as if it had come
+        assert receiver.numbers == [first, second]
+        lateness = receiver.server.lateness.summary()
+        # Counted from the reading, not from the asking, which is the node's own choice.
+        assert lateness.count == 2
+        assert lateness.max < 10 * 10**9
+        receiver.server.release(begin_ns + 4_000 * 10**9)
+        assert receiver.numbers == [first, second, later]
+        await until(lambda: len(sender.acknowledged) == 3)
+
+    with_both(scene)
+
+
+def test_a_sender_that_waits_for_no_receipt_is_sent_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    receipts: list[int] = []
+    settle = PeerClient._settle
+    monkeypatch.setattr(
+        PeerClient,
+        "_settle",
+        lambda self, link, receipt: (receipts.append(receipt.frames), settle(self, link, receipt)),
+    )
+
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        sender.client.receipts_within_ms = 200
+        begun_s = time.monotonic()
+        for count in range(1, 31):
+            sender.send()
+            await until(lambda count=count: len(receiver.arrivals) == count)  # one frame an envelope
+        await until(lambda: len(sender.acknowledged) == 30)
+        assert receipts[-1] == 30
+        assert len(receipts) <= 1 + (time.monotonic() - begun_s) / 0.2
+
+    with_both(scene)
+
+
 def test_a_timer_set_for_later_does_not_delay_what_is_due_earlier() -> None:
     """For whoever waits for the timer that was set first, the early one would come in an hour."""
 

@@ -25,7 +25,7 @@ from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import OutgoingFrames
 from node.sim.fluid_network import Flow, FluidNetwork
 from tests.simulation.build import network
-from tests.virtual import EPOCH_NS, Host
+from tests.virtual import EPOCH_NS, Host, Loop
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -72,6 +72,7 @@ class Ring:
                 network=plan,
                 seed=1,
                 emulator_clock=self.clock,
+                loop=Loop(self.host, node).as_loop(),
                 uplink=_Uplink(self, node),
                 streams=_Streams(self, node),
                 frames=OutgoingFrames(NodeId(node), 0, WireDtype.FLOAT32, 1),

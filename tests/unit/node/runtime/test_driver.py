@@ -160,6 +160,7 @@ class Bench:
             network=plan,
             seed=1,
             emulator_clock=self.clock,
+            loop=self.loop.as_loop(),
             uplink=self.uplink,
             streams=self.streams,
             frames=self.frames,
@@ -488,22 +489,47 @@ def test_replacing_goes_by_identity_and_spares_what_is_under_way(bench: Bench) -
 # --- bytes in flight ------------------------------------------------------------------------------------------
 
 
-def test_the_window_holds_back_and_a_receipt_lets_go() -> None:
-    bench = Bench(network(4, 0.001, latency_ns=1_000))
+def test_the_window_holds_back_until_a_message_is_due() -> None:
+    bench = Bench(network(4, 0.001, latency_ns=20 * MS))
     with bench.host.is_the_clock():
         bench.start(to(1, 2, 3))
         assert bench.path.window.bound_bytes == 2 * FRAME_BYTES
         bench.end_transfer(5 * MS)
         bench.end_transfer(10 * MS)
+        bench.at(25 * MS - 1)
         assert len(bench.uplink.started) == 2  # two are on their way, and nothing else may be
-        bench.at(12 * MS)
-        bench.path.acknowledged(0)
-        assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 12 * MS)
+        bench.at(25 * MS)  # no receipt has come
+        assert bench.uplink.started[2] == (2, 3, WIRE_BYTES, 25 * MS)
         assert bench.path.window.bytes == bench.path.window.bytes_max == 2 * FRAME_BYTES
 
 
+def test_the_window_lets_go_at_the_first_instant_of_any_message() -> None:
+    """The message that left last may be due first."""
+    latency_ns = np.full((4, 4), 20 * MS)
+    latency_ns[0, 2] = 2 * MS
+    bench = Bench(network(4, 0.001, latency_ns=latency_ns, sender=parallel(2)))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 1, 3))
+        bench.end_transfer(5 * MS, number=0)
+        bench.end_transfer(6 * MS, number=2)  # three in flight are the bound: the next one waits for 25 ms
+        bench.end_transfer(8 * MS, number=1)
+        bench.at(10 * MS)
+        assert bench.uplink.started[3] == (3, 3, WIRE_BYTES, 10 * MS)
+
+
+def test_a_path_that_stops_looks_for_room_no_longer() -> None:
+    bench = Bench(network(4, 0.001, latency_ns=20 * MS))
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2, 3))
+        bench.end_transfer(5 * MS)
+        bench.end_transfer(10 * MS)
+        bench.driver.stop()
+        bench.at(100 * MS)
+        assert len(bench.uplink.started) == 2
+
+
 def test_a_delivery_that_failed_is_lost_and_frees_the_window() -> None:
-    bench = Bench(network(4, 0.001, latency_ns=1_000))
+    bench = Bench(network(4, 0.001, latency_ns=20 * MS))
     with bench.host.is_the_clock():
         bench.start(to(1, 2, 3))
         bench.end_transfer(5 * MS)
@@ -544,22 +570,21 @@ def test_parallel_senders_have_as_many_transfers_as_they_may() -> None:
 
 
 def test_a_sender_with_a_queue_for_each_peer_has_a_transfer_to_each_and_a_window_for_each() -> None:
-    bench = Bench(network(4, 0.001, latency_ns=1_000, sender=PER_PEER))
+    bench = Bench(network(4, 0.001, latency_ns=3 * MS, sender=PER_PEER))
     with bench.host.is_the_clock():
         bench.start(to(1, 1, 2, 1, 1))
         assert [started[:2] for started in bench.uplink.started] == [(0, 1), (2, 2)]
         bench.end_transfer(5 * MS, number=0)
         assert bench.uplink.started[2] == (1, 1, WIRE_BYTES, 5 * MS)
         bench.end_transfer(6 * MS, number=1)
-        assert len(bench.uplink.started) == 3  # two to node 1 wait for their receipts
+        assert len(bench.uplink.started) == 3  # two are on their way to node 1
         assert bench.path.window.bytes == bench.path.window.bound_bytes == 2 * FRAME_BYTES
         bench.do(to(3))  # which holds back nobody else
         assert bench.uplink.started[3][:2] == (5, 3)
         bench.end_transfer(7 * MS, number=2)
-        bench.path.acknowledged(2)
+        bench.at(8 * MS - 1)
         assert len(bench.uplink.started) == 4
         bench.at(8 * MS)
-        bench.path.acknowledged(0)
         assert bench.uplink.started[4] == (3, 1, WIRE_BYTES, 8 * MS)
         count = bench.driver.current_counters()
         assert (count.in_flight_bytes_max, count.in_flight_bytes_bound) == (2 * FRAME_BYTES, 2 * FRAME_BYTES)
