@@ -394,7 +394,7 @@ def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, c
     workers = min(usable_cores(), plan.config.nodes)
     prepared = prepare(plan, data_root=data_root, workers=workers)
     try:
-        found = estimate(plan, prepared.trainer, workers=workers, costs=costs)
+        found = estimate(plan, prepared.trainer, costs=costs)
     finally:
         prepared.trainer.close()
     load = plan.load(prepared.facts.num_params)

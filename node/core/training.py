@@ -134,11 +134,16 @@ class Evaluator(Protocol):
 class TrainerAndEvaluator(RealTimeTrainer, Evaluator, Protocol):
     """One object that does both, sharing its worker processes."""
 
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Ids of the processes that take the steps; empty: the calling process does."""
+
 
 class _Immediate:
     """Base of the trainers below: their steps run in ``finish``, without momentum."""
 
     ready_fd = None
+    worker_pids = ()
 
     def ready(self, node: NodeId) -> bool:
         """See :class:`RealTimeTrainer`."""

@@ -208,6 +208,8 @@ class InProcessTrainer:
         self._velocities: dict[NodeId, Tensor] = {}
         self._tested: list[tuple[int, dict[NodeId, Evaluation]]] = []
 
+    worker_pids = ()
+
     @property
     def tensor_sizes(self) -> tuple[int, ...]:
         """See Trainer."""

@@ -6,12 +6,10 @@ round's end take of this host is given (:class:`~orchestrator.host.costs.HostCos
 rest, so that :data:`LOAD_MAX` of the cores is used at most.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, isfinite
-from statistics import median
 from typing import Final
 
 import numpy as np
@@ -21,8 +19,7 @@ from node.core.effects import Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
 from node.core.events import LocalStepsDone, MessageReceived, Started
 from node.core.messages import Message, frozen
-from node.core.training import TrainerAndEvaluator
-from node.core.types import Float64Vector, NodeId
+from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from node.core.wire_values import WireDtype
 from orchestrator.experiment.plan import Plan
@@ -94,7 +91,7 @@ def recommend(
     Args:
         plan: The experiment.
         tensor_sizes: Of the model; see :class:`node.core.training.Trainer`.
-        step_seconds: What a local step takes on one core; see :func:`measure_step_seconds`.
+        step_seconds: What a local step takes on one core; see :mod:`orchestrator.host.step_time`.
         cores: Cores that may be used, >= 1.
         costs: What messages and rounds take of the host.
 
@@ -195,66 +192,6 @@ def real_seconds(plan: Plan, dilation: float) -> tuple[float, bool]:
         computing_s = ns_to_s(rounds * plan.config.algorithm.local_steps * max(plan.compute.step_ns))
     end_s = inf if end_ns is None else ns_to_s(end_ns)
     return dilation * min(computing_s, end_s), computing_s < end_s
-
-
-def measure_step_seconds(
-    trainer: TrainerAndEvaluator,
-    *,
-    workers: int,
-    blocks: int = 5,
-    block_s: float = 0.2,
-    now: Callable[[], float] = time.perf_counter,
-) -> float:
-    """How long a local step takes on one core while all others train as well, which share caches and memory.
-
-    Takes about ``(blocks + 1) * block_s``, or as long as two steps do. The momentum of the nodes that are used
-    changes: the trainer is not one to start a run with.
-
-    Args:
-        trainer: Made for at least ``workers`` nodes.
-        workers: Its training processes; 0 if it trains in this one.
-        blocks: Measurements, of which the median counts.
-        block_s: About how long each takes, seconds.
-        now: A clock, seconds.
-
-    Returns:
-        Seconds, > 0.
-
-    Raises:
-        RunnerError: Training failed.
-    """
-    nodes = [NodeId(node) for node in range(max(1, workers))]
-    params = trainer.initial_params()
-    done = 0
-
-    def block(count: int) -> float:
-        nonlocal done
-        began = now()
-        for node in nodes:
-            trainer.begin(node, params, done, count)
-        for node in nodes:
-            trainer.finish(node)
-        done += count
-        return (now() - began) / count
-
-    block(1)  # the first step of a process sets things up
-    first = block(1)
-    count = max(1, int(block_s / max(first, 1e-9)))
-    if count == 1 and first > block_s:
-        return first
-    return max(1e-9, median(block(count) for _ in range(blocks)))
-
-
-def measure_evaluation_seconds(trainer: TrainerAndEvaluator, now: Callable[[], float] = time.perf_counter) -> float:
-    """How long one node's model takes to be tested, seconds on one core.
-
-    Raises:
-        RunnerError: Testing failed.
-    """
-    began = now()
-    trainer.submit(0, {NodeId(0): trainer.initial_params()})
-    trainer.collect(wait=True)
-    return now() - began
 
 
 # --- messages -----------------------------------------------------------------------------------------------

@@ -19,14 +19,9 @@ from node.learning.config import DatasetConfig
 from node.learning.data_files import cache_dir
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.costs import HostCosts, load_costs
-from orchestrator.host.dilation import (
-    Recommendation,
-    measure_evaluation_seconds,
-    measure_step_seconds,
-    real_seconds,
-    recommend,
-)
+from orchestrator.host.dilation import Recommendation, real_seconds, recommend
 from orchestrator.host.environment import cpu_model, memory_bytes, usable_cores, versions
+from orchestrator.host.step_time import measure_evaluation_seconds, measure_step_seconds
 from orchestrator.report.text import format_bytes, format_duration
 
 Status = Literal["ok", "warn", "missing"]
@@ -213,15 +208,12 @@ class Estimate:
         }
 
 
-def estimate(
-    plan: Plan, trainer: TrainerAndEvaluator, *, workers: int, costs: HostCosts, host: Host | None = None
-) -> Estimate:
+def estimate(plan: Plan, trainer: TrainerAndEvaluator, *, costs: HostCosts, host: Host | None = None) -> Estimate:
     """Measure what an experiment takes of this host as real processes. Takes a second or two.
 
     Args:
         plan: The experiment.
-        trainer: Made for it with ``workers`` processes; not one to start a run with afterwards.
-        workers: Training processes, as many as there are cores.
+        trainer: Made for it with as many workers as there are cores; not one to start a run with afterwards.
         costs: What messages and rounds take of the machine.
         host: The machine; None for this one.
 
@@ -231,7 +223,7 @@ def estimate(
     """
     machine = Host() if host is None else host
     cores = machine.cpu()[1]
-    step_s = measure_step_seconds(trainer, workers=workers)
+    step_s = measure_step_seconds(trainer)
     needed = recommend(plan, trainer.tensor_sizes, step_seconds=step_s, cores=cores, costs=costs)
     given = plan.config.time_dilation
     dilation = needed.dilation if given is None else given

@@ -45,7 +45,6 @@ class Prepared:
     split: Partition
     learner: Learner
     trainer: TrainerAndEvaluator
-    workers: int
     algorithms: list[Algorithm]
     facts: RunFacts
     data_root: str | None
@@ -104,7 +103,7 @@ def _prepare(
             trainer.close()
         raise
     data_root = None if root is None else str(root.resolve())
-    return Prepared(dataset, split, learner, trainer, workers, algorithms, facts, data_root, notes)
+    return Prepared(dataset, split, learner, trainer, algorithms, facts, data_root, notes)
 
 
 def _facts(

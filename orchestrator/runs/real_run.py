@@ -23,9 +23,10 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.fidelity import Measured, judge
 from orchestrator.host.calibration import host_costs
 from orchestrator.host.costs import ASSUMED, HostCosts, load_costs
-from orchestrator.host.dilation import measure_step_seconds, recommend
+from orchestrator.host.dilation import recommend
 from orchestrator.host.environment import usable_cores
 from orchestrator.host.reserved_port import ReservedPort
+from orchestrator.host.step_time import measure_step_seconds
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column, EndStatus
@@ -78,7 +79,7 @@ def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple
             progress.note(f"{error}; going on with assumed costs")
     progress.preparing("measuring a local step")
     cores = usable_cores()
-    step_s = measure_step_seconds(prepared.trainer, workers=prepared.workers)
+    step_s = measure_step_seconds(prepared.trainer)
     advice = recommend(plan, prepared.trainer.tensor_sizes, step_seconds=step_s, cores=cores, costs=costs)
     progress.note(f"time dilation {advice.dilation:g}: {advice.reasons[-1]}")
     return advice.dilation, costs

@@ -1,17 +1,14 @@
-"""The recommended time dilation: what it rests on, what bounds it, and how a step is measured."""
+"""The recommended time dilation: what it rests on and what bounds it."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.algorithms.registry import ALGORITHMS
 from node.core.errors import ConfigError
-from node.core.training import TrainingResult
-from node.core.types import NodeId, Vector
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import Plan, make_plan
 from orchestrator.host.costs import HostCosts
@@ -19,7 +16,6 @@ from orchestrator.host.dilation import (
     DILATION_MAX,
     LOAD_MAX,
     NODE_LOAD_MAX,
-    measure_step_seconds,
     observe_traffic,
     real_seconds,
     recommend,
@@ -224,42 +220,3 @@ def test_real_time_of_a_run() -> None:
     assert real_seconds(planned(), 2.5) == (75.0, False)
     assert real_seconds(planned(stop={"time_s": None, "rounds": 50}), 2.0) == (10.0, True)  # 50 rounds of 100 ms
     assert real_seconds(planned(stop={"time_s": 3, "rounds": 50}), 2.0) == (6.0, False)
-
-
-class Clockwork:
-    """A trainer that takes a known time a step, on a clock of its own."""
-
-    tensor_sizes = (4,)
-
-    def __init__(self, step_s: float, workers: int) -> None:
-        self.now_s = 0.0
-        self._step_s = step_s
-        self._together = max(1, workers)
-        self._running: dict[NodeId, int] = {}
-        self.steps = 0
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def initial_params(self) -> Vector:
-        return np.zeros(4, dtype=np.float32)
-
-    def begin(self, node: NodeId, params: Vector, first_step: int, count: int) -> None:
-        assert node not in self._running
-        self._running[node] = count
-
-    def finish(self, node: NodeId) -> TrainingResult:
-        if len(self._running) == self._together:  # the first that is waited for; all run side by side
-            late_s = 1.0 if self.steps == 0 else 0.0  # the first step sets things up
-            self.now_s += self._step_s * self._running[node] + late_s
-            self.steps += self._running[node]
-        del self._running[node]
-        return TrainingResult(np.zeros(4, dtype=np.float32), 0.0)
-
-
-@pytest.mark.parametrize("workers", [0, 1, 4])
-@pytest.mark.parametrize(("step_s", "most_s"), [(1e-3, 2.5), (0.15, 2.5), (5.0, 12.0)])
-def test_a_step_is_measured_in_bounded_time(workers: int, step_s: float, most_s: float) -> None:
-    trainer: Any = Clockwork(step_s, workers)
-    assert measure_step_seconds(trainer, workers=workers, now=trainer.clock) == pytest.approx(step_s)
-    assert trainer.now_s <= most_s

@@ -137,7 +137,7 @@ COSTS = HostCosts(message_cpu_s=0.4e-3, byte_cpu_s=3e-9, round_cpu_s=4e-3, round
 def estimated(**changes: Any) -> tuple[Estimate, dict[str, str]]:
     plan = make_plan(parse_experiment(EXPERIMENT | changes, "x"), Path())
     trainer = Untrained(np.zeros((8, 100), dtype=np.float32), 0.1)
-    found = estimate(plan, trainer, workers=2, costs=COSTS, host=Described())
+    found = estimate(plan, trainer, costs=COSTS, host=Described())
     return found, found.rows(plan)
 
 
