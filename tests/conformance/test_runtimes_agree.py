@@ -1,22 +1,18 @@
 """One experiment, simulated and in real processes: the same messages, bytes, rounds and curve, within what a host adds.
 
 What differs is who meets whom: a delay of microseconds decides which of two messages shares a link with a third. So
-totals are compared, and the curve, not single messages. Where the host was late, which the real run says of itself,
-it is given more room and the run is made again; the last one counts.
+totals are compared, and the curve, not single messages. Where that fails and the host was late, which the real run says
+of itself, it is given more room and the run is made again; the last one counts.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from orchestrator.results.reader import Run, load_run
-from tests.integration.started import DILATIONS, is_late
+from tests.integration.started import Room, Start, done, room, start
+
+__all__ = ["room", "start"]
 
 EXPERIMENT: dict[str, Any] = {
     "name": "agree",
@@ -51,29 +47,12 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def run(runtime: str, kind: str, folder: Path, **settings: Any) -> Run:
-    algorithm = {**EXPERIMENT["algorithm"], "kind": kind}
-    folder.mkdir()
-    experiment = {**EXPERIMENT, "runtime": runtime, "algorithm": algorithm, **settings}
-    (folder / "agree.yaml").write_text(yaml.safe_dump(experiment))
-    # A process of its own: one that has used gRPC, as other tests do, cannot fork processes that use it.
-    command = [sys.executable, "-m", "orchestrator.cli", "run", "agree.yaml", "--workers", "1", "--out", "runs"]
-    # The code beside these tests, whatever is installed.
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (path,) = (folder / "runs").iterdir()
-    return load_run(path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "dpsgd"])
-def test_simulation_and_processes_agree(kind: str, tmp_path: Path) -> None:
-    simulated = run("simulation", kind, tmp_path / "simulation")
-    for dilation in DILATIONS:
-        real = run("processes", kind, tmp_path / f"processes-{dilation}", time_dilation=dilation)
-        if not is_late(real):
-            break
+def test_simulation_and_processes_agree(kind: str, start: Start, room: Room) -> None:
+    options: dict[str, Any] = {"experiment": EXPERIMENT, "quick": ("no_report",), "workers": 1}
+    simulated = done(start(f"algorithm.kind={kind}", "runtime=simulation", **options))
+    real = room.done(f"algorithm.kind={kind}", "runtime=processes", **options)
     assert simulated.summary is not None
     assert real.summary is not None
     for figures in ("messages", "bytes"):

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.host import DILATIONS, Host
+from tests.integration.host import Host
+from tests.integration.started import Room
 
 
 @pytest.fixture
@@ -15,17 +16,18 @@ def host() -> Iterator[Host]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Try a test that uses ``host`` again with more room where the host was late."""
-    host = pyfuncitem.funcargs.get("host")
-    if not isinstance(host, Host):
+    """Try a test that uses ``host`` or ``room`` again with more room where the host was late."""
+    attempts = [value for value in pyfuncitem.funcargs.values() if isinstance(value, Host | Room)]
+    if not attempts:
         return None
+    (attempt,) = attempts
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    for dilation in DILATIONS:
-        host.begin(dilation)
+    for dilation in attempt.dilations:
+        attempt.begin(dilation)
         try:
             pyfuncitem.obj(**arguments)
         except AssertionError as failure:
-            if dilation == DILATIONS[-1] or not host.was_late():
+            if dilation == attempt.dilations[-1] or not attempt.was_late():
                 raise
             pyfuncitem.add_report_section("call", "host", f"late at time dilation {dilation:g}: {failure}")
         else:

@@ -12,9 +12,6 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-DILATIONS = (1.0, 6.0, 36.0)
-"""Of the attempts: real seconds a testbed second."""
-
 LATE_NS = 1_000_000
 """What processes may have waited for a core, all together, testbed time, before a failure is the host's."""
 
@@ -26,8 +23,11 @@ class Host:
         dilation: What a test's clocks are to be slowed down by.
     """
 
+    dilations = (1.0, 6.0, 36.0)
+    """Of the attempts: real seconds a testbed second."""
+
     def __init__(self) -> None:
-        self.begin(DILATIONS[0])
+        self.begin(self.dilations[0])
 
     def begin(self, dilation: float) -> None:
         """Begin an attempt, with this process alone."""

@@ -283,9 +283,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     assert not left, "processes outlived their run"
 
 
-DILATIONS = (1, 4, 16)
-"""The time dilations that are tried, one after the other: real seconds a testbed second."""
-
 HOST_CHECKS = ("training longer than declared", "delay of arrivals", "transfers begun too late")
 """Checks of fidelity that fail when the host was late, whatever the emulator makes of it."""
 
@@ -305,21 +302,36 @@ def done(started: Started) -> Run:
     return run
 
 
-def done_in_time(start: Start, *settings: str, **options: Any) -> Run:
-    """A run to its end, again with more room while the host says that it was late.
+class Room:
+    """The attempts of a test of real runs, each with more time dilation, while the host is late.
 
-    The last attempt counts, whatever the host says of it: nothing is skipped.
-
-    Args:
-        start: Of the fixture.
-        settings: Of the run.
-        options: Of the run.
-
-    Returns:
-        The results of the first run that the host was fast enough for.
+    A test that uses it (through the fixture ``room``) and fails is tried again if, and only if, one of its runs says
+    that the host was late; see :mod:`tests.integration.conftest`. Most assertions hold on a late host as well.
     """
-    for dilation in DILATIONS:
-        run = done(start(*settings, f"time_dilation={dilation}", **options))
-        if not is_late(run):
-            break
-    return run
+
+    dilations = (1.0, 4.0, 16.0)
+    """Real seconds a testbed second."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self.begin(self.dilations[0])
+
+    def begin(self, dilation: float) -> None:
+        """Begin an attempt."""
+        self._dilation = dilation
+        self._runs: list[Run] = []
+
+    def done(self, *settings: str, **options: Any) -> Run:
+        """The results of a run that must come to its end; settings and options are those of ``start``."""
+        self._runs.append(done(self._start(*settings, f"time_dilation={self._dilation:g}", **options)))
+        return self._runs[-1]
+
+    def was_late(self) -> bool:
+        """Whether the host was too slow for one of the runs of this attempt."""
+        return any(is_late(run) for run in self._runs)
+
+
+@pytest.fixture
+def room(start: Start) -> Room:
+    """Real runs, with the dilation of this attempt."""
+    return Room(start)

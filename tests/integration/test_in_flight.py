@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from node.transport.frames import HEADER_BYTES
-from tests.integration.started import Start, done_in_time, start
+from tests.integration.started import Room, room, start
 
-__all__ = ["start"]
+__all__ = ["room", "start"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -35,8 +35,8 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def test_after_a_replacement_no_more_than_the_bound_of_the_old_round_arrives(start: Start) -> None:
-    run = done_in_time(start, experiment=EXPERIMENT)
+def test_after_a_replacement_no_more_than_the_bound_of_the_old_round_arrives(room: Room) -> None:
+    run = room.done(experiment=EXPERIMENT)
     assert run.messages is not None
     rows = {name: np.asarray(column) for name, column in run.messages.items()}
     sent = rows["started_ns"] >= 0
@@ -58,7 +58,7 @@ def test_after_a_replacement_no_more_than_the_bound_of_the_old_round_arrives(sta
     assert 0 < in_flight["achieved"] <= in_flight["requested"]
 
 
-def test_with_a_queue_for_each_peer_each_connection_has_a_bound_of_its_own(start: Start) -> None:
+def test_with_a_queue_for_each_peer_each_connection_has_a_bound_of_its_own(room: Room) -> None:
     """Node 3 receives slowly: one message to it is sent and one waits for its receipt, and the others go on."""
     network = {
         "preset": {"kind": "uniform", "bandwidth_mbps": MBPS, "latency_ms": 5},
@@ -68,7 +68,7 @@ def test_with_a_queue_for_each_peer_each_connection_has_a_bound_of_its_own(start
     algorithm = {"kind": "divshare", "local_steps": 2, "divshare": {"omega": 0.1, "recipients": 2}}
     learning = {**EXPERIMENT["learning"], "dataset": {**EXPERIMENT["learning"]["dataset"], "features": 2_000}}
     experiment = {**EXPERIMENT, "nodes": 4, "algorithm": algorithm, "network": network, "learning": learning}
-    run = done_in_time(start, experiment=experiment)
+    run = room.done(experiment=experiment)
     assert run.messages is not None
     rows = {name: np.asarray(column) for name, column in run.messages.items()}
     frame_bytes = int(rows["payload_bytes"].max()) + HEADER_BYTES

@@ -12,9 +12,9 @@ import pytest
 from node.algorithms.registry import ALGORITHMS
 from node.core.messages import MessageState
 from orchestrator.results.reader import Run
-from tests.integration.started import ENDLESS, SMALL, Start, done, done_in_time, free_ports, start
+from tests.integration.started import ENDLESS, SMALL, Room, Start, done, free_ports, room, start
 
-__all__ = ["start"]
+__all__ = ["room", "start"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -75,9 +75,9 @@ SLOW_SWEEP = [pytest.param(kind, marks=() if kind == "divshare" else pytest.mark
 
 
 @pytest.mark.parametrize("kind", SLOW_SWEEP)
-def test_every_algorithm(kind: str, start: Start) -> None:
+def test_every_algorithm(kind: str, room: Room) -> None:
     topology = "topology={kind: ring}" if kind in ("dpsgd", "swift", "adpsgd") else "seed=1"
-    run = done_in_time(start, f"algorithm.kind={kind}", topology, "nodes=4")
+    run = room.done(f"algorithm.kind={kind}", topology, "nodes=4")
     assert run.times_s[-1] == 1.0
     assert len(run.times_s) == 5  # 0, 0.25, ...
     assert run.curve["rounds_min"][-1] >= 1
@@ -88,8 +88,8 @@ def test_every_algorithm(kind: str, start: Start) -> None:
     assert ((table["state"] == MessageState.AGGREGATED).sum() > 5) == (kind != "local")
 
 
-def test_a_single_node(start: Start) -> None:
-    run = done_in_time(start, "nodes=1", "algorithm.kind=local")
+def test_a_single_node(room: Room) -> None:
+    run = room.done("nodes=1", "algorithm.kind=local")
     assert len(table_of(run)["id"]) == 0
     assert run.curve["rounds_min"][-1] > 5
 
@@ -118,9 +118,9 @@ def test_testing_during_the_run(start: Start) -> None:
     assert len(run.times_s) >= 4
 
 
-def test_live_and_after_training_without_messages(start: Start) -> None:
+def test_live_and_after_training_without_messages(room: Room) -> None:
     settings = ("evaluation={live: true, model: after_training, interval_s: 0.125}", "output.messages=false")
-    run = done_in_time(start, *settings, "stop={time_s: 2}", workers=1)
+    run = room.done(*settings, "stop={time_s: 2}", workers=1)
     assert len(run.times_s) == 17
     assert run.messages is None
     assert run.summary is not None
@@ -133,12 +133,12 @@ def test_rounds_and_time_whichever_comes_first(start: Start) -> None:
     assert run.curve["rounds_min"][-1] == run.curve["rounds_max"][-1] == 4
 
 
-def test_parallel_senders_jitter_and_messages_that_are_lost(start: Start) -> None:
+def test_parallel_senders_jitter_and_messages_that_are_lost(room: Room) -> None:
     network = (
         "network={preset: {kind: uniform, bandwidth_mbps: 1, latency_ms: 5, jitter_ms: 3, loss_percent: 20},"
         " sender: {kind: parallel, transfers: 2}, transport: datagram}"
     )
-    run = done_in_time(start, network, "stop={time_s: 2}", "nodes=4", "algorithm.divshare.recipients=2")
+    run = room.done(network, "stop={time_s: 2}", "nodes=4", "algorithm.divshare.recipients=2")
     table = table_of(run)
     sent, lost = table["sent_ns"] >= 0, table["state"] == MessageState.LOST
     assert 0.05 < lost.sum() / sent.sum() < 0.4
@@ -155,8 +155,8 @@ def test_parallel_senders_jitter_and_messages_that_are_lost(start: Start) -> Non
     assert overlaps > 10
 
 
-def test_packets_that_are_sent_again(start: Start) -> None:
-    run = done_in_time(start, "network.preset.loss_percent=30", "stop={time_s: 2}")
+def test_packets_that_are_sent_again(room: Room) -> None:
+    run = room.done("network.preset.loss_percent=30", "stop={time_s: 2}")
     table = table_of(run)
     extra = table["wire_bytes"] - table["payload_bytes"] - 64
     assert (extra[table["sent_ns"] >= 0] > 0).mean() > 0.1
@@ -166,10 +166,10 @@ def test_packets_that_are_sent_again(start: Start) -> None:
     assert run.summary["bytes"]["retransmitted"] > 0
 
 
-def test_links_that_change(start: Start, tmp_path: Path) -> None:
+def test_links_that_change(room: Room, tmp_path: Path) -> None:
     """Node 0's uplink is shut from 0.5 s to 1.5 s of testbed time."""
     (tmp_path / "trace.csv").write_text("time_s,bandwidth_mbps\n0,1\n0.5,0\n1.5,1\n")
-    run = done_in_time(start, "network.traces=[{node: 0, file: trace.csv, direction: up}]", "stop={time_s: 2}")
+    run = room.done("network.traces=[{node: 0, file: trace.csv, direction: up}]", "stop={time_s: 2}")
     table = table_of(run)
     sent_ns = table["sent_ns"][(table["sender"] == 0) & (table["sent_ns"] >= 0)]
     assert not np.any((sent_ns > 505 * MS) & (sent_ns < 1500 * MS))
