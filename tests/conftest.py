@@ -1,4 +1,4 @@
-"""For all tests: one that hangs fails, after more time than any takes on any host."""
+"""For all tests: one that hangs fails, after more time than any takes on any host, and what they share ends."""
 
 import signal
 import threading
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
+
+from tests.integration.warm import close_warm_parent
 
 HANGS_AFTER_S = 600
 
@@ -24,3 +26,8 @@ def _alarm(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def pytest_sessionfinish() -> None:
+    """End the process from which runs were forked."""
+    close_warm_parent()

@@ -307,9 +307,16 @@ def short_stall() -> None:
 
 def no_report() -> None:
     """Figures take a second, and have tests of their own."""
-    page = ModuleType("orchestrator.report.page")
-    vars(page)["write_report"] = lambda run, tell=None: (run.path / "report.html").write_text("</html>\n")
-    sys.modules[page.__name__] = page
+    name = "orchestrator.report.page"
+
+    def write_report(run: Any, tell: Any = None) -> None:
+        (run.path / "report.html").write_text("</html>\n")
+
+    if name in sys.modules:
+        _replace(sys.modules[name], "write_report", write_report)
+    else:  # whose import is most of the time
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name])["write_report"] = write_report
 
 
 def short_measurement() -> None:
@@ -324,10 +331,15 @@ def _inject(fault: str) -> None:
         globals()[fault]()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be the command line with the faults of the first argument."""
     for fault in sys.argv.pop(1).split(","):
         if fault != "-":
             _inject(fault)
     from orchestrator import cli
 
     cli.main()
+
+
+if __name__ == "__main__":
+    main()

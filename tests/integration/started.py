@@ -9,7 +9,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import yaml
 
 from orchestrator.results.reader import Run, load_run
 from tests.integration.faulty import GATES
+from tests.integration.warm import MARK, WarmRun, warm_parent
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -58,9 +58,6 @@ ENDLESS = "stop={time_s: 1.0e9}"
 WAIT_S = 120.0
 """For what takes a few seconds on an idle machine: whoever waits so long has found a fault, on whatever host."""
 
-MARK = "FRAGMESH_TEST_RUN"
-"""In the environment of every process of a run, however it was made."""
-
 
 class Gate:
     """Holds a run at one of its moments (:data:`tests.integration.faulty.MOMENTS`) until it is released.
@@ -92,7 +89,7 @@ class Gate:
 class Started:
     """A run in a session of its own, as a terminal would have it."""
 
-    process: subprocess.Popen[str]
+    process: WarmRun
     out: Path
     mark: str
     gates: dict[str, Gate]
@@ -250,22 +247,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
             ["run", str(file), "--out", str(out), *options] if resume is None else ["run", "--resume", str(resume)]
         )
         arguments += ["--workers", str(workers)]
-        limit = None if file_bytes_max is None else (resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.faulty", ",".join(names) or "-", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            cwd=Path(__file__).resolve().parents[2],
-            preexec_fn=None if limit is None else lambda: resource.setrlimit(*limit),
-            env={
+        process = warm_parent().start(
+            [",".join(names) or "-", *arguments],
+            environment={
                 **os.environ,
                 MARK: mark,
                 GATES: str(folder),
                 "FRAGMESH_CACHE": str(tmp_path / "cache"),
                 "OMP_NUM_THREADS": "1",
             },
+            limits=None if file_bytes_max is None else {resource.RLIMIT_FSIZE: (file_bytes_max, file_bytes_max)},
         )
         begun.append(Started(process, out if resume is None else resume.parent, mark, gates))
         return begun[-1]

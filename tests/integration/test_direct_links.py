@@ -1,19 +1,15 @@
 """Runs over direct links: real processes, streams alone, no emulator, nothing shaped."""
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from node.core.messages import MessageState
 from node.transport.frames import HEADER_BYTES
 from orchestrator.fidelity import DIRECT_LINKS
-from orchestrator.results.reader import Run, load_run
-from tests.integration.started import Start, start
+from orchestrator.results.reader import Run
+from tests.integration.started import Start, done, start
 
 __all__ = ["start"]
 
@@ -34,18 +30,11 @@ EXPERIMENT: dict[str, Any] = {
 }
 
 
-def run(tmp_path: Path, algorithm: dict[str, Any], **network: Any) -> Run:
+def run(start: Start, algorithm: dict[str, Any], **network: Any) -> Run:
     """One run to its end, on a host where no emulator can be started."""
     experiment = {**EXPERIMENT, "algorithm": {"local_steps": 2, **algorithm}}
     experiment["network"] = {**EXPERIMENT["network"], **network}
-    (tmp_path / "direct.yaml").write_text(yaml.safe_dump(experiment))
-    # A process of its own: one that has used gRPC, as other tests do, cannot fork processes that use it.
-    command = [sys.executable, "-m", "tests.integration.faulty", "no_emulator"]
-    command += ["run", str(tmp_path / "direct.yaml"), "--workers", "0", "--out", str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = (tmp_path / "runs").iterdir()
-    return load_run(path)
+    return done(start(experiment=experiment, faults="no_emulator", quick=("no_report",)))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +49,9 @@ def run(tmp_path: Path, algorithm: dict[str, Any], **network: Any) -> Run:
     ids=lambda value: value.get("kind", "") if isinstance(value, dict) else "",
 )
 def test_a_run_ends_done_and_its_message_table_is_in_order(
-    tmp_path: Path, algorithm: dict[str, Any], network: dict[str, Any]
+    start: Start, algorithm: dict[str, Any], network: dict[str, Any]
 ) -> None:
-    found = run(tmp_path, algorithm, **network)
+    found = run(start, algorithm, **network)
     assert found.summary is not None
     assert found.summary["status"] == "done"
     assert found.messages is not None

@@ -33,7 +33,7 @@ def until_started(started: Started, count: int) -> dict[int, psutil.Process]:
     """The nodes' processes, once all are interpreters of their own."""
 
     def all_are() -> bool:
-        return len(started.nodes()) == count and all("-m" in one.cmdline() for one in started.nodes().values())
+        return len(started.nodes()) == count and all("-P" in one.cmdline() for one in started.nodes().values())
 
     started.until(all_are)
     return started.nodes()
