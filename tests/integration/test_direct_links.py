@@ -97,3 +97,35 @@ def test_a_node_is_killed_and_what_it_was_sent_is_lost(start: Start) -> None:
     assert lost.any()
     assert set(rows["receiver"][lost].tolist()) == {1}
     assert rows["queued_ns"][rows["sender"] == 0].max() > 2.5e9  # the others went on
+
+
+def test_a_run_that_was_interrupted_goes_on(start: Start) -> None:
+    """Connections are made anew, and both parts' messages stand in one table."""
+    # At the first model of 0.5 s of testbed time: those of 0.25 s are there.
+    started = start("stop={time_s: 2}", DIRECT, faults="no_emulator,interrupt:kept:7")
+    code, _, err = started.end()
+    assert code == 130, err
+    before = started.run()
+    assert before.status == "interrupted"
+    assert before.messages is not None
+    sent_before = len(before.messages["id"])
+    assert sent_before > 0
+    found = done(start(resume=started.path, faults="no_emulator"))
+    assert found.path == started.path
+    assert found.times_s.tolist() == [0.25 * step for step in range(9)]
+    known = len(before.times_s)
+    np.testing.assert_array_equal(found.curve["loss_mean"][:known], before.curve["loss_mean"])
+    for name in ("rounds_min", "rounds_max", "bytes_sent"):
+        assert np.all(np.diff(found.curve[name]) >= 0), name
+    assert found.curve["rounds_min"][-1] > found.curve["rounds_max"][known - 1]
+    assert found.messages is not None
+    rows = {name: np.asarray(column) for name, column in found.messages.items()}
+    assert np.all(np.diff(rows["id"]) == 1)
+    np.testing.assert_array_equal(rows["queued_ns"][:sent_before], before.messages["queued_ns"])
+    later = rows["queued_ns"][sent_before:]
+    assert later.min() >= 0.25e9
+    assert later.max() > 1.5e9
+    arrived = rows["delivered_ns"][sent_before:] >= 0
+    assert set(rows["receiver"][sent_before:][arrived].tolist()) == {0, 1, 2}
+    assert found.fidelity is not None
+    assert found.fidelity["links"] == DIRECT_LINKS
