@@ -293,6 +293,11 @@ def no_emulator() -> None:
     _replace(module, "start_emulator", start_emulator)
 
 
+def patient_end() -> None:
+    """On a busy host eight interpreters that end at once take longer than anyone waits for a node that hangs."""
+    _set_patience("HAND_OVER_S", PATIENCE_S)
+
+
 def short_grace() -> None:
     """Long enough for the others to hand over a few kilobytes on any host."""
     _set_patience("HAND_OVER_S", 5.0)

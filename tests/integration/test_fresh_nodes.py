@@ -53,9 +53,8 @@ def check_inherits_nothing(started: Started, count: int) -> None:
 
 def test_the_quickstart_with_nodes_from_their_files(start: Start) -> None:
     """The experiment of the first minutes, two seconds of it."""
-    started = start(
-        FRESH, "stop={time_s: 2}", "time_dilation=5", "fidelity={allow_unfaithful: true}", experiment=QUICKSTART
-    )
+    settings = (FRESH, "stop={time_s: 2}", "time_dilation=5", "fidelity={allow_unfaithful: true}")
+    started = start(*settings, faults="patient_end", experiment=QUICKSTART)
     check_inherits_nothing(started, 8)
     code, _, err = started.end()
     assert code == 0, err
