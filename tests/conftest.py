@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.integration.warm import close_warm_parent
 
 HANGS_AFTER_S = 600
+
+# No test assumes how long something takes, and a busy host may take a hundred times as long for one example.
+settings.register_profile("any host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any host")
 
 
 @pytest.fixture(autouse=True)
