@@ -26,7 +26,7 @@ from node.core.types import NodeId
 from node.core.units import NS_PER_S
 
 _CPUCLOCK_SCHED = 2
-"""Of the kernel's clock numbers: the processor time of all threads of a process."""
+"""The kernel's number of the clock that counts the processor time of all threads of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def measure_step_seconds(
 def measure_evaluation_seconds(
     trainer: TrainerAndEvaluator, read: Callable[[tuple[int, ...]], Usage] = read_usage
 ) -> float:
-    """How long one node's model takes to be tested, seconds on one core.
+    """Measure how long one node's model takes to be tested, seconds on one core.
 
     Raises:
         RunnerError: Testing failed.
@@ -143,7 +143,7 @@ def measure_evaluation_seconds(
 
 
 def _typical_s(measured: list[Usage], together: int) -> float:
-    """What one of ``together`` workers took in the measurements, seconds."""
+    """Return what one of ``together`` workers took in the measurements, seconds."""
     demands = [demand for usage in measured if (demand := usage.demand_s(together)) is not None]
     if not demands:  # nothing better is known than how long it took
         return median(usage.elapsed_s for usage in measured)
