@@ -4,23 +4,27 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from node.core.errors import RunnerError
+from node.core.training import Evaluation
 from node.core.types import NodeId
 from node.learning import pool_workers
 from node.learning.pool_workers import (
     _RESULT,
     _TASK,
     FAILED,
+    TESTED,
     TRAINED,
+    PoolWorker,
     RowLayout,
     SharedRows,
     WorkerEnds,
     WorkerProcesses,
+    _ParentGone,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
@@ -209,6 +213,91 @@ def test_where_one_cannot_be_made_the_others_are_ended(
         with pytest.raises(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)  # ended and waited for
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- a worker's turns -----------------------------------------------------------------------------------------------
+
+
+class Batchwise:
+    """A learner that tests in three batches; it takes down what is done, and calls before each batch and at the end."""
+
+    def __init__(self, at_batch: Callable[[int], object]) -> None:
+        self.done: list[str] = []
+        self._at_batch = at_batch
+
+    def train(self, node: NodeId, params: Any, velocity: Any, first_step: int, count: int, *more: Any) -> float:
+        momentum = "" if velocity is None else f" with momentum {velocity[0]:g}"
+        self.done.append(f"train {node} from {params[0]:g}{momentum}: {count} after {first_step}")
+        params += 1
+        return 0.5
+
+    def evaluate(self, node: NodeId, params: Any) -> Generator[None, None, Evaluation]:
+        for batch in range(3):
+            self.done.append(f"test {node} batch {batch}")
+            self._at_batch(batch)
+            yield
+        self._at_batch(3)
+        return Evaluation(0.25, 2.0, 10)
+
+
+def turns(
+    trained: Sequence[tuple[int, ...]], tested: Sequence[tuple[int, ...]], *, momentum: bool, meanwhile: int = 0
+) -> tuple[list[str], list[tuple[Any, ...]], SharedRows]:
+    """A worker's work until its parent is gone: what it did, its results, and the models afterwards.
+
+    Args:
+        trained: Tasks of training that lie there when it begins; see ``_TASK``.
+        tested: The same of one test.
+        momentum: Whether nodes have one.
+        meanwhile: Tasks of training that come during each batch of a test.
+    """
+    (train_read, train), (test_read, test), (results_read, results) = os.pipe(), os.pipe(), os.pipe()
+    for end in (train_read, test_read):
+        os.set_blocking(end, False)
+
+    def at_batch(batch: int) -> None:
+        if batch == 3:  # the parent goes, and hears of the test all the same
+            os.close(train)
+            os.close(test)
+            return
+        for _ in range(meanwhile):
+            os.write(train, _TASK.pack(1, 0, 1, 1))
+
+    learner: Any = Batchwise(at_batch)
+    layout = RowLayout(2, momentum, 2)
+    memory = SharedRows(layout.num_rows, 2, 1)
+    for row in range(layout.num_rows):
+        memory.row(row)[:] = 10 * row
+    for pipe, tasks in ((train, trained), (test, tested)):
+        for task in tasks:
+            os.write(pipe, _TASK.pack(*task))
+    worker = PoolWorker(learner, memory, layout, 0, WorkerEnds(train_read, test_read, results), background=False)
+    with pytest.raises(_ParentGone):
+        worker.run()
+    found = list(_RESULT.iter_unpack(os.read(results_read, 2**16)))
+    for descriptor in (train_read, test_read, results_read, results):
+        os.close(descriptor)
+    return learner.done, found, memory
+
+
+@pytest.mark.parametrize(("momentum", "with_momentum"), [(True, " with momentum 20"), (False, "")])
+def test_training_comes_before_tests(momentum: bool, with_momentum: str) -> None:
+    done, results, memory = turns([(0, 7, 2, 0)], [(1, 33, 0, 2)], momentum=momentum)
+    assert done == [f"train 0 from 0{with_momentum}: 2 after 7", *(f"test 1 batch {batch}" for batch in range(3))]
+    assert [result[:5] for result in results] == [(TRAINED, 0, 0, 0, 0.5), (TESTED, 1, 33, 2, 2.0)]
+    assert memory.row(0).tolist() == [1.0, 1.0]  # in place
+
+
+def test_a_test_lets_all_training_go_first_after_every_batch() -> None:
+    done, results, memory = turns([], [(0, 33, 0, 2)], momentum=False, meanwhile=2)
+    expected = []
+    for batch in range(3):
+        first = 10 + 2 * batch
+        expected += [f"test 0 batch {batch}", *(f"train 1 from {first + n}: 1 after 0" for n in range(2))]
+    assert done[:6] == expected[:6]
+    assert done == expected
+    assert [result[0] for result in results] == [TRAINED] * 6 + [TESTED]
+    assert memory.row(1).tolist() == [16.0, 16.0]
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
