@@ -56,7 +56,8 @@ docs: $(DOCS_READY)
 # Tracing makes pure Python two to three times as slow, so that it is done in a run of its own, and not of the tests
 # whose time is the simulator's: property, simulation, and most real runs.
 MEASURED := tests/unit tests/paper tests/conformance/test_driver_equals_world.py \
-	$(addprefix tests/integration/test_,bad_input.py control.py transport.py resume.py process_faults.py)
+	$(addprefix tests/integration/test_,bad_input.py cli.py control.py process_fleet.py transport.py resume.py \
+	process_faults.py)
 
 coverage: $(READY)
 	$(BIN)/coverage erase
