@@ -7,9 +7,11 @@ holds only once. A process that has loaded neither torch nor gRPC forks in a mom
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
+from typing import Any, NoReturn
 
 from node.host.forked import die_with_parent
 
@@ -33,27 +35,28 @@ def run_apart(task: Callable[[], int]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or both processes would write what is still buffered
-    parent_pid = os.getpid()
-    child = os.fork()
-    if child == 0:
-        code = KILLED
-        try:
-            os.setpgid(0, 0)
-            die_with_parent(parent_pid)
-            code = task()
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-        finally:
-            os._exit(code)
+    parent_pid, child = os.getpid(), 0
     received: list[int] = []
+    waiting: deque[int] = deque()  # not passed on yet
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_all_on() -> None:
+        while waiting:
+            with suppress(ProcessLookupError, IndexError):  # the handler may have taken the last one
+                os.kill(child, waiting.popleft())
+
+    def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        with suppress(ProcessLookupError):
-            os.kill(child, number)
+        waiting.append(number)
+        if child:
+            pass_all_on()
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Before the fork: a signal that comes while there are two processes must not be lost, nor end one of them alone.
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        child = os.fork()
+        if child == 0:
+            _be_task(task, parent_pid, before)
+        pass_all_on()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
         for number, handler in before.items():
@@ -61,3 +64,18 @@ def run_apart(task: Callable[[], int]) -> int:
     if received:
         return INTERRUPTED
     return KILLED if code < 0 else code
+
+
+def _be_task(task: Callable[[], int], parent_pid: int, handlers: Mapping[signal.Signals, Any]) -> NoReturn:
+    """Run the forked child to its end and never return: nothing may escape into the parent's code."""
+    code = KILLED
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.setpgid(0, 0)
+        die_with_parent(parent_pid)
+        code = task()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code)

@@ -57,3 +57,23 @@ def test_a_signal_is_passed_on_and_ends_the_series(number: signal.Signals) -> No
     assert signal.getsignal(number) is before
     os.close(reading)
     os.close(writing)
+
+
+def test_a_signal_right_after_the_fork_is_passed_on_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the series' own, and no matter of whoever runs it."""
+    outside: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: outside.append(number))
+
+    def fork() -> int:
+        pid = real()
+        if pid:
+            os.kill(os.getpid(), signal.SIGINT)
+        return pid
+
+    real = os.fork
+    monkeypatch.setattr(os, "fork", fork)
+    try:
+        assert run_apart(lambda: 0) == INTERRUPTED
+        assert outside == []
+    finally:
+        signal.signal(signal.SIGINT, before)
