@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -22,10 +23,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from node.core.errors import ConfigError, DataError, RunnerError, TestbedError
+from orchestrator.host.streams import is_of_printing, let_lead_nowhere, open_standard_streams
 
 EXIT_CODES: Final = {
     0: "done",
-    1: "whoever read the output stopped reading",
+    1: "the output could not be written, or whoever read it stopped reading",
     2: "the input is wrong: one line says what and where",
     3: "the run failed or stalled: a deadlock, a dead node or worker, refused messages, a full disk, a bug of ours",
     4: "the run finished but is unfaithful: its host could not keep up",
@@ -53,8 +55,17 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            err.print("interrupted")
+            with suppress(OSError):
+                err.print("interrupted")
             raise
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from orchestrator.host.environment import versions
+
+        print(f"fragmesh {versions()['fragmesh'] or 'of a source tree that is not installed'}")
+        raise typer.Exit
 
 
 app = typer.Typer(
@@ -64,12 +75,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A testbed for decentralized learning under bad networks.",
 )
+
+
+@app.callback()
+def _all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A testbed for decentralized learning under bad networks."""
+
+
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="The experiment file (YAML).")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, for example a.b=c.")
 ]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", metavar="DIR", help="Folder with data sets [env: FRAGMESH_DATA].")
+]
+InputRoot = Annotated[
+    Path | None,
+    typer.Option("--input-root", metavar="DIR", help="Where edge lists, traces and regions are looked for first."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -87,6 +113,7 @@ def run(
         list[int] | None, typer.Option("--seed", help="Replaces the file's seed; given several times, a run for each.")
     ] = None,
     data_root: DataRoot = None,
+    input_root: InputRoot = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Training processes; 0 trains in the main one. [default: all cores]")
     ] = None,
@@ -106,7 +133,7 @@ def run(
         raise ConfigError("Missing argument 'FILE' (or --resume RUN)")
     else:
         chosen: list[int | None] = [*seeds] if seeds else [None]
-        plans = [_read_plan(file, overrides, runtime, seed) for seed in chosen]
+        plans = [_read_plan(file, overrides, runtime, seed, input_root=input_root) for seed in chosen]
         again = {seed for seed in seeds or () if (seeds or []).count(seed) > 1}
         if again:
             raise ConfigError(f"--seed={min(again)}: must be given once")
@@ -114,7 +141,7 @@ def run(
     if resume is None and len(plans) > 1:
         raise typer.Exit(_run_each(plans, out_dir, data_root, workers, as_json))
     plan = None if resume is not None else plans[0]
-    _run_one(plan, resume, out_dir, data_root, workers, as_json, sys.argv[1:])
+    _run_one(plan, resume, out_dir, data_root, workers, as_json, sys.argv[1:], input_root)
 
 
 def _run_each(
@@ -157,6 +184,7 @@ def _run_one(
     workers: int | None,
     as_json: bool,
     arguments: list[str],
+    input_root: Path | None = None,
 ) -> None:
     """Run a plan, or go on with a run, in this process, and leave with its exit code."""
     from orchestrator.host.signals import signals_held
@@ -165,6 +193,7 @@ def _run_one(
     with signals_held():  # importing torch takes seconds
         from orchestrator.fidelity import exit_code, unfaithful_reasons
         from orchestrator.host.environment import usable_cores
+        from orchestrator.results.files import first_line_of
         from orchestrator.runs.options import RunOptions
         from orchestrator.runtimes.registry import resume_run, start_run
 
@@ -174,6 +203,7 @@ def _run_one(
         workers=usable_cores() if workers is None else workers,
         progress="json" if as_json else "auto",
         command=shlex.join(["fragmesh", *arguments]),
+        input_root=input_root,
     )
     # Step 2: run. Errors of the user and of the run leave through the guard around all commands.
     if resume is not None:
@@ -181,10 +211,17 @@ def _run_one(
     else:
         outcome = start_run(plan, options)
     # Step 3: tell the outcome. The exit code comes last: a run that failed has told its figures all the same.
-    if as_json:
-        _print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
-    else:
-        _print_outcome(outcome.summary, outcome.path)
+    try:
+        if as_json:
+            _print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
+        else:
+            _print_outcome(outcome.summary, outcome.path)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the results are safe, and how the run ended counts
+        let_lead_nowhere(sys.stdout)
+        _print_error("not printed:", f"{first_line_of(error)}; the results are in {outcome.path}")
     if outcome.error is not None:
         _print_error(f"{outcome.status}:", outcome.error)
     for reason in unfaithful_reasons(outcome.fidelity):
@@ -201,11 +238,12 @@ def validate(
     file: ExperimentFile,
     overrides: Overrides = None,
     data_root: DataRoot = None,
+    input_root: InputRoot = None,
     with_data: Annotated[bool, typer.Option("--data/--no-data", help="Also load and split the data set.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Check an experiment file and print what would run."""
-    plan = _read_plan(file, overrides)
+    plan = _read_plan(file, overrides, input_root=input_root)
     _check_data_root(data_root)
     rows = plan.describe()
     load = None
@@ -406,13 +444,25 @@ def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, c
     _print_rows(f"{plan.config.name}: as real processes on this host", rows)
 
 
-def _read_plan(file: Path, overrides: list[str] | None, runtime: str | None = None, seed: int | None = None) -> "Any":
+def _read_plan(
+    file: Path,
+    overrides: list[str] | None,
+    runtime: str | None = None,
+    seed: int | None = None,
+    *,
+    input_root: Path | None = None,
+) -> "Any":
     from orchestrator.experiment.config import read_experiment
+    from orchestrator.experiment.input_files import InputFiles
     from orchestrator.experiment.plan import make_plan
+
+    if input_root is not None and not input_root.is_dir():
+        raise ConfigError(f"--input-root={input_root}: is not a directory")
 
     items = list(overrides or [])
     items += [f"runtime={runtime}"] * (runtime is not None) + [f"seed={seed}"] * (seed is not None)
-    return make_plan(read_experiment(file, items), file.parent, place=str(file))
+    inputs = InputFiles.of_experiment(file, input_root)
+    return make_plan(read_experiment(file, items), file.parent, place=str(file), inputs=inputs)
 
 
 def _check_data_root(data_root: Path | None) -> None:
@@ -429,10 +479,13 @@ def _print_json(value: object) -> None:
 
 def _print_error(what: str, message: str) -> None:
     """Always one line, whatever the message quotes."""
-    if _is_interrupted():
-        err.print("interrupted")  # the message is a consequence
-        return
-    err.print(f"[red]{what}[/red] {escape(' '.join(message.split()))}")
+    try:
+        if _is_interrupted():
+            err.print("interrupted")  # the message is a consequence
+        else:
+            err.print(f"[red]{what}[/red] {escape(' '.join(message.split()))}")
+    except OSError:  # nobody can be told
+        let_lead_nowhere(sys.stderr)
 
 
 WrongUsage: Any = typer.BadParameter.__mro__[2]
@@ -534,7 +587,8 @@ def _is_interrupted() -> bool:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line to its end; what ``fragmesh.py`` calls."""
+    open_standard_streams()
     interrupt = _Interrupt()
     # Also where a shell started this in the background with SIGINT ignored. Runners replace both while they run.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -544,7 +598,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # nothing is left to interrupt but the interpreter's own end
     if interrupt.received or code == 130:
         # Python itself would end by SIGINT after an interrupt that passed through exec(), caught or not.
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(130)
     sys.exit(code)
 
@@ -557,12 +612,17 @@ def _guard(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_lead_nowhere(sys.stdout)
         code = 1  # as rich does in the middle of a table
     except MemoryError:
         _print_error("failed:", "not enough memory; take fewer nodes, a smaller model or less data")
         code = 3
-    except Exception as error:  # a bug of ours: the last frame of the program
+    except Exception as error:
+        if is_of_printing(error):
+            let_lead_nowhere(sys.stdout)
+            _print_error("not printed:", str(getattr(error, "strerror", error)))
+            return 1
+        # A bug of ours: the last frame of the program.
         if os.environ.get("FRAGMESH_TRACEBACK"):
             raise
         _print_error("failed:", f"{type(error).__name__}: {error}; a bug: FRAGMESH_TRACEBACK=1 shows where it happened")

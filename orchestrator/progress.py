@@ -7,6 +7,7 @@ snapshots that the runner hands over.
 import json
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TextIO
@@ -166,6 +167,15 @@ class Progress:
         """Begin."""
         return self
 
+    def _say(self, call: Callable[[_ProgressDisplay], None]) -> None:
+        """Let the display speak. One that cannot, on a full disk, falls silent: the run goes on."""
+        try:
+            call(self._display)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self._display = _NoDisplay()
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -174,8 +184,8 @@ class Progress:
     ) -> None:
         """Show the last snapshot and end the display."""
         if self._last is not None and self._last is not self._shown:
-            self._display.show(self._last, self._pace)
-        self._display.close()
+            self._show(self._last)
+        self._say(lambda display: display.close())
 
     def preparing(self, what: str, done: int = 0, total: int = 0) -> None:
         """Tell of slow work before the run, for example decoding a data set.
@@ -188,15 +198,18 @@ class Progress:
             total: How much there is; 0 if unknown.
         """
         if total and done >= total:
-            self._display.preparing(f"{what}: {done:,}")
+            self._say(lambda display: display.preparing(f"{what}: {done:,}"))
             self._preparing = None
         elif what != self._preparing:
-            self._display.preparing(f"{what} ...")
+            self._say(lambda display: display.preparing(f"{what} ..."))
             self._preparing = what
 
     def note(self, text: str) -> None:
         """Tell at once of something that happened in the run, for example that a node died. One line."""
-        self._display.note(" ".join(text.split()))
+        self._say(lambda display: display.note(" ".join(text.split())))
+
+    def _show(self, progress: RunProgress) -> None:
+        self._say(lambda display: display.show(progress, self._pace))
 
     def update(self, progress: RunProgress) -> None:
         """Take in a snapshot; cheap, and shown only as often as the display should change."""
@@ -206,7 +219,7 @@ class Progress:
         if shown is not None and progress.wall_s - shown.wall_s < self._every_s:
             return
         self._shown = progress
-        self._display.show(progress, self._pace)
+        self._show(progress)
 
 
 def _display(style: Style, stream: TextIO | None) -> _ProgressDisplay:
@@ -409,7 +422,8 @@ def _position(progress: RunProgress) -> str:
     reached = f"{ns_to_s(progress.time_ns):,.1f}"
     if progress.end_ns is None or progress.share is None:
         return f"{reached} s"
-    return f"{reached} of {ns_to_s(progress.end_ns):,.0f} s ({100 * progress.share:.0f} %)"
+    end_s = ns_to_s(progress.end_ns)
+    return f"{reached} of {f'{end_s:,.0f}' if end_s >= 1 else f'{end_s:.3g}'} s ({100 * progress.share:.0f} %)"
 
 
 def _rounds(progress: RunProgress) -> str:

@@ -48,7 +48,12 @@ def cache_dir() -> Path:
     if os.environ.get("FRAGMESH_CACHE"):
         return Path(os.environ["FRAGMESH_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fragmesh"
+    if base:
+        return Path(base) / "fragmesh"
+    try:
+        return Path.home() / ".cache" / "fragmesh"
+    except RuntimeError:  # no HOME, and a user of whom the host knows nothing, as in many containers
+        return Path(tempfile.gettempdir()) / f"fragmesh-{os.getuid()}"
 
 
 def search_roots(data_root: Path | None) -> list[Path]:

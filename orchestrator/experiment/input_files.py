@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from node.core.bounds import INPUT_BYTES_MAX, INPUT_COPY_BYTES_MAX
+from node.core.bounds import INPUT_BYTES_MAX, INPUT_COPY_BYTES_MAX, RECORD_BYTES_MAX
 from node.core.errors import ConfigError
-from node.host.text_files import UnreadableText, decode_text, read_bytes, shorten
+from node.host.text_files import UnreadableText, decode_text, parse_json, read_bytes, read_text, shorten
 
 COPIES: Final = "inputs"
 """Folder of the copies, in a run directory."""
@@ -97,19 +97,32 @@ class InputFiles:
         """Look from an experiment file; the directory of a run is known by ``environment.json`` beside it."""
         if not file.is_file():  # a pipe, whose folder holds nothing
             return cls([Path()], given=given)
+        environment = _environment_beside(file)
+        if environment is not None:
+            return cls.of_run(file.parent, environment, given, same=given is None)
         linked = Path(os.path.realpath(file)).parent
         return cls([file.parent, *([linked] if linked != Path(os.path.abspath(file.parent)) else [])], given=given)
 
     @classmethod
-    def of_run(cls, path: Path, environment: Mapping[str, Any], given: Path | None = None) -> "InputFiles":
-        """Look from a run directory; ``environment`` is what ``environment.json`` holds, whoever wrote it."""
+    def of_run(
+        cls, path: Path, environment: Mapping[str, Any], given: Path | None = None, *, same: bool = True
+    ) -> "InputFiles":
+        """Look from a run directory.
+
+        Args:
+            path: The directory.
+            environment: What its ``environment.json`` holds, whoever wrote it.
+            given: Folder that the user named; comes first.
+            same: Refuse files other than those of the run.
+        """
         recorded: dict[str, list[Path]] = {}
         digests: dict[str, str] = {}
         entries = environment.get("inputs")
         for name, entry in (entries if isinstance(entries, dict) else {}).items():
             if isinstance(entry, dict) and isinstance(entry.get("path"), str):
                 recorded[name] = [Path(entry["path"]), *moved(path, environment, entry["path"])]
-                digests[name] = str(entry.get("sha256"))
+                if same:
+                    digests[name] = str(entry.get("sha256"))
         base = environment.get("base_dir")
         folders = [Path(base), *moved(path, environment, base)] if isinstance(base, str) else []
         beside = [path / COPIES, path, Path(os.path.abspath(path)).parent]
@@ -149,8 +162,10 @@ class InputFiles:
     def _keep(self, name: str, place: str, data: bytes, shown: str) -> None:
         sha256 = hashlib.sha256(data).hexdigest()
         if self._digests.get(name, sha256) != sha256:
-            copies = next((str(folder) for folder in self._beside if (folder / copy_name(name)).is_file()), None)
-            how = f"; --input-root {copies} takes the copy" if copies else ""
+            folders = [folder for folder in self._beside if folder.name == COPIES]
+            copies = [folder / copy_name(name) for folder in folders]
+            known = [copy for copy in copies if copy.is_file() and os.path.abspath(copy) != place]
+            how = f"; --input-root {known[0].parent} takes the copy" if known else ""
             raise ConfigError(f"{shown}: {place}: changed since the run began{how}")
         self.found[name] = InputFile(name, place, sha256, data if len(data) <= INPUT_COPY_BYTES_MAX else None)
 
@@ -164,6 +179,17 @@ class InputFiles:
             yield from _loose(folder, name)
 
 
+def _environment_beside(file: Path) -> Mapping[str, Any] | None:
+    """Read ``environment.json`` where an experiment file lies in a run's directory; None elsewhere."""
+    if not (file.parent / "facts.json").is_file():
+        return None
+    try:
+        environment = parse_json(read_text(file.parent / "environment.json", RECORD_BYTES_MAX))
+    except (UnreadableText, ValueError):
+        return None
+    return environment if isinstance(environment, dict) else None
+
+
 def _loose(folder: Path, name: str) -> Iterator[Path]:
     """Where a file may lie in a folder that is not the one which its name begins from."""
     if not os.path.isabs(name):
@@ -173,8 +199,8 @@ def _loose(folder: Path, name: str) -> Iterator[Path]:
 
 
 def moved(run: Path, environment: Mapping[str, Any], recorded: str) -> list[Path]:
-    """The same place as seen from a run's directory, where that is not where it was; empty where it is."""
-    began = environment.get("run_dir")
-    if not isinstance(began, str) or began == os.path.abspath(run):
+    """The same place as seen from the folder of a run, where that is not where it was; empty where it is."""
+    began, now = environment.get("out"), os.path.dirname(os.path.abspath(run))
+    if not isinstance(began, str) or began == now:
         return []
-    return [Path(os.path.normpath(os.path.join(os.path.abspath(run), os.path.relpath(recorded, began))))]
+    return [Path(os.path.normpath(os.path.join(now, os.path.relpath(recorded, began))))]

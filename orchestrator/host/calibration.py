@@ -186,7 +186,7 @@ def _run(folder: Path) -> list[CpuSample]:
     """Run the experiment in a process of its own and sample its processor time."""
     (folder / "slow.csv").write_text(f"time_s,bandwidth_mbps\n{SLOW_FROM_S},0.001\n", encoding="utf-8")
     (folder / "calibration.yaml").write_text(json.dumps(EXPERIMENT), encoding="utf-8")  # JSON is YAML
-    command = [sys.executable, "-m", "orchestrator.cli", "run", "calibration.yaml", "--out", "runs", "--json"]
+    command = [sys.executable, "-P", "-m", "orchestrator.cli", "run", "calibration.yaml", "--out", "runs", "--json"]
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
     with open(folder / "errors", "w+b") as errors:

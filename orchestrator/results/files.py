@@ -72,5 +72,9 @@ def to_json_values(value: Any) -> Any:
 
 
 def to_json(value: Mapping[str, Any]) -> str:
-    """A JSON object as the text of a file."""
-    return json.dumps(to_json_values(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    """A JSON object as the text of a file. Letters of paths that are not UTF-8 are written out, and read back alike."""
+    plain = to_json_values(value)
+    text = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps(plain, indent=2, allow_nan=False) + "\n"
+    return text

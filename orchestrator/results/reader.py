@@ -281,9 +281,11 @@ def _read_table(path: Path, columns: Mapping[str, Any]) -> Any | None:
     if not path.is_file():
         return None
     try:
-        there = set(pq.read_schema(path).names)
-        wanted = [name for name in columns if name in there or name not in ADDED_COLUMNS]
-        return pq.read_table(path, columns=wanted).combine_chunks().select(wanted)
+        with path.open("rb") as file:  # by its name Arrow would not find a file whose path is not UTF-8
+            there = set(pq.read_schema(file).names)
+            wanted = [name for name in columns if name in there or name not in ADDED_COLUMNS]
+            file.seek(0)
+            return pq.read_table(file, columns=wanted).combine_chunks().select(wanted)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _damaged(path, error) from error
 

@@ -41,6 +41,7 @@ RUN_FILES: Final[Mapping[str, str]] = {
     "checkpoint.bin": "the state from which an interrupted simulation goes on; removed when the run is complete",
     "snapshots/": "the models from which interrupted real processes go on; removed when the run is complete",
     "logs/": "what the nodes said, where one of them died",
+    "inputs/": "copies of the edge lists, traces and regions that the experiment names, but for those beyond 4 MiB",
     "nodes/": "what each node was told, in files for `python -m node --config`; removed when the run is complete",
 }
 """Every file of a run directory and what it holds; ``snapshots/``, ``logs/`` and ``nodes/`` are those of real

@@ -81,8 +81,16 @@ class RunWriter:
         facts: RunFacts,
         resolved_experiment: Mapping[str, Any],
         environment: Mapping[str, Any],
+        copies: Mapping[str, bytes] | None = None,
     ) -> "RunWriter":
         """Make a new run directory under ``root`` and write what is known at the start.
+
+        Args:
+            root: Where.
+            facts: What is known of the run.
+            resolved_experiment: The experiment with all its defaults.
+            environment: What the results depend on besides.
+            copies: Files that the experiment names, by their path in the directory.
 
         Raises:
             ConfigError: The directory cannot be made or written, or the disk is full; nothing is left behind.
@@ -92,11 +100,14 @@ class RunWriter:
         try:
             _write(path / "experiment.yaml", _yaml(resolved_experiment))
             _write(path / "environment.json", to_json(environment))
+            for name, content in (copies or {}).items():
+                (path / name).parent.mkdir(exist_ok=True)
+                write_file(path / name, content)
             _write(path / "facts.json", to_json(_facts_to_json(facts)))
             if facts.partition_counts is not None:
                 _write(path / "partition.csv", _partition_csv(facts))
             writer._append(_HEADER)
-        except RunnerError as error:
+        except (RunnerError, OSError) as error:
             writer.close()
             shutil.rmtree(path, ignore_errors=True)
             raise ConfigError(f"out={root}: cannot be written: {error}") from error
@@ -398,7 +409,11 @@ def _float_column(values: Sequence[float | int | None]) -> Float64Vector:
 
 
 def _write_parquet(path: Path, table: Any) -> None:
-    write_atomically(path, lambda temporary: pq.write_table(table, str(temporary), compression="zstd"))
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # by its name Arrow would not find a file whose path is not UTF-8
+            pq.write_table(table, file, compression="zstd")
+
+    write_atomically(path, write)
 
 
 def _write(path: Path, text: str) -> None:

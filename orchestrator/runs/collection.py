@@ -129,6 +129,17 @@ def refuse_rejections(parts: Sequence[Part], rejected: Mapping[int, Mapping[str,
         raise RunnerError(f"nodes refused {total:,} messages of their peers ({text})")
 
 
+def number_on(messages: dict[str, Column], first_rounds: Sequence[int]) -> dict[str, Column]:
+    """Number the rounds of a part on from earlier ones: an algorithm, which begins anew, counts its own from 0.
+
+    Args:
+        messages: The part's table.
+        first_rounds: The round with which each node began, in node order.
+    """
+    numbers = messages["round"] + np.array(first_rounds, dtype=np.int64)[messages["sender"]]
+    return {**messages, "round": numbers.astype(messages["round"].dtype)}
+
+
 def concatenate_tables(tables: Sequence[dict[str, Column]]) -> dict[str, Column] | None:
     """Put the messages of all parts under each other, numbered through; None if there is no table."""
     if not tables:

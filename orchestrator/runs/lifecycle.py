@@ -5,6 +5,7 @@ stands here once: in which order things are made and freed, when a signal is a r
 failure decides, and what is written in any case.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -145,7 +146,9 @@ def conduct(
             # Step 3: the directory. It is locked before anything in it is changed.
             if found is None:
                 resolved = plan.config.model_dump(mode="json")
-                writer = RunWriter.create(options.out, prepared.facts, resolved, environment)
+                copies = {file.copy: file.content for file in plan.inputs if file.copy and file.content is not None}
+                environment["out"] = os.path.abspath(options.out)
+                writer = RunWriter.create(options.out, prepared.facts, resolved, environment, copies)
             else:
                 writer = RunWriter.reopen(found.path, prepared.facts, course.restore(found), environment)
             course.begin(writer, found)

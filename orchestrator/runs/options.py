@@ -21,6 +21,7 @@ class RunOptions:
         workers: Training processes; 0 trains in the main process.
         progress: How progress is shown.
         command: What to type to run it again.
+        input_root: Folder in which files that the experiment names are looked for first; None for no such folder.
     """
 
     out: Path
@@ -28,6 +29,7 @@ class RunOptions:
     workers: int
     progress: ProgressStyle
     command: str
+    input_root: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from node.core.errors import DataError
 from node.core.messages import tag_name
 from node.core.training import TrainerAndEvaluator
 from node.learning.build import build_learner, partition_dataset, start_trainer
+from node.learning.config import ImageFolderConfig
 from node.learning.data_files import resolve_data_root
 from node.learning.datasets import load_dataset
 from node.learning.partition import Partition, class_counts
@@ -157,8 +158,11 @@ def _classes(dataset: Dataset) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
 def environment_of(plan: Plan, prepared: Prepared, data_root: Path | None) -> dict[str, Any]:
     """Record everything that the run depends on, and where a continuation finds the files that the experiment names."""
     root = resolve_data_root(data_root)
+    if root is None and isinstance(plan.config.learning.dataset, ImageFolderConfig):
+        root = Path()  # where such a folder is then looked for
     return {
         **environment(seed=plan.config.seed, data_source=prepared.dataset.source),
-        "base_dir": str(Path(plan.place).resolve().parent) if plan.place else None,
+        "base_dir": str(Path(plan.place).absolute().parent) if plan.place else None,
         "data_root": None if root is None else str(root.resolve()),
+        "inputs": {file.name: {"path": file.path, "sha256": file.sha256, "copy": file.copy} for file in plan.inputs},
     }

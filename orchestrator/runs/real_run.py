@@ -36,6 +36,7 @@ from orchestrator.runs.collection import (
     concatenate_tables,
     measured_links,
     node_figures,
+    number_on,
     refuse_rejections,
     totals_of,
 )
@@ -327,22 +328,16 @@ class RealRun:
             host=HOST,
             data_root=prepared.data_root,
         )
-        if directory.earlier is None:
-            beginnings = [self._beginning(0)] * self._plan.config.nodes  # one model, which the files hold once
-        else:
-            beginnings = [self._beginning(node) for node in range(self._plan.config.nodes)]
-        return node_configs(self._plan, part, prepared.split.train_indices, beginnings)
+        return node_configs(self._plan, part, prepared.split.train_indices, self._beginnings())
 
-    def _beginning(self, node: int) -> Beginning:
+    def _beginnings(self) -> list[Beginning]:
+        """Describe where each node of this part begins."""
         earlier = self._directory.earlier
         if earlier is None:
-            return Beginning(self._prepared.trainer.initial_params())
-        stored, params = earlier.models[node]
-        rounds = stored.counters.rounds
-        if self._plan.algorithm.needs_every_message:
-            # All do as many rounds from here on, or one would wait for a round that another one does not have.
-            rounds = max(other.counters.rounds for other, _ in earlier.models)
-        return Beginning(params, rounds, stored.counters.local_steps)
+            # One model, which the files hold once.
+            return [Beginning(self._prepared.trainer.initial_params())] * self._plan.config.nodes
+        # Where all wait for every message, one would wait for a round that another one does not have.
+        return earlier.beginnings(aligned=self._plan.algorithm.needs_every_message)
 
     def _on_tick(self) -> None:
         """Show how the nodes are, and test models meanwhile if the experiment says so."""
@@ -366,6 +361,8 @@ class RealRun:
             if self._plan.config.output.messages:
                 try:
                     messages = self._directory.collection.messages()
+                    if messages is not None and self._directory.earlier is not None:
+                        messages = number_on(messages, [beginning.rounds for beginning in self._beginnings()])
                 except ProtocolError as failure:
                     self._progress.note(str(failure))
             self._part = self._counted(messages is not None), messages
@@ -376,8 +373,7 @@ class RealRun:
         if supervisor is None or supervisor.ended_ns is None:
             return None
         counters = []
-        for node, watched in sorted(supervisor.nodes.items()):
-            beginning = self._beginning(node)
+        for (_, watched), beginning in zip(sorted(supervisor.nodes.items()), self._beginnings(), strict=True):
             counters.append(directory.collection.counters(watched.status, beginning.rounds, beginning.local_steps))
         return Part(directory.begin_ns, supervisor.ended_ns, self._wall_s(), counters, has_messages)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from node.core.counters import NodeCounters, add_counters, subtract_counters
 from node.core.errors import ConfigError
 from orchestrator.experiment.config import read_experiment
+from orchestrator.experiment.input_files import InputFiles, moved
 from orchestrator.experiment.plan import Plan, make_plan
 from orchestrator.results.reader import Run, load_run
 from orchestrator.runs.options import RunOptions
@@ -30,18 +31,35 @@ def interrupted_run(path: Path, options: RunOptions) -> tuple[Run, RunOptions]:
         raise ConfigError(f"{path}: the run is complete")
     if found.status == "diverged":
         raise ConfigError(f"{path}: the run is complete: {(found.summary or {}).get('error')}")
-    data_root = options.data_root or recorded_path(found, "data_root")
+    data_root = options.data_root or _recorded_data_root(found)
     return found, replace(options, data_root=data_root, command=found.facts.command)
 
 
-def recorded_plan(run: Run) -> Plan:
+def _recorded_data_root(run: Run) -> Path | None:
+    """The folder in which a run found its data: where it was, or at the same place as seen from the run's directory.
+
+    None where neither is there: the data are then looked for as in a new run.
+    """
+    recorded = recorded_path(run, "data_root")
+    if recorded is None:
+        return None
+    places = [recorded, *moved(run.path, run.environment or {}, str(recorded))]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def recorded_plan(run: Run, input_root: Path | None = None) -> Plan:
     """The plan of a run, from its own directory.
 
+    Args:
+        run: The run.
+        input_root: Folder in which files that the experiment names are looked for first.
+
     Raises:
-        ConfigError: Its experiment is damaged, or a file that it names is gone.
+        ConfigError: Its experiment is damaged, or a file that it names is gone or was changed.
     """
     experiment = run.path / "experiment.yaml"
-    return make_plan(read_experiment(experiment), recorded_path(run, "base_dir") or run.path, place=str(experiment))
+    inputs = InputFiles.of_run(run.path, run.environment or {}, input_root)
+    return make_plan(read_experiment(experiment), run.path, place=str(experiment), inputs=inputs)
 
 
 def killed_part(earlier: Earlier) -> Part | None:

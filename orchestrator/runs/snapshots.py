@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from node.config import Beginning
 from node.core.counters import NodeCounters, counter_values, counters_from
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId, Vector
@@ -73,6 +74,30 @@ class Earlier:
     samples: list[Sample]
     parts: list[Part]
     messages: list[dict[str, Column]]
+
+    def rounds(self) -> list[int]:
+        """Return the number of each node's next round: beyond all that it began, so that a number is given once.
+
+        Rounds whose work is lost, because they came after the model that is gone on with, have their numbers too.
+        """
+        done = [stored.counters.rounds for stored, _ in self.models]
+        for node in range(len(done)):
+            done[node] = max(done[node], sum(part.counters[node].rounds for part in self.parts))
+        for table in self.messages:
+            last = np.full(len(done), -1, dtype=np.int64)
+            np.maximum.at(last, table["sender"], table["round"])
+            done = [max(own, int(sent) + 1) for own, sent in zip(done, last, strict=True)]
+        return done
+
+    def beginnings(self, *, aligned: bool) -> list[Beginning]:
+        """Return where each node begins that goes on; ``aligned`` gives all the same round."""
+        rounds = self.rounds()
+        if aligned:
+            rounds = [max(rounds)] * len(rounds)
+        return [
+            Beginning(params, first, stored.counters.local_steps)
+            for first, (stored, params) in zip(rounds, self.models, strict=True)
+        ]
 
 
 class Snapshots:

@@ -55,7 +55,7 @@ def resume_processes(path: Path, options: RunOptions) -> RunOutcome:
     """
     found, options = interrupted_run(path, options)
     check_resumable(found)
-    return _run(recorded_plan(found), options, found)
+    return _run(recorded_plan(found, options.input_root), options, found)
 
 
 def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:

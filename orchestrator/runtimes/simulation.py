@@ -85,7 +85,7 @@ def resume_simulation(path: Path, options: RunOptions) -> RunOutcome:
     """
     found, options = interrupted_run(path, options)
     saved = read_checkpoint(path / CHECKPOINT)
-    return _run(recorded_plan(found), options, found, saved)
+    return _run(recorded_plan(found, options.input_root), options, found, saved)
 
 
 def _run(

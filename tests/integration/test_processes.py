@@ -208,6 +208,9 @@ def test_a_run_that_was_ended_goes_on(number: int, kind: str, start: Start) -> N
     assert run.curve["rounds_min"][-1] > run.curve["rounds_max"][known]
     assert run.curve["loss_mean"][-1] < run.curve["loss_mean"][0]
     table = table_of(run)
+    # A round's number is given once, also where its work was lost: four fragments, or a model to two neighbors.
+    _, of_a_round = np.unique(np.stack([table["sender"], table["round"]]), axis=1, return_counts=True)
+    assert of_a_round.max() == (4 if kind == "divshare" else 2)
     assert np.all(np.diff(table["id"]) == 1)
     assert table["queued_ns"].max() > 3.5e9
     code, _, err = start(resume=path).end()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from node.algorithms.registry import ALGORITHMS
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.errors import ConfigError, RunnerError
 from node.core.saved_state import State
+from orchestrator import cli
 from orchestrator.cli import _print_outcome
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
@@ -291,12 +293,12 @@ def interrupted(file: Path, tmp_path: Path) -> Path:
 
 def refusal(path: Path) -> str:
     """Why a run is not continued; whatever the reason, nothing is changed."""
-    before = {child.name: child.read_bytes() for child in path.iterdir()} if path.is_dir() else {}
+    before = {child.name: child.read_bytes() for child in path.rglob("*") if child.is_file()} if path.is_dir() else {}
     with pytest.raises(ConfigError) as refused:
         resume(path)
     assert "\n" not in str(refused.value)
     if path.is_dir():
-        assert {child.name: child.read_bytes() for child in path.iterdir()} == before
+        assert {child.name: child.read_bytes() for child in path.rglob("*") if child.is_file()} == before
     return str(refused.value)
 
 
@@ -336,7 +338,12 @@ def test_what_has_changed_since_is_refused(file: Path, interrupted: Path, monkey
 
     changed(interrupted / "experiment.yaml", "seed: 1", "seed: 2", "experiment.yaml: changed since the run began")
     changed(interrupted / "experiment.yaml", "nodes: 6", "nodes: six", "must be a whole number")
-    changed(file.parent / "graph.txt", "0 1\n", "", "data set, trace or edge list: changed since the run began")
+    changed(
+        file.parent / "graph.txt",
+        "0 1\n",
+        "",
+        f"graph.txt: changed since the run began; --input-root {interrupted / 'inputs'} takes the copy",
+    )
     changed(interrupted / "curve.csv", "0.07,", "0.08,", "curve.csv: changed since the run was interrupted")
     with monkeypatch.context() as patch:
         patch.setattr(simulation, "versions", lambda: {"fragmesh": "9", "torch": "9", "numpy": "9"})
@@ -347,15 +354,48 @@ def test_what_has_changed_since_is_refused(file: Path, interrupted: Path, monkey
 def test_an_edge_list_is_found_from_anywhere(
     file: Path, interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative paths in the experiment start where the experiment file was."""
+    """A run directory alone goes on with its copy; without one, with what lies beside it or in a folder named."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    moved = interrupted.rename(tmp_path / "elsewhere" / "moved")
     (file.parent / "graph.txt").rename(tmp_path / "kept")
-    assert "graph.txt" in refusal(Path("moved"))
-    (tmp_path / "kept").rename(file.parent / "graph.txt")
+    moved = interrupted.rename(tmp_path / "elsewhere" / "moved")
+    copied = shutil.copytree(moved, tmp_path / "copied")
+    given = shutil.copytree(moved, tmp_path / "given")
+    assert (moved / "inputs" / "graph.txt").read_bytes() == (tmp_path / "kept").read_bytes()
     assert resume(Path("moved")).status == "done"
-    assert moved.is_dir()
+
+    for path in (copied, given):
+        shutil.rmtree(path / "inputs")
+        said = refusal(path)
+        assert all(str(place / "graph.txt") in said for place in (file.parent, path / "inputs", path, tmp_path))
+    (tmp_path / "graph.txt").write_bytes((tmp_path / "kept").read_bytes())
+    assert resume(copied).status == "done"
+    (tmp_path / "graph.txt").rename(tmp_path / "elsewhere" / "graph.txt")
+    assert (
+        resume_simulation(given, replace(options(given / "unused", 0), input_root=tmp_path / "elsewhere")).status
+        == "done"
+    )
+
+
+def test_a_project_that_was_renamed(file: Path, tmp_path: Path) -> None:
+    """The run lies in the project, and so do its data and what the experiment names."""
+    with stopped_after(30):
+        path = run(file, file.parent / "runs").path
+    shutil.rmtree(path / "inputs")
+    name = path.relative_to(file.parent)
+    renamed = file.parent.rename(tmp_path / "renamed")
+    assert resume(renamed / name).status == "done"
+
+
+def test_an_experiment_is_run_again_from_its_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from a run directory alone, on another host."""
+    first = run(file, tmp_path / "first").path
+    shutil.rmtree(file.parent)
+    arguments = ["run", str(first / "experiment.yaml"), "--out", str(tmp_path / "again"), "--workers", "0"]
+    assert cli._guard(lambda: cli.app(arguments, standalone_mode=False)) == 0
+    (again,) = (tmp_path / "again").iterdir()
+    assert (again / "curve.csv").read_bytes() == (first / "curve.csv").read_bytes()
+    assert (again / "inputs" / "graph.txt").is_file()
 
 
 # -- processes -------------------------------------------------------------------------------------------------------
@@ -406,8 +446,6 @@ def test_from_the_command_line(number: int, file: Path, tmp_path: Path, start: S
 def test_nothing_that_changes_the_experiment_goes_with_resume(
     more: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import cli
-
     monkeypatch.setattr(sys, "argv", ["fragmesh", "run", "--resume", str(tmp_path), *more])
     with pytest.raises(SystemExit) as end:
         cli.main()

@@ -1,0 +1,47 @@
+"""The ``fragmesh`` command: ``fragmesh`` once installed, ``python -m fragmesh`` from anywhere.
+
+Nothing of the testbed is imported before it is sure that what would be imported is the testbed: with ``python -m`` the
+working directory comes first, and a folder ``node`` or ``orchestrator`` in it would be taken for ours.
+"""
+
+import importlib.util
+import os
+import sys
+
+PACKAGES = ("node", "orchestrator")
+
+
+def shadow() -> str | None:
+    """Return what stands in the place of one of the testbed's packages, in a line; None if nothing does."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name in PACKAGES:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError) as error:
+            return f"{name}: cannot be imported: {error}"
+        origin = None if spec is None else spec.origin
+        if origin is None:
+            return f"{name}: the testbed's package of this name is missing beside {os.path.join(here, 'fragmesh.py')}"
+        if not os.path.exists(os.path.join(here, name, "__init__.py")):
+            continue  # installed so that each package has a folder of its own
+        if not os.path.samefile(origin, os.path.join(here, name, "__init__.py")):
+            return (
+                f"{origin}: stands in the place of the testbed's package {name}: run fragmesh from another folder, or"
+                " without this one in PYTHONPATH"
+            )
+    return None
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    found = shadow()
+    if found is not None:
+        print("error:", " ".join(found.split()), file=sys.stderr)
+        sys.exit(2)
+    from orchestrator.cli import main as run_command_line
+
+    run_command_line()
+
+
+if __name__ == "__main__":
+    main()
