@@ -29,12 +29,14 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from node.config import INT64_MAX, Beginning, NodeConfig, NodeScalars
 from node.config_base import ConfigModel, first_problem, one_line_of
+from node.core.bounds import ARCHIVE_BYTES_MAX
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.links import NetworkModel, NetworkPlan, Transport
 from node.core.sender_policy import SenderKind, SenderPolicy
 from node.core.topology import Topology, from_edges
 from node.core.wire_values import WireDtype
+from node.host.text_files import UnreadableText, read_bytes
 
 VERSION: Final = 1
 """Version of the files; a node refuses any other."""
@@ -398,6 +400,6 @@ def _topology(nodes: int, edges: Array) -> Topology:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+        return read_bytes(path, ARCHIVE_BYTES_MAX)
+    except UnreadableText as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None

@@ -54,6 +54,15 @@ INPUT_BYTES_MAX: Final = 16 * 2**20
 INPUT_COPY_BYTES_MAX: Final = 4 * 2**20
 """Size up to which such a file is copied into the run directory."""
 
+RATINGS_BYTES_MAX: Final = 2**28
+"""Size of a file of ratings; a hundred times that of the MovieLens file in use."""
+
+RATING_ID_MAX: Final = 2**53
+"""The largest number of a user or an item: beyond it two numbers become one."""
+
+ARCHIVE_BYTES_MAX: Final = 2**36
+"""Size of an archive of arrays that a node is given."""
+
 YAML_BYTES_MAX: Final = 4 * 2**20
 """Size of an experiment file."""
 

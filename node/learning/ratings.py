@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from node.core.bounds import RATING_ID_MAX, RATINGS_BYTES_MAX
 from node.core.errors import DataError
 from node.core.rng import stream
+from node.host.text_files import UnreadableText, read_text
 from node.learning.config import SyntheticRatingsConfig
 from node.learning.data_files import DOWNLOAD_TIMEOUT_S, Progress, cache_dir, one_line, search_roots
 from node.learning.samples import Dataset, Samples
@@ -111,14 +113,18 @@ def _download_movielens(target: Path) -> None:
 def _read_movielens(path: Path, seed: int) -> Dataset:
     """Users and items are re-numbered from 0 in increasing order of their ids."""
     try:
-        with path.open(encoding="utf-8") as file:
-            header = file.readline().strip()
-            if header != "userId,movieId,rating,timestamp":
-                raise DataError(f"{path}: first line is {header[:60]!r}, expected userId,movieId,rating,timestamp")
-            table = np.loadtxt(file, delimiter=",", usecols=(0, 1, 2), dtype=np.float64, ndmin=2)
-    except (OSError, ValueError) as error:
+        lines = io.StringIO(read_text(path, RATINGS_BYTES_MAX))
+        header = lines.readline().strip()
+        if header != "userId,movieId,rating,timestamp":
+            raise DataError(f"{path}: first line is {header[:60]!r}, expected userId,movieId,rating,timestamp")
+        table = np.loadtxt(lines, delimiter=",", usecols=(0, 1, 2), dtype=np.float64, ndmin=2)
+    except UnreadableText as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    except ValueError as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)})") from error
-    ratings = table[:, 2]
+    ids, ratings = table[:, :2], table[:, 2]
+    if not ((ids >= 0) & (ids <= RATING_ID_MAX) & (ids % 1 == 0)).all():
+        raise DataError(f"{path}: userId and movieId must be whole numbers from 0 to {RATING_ID_MAX:,}")
     if len(ratings) == 0 or not ((ratings >= 0.5) & (ratings <= 5) & (ratings * 2 % 1 == 0)).all():
         raise DataError(f"{path}: ratings must be halves from 0.5 to 5")
     user_ids, users = np.unique(table[:, 0], return_inverse=True)

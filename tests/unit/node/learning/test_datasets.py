@@ -159,6 +159,9 @@ def test_missing_movielens_says_where_to_put_it(tmp_path: Path, monkeypatch: pyt
         ("a,b\n1,2\n", "expected userId"),
         ("userId,movieId,rating,timestamp\n1,2,0.7,0\n", "halves"),
         ("userId,movieId,rating,timestamp\n1,x,4.0,0\n", "cannot be read"),
+        ("userId,movieId,rating,timestamp\n1,2,4.0,0\0\n", r"cannot be read \(line 2 holds a zero byte\)"),
+        ("userId,movieId,rating,timestamp\n1e300,2,4.0,0\n", "must be whole numbers"),
+        ("userId,movieId,rating,timestamp\n1,2.5,4.0,0\n", "must be whole numbers"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
