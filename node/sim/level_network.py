@@ -3,7 +3,7 @@
 The allocation of :class:`LevelNetwork` is that of :class:`~node.sim.fluid_network.FluidNetwork`, which keeps the rate
 of each transfer. With a queue for each peer a node begins and ends some hundred transfers in a round, each of which
 would change all the others' rates. Here a start or an end costs little more than with a serial sender while downlinks
-have room, and in any case far less than there:
+have room. Where nearly all links are full it costs more, but far less than there:
 
 - Transfers with the same bottleneck share one rate, the link's level, and the link has one event, for the one that
   ends first (:mod:`node.sim.levels`).
@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from node.core.links import NetworkPlan
 from node.sim.ceilings import LOWER_AT, activate_if_needed, leave_alone_if_possible, set_ceiling
-from node.sim.levels import NEW, LevelFlow, SharedLink, broken, few_digits, fill, is_fixed
+from node.sim.levels import NEW, LevelFlow, SharedLink, few_digits, fill
 from node.sim.rates import NEVER, UNLIMITED, capacity_of
 
 
@@ -267,38 +267,36 @@ class LevelNetwork:
                 touched[numbers[2]] = None
                 uplink.exposed[flow.sequence] = flow
         region = {number: links[number] for number in touched if number in links and links[number].active}
-        # Step 2: fill, and let join whoever must, until nobody must.
+        # Step 2: fill, and once more with the downlinks that this could fill and that were not looked at.
         while True:
-            fill(links, region)
-            joining = broken(links, region)
-            for link in [*region.values()]:
+            moving = fill(links, region)
+            filled: dict[int, SharedLink] = {}
+            for link in region.values():
                 if link.source < self._count and (rate := min(link.target, link.capacity)) > link.ceiling:
-                    joining.update(set_ceiling(links, link, rate))
-            if not joining:
+                    filled.update(set_ceiling(links, link, rate))
+            if not filled:
                 break
-            region.update(joining)
+            region.update(filled)
         self._touched = {}
-        self._take_levels(region, new, now_ns)
+        self._take_levels(region, new, moving, now_ns)
 
-    def _take_levels(self, region: dict[int, SharedLink], new: list[LevelFlow], now_ns: int) -> None:
+    def _take_levels(
+        self, region: dict[int, SharedLink], new: list[LevelFlow], moving: list[LevelFlow], now_ns: int
+    ) -> None:
         """Let the targets of a region's links be their levels from ``now_ns`` on."""
         links = self._links
         # Step 1: clocks run at the old levels until now, or until a later time that a link or transfer knows of.
         for link in region.values():
             link.advance(now_ns)
         moves = [(flow, flow.choice, float(flow.size), flow.since_ns) for flow in new]
-        for link in region.values():
-            for flow in link.exposed.values():
-                held, choice = flow.held, flow.choice
-                if choice != held and held != NEW and not is_fixed(flow):
-                    old = region[held]
-                    at_ns = max(old.updated_ns, region[choice].updated_ns, flow.since_ns)
-                    remaining = flow.due - old.reading(at_ns)
-                    if remaining < 0.0 and flow.overdue_ns == NEVER:
-                        flow.overdue_ns = old.finish_ns(flow.due)
-                    moves.append((flow, choice, remaining, at_ns))
-                    flow.held = choice  # so that its other links leave it alone
-                    old.holds -= 1
+        for flow in moving:
+            old, choice = region[flow.held], flow.choice
+            at_ns = max(old.updated_ns, region[choice].updated_ns, flow.since_ns)
+            remaining = flow.due - old.reading(at_ns)
+            if remaining < 0.0 and flow.overdue_ns == NEVER:
+                flow.overdue_ns = old.finish_ns(flow.due)
+            moves.append((flow, choice, remaining, at_ns))
+            old.holds -= 1
         # Step 2: the new levels, and transfers go over to the link that holds them back now.
         for link in region.values():
             link.level = link.target

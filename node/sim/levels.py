@@ -200,90 +200,195 @@ def few_digits(rate: float) -> float:
     return ldexp((whole + 1 if whole < scaled else whole) / 16.0, exponent)
 
 
-def fill(links: Mapping[int, SharedLink], region: Mapping[int, SharedLink]) -> None:
+def fill(links: Mapping[int, SharedLink], region: dict[int, SharedLink]) -> list[LevelFlow]:
     """Find the ``target`` of each link of a region by progressive filling, and the ``choice`` of its transfers.
 
-    Transfers that a link outside holds back keep their rates. An uplink in the region holds back all its transfers
-    that are not exposed.
+    Links join the region while it is filled, where its targets would be unfair or exceed a capacity there. Transfers
+    that a link outside holds back keep their rates. An uplink in the region holds back all its transfers that are not
+    exposed.
+
+    Returns:
+        The transfers under way that another link is to hold back than before.
     """
-    # Step 1: what the fixed transfers leave of each limited link, and how many share it.
-    left: dict[int, float] = {}
-    waiting: dict[int, int] = {}
-    for number, link in region.items():
-        capacity, count = link.capacity, len(link.flows)
+    while True:
+        filling = _FillingPass(links, region)
+        if filling.succeeds():
+            return filling.moving
+        # The region has grown by a link that should have been settled before others.
+
+
+class _FillingPass:
+    """One filling of a region, from the least level to the largest.
+
+    State:
+        _left: What the transfers settled so far leave of each limited link.
+        _waiting: How many transfers share that.
+        _heap: Share and number of each link. A share that has grown since is corrected when it comes up; one that has
+            fallen, because a link joined, has a new entry.
+        _last: The level that was settled last.
+
+    Attributes:
+        moving: The transfers that another link is to hold back than before.
+    """
+
+    __slots__ = ("_heap", "_last", "_left", "_links", "_region", "_waiting", "moving")
+
+    def __init__(self, links: Mapping[int, SharedLink], region: dict[int, SharedLink]) -> None:
+        self._links = links
+        self._region = region
+        self._left: dict[int, float] = {}
+        self._waiting: dict[int, int] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._last = 0.0
+        self.moving: list[LevelFlow] = []
+
+    def succeeds(self) -> bool:
+        """Fill; False where a link joined too late, and the filling must be repeated with it."""
+        self._begin()
+        region, left, waiting, heap = self._region, self._left, self._waiting, self._heap
+        while heap:
+            share, number = heap[0]
+            count = waiting[number]
+            if not count:
+                heappop(heap)
+                continue
+            current = max(0.0, left[number]) / count
+            if current > share:
+                heapreplace(heap, (current, number))
+                continue
+            link = region[number]
+            holders = self._faster_than(current, link)
+            if holders:
+                if not self._join_all(holders):
+                    return False
+                self._push(number)
+                continue
+            heappop(heap)
+            if not self._settle(number, link, current):
+                return False
+        return self._end()
+
+    def _begin(self) -> None:
+        """Count what the fixed transfers leave of each limited link, and how many share it."""
+        links, region, left, waiting = self._links, self._region, self._left, self._waiting
+        for number, link in region.items():
+            capacity, count = link.capacity, len(link.flows)
+            link.target = inf
+            for flow in link.exposed.values():
+                held = flow.held
+                if held == NEW or held in region:
+                    flow.choice = NEW
+                else:
+                    flow.choice = _FIXED
+                    capacity -= links[held].level
+                    count -= 1
+            if link.capacity < UNLIMITED:
+                left[number] = capacity
+                waiting[number] = count
+        self._heap.extend(
+            (max(0.0, rest) / waiting[number], number) for number, rest in left.items() if waiting[number]
+        )
+        heapify(self._heap)
+
+    def _push(self, number: int) -> bool:
+        """Enter a link's share anew; False where it is less than what was settled already, or too much is."""
+        count, left = self._waiting[number], self._left[number]
+        if not count:
+            return left >= -TOLERANCE * self._region[number].capacity
+        share = max(0.0, left) / count
+        heappush(self._heap, (share, number))
+        return share >= self._last * (1.0 - TOLERANCE)
+
+    def _faster_than(self, share: float, link: SharedLink) -> dict[int, SharedLink]:
+        """The links outside that give a transfer of ``link`` more than its share: it must be shared anew."""
+        links = self._links
+        holders = {}
+        for flow in link.exposed.values():
+            if flow.choice == _FIXED and share < (holder := links[flow.held]).level * (1.0 - TOLERANCE):
+                holders[flow.held] = holder
+        return holders
+
+    def _settle(self, number: int, link: SharedLink, level: float) -> bool:
+        """Give the transfers of a link that wait their final rate; False where that is too late for others."""
+        left, waiting = self._left, self._waiting
+        self._last = link.target = level
+        waiting[number] = 0
+        concerned: dict[int, SharedLink] = {}
+        for flow in link.exposed.values():
+            if flow.choice == NEW:
+                flow.choice = number
+                if flow.held != number and flow.held != NEW:
+                    self.moving.append(flow)
+                for other in flow.links:
+                    if other == number:
+                        continue
+                    if other in left:
+                        left[other] -= level
+                        waiting[other] -= 1
+                    elif self._concerns(other, flow, level):
+                        concerned[other] = self._links[other]
+        return self._join_all(concerned)
+
+    def _join_all(self, joining: Mapping[int, SharedLink]) -> bool:
+        in_time = True
+        for link in joining.values():
+            in_time = self._join(link) and in_time
+        return in_time
+
+    def _concerns(self, number: int, flow: LevelFlow, rate: float) -> bool:
+        """Whether a link outside must share its capacity anew, for a transfer on it has another rate than before."""
+        other = self._links[number]
+        if number in self._region or not other.active or other.capacity >= UNLIMITED:
+            return False
+        before = self._region[flow.held].level  # a new transfer's links are all in the region
+        return abs(rate - before) > TOLERANCE * max(rate, before) and (other.holds > 0 or rate > before)
+
+    def _join(self, link: SharedLink) -> bool:
+        """Take a link into the region; False where one that shares a transfer with it is settled already."""
+        links, region, left = self._links, self._region, self._left
+        joined = link.source
+        region[joined] = link
         link.target = inf
+        in_time = True
+        capacity, count = link.capacity, len(link.flows)
         for flow in link.exposed.values():
             held = flow.held
-            if held == NEW or held in region:
+            if held == joined:
                 flow.choice = NEW
+                for other in flow.links:
+                    if other != joined and other in left:
+                        left[other] += link.level
+                        self._waiting[other] += 1
+                        in_time = self._push(other) and in_time and region[other].target == inf
+            elif held == NEW or held in region:
+                if flow.choice != NEW:
+                    capacity -= region[flow.choice].target
+                    count -= 1
             else:
                 flow.choice = _FIXED
                 capacity -= links[held].level
                 count -= 1
         if link.capacity < UNLIMITED:
-            left[number] = capacity
-            waiting[number] = count
-    # Step 2: the least share of all links is final. A link's share never falls while others are settled, so an outdated
-    # entry of the heap is too small, comes up early and is corrected then.
-    heap = [(max(0.0, capacity) / waiting[number], number) for number, capacity in left.items() if waiting[number]]
-    heapify(heap)
-    while heap:
-        share, number = heap[0]
-        count = waiting[number]
-        if not count:
-            heappop(heap)
-            continue
-        current = max(0.0, left[number]) / count
-        if current > share:
-            heapreplace(heap, (current, number))
-            continue
-        heappop(heap)
-        waiting[number] = 0
-        link = region[number]
-        link.target = current
-        for flow in link.exposed.values():
-            if flow.choice == NEW:
-                flow.choice = number
-                for other in flow.links:
-                    if other != number and other in left:
-                        left[other] -= current
-                        waiting[other] -= 1
-    # Step 3: what no link limits is held back by its uplink, at no limit.
-    for link in region.values():
-        if link.capacity >= UNLIMITED:
+            left[joined] = capacity
+            self._waiting[joined] = count
+            in_time = self._push(joined) and in_time
+        return in_time
+
+    def _end(self) -> bool:
+        """Let their uplinks hold back the transfers that no link limits, at no limit."""
+        in_time = True
+        for link in [*self._region.values()]:
+            if link.capacity < UNLIMITED:
+                continue
             for flow in link.exposed.values():
                 if flow.choice == NEW:
                     flow.choice = flow.links[0]
+                    if flow.held != flow.choice and flow.held != NEW:
+                        self.moving.append(flow)
+                    for other in flow.links:
+                        if self._concerns(other, flow, UNLIMITED):
+                            self._region[other] = self._links[other]
+                            in_time = False
             if link.exposed is not link.flows:
                 link.target = UNLIMITED
-
-
-def broken(links: Mapping[int, SharedLink], region: Mapping[int, SharedLink]) -> dict[int, SharedLink]:
-    """The links beside a region that must join it, because its targets would be unfair or exceed a capacity there."""
-    joining: dict[int, SharedLink] = {}
-    for link in region.values():
-        target = link.target
-        for flow in link.exposed.values():
-            choice = flow.choice
-            if choice == _FIXED:
-                holder = links[flow.held]
-                if target < holder.level * (1.0 - TOLERANCE):
-                    joining[flow.held] = holder
-                continue
-            rate = region[choice].target
-            for number in flow.links:
-                if number in region:
-                    continue
-                other = links[number]
-                if not other.active or other.capacity >= UNLIMITED:
-                    continue
-                before = region[flow.held].level  # a new transfer's links are all in the region
-                # Whoever fills a link must share it anew; one with room may be full now.
-                if abs(rate - before) > TOLERANCE * max(rate, before) and (other.holds or rate > before):
-                    joining[number] = other
-    return joining
-
-
-def is_fixed(flow: LevelFlow) -> bool:
-    """Whether the last filling of one of its links left a transfer to a link outside the region."""
-    return flow.choice == _FIXED
+        return in_time
