@@ -20,7 +20,7 @@ from node.sim.levels import few_digits
 from tests.property.test_network import Kind, plan_of
 
 Plan = dict[str, Any]
-ROUNDING_NS = 20
+ROUNDING_NS = 200
 """A difference of one nanosecond changes when the next transfer begins, and so on."""
 
 
