@@ -5,13 +5,13 @@ holds only once. A process that has loaded neither torch nor gRPC forks in a mom
 """
 
 import os
+import select
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from node.host.forked import die_with_parent
 
@@ -35,47 +35,71 @@ def run_apart(task: Callable[[], int]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or both processes would write what is still buffered
-    parent_pid, child = os.getpid(), 0
     received: list[int] = []
-    waiting: deque[int] = deque()  # not passed on yet
-
-    def pass_all_on() -> None:
-        while waiting:
-            with suppress(ProcessLookupError, IndexError):  # the handler may have taken the last one
-                os.kill(child, waiting.popleft())
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        waiting.append(number)
-        if child:
-            pass_all_on()
-
-    # Before the fork: a signal that comes while there are two processes must not be lost, nor end one of them alone.
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _woken_by_signals(received) as wake:
+        parent_pid = os.getpid()
         child = os.fork()
         if child == 0:
-            _be_task(task, parent_pid, before)
-        pass_all_on()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            code = KILLED
+            try:
+                wake.undo()
+                os.setpgid(0, 0)
+                die_with_parent(parent_pid)
+                code = task()
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+            finally:
+                os._exit(code)
+        passed_on = 0
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+            for number in received[passed_on:]:
+                os.kill(child, number)  # it has not been waited for, so that its number is still its own
+                passed_on += 1
+            wake.wait()
     if received:
         return INTERRUPTED
+    code = os.waitstatus_to_exitcode(ended[1])
     return KILLED if code < 0 else code
 
 
-def _be_task(task: Callable[[], int], parent_pid: int, handlers: Mapping[signal.Signals, Any]) -> NoReturn:
-    """Run the forked child to its end and never return: nothing may escape into the parent's code."""
-    code = KILLED
-    try:
-        for number, handler in handlers.items():
+class _Wake:
+    """Waits for signals through a pipe. A signal just before a wait for a process alone would not end that wait."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)  # the interpreter demands it
+        self._descriptor_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self.handlers_before: dict[int, Any] = {}
+
+    def wait(self) -> None:
+        """Return as soon as a signal has come since the last call."""
+        select.select([self._reading], [], [])
+        with suppress(BlockingIOError):
+            os.read(self._reading, 4096)
+
+    def undo(self) -> None:
+        """Put everything back as it was."""
+        for number, handler in self.handlers_before.items():
             signal.signal(number, handler)
-        os.setpgid(0, 0)
-        die_with_parent(parent_pid)
-        code = task()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        signal.set_wakeup_fd(self._descriptor_before)
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+@contextmanager
+def _woken_by_signals(received: list[int]) -> Iterator[_Wake]:
+    """Collect SIGINT and SIGTERM in ``received``, and be woken by them and by the end of a child."""
+    wake = _Wake()
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            received.append(number)
+
+    wake.handlers_before = {
+        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    }
+    try:
+        yield wake
     finally:
-        os._exit(code)
+        wake.undo()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -32,31 +31,47 @@ def test_a_task_that_raises_or_is_killed_has_failed() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_passed_on_and_ends_the_series(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
+    before = [signal.getsignal(other) for other in (number, signal.SIGCHLD)]
     reading, writing = os.pipe()
 
     def task() -> int:
         received: list[int] = []
         signal.signal(number, lambda *_: received.append(1))
-        os.write(writing, b"r")
+        os.kill(os.getppid(), number)
         while not received:
             time.sleep(0.01)
         time.sleep(0.05)
         os.write(writing, bytes([len(received)]))
         return 0
 
-    def interrupt() -> None:
-        os.read(reading, 1)
-        os.kill(os.getpid(), number)
-
-    sender = threading.Thread(target=interrupt)
-    sender.start()
     assert run_apart(task) == INTERRUPTED
-    sender.join()
     assert os.read(reading, 1) == b"\x01"
-    assert signal.getsignal(number) is before
+    assert [signal.getsignal(other) for other in (number, signal.SIGCHLD)] == before
+    assert signal.set_wakeup_fd(-1) == -1
     os.close(reading)
     os.close(writing)
+
+
+def test_a_signal_is_seen_even_if_it_comes_just_before_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = os.waitpid
+
+    def interrupted(child: int, options: int) -> tuple[int, int]:
+        ended = wait(child, options)
+        if not ended[0] and not sent:
+            sent.append(child)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ended
+
+    sent: list[int] = []
+    monkeypatch.setattr(os, "waitpid", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def task() -> int:
+        assert signal.getsignal(signal.SIGTERM) == before
+        signal.pause()  # until the signal ends it
+        return 0
+
+    assert run_apart(task) == INTERRUPTED
 
 
 def test_a_signal_right_after_the_fork_is_passed_on_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
