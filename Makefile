@@ -15,7 +15,7 @@ help:
 	@echo "make docs     the documentation, in build/docs"
 	@echo "make check    formatting, lint, types, import rules, generated code"
 	@echo "make protos   generate node/transport/pb from protos/"
-	@echo "make bench    the benchmark table (minutes; the science figures: make bench-science, an hour)"
+	@echo "make bench    the benchmark table (minutes; the comparisons: make bench-science, hours)"
 	@echo "make clean    remove the virtual environment and caches"
 
 # On Linux PyPI's torch is a CUDA build of several GB. The CPU build is named by its version, so that a machine

@@ -69,9 +69,12 @@ class Bench:
         self._out = out
         self._seeds = range(1, seeds + 1)
         self._processes = processes
+        self._named: dict[str, Cell] = {}
 
     def runs(self, cells: Sequence[Cell]) -> dict[Cell, list[Run]]:
         """All runs of each cell, one a seed; in the order of the cells, whatever ends first."""
+        for cell in cells:
+            assert self._named.setdefault(cell.name, cell) == cell, f"two cells are called {cell.name}"
         jobs = [(cell, seed) for cell in dict.fromkeys(cells) for seed in self._seeds]
         with ThreadPoolExecutor(self._processes) as pool:
             done = list(pool.map(lambda job: self._run(*job), jobs))
@@ -156,7 +159,8 @@ def digits(kind: str, load: str, *settings: str) -> Cell:
     """A cell on digits, named after what it sets; ``local`` sends nothing, so that one cell serves all links."""
     if kind == "local":
         return Cell(DIGITS, "digits-local", ("algorithm.kind=local",))
-    name = "-".join(["digits", kind, load, *(setting.rpartition("=")[2] for setting in settings)])
+    parts = [setting.partition("=") for setting in settings]
+    name = "-".join(["digits", kind, load, *(key.rpartition(".")[2] + value for key, _, value in parts)])
     keys = (f"algorithm.kind={kind}", f"network.preset.bandwidth_mbps={LOADS[load]}", *settings)
     return Cell(DIGITS, "".join(letter for letter in name if letter.isalnum() or letter in "-._"), keys)
 
