@@ -396,13 +396,22 @@ def test_run_for_machines_prints_json_lines_only(tiny: Path, capsys: pytest.Capt
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_model_that_diverges_is_still_json(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    steep = "learning.optimizer={learning_rate: 1000, weight_decay: 1}"  # each step takes the model times -999
-    arguments = ("--out", tiny.parent / "o", "--workers", 0, "--set", steep)
-    code, out, _ = invoke(capsys, "run", tiny, *arguments, "--set", "algorithm.local_steps=20", "--json")
-    assert code == 0
+@pytest.mark.parametrize(("local_steps", "expected"), [(12, "done"), (20, "diverged")])
+def test_a_model_that_diverges_is_still_json(
+    tiny: Path, capsys: pytest.CaptureFixture[str], local_steps: int, expected: str
+) -> None:
+    """First the loss is no number any more, then the model, which ends the run."""
+    steep = "learning.optimizer={learning_rate: 1000, weight_decay: 1.45}"  # each step takes the model times -1,449
+    keys = (f"algorithm.local_steps={local_steps}", "stop.rounds=1", steep)
+    arguments = ("--out", tiny.parent / "o", "--workers", 0, *(item for key in keys for item in ("--set", key)))
+    code, out, _ = invoke(capsys, "run", tiny, *arguments, "--json")
+    assert code == (0 if expected == "done" else 5)
     end = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()][-1]
-    assert end["summary"]["final"]["loss"] is None
+    assert end["summary"]["status"] == expected
+    if expected == "done":
+        assert end["summary"]["final"]["loss"] is None
+    else:
+        assert end["summary"]["diverged"]["round"] == 0
     code, out, _ = invoke(capsys, "compare", end["run"], end["run"], "--json")
     assert code == 0
     json.loads(out, parse_constant=pytest.fail)
