@@ -18,6 +18,8 @@ from node.host.forked import die_with_parent
 KILLED = 3
 """The exit code of a task whose process was killed."""
 
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+
 INTERRUPTED = 130
 """The exit code of a task that was asked to end."""
 
@@ -38,11 +40,14 @@ def run_apart(task: Callable[[], int]) -> int:
     received: list[int] = []
     with _woken_by_signals(received) as wake:
         parent_pid = os.getpid()
+        # A signal that is passed on at once must wait until the child has its own handlers again.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         child = os.fork()
         if child == 0:
             code = KILLED
             try:
                 wake.undo()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 os.setpgid(0, 0)
                 die_with_parent(parent_pid)
                 code = task()
@@ -50,6 +55,7 @@ def run_apart(task: Callable[[], int]) -> int:
                     stream.flush()
             finally:
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         passed_on = 0
         while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
             for number in received[passed_on:]:
@@ -96,9 +102,7 @@ def _woken_by_signals(received: list[int]) -> Iterator[_Wake]:
         if number != signal.SIGCHLD:
             received.append(number)
 
-    wake.handlers_before = {
-        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
-    }
+    wake.handlers_before = {number: signal.signal(number, receive) for number in (*PASSED_ON, signal.SIGCHLD)}
     try:
         yield wake
     finally:

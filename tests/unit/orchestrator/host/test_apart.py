@@ -52,8 +52,11 @@ def test_a_signal_is_passed_on_and_ends_the_series(number: signal.Signals) -> No
     os.close(writing)
 
 
-def test_a_signal_is_seen_even_if_it_comes_just_before_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    wait = os.waitpid
+def test_a_signal_just_before_the_wait_is_seen_and_reaches_a_task_that_has_just_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task's own handlers are back when it comes, and without any it ends the task."""
+    wait, fork = os.waitpid, os.fork
 
     def interrupted(child: int, options: int) -> tuple[int, int]:
         ended = wait(child, options)
@@ -62,16 +65,27 @@ def test_a_signal_is_seen_even_if_it_comes_just_before_the_wait(monkeypatch: pyt
             os.kill(os.getpid(), signal.SIGTERM)
         return ended
 
+    def slow_child() -> int:
+        child = fork()
+        if child == 0:
+            time.sleep(0.1)  # long enough for the signal to come first; it must not matter
+        return child
+
     sent: list[int] = []
     monkeypatch.setattr(os, "waitpid", interrupted)
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, "fork", slow_child)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def task() -> int:
-        assert signal.getsignal(signal.SIGTERM) == before
-        signal.pause()  # until the signal ends it
+        time.sleep(60)
         return 0
 
-    assert run_apart(task) == INTERRUPTED
+    begun_s = time.monotonic()
+    try:
+        assert run_apart(task) == INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - begun_s < 60
 
 
 def test_a_signal_right_after_the_fork_is_passed_on_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
