@@ -33,7 +33,7 @@ NODE_LOAD_MAX: Final = 0.8
 """Share of its declared time that a node's own training may take of one core: the rest is for the node itself."""
 LATE_SHARE: Final = 0.8
 """Part of the tolerated lateness of arrivals that rounds which end together may take."""
-STEPS: Final = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+STEPS: Final = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 """The dilations that are recommended, and these times a power of ten."""
 DILATION_MAX: Final = 10_000.0
 """Largest dilation that an experiment file may ask for."""
