@@ -179,6 +179,7 @@ def observe(out: Path, label: str, dilation: float, time_s: float, *overrides: s
     shared = Shared(NODES)
     settings = [
         f"name=host-{label}", "runtime=processes", f"nodes={NODES}", f"time_dilation={dilation}",
+        "network.sender={kind: serial}",
         f"stop.time_s={time_s}", f"evaluation.interval_s={time_s}", "fidelity.allow_unfaithful=true", *overrides,
     ]  # fmt: skip
     plan = make_plan(read_experiment(EXPERIMENTS / "quickstart.yaml", settings), EXPERIMENTS)
