@@ -13,10 +13,10 @@ from node.host.text_files import UnreadableText, decode_text, parse_json, parse_
 
 
 def refusal(path: Path, max_bytes: int = 1000) -> str:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UnreadableText) as refused:
         read_text(path, max_bytes)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1  # of processor time, whatever else the host does
     return str(refused.value)
 
 
