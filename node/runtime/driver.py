@@ -7,8 +7,8 @@ What the caller does, in this order
 ===================================
 
 1. Make the driver, with its path and its trainer. Nothing happens yet; counters and the model can be read.
-2. Pass on every message that arrives (:meth:`Driver.received`). What arrives before the start is dropped by the
-   caller: a node that has not begun knows nothing. Messages for an algorithm that is passive may wait until the driver
+2. Pass on every message that arrives (:meth:`Driver.received`). What arrives before the start is kept by the
+   caller until then. Messages for an algorithm that is passive may wait until the driver
    asks for them (:attr:`Driver.take_arrivals`). The driver watches the trainer itself.
 3. When the common instant has come, call :meth:`Driver.start`, once. It gives the path the driver's sending side as
    its listener, so that the path must be able to send from then on.

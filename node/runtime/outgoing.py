@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from node.core.links import NetworkPlan
+from node.core.links import NetworkPlan, entry_of_pair
 from node.core.messages import Message
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S
@@ -132,9 +132,7 @@ class InFlight:
             mbps = min(float(network.up_mbps[node]), UNLIMITED_MBPS)
             if network.pair_mbps is not None:
                 mbps = min(mbps, float(network.pair_mbps[node, receiver]))
-            round_trip_ns = network.round_trip_ns
-            if not isinstance(round_trip_ns, int):
-                round_trip_ns = int(round_trip_ns[node, receiver])
+            round_trip_ns = entry_of_pair(network.round_trip_ns, node, receiver)
             bound = self._of_peer[receiver] = _Bound(Window(0), mbps, round_trip_ns / NS_PER_MS)
         return bound
 

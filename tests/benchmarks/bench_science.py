@@ -132,6 +132,12 @@ def ends(found: Mapping[Cell, list[Run]], cell: Cell) -> str:
     return plus_minus(compare(found[cell]).baseline.end)
 
 
+def staleness(runs: Sequence[Run]) -> list[str]:
+    """Median and 95th percentile of the staleness of the messages that were averaged, in rounds, mean over the runs."""
+    overall = [run.summary["staleness"]["overall"] for run in runs if run.summary is not None]
+    return [plus_minus(mean_of([float(one[quantile]) for one in overall]), 1) for quantile in ("p50", "p95")]
+
+
 def faster(found: Mapping[Cell, list[Run]], base: Cell, cell: Cell, target: float) -> str:
     """How many times sooner a cell's runs hold a target than the base's, and how many of each hold it at all."""
     of: Comparison = compare([*found[base], *found[cell]], target)
@@ -230,12 +236,7 @@ def senders(bench: Bench) -> None:
     found = bench.runs(list(cells.values()))
     rows = []
     for (kind, policy), cell in cells.items():
-        summaries = [run.summary for run in found[cell] if run.summary is not None]
-        ages = [
-            mean_of([float(summary["staleness"]["overall"][quantile]) for summary in summaries])
-            for quantile in ("p50", "p95")
-        ]
-        rows.append([f"`{kind}`", policy.strip("{}"), *(plus_minus(age, 1) for age in ages), ends(found, cell)])
+        rows.append([f"`{kind}`", policy.strip("{}"), *staleness(found[cell]), ends(found, cell)])
     head = ["algorithm", "sender", "staleness, median, rounds", "staleness, p95, rounds", "accuracy at the end"]
     table("Senders at load 0.6, no stragglers", head, rows)
 
@@ -255,12 +256,8 @@ def flush(bench: Bench) -> None:
     rows = []
     for kind, cell in cells.items():
         summaries = [run.summary for run in found[cell] if run.summary is not None]
-        old = [
-            mean_of([float(summary["staleness"]["overall"][quantile]) for summary in summaries])
-            for quantile in ("p50", "p95")
-        ]
         got = mean_of([float(summary["messages"]["delivered"]) for summary in summaries])
-        rows.append([f"`{kind}`", ends(found, cell), plus_minus(got, 0), *(plus_minus(age, 1) for age in old)])
+        rows.append([f"`{kind}`", ends(found, cell), plus_minus(got, 0), *staleness(found[cell])])
     head = ["flush", "accuracy at the end", "delivered", "staleness, median, rounds", "staleness, p95, rounds"]
     table("DivShare's flush at load 0.6, 8 of 16 links 5 times slower", head, rows)
 
