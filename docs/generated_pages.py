@@ -1,7 +1,7 @@
 """The pages that follow from the code: algorithms, experiment file, command line, results, fidelity, exit codes.
 
 They are written when the documentation is built, so that no declaration is told twice.
-``python docs/generated_pages.py`` writes them without building, and the README's table of algorithms.
+``python docs/generated_pages.py`` writes them without building, and the README's tables of algorithms and of runtimes.
 """
 
 import ast
@@ -41,6 +41,7 @@ from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
 from node.core.counters import FIGURES  # noqa: E402
 from orchestrator import cli  # noqa: E402
 from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
+from orchestrator.experiment.runtimes import PLANNED, RUNTIMES  # noqa: E402
 from orchestrator.fidelity import TOLERANCES  # noqa: E402
 from orchestrator.results import schema  # noqa: E402
 
@@ -62,22 +63,37 @@ def generated_pages() -> dict[str, str]:
     pages["reference/exit-codes.md"] = _exit_codes()
     pages["reference/figures.md"] = _figures()
     pages["reference/modules.md"] = _modules()
+    pages["reference/runtimes.md"] = f"# Runtimes\n\n{_runtimes()}"
     pages["reference/index.md"] = _reference(sorted(path for path in pages if path.startswith("reference/")))
     return {path: text.rstrip() + "\n" for path, text in pages.items()}
 
 
 def readme(text: str) -> str:
-    """The README with the table of algorithms that the registry has now."""
-    begin, end = "<!-- algorithms: written by docs/generated_pages.py -->\n", "<!-- end -->"
-    before, rest = text.split(begin)
-    _, after = rest.split(end, 1)
+    """The README with the tables of algorithms and of runtimes that the declarations give now."""
+    for name, content in (("runtimes", _runtimes()), ("algorithms", _algorithms_with_links())):
+        begin, end = f"<!-- {name}: written by docs/generated_pages.py -->\n", "<!-- end -->"
+        before, rest = text.split(begin)
+        _, after = rest.split(end, 1)
+        text = f"{before}{begin}\n{content}\n\n{end}{after}"
+    return text
+
+
+def _algorithms_with_links() -> str:
     rows = []
     for kind, entry in ALGORITHMS.items():
         _, sections = labelled_sections(_docstring(entry))
         file = entry.config.__module__.replace(".", "/") + ".py"
         rows.append([code(kind), _idea(entry), _citation(sections["Paper"]), f"[{Path(file).name}]({file})"])
     header = ["`algorithm.kind`", "what it does", "paper", "details, departures, parameters"]
-    return f"{before}{begin}\n{table(header, rows)}\n\n{end}{after}"
+    return table(header, rows)
+
+
+def _runtimes() -> str:
+    rows = [[code(name), described.real, described.purpose] for name, described in RUNTIMES.items()]
+    planned = " and ".join(map(code, PLANNED))
+    return f"""{table(["`runtime`", "what is real", "what it is for"], rows)}
+
+Planned: {planned}. An experiment that asks for one of these is refused today."""
 
 
 def write_pages(folder: Path) -> None:

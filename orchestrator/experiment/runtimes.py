@@ -7,6 +7,9 @@ from typing import Final, Literal
 RuntimeName = Literal["simulation", "processes"]
 """Values of the experiment's key ``runtime``."""
 
+PLANNED: Final = ("docker", "kubernetes")
+"""Runtimes that people ask for and that this version does not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDescription:
@@ -15,16 +18,32 @@ class RuntimeDescription:
     Attributes:
         summary: One line for ``fragmesh list``.
         clock_name: Name of the time in which its results are given.
+        real: Parts of a run that are real, for the README's table.
+        purpose: Use that it is meant for, for the README's table.
+        has_real_links: Whether nodes have links of their own, so that ``network.links`` may be direct.
     """
 
     summary: str
     clock_name: str
+    real: str
+    purpose: str
+    has_real_links: bool
 
 
 RUNTIMES: Final[Mapping[RuntimeName, RuntimeDescription]] = {
-    "simulation": RuntimeDescription("training is real; time and links are virtual", "virtual time"),
+    "simulation": RuntimeDescription(
+        "training is real; time and links are virtual",
+        clock_name="virtual time",
+        real="training; time and links are virtual",
+        purpose="thousands of nodes, exact replay, sweeps",
+        has_real_links=False,
+    ),
     "processes": RuntimeDescription(
-        "a process a node, gRPC streams, wall-clock time; links shaped in user space", "testbed time"
+        "a process a node, gRPC streams, wall-clock time; links shaped in user space",
+        clock_name="testbed time",
+        real="also processes, gRPC streams, sockets and the clock; links are shaped in user space",
+        purpose="what a real node does, without Docker or root",
+        has_real_links=True,
     ),
 }
 

@@ -9,6 +9,7 @@ from generated_pages import readme
 from node.algorithms.registry import ALGORITHMS
 from orchestrator import cli, results
 from orchestrator.experiment.config import ExperimentConfig
+from orchestrator.experiment.runtimes import PLANNED
 from orchestrator.results.schema import COLUMN_MEANINGS, CURVE_COLUMNS, MESSAGE_COLUMNS, NODE_COLUMNS, RUN_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,7 @@ def test_the_table_of_algorithms_is_the_registry() -> None:
         assert paper == "none" or (cited[0].split(" et al.")[0] in page and cited[1] in page), kind
 
 
-def test_the_table_of_algorithms_is_written_from_their_docstrings() -> None:
+def test_the_tables_of_algorithms_and_of_runtimes_are_written_from_their_declarations() -> None:
     """``python docs/generated_pages.py`` writes it anew."""
     assert readme(README) == README
 
@@ -61,9 +62,9 @@ def test_the_exit_codes_are_those_of_the_command_line() -> None:
 
 
 def test_the_runtimes_are_those_of_the_experiment_file() -> None:
-    """Whoever adds one rewrites what the README says of them."""
     shown = [row[0] for row in table("What runs where")]
     assert shown == list(get_args(ExperimentConfig.model_fields["runtime"].annotation))
+    assert all(f"`{name}`" in section("What runs where") for name in PLANNED)
 
 
 def test_the_files_of_a_run_are_those_that_its_package_draws() -> None:
