@@ -24,7 +24,7 @@ from node.core.wire_values import WireDtype
 from node.host.text_files import UnreadableText, read_text, shorten
 from node.learning.config import LearningConfig
 from orchestrator.experiment.networks.config import NetworkConfig
-from orchestrator.experiment.runtimes import RuntimeName
+from orchestrator.experiment.runtimes import PLANNED, RUNTIMES, RuntimeName
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
 from orchestrator.yaml_text import parse_yaml
 
@@ -197,10 +197,22 @@ class ExperimentConfig(ConfigModel):
     processes: ProcessesConfig = ProcessesConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_planned(cls, content: Any) -> Any:
+        runtime = content.get("runtime") if isinstance(content, Mapping) else None
+        if runtime in PLANNED:
+            raise ValueError(
+                f"runtime={runtime}: is planned and not part of this version: must be one of {' or '.join(RUNTIMES)}"
+            )
+        return content
+
     @model_validator(mode="after")
     def _links_exist(self) -> "ExperimentConfig":
-        if self.runtime == "simulation" and self.network.links == "direct":
-            raise ValueError("network.links=direct: must be emulated with runtime: simulation, which has no real ones")
+        if self.network.links == "direct" and not RUNTIMES[self.runtime].has_real_links:
+            raise ValueError(
+                f"network.links=direct: must be emulated with runtime: {self.runtime}, which has no real ones"
+            )
         return self
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from node.core.errors import ConfigError
 from orchestrator.experiment.plan import Plan
-from orchestrator.experiment.runtimes import RuntimeName
+from orchestrator.experiment.runtimes import PLANNED, RuntimeName
 from orchestrator.host.doctor import NODE_MEMORY_BYTES, SHARED_MEMORY_BYTES, Finding, Host
 from orchestrator.results.reader import load_run
 from orchestrator.runs.options import RunOptions, RunOutcome
@@ -77,9 +77,6 @@ REGISTRY: Final[Mapping[RuntimeName, Runtime]] = {
     "simulation": Runtime(_run_simulation, _resume_simulation, _examine_simulation),
     "processes": Runtime(_run_processes, _resume_processes, _examine_processes),
 }
-
-PLANNED: Final = ("docker", "kubernetes")
-"""Runtimes that people ask for and that this version does not have."""
 
 
 def start_run(plan: Plan, options: RunOptions) -> RunOutcome:

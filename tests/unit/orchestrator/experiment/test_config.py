@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from node.core.errors import ConfigError
 from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
+from orchestrator.experiment.runtimes import PLANNED, RUNTIMES
 
 BASE: dict[str, Any] = {"name": "t", "nodes": 8, "learning": {}, "network": {}, "stop": {"rounds": 1}}
 
@@ -226,7 +227,14 @@ def test_the_algorithm_and_the_runtime_name_their_kinds() -> None:
     assert refusal({**BASE, "algorithm": {"kind": "fedavg"}}).startswith(
         "algorithm.kind=fedavg: must be one of adpsgd, "
     )
-    assert refusal({**BASE, "runtime": "cloud"}) == "runtime=cloud: must be one of simulation or processes"
+    *others, last = RUNTIMES
+    assert refusal({**BASE, "runtime": "cloud"}) == f"runtime=cloud: must be one of {', '.join(others)} or {last}"
+
+
+@pytest.mark.parametrize("runtime", PLANNED)
+def test_a_runtime_that_is_planned_is_refused_as_such(runtime: str) -> None:
+    message = refusal({**BASE, "runtime": runtime})
+    assert message.startswith(f"runtime={runtime}: is planned and not part of this version: must be one of simulation")
 
 
 JSON = st.recursive(

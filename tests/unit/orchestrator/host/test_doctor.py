@@ -12,6 +12,7 @@ from node.core.training import Evaluation, QuadraticTrainer
 from node.core.types import NodeId, Vector
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import make_plan
+from orchestrator.experiment.runtimes import PLANNED
 from orchestrator.host.costs import HostCosts
 from orchestrator.host.doctor import Estimate, Finding, Host, estimate, examine
 from orchestrator.host.environment import environment, source
@@ -86,7 +87,7 @@ def test_a_bare_machine_can_simulate() -> None:
     found = by_name([*examine(None, Described()), *examine_runtimes(Described())])
     assert found["runtime simulation"].status == "ok"
     assert found["runtime processes"].value == "usable, memory for about 790 small nodes"
-    assert {found[f"runtime {name}"].value for name in ("docker", "kubernetes")} == {"not built yet"}
+    assert {found[f"runtime {name}"].value for name in PLANNED} == {"not built yet"}
     assert found["Docker client"].status == "missing"
     assert found["Docker daemon"].status == "missing"
     assert found["tc"].status == "missing"
