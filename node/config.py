@@ -98,6 +98,9 @@ class NodeScalars(ConfigModel):
     data_root: str | None = Field(min_length=1, description="folder with data sets; null for data that needs no files")
     host: str = Field(min_length=1, description="address to listen on for peers")
     port: int = Field(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    advertised: str | None = Field(
+        pattern=r"^\S{1,255}$", description="host by which peers reach the node; null where it is the one to listen on"
+    )
     evaluation_interval_ns: int = Field(ge=1, le=INT64_MAX, description="between two snapshots")
     evaluate_after_training: bool = Field(
         description="hand over the model after training instead of the one after aggregation"

@@ -38,7 +38,7 @@ from node.core.topology import Topology, from_edges
 from node.core.wire_values import WireDtype
 from node.host.text_files import UnreadableText, read_bytes
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
@@ -89,7 +89,7 @@ class _Done(_Strict):
 class _Document(NodeScalars):
     """The content of the JSON file."""
 
-    version: Literal[1]
+    version: Literal[2]
     nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
     network: _Links
     compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")

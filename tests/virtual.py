@@ -208,6 +208,7 @@ class Scenario:
                 data_root=None,
                 host="127.0.0.1",
                 port=0,
+                advertised=None,
                 evaluation_interval_ns=NS_PER_S,
                 evaluate_after_training=False,
                 end_ns=None,

@@ -147,14 +147,15 @@ class Peers:
         """Serve the peers, and hear the emulator from here on.
 
         Returns:
-            The address, host:port.
+            The address for peers, host:port.
 
         Raises:
             TransportError: It cannot be bound.
         """
         if self._uplink is not None:
             self._uplink.open()
-        return await self.server.start(self._config.host, self._config.port)
+        config = self._config
+        return await self.server.start(config.host, config.port, config.advertised)
 
     async def open_streams(self, addresses: Mapping[NodeId, str], within_s: float) -> None:
         """Open the streams to the neighbors, so that no message of the experiment has to wait for a connection.

@@ -26,6 +26,7 @@ from node.core.errors import TransportError
 from node.core.lateness import LatenessHistogram
 from node.core.messages import Message
 from node.core.types import NodeId
+from node.host.addresses import host_and_port
 from node.transport.delay_line import DelayLine
 from node.transport.envelope import Content, Framed, parse
 from node.transport.frames import WIRE_VERSION, FrameRejectedError, RejectReason, WireContext, decode
@@ -220,15 +221,16 @@ class PeerServer:
         self._timer_due_ns = 0
         self._logged: set[tuple[NodeId, RejectReason]] = set()
 
-    async def start(self, host: str, port: int) -> str:
+    async def start(self, host: str, port: int, advertised: str | None = None) -> str:
         """Bind and serve.
 
         Args:
             host: Address to listen on.
             port: 0 takes any free one.
+            advertised: Host by which peers reach the server; None is ``host``.
 
         Returns:
-            "host:port" of what was bound.
+            "host:port" for peers.
 
         Raises:
             TransportError: The address cannot be bound.
@@ -238,15 +240,16 @@ class PeerServer:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        address = host_and_port(host, port)
         try:
-            bound = server.add_insecure_port(f"{host}:{port}")
+            bound = server.add_insecure_port(address)
         except RuntimeError as error:
-            raise TransportError(f"{host}:{port}: the port is taken or the address is not this host's") from error
+            raise TransportError(f"{address}: the port is taken or the address is not this host's") from error
         await server.start()
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._server = server
-        return f"{host}:{bound}"
+        return host_and_port(advertised or host, bound)
 
     async def stop(self, grace_s: float) -> None:
         """End all streams, after at most ``grace_s`` seconds. What is held is dropped."""

@@ -48,7 +48,7 @@ def node_configs(
 
     Returns:
         The nodes, in order. They share the values that are the same for all. Where their links are emulated is for
-        whoever starts the emulator to add.
+        whoever starts the emulator to add; by which host each is reached, for whoever makes that host.
     """
     config = plan.config
     base = config.processes.base_port
@@ -70,6 +70,7 @@ def node_configs(
             data_root=part.data_root,
             host=part.host,
             port=0 if base is None else base + node,
+            advertised=None,
             evaluation_interval_ns=s_to_ns(config.evaluation.interval_s),
             evaluate_after_training=config.evaluation.model == "after_training",
             end_ns=plan.end_ns,

@@ -9,6 +9,7 @@ import socket
 from types import TracebackType
 
 from node.core.errors import RunnerError
+from node.host.addresses import host_and_port
 
 
 class ReservedPort:
@@ -39,7 +40,7 @@ class ReservedPort:
     @property
     def address(self) -> str:
         """The address as nodes are told: host:port."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
     def release(self) -> None:
         """Let go of the port: whoever has bound it meanwhile keeps it. May be called again."""

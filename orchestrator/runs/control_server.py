@@ -25,6 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from node.core.errors import ProtocolError, RunnerError, TransportError
 from node.core.messages import frozen
 from node.core.types import NodeId, Vector
+from node.host.addresses import host_and_port
 from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
@@ -161,16 +162,16 @@ class ControlServer(ControlServicer):
         server = grpc.aio.server(options=[*self._options, ("grpc.so_reuseport", int(reserved))])
         add_ControlServicer_to_server(self, server)
         await _add_health_and_reflection(server)
-        host = f"[{host}]" if ":" in host else host
+        address = host_and_port(host, port)
         try:
-            bound = server.add_insecure_port(f"{host}:{port}")
+            bound = server.add_insecure_port(address)
         except RuntimeError as error:
             await server.stop(None)
             text = "cannot be served: the port is taken, or this host has no such address"
-            raise TransportError(f"{host}:{port}: {text}") from error
+            raise TransportError(f"{address}: {text}") from error
         await server.start()
         self._server = server
-        return f"{host}:{bound}"
+        return host_and_port(host, bound)
 
     async def reached(self, point: str, timeout_s: float, expected: Set[NodeId] | None = None) -> None:
         """Wait until nodes have come to a point, and let them go on.

@@ -228,11 +228,26 @@ def unreachable() -> None:
     import node.transport.peer_server as module
 
     class Elsewhere(module.PeerServer):
-        async def start(self, host: str, port: int) -> str:
-            await super().start(host, port)
+        async def start(self, host: str, port: int, advertised: str | None = None) -> str:
+            await super().start(host, port, advertised)
             return f"{host}:9"
 
     _before_run(lambda: _replace(module, "PeerServer", Elsewhere))
+
+
+def advertised() -> None:
+    """Nodes listen on all addresses of the host, and each tells its peers one of its own."""
+    import orchestrator.experiment.node_configs as module
+
+    real = module.node_configs
+
+    def node_configs(*arguments: Any) -> list[Any]:
+        return [
+            config.model_copy(update={"host": "0.0.0.0", "advertised": f"127.0.0.{2 + config.node}"})
+            for config in real(*arguments)
+        ]
+
+    _replace(module, "node_configs", node_configs)
 
 
 def damaged_file() -> None:

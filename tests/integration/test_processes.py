@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from node.algorithms.registry import ALGORITHMS
@@ -104,6 +105,18 @@ def test_values_of_half_the_size(dtype: str, start: Start) -> None:
     assert set(table["payload_bytes"].tolist()) == {2 * (8 * 3 + 3)}  # weights and biases
     check_table(table)
     assert run.curve["loss_mean"][-1] < run.curve["loss_mean"][0]
+
+
+def test_peers_are_reached_where_they_say(start: Start) -> None:
+    """As in containers, whose address is not the one that they listen on."""
+    started = start(ENDLESS, faults="advertised")
+    started.until_it_runs()
+    for node, process in started.nodes().items():
+        connections = [peer for peer in process.net_connections("tcp") if peer.status == psutil.CONN_ESTABLISHED]
+        reached = {peer.raddr.ip.removeprefix("::ffff:") for peer in connections}
+        assert {f"127.0.0.{2 + other}" for other in range(3) if other != node} <= reached
+    started.process.send_signal(signal.SIGINT)
+    assert started.end()[0] == 130
 
 
 def test_testing_during_the_run(start: Start) -> None:

@@ -215,6 +215,21 @@ def test_messages_arrive_whole_in_order_and_are_acknowledged() -> None:
     with_both(scene)
 
 
+def test_a_server_is_reached_by_the_host_that_it_advertises() -> None:
+    async def test() -> None:
+        receiver = Receiver()
+        async with receiver:
+            pass
+        address = await receiver.server.start("0.0.0.0", 0, "localhost")
+        assert address.startswith("localhost:")
+        async with Sender({PEER: address}) as sender:
+            sender.send()
+            await until(lambda: sender.acknowledged)
+        await receiver.server.stop(0)
+
+    run(test())
+
+
 def test_every_frame_and_every_numbered_probe_is_told_once_when_it_is_written() -> None:
     async def scene(receiver: Receiver, sender: Sender) -> None:
         written: list[int] = []
