@@ -31,6 +31,7 @@ from node.core.topology import Topology
 from node.core.types import IndexVector, NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
+from node.host.credentials import Credentials
 from node.learning.config import LearningConfig
 
 INT64_MAX = 2**63 - 1
@@ -142,6 +143,7 @@ class NodeConfig(NodeScalars):
         compute: The declared compute speed of all nodes.
         train_indices: The node's own samples: positions in the training set, shape (k,), int64, k >= 1.
         beginning: Where it begins.
+        credentials: Its certificate and key for traffic with its peers and the orchestrator; None for plain text.
 
     Raises:
         ConfigError: Parts do not fit together; one line with the key, its value and the bound.
@@ -152,6 +154,7 @@ class NodeConfig(NodeScalars):
     compute: InstanceOf[ComputePlan]
     train_indices: InstanceOf[IndexVector]
     beginning: InstanceOf[Beginning]
+    credentials: InstanceOf[Credentials] | None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "NodeConfig":

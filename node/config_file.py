@@ -5,10 +5,11 @@
     common.npz       what is the same for all nodes: topology, links, compute speeds; the first model where all share it
     node-0003.json   what node 3 is told, and the names and digests of its two archives
     node-0003.npz    what is its own: its samples; the model with which it goes on
+    node-0003.pem    its certificate, that of the run's authority, and its private key; for encrypted traffic alone
 
 The JSON file is written last, and each file is there whole or not at all. ``digest`` covers everything else in the JSON
-file, and so the archives too, whose digests stand in it: what is damaged, changed, or of another run is noticed before
-the node does anything. Archives hold plain arrays; nothing is unpickled.
+file, and so the others too, whose digests stand in it: what is damaged, changed, or of another run is noticed before
+the node does anything. Archives hold plain arrays; nothing is unpickled. Nobody but their owner may read the keys.
 """
 
 import hashlib
@@ -36,6 +37,7 @@ from node.core.links import NetworkModel, NetworkPlan, Transport
 from node.core.sender_policy import SenderKind, SenderPolicy
 from node.core.topology import Topology, from_edges
 from node.core.wire_values import WireDtype
+from node.host.credentials import PEM_BYTES_MAX, Credentials, credentials_of, node_name
 from node.host.text_files import UnreadableText, read_bytes
 
 VERSION: Final = 2
@@ -54,6 +56,13 @@ class _Archive(_Strict):
     """An archive beside the JSON file."""
 
     file: str = Field(pattern=r"^[a-z0-9-]{1,64}\.npz$", description="its name, in the same folder")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its bytes")
+
+
+class _Keys(_Strict):
+    """A file with credentials beside the JSON file."""
+
+    file: str = Field(pattern=r"^[a-z0-9-]{1,64}\.pem$", description="its name, in the same folder")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its bytes")
 
 
@@ -96,6 +105,7 @@ class _Document(NodeScalars):
     beginning: _Done
     common: _Archive
     own: _Archive
+    credentials: _Keys | None = Field(description="null for traffic in plain text")
     digest: str = Field(description="SHA-256 of everything else here")
 
 
@@ -147,11 +157,14 @@ def write_node_files(folder: Path, configs: Sequence[NodeConfig]) -> list[Path]:
             for name in ("topology", "network", "compute"):
                 assert getattr(config, name) is getattr(first, name), f"{name}: must be the same object for all"
             name = f"node-{config.node:04d}"
-            # Step 2: the node's own. Step 3: the JSON file, which names both and so comes last.
+            # Step 2: the node's own. Step 3: the JSON file, which names all others and so comes last.
             own: dict[str, Array] = {"train_indices": config.train_indices}
             if not share_params:
                 own["params"] = config.beginning.params
-            document = _document(config, share_params, archive, _write_archive(folder / f"{name}.npz", own))
+            keys = None
+            if config.credentials is not None:
+                keys = _write_keys(folder / f"{name}.pem", config.credentials)
+            document = _document(config, share_params, archive, _write_archive(folder / f"{name}.npz", own), keys)
             text = json.dumps(document, indent=2, allow_nan=False) + "\n"
             _write(folder / f"{name}.json", text.encode())
             paths.append(folder / f"{name}.json")
@@ -160,7 +173,19 @@ def write_node_files(folder: Path, configs: Sequence[NodeConfig]) -> list[Path]:
     return paths
 
 
-def _document(config: NodeConfig, share_params: bool, common: _Archive, own: _Archive) -> dict[str, Any]:
+def remove_keys(folder: Path) -> None:
+    """Remove the private keys from nodes' files, because nobody needs them any more.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    for path in folder.glob("*.pem*"):  # those half written too
+        path.unlink()
+
+
+def _document(
+    config: NodeConfig, share_params: bool, common: _Archive, own: _Archive, keys: _Keys | None
+) -> dict[str, Any]:
     network = config.network
     document = _Document(
         **{name: getattr(config, name) for name in NodeScalars.model_fields},
@@ -186,6 +211,7 @@ def _document(config: NodeConfig, share_params: bool, common: _Archive, own: _Ar
         ),
         common=common,
         own=own,
+        credentials=keys,
         digest="",
     )
     content = document.model_dump(mode="json")
@@ -227,11 +253,19 @@ def _write_archive(path: Path, arrays: Mapping[str, Array]) -> _Archive:
     return _Archive(file=path.name, sha256=hashlib.sha256(data).hexdigest())
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_keys(path: Path, credentials: Credentials) -> _Keys:
+    data = credentials.to_pem()
+    _write(path, data, mode=0o600)
+    return _Keys(file=path.name, sha256=hashlib.sha256(data).hexdigest())
+
+
+def _write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file under another name and rename it, so that it is there whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(data)
+        temporary.unlink(missing_ok=True)  # whose mode may be another
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(data)
         os.replace(temporary, path)
     except OSError:
         with suppress(OSError):
@@ -261,10 +295,21 @@ def read_node_config(path: Path, run_id: str | None = None) -> NodeConfig:
         **_read_archive(path.parent / document.common.file, document.common.sha256, _expected_in_common(document)),
         **_read_archive(path.parent / document.own.file, document.own.sha256, _expected_in_own(document)),
     }
+    credentials = _read_keys(path.parent, document)
     try:
-        return _config(document, arrays)
+        return _config(document, arrays, credentials)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_keys(folder: Path, document: _Document) -> Credentials | None:
+    """Read a node's credentials, and refuse what its peers would refuse."""
+    if document.credentials is None:
+        return None
+    path, sha256 = folder / document.credentials.file, document.credentials.sha256
+    data = _read(path, PEM_BYTES_MAX)
+    _check_digest(path, data, sha256)
+    return credentials_of(path, data, node_name(document.run_id, document.node))
 
 
 def _read_document(path: Path) -> _Document:
@@ -328,9 +373,7 @@ def _expected_in_own(document: _Document) -> dict[str, _Expected]:
 def _read_archive(path: Path, sha256: str, expected: Mapping[str, _Expected]) -> dict[str, Array]:
     """Read an archive, and refuse it unless it holds exactly what is expected."""
     data = _read(path)
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise ConfigError(f"{path}: sha256={found[:16]}...: must be {sha256[:16]}...: damaged, or of other nodes")
+    _check_digest(path, data, sha256)
     try:
         archive = np.load(BytesIO(data), allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -345,6 +388,12 @@ def _read_archive(path: Path, sha256: str, expected: Mapping[str, _Expected]) ->
         _check_array(path, name, array, expected[name])
         array.setflags(write=False)
     return arrays
+
+
+def _check_digest(path: Path, data: bytes, sha256: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ConfigError(f"{path}: sha256={found[:16]}...: must be {sha256[:16]}...: damaged, or of other nodes")
 
 
 def _check_names(path: Path, names: Iterable[str], expected: Mapping[str, _Expected]) -> None:
@@ -368,7 +417,7 @@ def _check_array(path: Path, name: str, array: Array, expected: _Expected) -> No
         raise ConfigError(f"{path}: {name}: holds values out of bounds: all must be {expected.bound}")
 
 
-def _config(document: _Document, arrays: Mapping[str, Array]) -> NodeConfig:
+def _config(document: _Document, arrays: Mapping[str, Array], credentials: Credentials | None) -> NodeConfig:
     links, begun = document.network, document.beginning
     network = NetworkPlan(
         model=links.model,
@@ -385,6 +434,7 @@ def _config(document: _Document, arrays: Mapping[str, Array]) -> NodeConfig:
     )
     return NodeConfig(
         **{name: getattr(document, name) for name in NodeScalars.model_fields},
+        credentials=credentials,
         topology=_topology(document.nodes, arrays["edges"]),
         network=network,
         compute=ComputePlan(tuple(arrays["step_ns"].tolist()), document.compute_jitter),
@@ -398,8 +448,8 @@ def _topology(nodes: int, edges: Array) -> Topology:
     return from_edges(nodes, pairs)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = ARCHIVE_BYTES_MAX) -> bytes:
     try:
-        return read_bytes(path, ARCHIVE_BYTES_MAX)
+        return read_bytes(path, most)
     except UnreadableText as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None

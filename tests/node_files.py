@@ -32,6 +32,7 @@ def check_same(found: NodeConfig, wanted: NodeConfig) -> None:
     _check_equal(found.compute.step_ns, wanted.compute.step_ns, "step_ns")
     assert found.compute.jitter == wanted.compute.jitter
     _check_equal(found.train_indices, wanted.train_indices, "train_indices")
+    assert found.credentials == wanted.credentials
     _check_equal(found.beginning.params, wanted.beginning.params, "params")
     assert (found.beginning.rounds, found.beginning.local_steps) == (
         wanted.beginning.rounds,

@@ -221,6 +221,7 @@ class Scenario:
                 compute=compute,
                 train_indices=np.arange(1),
                 beginning=beginning,
+                credentials=None,
             )
             for node in range(self.nodes)
         ]

@@ -7,6 +7,7 @@ from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.core.types import IndexVector, NodeId
 from node.core.units import s_to_ns
 from node.host.clock import Clock
+from node.host.credentials import Credentials
 from orchestrator.experiment.plan import Plan
 
 
@@ -23,6 +24,7 @@ class RunPart:
         orchestrator: Where the orchestrator serves, host:port.
         host: Address on which the nodes listen for each other.
         data_root: Folder with data sets, as the nodes see it; None for data that need no files.
+        credentials: Each node's certificate and key; None for traffic in plain text.
     """
 
     run_id: str
@@ -33,6 +35,7 @@ class RunPart:
     orchestrator: str
     host: str
     data_root: str | None
+    credentials: Sequence[Credentials] | None
 
 
 def node_configs(
@@ -83,6 +86,7 @@ def node_configs(
             compute=plan.compute,
             train_indices=train_indices[node],
             beginning=beginnings[node],
+            credentials=None if part.credentials is None else part.credentials[node],
         )
         for node in range(config.nodes)
     ]

@@ -327,6 +327,7 @@ class RealRun:
             orchestrator=orchestrator,
             host=HOST,
             data_root=prepared.data_root,
+            credentials=None,
         )
         return node_configs(self._plan, part, prepared.split.train_indices, self._beginnings())
 

@@ -1,5 +1,6 @@
 """Any experiment's nodes survive their files; any damage of a file is refused, or changes nothing."""
 
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,9 +20,11 @@ from node.learning.datasets import load_dataset
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import make_plan
+from orchestrator.runs.certificates import issue_credentials
 from tests.node_files import check_same, edit_json, through_files
 
 NODES = 8
+ISSUED = issue_credentials("t-1", NODES, timedelta(hours=1))
 SIZES = (30, 10)
 
 TOPOLOGIES: list[dict[str, Any]] = [
@@ -77,7 +80,7 @@ def nodes_of(**sections: Any) -> list[NodeConfig]:
     split = partition_dataset(learning, load_dataset(learning.dataset, None, 1), NODES, 1)
     rng = np.random.default_rng(3)
     beginnings = [Beginning(rng.standard_normal(40).astype(np.float32), node, 2 * node) for node in range(NODES)]
-    part = RunPart("t-1", Clock(7, 1.5), 0, 60.0, SIZES, "127.0.0.1:4711", "127.0.0.1", None)
+    part = RunPart("t-1", Clock(7, 1.5), 0, 60.0, SIZES, "127.0.0.1:4711", "127.0.0.1", None, ISSUED.nodes)
     return node_configs(plan, part, split.train_indices, beginnings)
 
 
@@ -119,7 +122,7 @@ def test_every_partition(section: dict[str, Any]) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(name=st.sampled_from(["node-0002.json", "node-0002.npz", "common.npz"]), data=st.data())
+@given(name=st.sampled_from(["node-0002.json", "node-0002.npz", "node-0002.pem", "common.npz"]), data=st.data())
 def test_damaged_bytes(name: str, data: st.DataObject) -> None:
     """A bit is flipped, a byte removed or added, or the end is missing: refused in one line, or equal in meaning."""
     with TemporaryDirectory() as folder:

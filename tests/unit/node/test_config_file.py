@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from node.algorithms.divshare import DivShareConfig
 from node.config import Beginning, NodeAlgorithm, NodeConfig
-from node.config_file import read_node_config, write_node_files
+from node.config_file import read_node_config, remove_keys, write_node_files
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.links import NetworkPlan
@@ -22,6 +23,7 @@ from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.learning.config import LearningConfig
+from orchestrator.runs.certificates import RunCredentials, issue_credentials
 from tests.node_files import check_same, edit_archive, edit_json, sign_archive
 
 NODES, PARAMS = 3, 7
@@ -47,7 +49,10 @@ NETWORK = NetworkPlan(
 
 
 def configs(
-    network: NetworkPlan = NETWORK, params: Callable[[int], Vector] | None = None, **other: Any
+    network: NetworkPlan = NETWORK,
+    params: Callable[[int], Vector] | None = None,
+    credentials: RunCredentials | None = None,
+    **other: Any,
 ) -> list[NodeConfig]:
     shared = np.arange(PARAMS, dtype=np.float32) / 3
     topology, compute = full(NODES), ComputePlan((1, 20, 300), jitter=0.25)
@@ -82,6 +87,7 @@ def configs(
             compute=compute,
             train_indices=np.array([node, node + 3]),
             beginning=Beginning(shared if params is None else params(node), 5, 20),
+            credentials=None if credentials is None else credentials.nodes[node],
         )
         for node in range(NODES)
     ]
@@ -110,6 +116,22 @@ def test_models_that_differ_are_the_nodes_own(tmp_path: Path) -> None:
     written[0].beginning.params[0] = np.nan
     for path, config in zip(write_node_files(tmp_path, written), written, strict=True):
         check_same(read_node_config(path), config)
+
+
+def test_credentials_are_files_that_their_owner_alone_may_read(tmp_path: Path) -> None:
+    issued = issue_credentials("run-1", NODES, timedelta(hours=1))
+    written = configs(credentials=issued)
+    (tmp_path / "node-0001.pem.tmp").touch(mode=0o644)  # of a run that was killed
+    for node, (path, config) in enumerate(zip(write_node_files(tmp_path, written), written, strict=True)):
+        check_same(read_node_config(path, "run-1"), config)
+        keys = path.with_suffix(".pem")
+        assert keys.stat().st_mode & 0o777 == 0o600
+        for file in tmp_path.iterdir():
+            assert (issued.nodes[node].key in file.read_bytes()) == (file == keys)
+    remove_keys(tmp_path)
+    left = {path.suffix for path in tmp_path.iterdir()}
+    assert left == {".json", ".npz"}
+    assert refusal(tmp_path / "node-0001.json") == "node-0001.pem: cannot be read: No such file or directory"
 
 
 def test_what_all_share_is_written_once(tmp_path: Path) -> None:
@@ -268,6 +290,66 @@ def test_an_archive_of_other_nodes(file: Path, name: str, tmp_path: Path) -> Non
     write_node_files(tmp_path / "other", other)
     (file.parent / name).write_bytes((tmp_path / "other" / name).read_bytes())
     assert re.fullmatch(rf"{name}: sha256=\w+\.\.\.: must be \w+\.\.\.: damaged, or of other nodes", refusal(file))
+
+
+def secured(folder: Path, valid: timedelta = timedelta(hours=1), run_id: str = "run-1") -> Path:
+    """The JSON file of node 1, with credentials."""
+    return write_node_files(folder, configs(credentials=issue_credentials(run_id, NODES, valid)))[1]
+
+
+def sign_keys(path: Path) -> None:
+    """Let the JSON file name the digest that the credentials have now."""
+    sign_archive(path, "credentials")
+
+
+def test_credentials_of_another_node(tmp_path: Path) -> None:
+    path = secured(tmp_path)
+    keys = path.with_suffix(".pem")
+    keys.write_bytes((tmp_path / "node-0002.pem").read_bytes())
+    assert re.fullmatch(
+        r"node-0001.pem: sha256=\w+\.\.\.: must be \w+\.\.\.: damaged, or of other nodes", refusal(path)
+    )
+    sign_keys(path)
+    assert refusal(path).startswith("node-0001.pem: certificate of node-1.")
+    assert "is not valid: Hostname mismatch" in refusal(path)
+
+
+def test_credentials_of_another_run(tmp_path: Path) -> None:
+    assert "is not valid: Hostname mismatch" in refusal(secured(tmp_path, run_id="run-2"))
+
+
+def test_credentials_that_have_expired(tmp_path: Path) -> None:
+    line = refusal(secured(tmp_path, timedelta(seconds=-1)))
+    assert line.startswith("node-0001.pem: certificate of node-1.")
+    assert line.endswith("is not valid: certificate has expired")
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (lambda content: content.pop("credentials"), "credentials: missing"),
+        (
+            at("credentials", "file", value="../node-0001.pem"),
+            "credentials.file='../node-0001.pem': must match pattern",
+        ),
+        (at("credentials", "file", value="common.npz"), "credentials.file='common.npz': must match pattern"),
+        (at("credentials", "sha256", value="00"), "credentials.sha256='00': must match pattern"),
+    ],
+)
+def test_credentials_that_cannot_be(tmp_path: Path, edit: Callable[[dict[str, Any]], None], why: str) -> None:
+    path = secured(tmp_path)
+    edit_json(path, edit)
+    assert refusal(path).startswith(f"node-0001.json: {why}")
+
+
+def test_a_file_of_keys_that_is_too_large_or_none(tmp_path: Path) -> None:
+    path = secured(tmp_path)
+    keys = path.with_suffix(".pem")
+    keys.write_bytes(b"-" * 70_000)
+    assert refusal(path) == "node-0001.pem: cannot be read: holds 70,000 bytes, must be at most 65,536"
+    keys.write_bytes(b"no keys")
+    sign_keys(path)
+    assert refusal(path).startswith("node-0001.pem: must hold a certificate, ")
 
 
 ARRAYS: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from node.core.topology import ring
 from node.core.types import NodeId
 from node.host.clock import Clock
 from node.learning.config import ImageFolderConfig, LearningConfig, LogisticRegressionConfig, SyntheticConfig
+from orchestrator.runs.certificates import issue_credentials
 from tests.node_files import edit_archive, edit_json
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,6 +59,7 @@ def files(folder: Path, **changes: Any) -> list[Path]:
         "start_timeout_s": 0.3,
         "begin_ns": 0,
         "train_indices": np.arange(10),
+        "credentials": None,
         **changes,
     }
     configs = [
@@ -114,9 +117,26 @@ def test_a_file_of_another_run(file: Path, capsys: pytest.CaptureFixture[str]) -
     assert said(capsys) == f"{file}: run_id=run-1: must be 'run-2', the run that the node is started for"
 
 
-def test_in_an_interpreter_of_its_own_no_socket_is_opened(file: Path) -> None:
-    """And neither torch nor gRPC is loaded before the file is known to be sound."""
-    (file.parent / "node-0000.npz").write_bytes(b"damaged")
+def damaged(folder: Path) -> Path:
+    path = files(folder)[0]
+    (folder / "node-0000.npz").write_bytes(b"damaged")
+    return path
+
+
+def expired(folder: Path) -> Path:
+    issued = issue_credentials("run-1", 2, timedelta(seconds=-1))
+    return files(folder, credentials=issued.nodes[0])[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(damaged, "node-0000.npz: sha256="), (expired, "node-0000.pem: certificate of node-0.")],
+)
+def test_in_an_interpreter_of_its_own_no_socket_is_opened(
+    make: Callable[[Path], Path], why: str, tmp_path: Path
+) -> None:
+    """And nothing large is loaded before the files are known to be sound."""
+    file = make(tmp_path)
     code = (
         "import sys\n"
         "from node.__main__ import main\n"
@@ -124,12 +144,12 @@ def test_in_an_interpreter_of_its_own_no_socket_is_opened(file: Path) -> None:
         "    if event == 'socket.__new__': raise SystemExit('a socket was opened')\n"
         "sys.addaudithook(no_socket)\n"
         f"code = main(['--config', {str(file)!r}])\n"
-        "assert not {'torch', 'grpc'} & set(sys.modules)\n"
+        "assert not {'torch', 'grpc', 'cryptography'} & set(sys.modules)\n"
         "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {file.parent}/node-0000.npz: sha256=")
+    assert done.stderr.startswith(f"error: {tmp_path}/{why}")
     assert done.stderr.count("\n") == 1
 
 
