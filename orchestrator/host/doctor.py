@@ -10,13 +10,16 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from node.core.errors import ConfigError
 from node.core.training import TrainerAndEvaluator
 from node.learning.config import DatasetConfig
 from node.learning.data_files import cache_dir
+from orchestrator.containers.facts import EngineFacts
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.costs import HostCosts, load_costs
 from orchestrator.host.dilation import Recommendation, real_seconds, recommend
@@ -92,10 +95,6 @@ class Host:
         except OSError:
             return None
 
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file or socket."""
-        return Path(path).exists()
-
     def which(self, command: str) -> str | None:
         """Where a command lies; administrators' folders count even where they are not on the path."""
         extended = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -124,6 +123,17 @@ class Host:
     def kernel(self) -> str:
         """The kernel's release."""
         return platform.release()
+
+    def engine(self) -> EngineFacts:
+        """The Docker engine.
+
+        Raises:
+            ConfigError: Nodes cannot run in it, or there is none.
+        """
+        from orchestrator.containers.engine import connect  # brings the SDK
+
+        with closing(connect()) as engine:
+            return engine.facts
 
     def can_fork(self) -> bool:
         """Whether processes can be forked and joined by sockets that keep records apart."""
@@ -253,12 +263,12 @@ def examine(data_root: Path | None = None, host: Host | None = None) -> list[Fin
         host: The machine; None for this one.
     """
     machine = Host() if host is None else host
-    docker = list(_docker(machine))
+    engine = _engine(machine)
     shaping = list(_shaping(machine))
     return [
         *_software(machine),
         *_hardware(machine),
-        *docker,
+        engine,
         *shaping,
         *_data(data_root),
         _cache(cache_dir()),
@@ -304,24 +314,16 @@ def _amount(name: str, amount: int | None, least: int, note: str) -> Finding:
     return Finding(name, f"{amount / 1e9:.1f} GB", "ok" if enough else "warn", "" if enough else note)
 
 
-def _docker(host: Host) -> Iterator[Finding]:
-    if host.which("docker") is None:
-        yield Finding("Docker client", "not found", "missing", "install Docker to use the docker runtime")
-    else:
-        answer = host.run("docker", "--version")
-        yield Finding("Docker client", "found" if answer is None else _first_line(answer[1]), "ok")
-    answer = host.run("docker", "version", "--format", "{{.Server.Version}}")
-    if answer is not None and answer[0] == 0 and answer[1]:
-        yield Finding("Docker daemon", _first_line(answer[1]), "ok")
-    elif host.exists("/var/run/docker.sock"):
-        yield Finding(
-            "Docker daemon",
-            "socket found, no answer",
-            "warn",
-            "is it running, and may this user talk to it (group docker)?",
-        )
-    else:
-        yield Finding("Docker daemon", "not reachable", "missing", "start dockerd or Docker Desktop")
+def _engine(host: Host) -> Finding:
+    name = "Docker engine"
+    try:
+        facts = host.engine()
+    except ConfigError as error:
+        return Finding(name, "not usable", "missing", str(error))
+    value = f"{facts.version}, {facts.cpus} cores, {facts.memory_bytes / 1e9:.1f} GB"
+    if not (facts.limits_memory and facts.limits_cpus):
+        return Finding(name, value, "warn", f"{facts.url}: its kernel cannot limit memory and processor time")
+    return Finding(name, value, "ok", facts.url)
 
 
 def _shaping(host: Host) -> Iterator[Finding]:

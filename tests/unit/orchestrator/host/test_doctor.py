@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.core.errors import ConfigError
 from node.core.training import Evaluation, QuadraticTrainer
 from node.core.types import NodeId, Vector
+from orchestrator.containers.facts import EngineFacts
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import make_plan
 from orchestrator.experiment.runtimes import PLANNED
@@ -17,6 +19,7 @@ from orchestrator.host.costs import HostCosts
 from orchestrator.host.doctor import Estimate, Finding, Host, estimate, examine
 from orchestrator.host.environment import environment, source
 from orchestrator.runtimes.registry import examine_runtimes
+from tests.unit.orchestrator.containers.described import facts
 
 
 class Described(Host):
@@ -32,6 +35,7 @@ class Described(Host):
         shared: int = 8 * 10**9,
         memory: int | None = 32 * 10**9,
         forks: bool = True,
+        engine: EngineFacts | ConfigError | None = None,
     ) -> None:
         self.commands = commands or {}
         self.files = files or {}
@@ -40,15 +44,13 @@ class Described(Host):
         self.shared = shared
         self.memory = memory
         self.forks = forks
+        self.described = engine or ConfigError("Docker engine at unix:///var/run/docker.sock: no engine listens there")
 
     def run(self, *command: str) -> tuple[int, str] | None:
         return self.commands.get(command)
 
     def read(self, path: str) -> str | None:
         return self.files.get(path)
-
-    def exists(self, path: str) -> bool:
-        return path in self.files
 
     def which(self, command: str) -> str | None:
         return f"/usr/sbin/{command}" if command in self.found else None
@@ -67,6 +69,11 @@ class Described(Host):
 
     def kernel(self) -> str:
         return "6.1.0"
+
+    def engine(self) -> EngineFacts:
+        if isinstance(self.described, ConfigError):
+            raise self.described
+        return self.described
 
     def can_fork(self) -> bool:
         return self.forks
@@ -88,8 +95,7 @@ def test_a_bare_machine_can_simulate() -> None:
     assert found["runtime simulation"].status == "ok"
     assert found["runtime processes"].value == "usable, memory for about 790 small nodes"
     assert {found[f"runtime {name}"].value for name in PLANNED} == {"not built yet"}
-    assert found["Docker client"].status == "missing"
-    assert found["Docker daemon"].status == "missing"
+    assert found["Docker engine"].status == "missing"
     assert found["tc"].status == "missing"
     assert found["netem"].status == "warn"  # nothing here can tell
     assert found["torch"].status == "ok"
@@ -192,16 +198,14 @@ def test_a_kernel_without_netem_says_so() -> None:
     assert found["htb"].status == "ok"
 
 
-def test_docker_that_does_not_answer_is_a_warning() -> None:
-    host = Described(
-        commands={("docker", "version", "--format", "{{.Server.Version}}"): (1, "permission denied")},
-        files={"/var/run/docker.sock": ""},
-        found=frozenset({"docker"}),
-    )
-    found = by_name(examine(None, host))
-    assert found["Docker client"].status == "ok"
-    assert found["Docker daemon"].status == "warn"
-    assert "group docker" in found["Docker daemon"].note
+def test_an_engine_is_described_or_the_reason_is_told() -> None:
+    found = by_name(examine(None, Described(engine=facts())))["Docker engine"]
+    assert (found.status, found.value, found.note) == ("ok", "20.10.24, 4 cores, 8.0 GB", "unix:///var/run/docker.sock")
+    limitless = by_name(examine(None, Described(engine=facts(limits_memory=False))))["Docker engine"]
+    assert limitless.status == "warn"
+    assert "cannot limit memory" in limitless.note
+    refused = by_name(examine(None, Described(engine=ConfigError("DOCKER_HOST=x: is Podman"))))["Docker engine"]
+    assert (refused.status, refused.note) == ("missing", "DOCKER_HOST=x: is Podman")
 
 
 def test_little_memory_and_disk_are_warnings() -> None:
