@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
+
+from tests.integration.warm import MARK, warm_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
@@ -27,13 +30,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shell(folder: Path, line: str, **changes: str | None) -> tuple[int, str]:
-    """The exit code and the standard error of a line of shell, in which ``$F`` is the program."""
-    environment = os.environ | {
+def environment_of(folder: Path) -> dict[str, str]:
+    return os.environ | {
         "PYTHONPATH": str(ROOT),
         "FRAGMESH_CACHE": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
+
+
+def shell(folder: Path, line: str, **changes: str | None) -> tuple[int, str]:
+    """The exit code and the standard error of a line of shell, in which ``$F`` is the program."""
+    environment = environment_of(folder)
     for name, value in changes.items():
         environment.pop(name, None)
         if value is not None:
@@ -41,6 +48,14 @@ def shell(folder: Path, line: str, **changes: str | None) -> tuple[int, str]:
     line = line.replace("$F", f"{sys.executable} -m fragmesh")
     done = subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, check=False)
     return done.returncode, done.stderr.decode(errors="replace")
+
+
+def warm(folder: Path, *arguments: str | bytes, faults: str = "-", **changes: str) -> tuple[int, str]:
+    """The same of a command for which it does not matter how its interpreter was started."""
+    environment = environment_of(folder) | {MARK: uuid.uuid4().hex} | changes
+    run = warm_parent().start([faults, *map(os.fsdecode, arguments)], environment=environment, cwd=folder)
+    _, err = run.communicate()
+    return run.wait(), err
 
 
 def assert_done(folder: Path) -> None:
@@ -86,10 +101,15 @@ def test_paths_that_are_not_utf8(folder: Path) -> None:
     code, err = shell(folder, f'$F run "{name}" --workers 0 --out "$(printf "d\\377/out")" && ln -s d*/out runs')
     assert code == 0, err
     assert_done(folder)
-    code, err = shell(folder, '$F report runs/tiny-* && $F compare "$(echo d*)"/out/tiny-* --out compared.html')
-    assert code == 0, err
-    code, err = shell(folder, "$F run runs/tiny-*/experiment.yaml --workers 0 --out again")
-    assert code == 0, err
+    (run,) = os.listdir(below + b"/out")
+    for command in (
+        ("report", b"runs/" + run),
+        ("compare", b"d\xff/out/" + run, "--out", "compared.html"),
+        ("run", b"runs/" + run + b"/experiment.yaml", "--workers", "0", "--out", "again"),
+    ):
+        code, err = warm(folder, *command)
+        assert code == 0, err
+    assert (folder / "compared.html").is_file()
     code, err = shell(folder, "$F validate \"$(printf 'none\\376')\" --no-data")
     assert (code, err) == (2, "error: none\\udcfe: cannot be read: No such file or directory\n")
 
@@ -111,13 +131,17 @@ def test_a_user_of_whom_the_host_knows_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("columns", ["20", "1"])
 def test_a_narrow_terminal(columns: str, folder: Path) -> None:
-    code, err = shell(folder, "$F run tiny.yaml --workers 0 && $F list && $F compare runs/*", COLUMNS=columns)
+    code, err = warm(folder, "run", "tiny.yaml", "--workers", "0", faults="no_report", COLUMNS=columns)
     assert code == 0, err
+    (run,) = (folder / "runs").iterdir()
+    for command in (("list",), ("compare", str(run))):
+        code, err = warm(folder, *command, COLUMNS=columns)
+        assert code == 0, err
 
 
 @pytest.mark.parametrize("time_s", ["1e-9", "0.001"])
 def test_a_run_that_ends_at_once(time_s: str, folder: Path) -> None:
-    code, err = shell(folder, f"$F run tiny.yaml --workers 0 --set stop.time_s={time_s}")
+    code, err = warm(folder, "run", "tiny.yaml", "--workers", "0", "--set", f"stop.time_s={time_s}")
     assert code == 0, err
     assert_done(folder)
     assert f" of {time_s.replace('1e-9', '1e-09')} s (100 %)" in err
@@ -131,19 +155,32 @@ def test_the_version(folder: Path) -> None:
     assert (code, err) == (0, "")
 
 
-@pytest.mark.parametrize("place", ["node/__init__.py", "orchestrator.py"])
-def test_a_folder_that_stands_in_the_place_of_ours(place: str, folder: Path) -> None:
+def stand_in(folder: Path, place: str) -> None:
     (folder / place).parent.mkdir(exist_ok=True)
     (folder / place).write_text("raise SystemExit('imported')")
+
+
+PLACES = ["node/__init__.py", "orchestrator.py"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_folder_that_stands_in_the_place_of_ours(place: str, folder: Path) -> None:
+    stand_in(folder, place)
     code, err = shell(folder, "$F validate tiny.yaml --no-data")
     assert code == 2
     assert err.startswith(f"error: {folder / place}: stands in the place of the testbed's package {place[:4]}")
     assert err.count("\n") == 1
-    # Nodes are processes of their own, which look elsewhere.
-    settings = ["runtime=processes", "processes.start=fresh", "time_dilation=8", "fidelity.allow_unfaithful=true"]
-    line = "$F run tiny.yaml " + " ".join(f"--set {setting}" for setting in settings)
-    code, err = shell(folder, line.replace("$F", f"{sys.executable} -P -m fragmesh"))
+
+
+def test_a_node_looks_for_ours_elsewhere(folder: Path) -> None:
+    """It is a process of its own, started in the user's folder."""
+    for place in PLACES:
+        stand_in(folder, place)
+    line = f"{sys.executable} -P -m fragmesh run tiny.yaml --set nodes=1 --set algorithm.kind=local"
+    settings = ("runtime=processes", "processes.start=fresh", "time_dilation=8", "fidelity.allow_unfaithful=true")
+    code, err = shell(folder, line + "".join(f" --set {setting}" for setting in settings))
     assert code == 0, err
+    assert_done(folder)
 
 
 def test_a_folder_without_code_stands_in_nobodys_place(folder: Path) -> None:
