@@ -1,6 +1,7 @@
 """The two drivers agree: where the host takes no time, a network of real drivers does what the simulator does.
 
-To the nanosecond and to the bit: the life of every message, every model, every counter.
+To the nanosecond and to the bit: the life of every message, every model, every counter. The drivers are built from
+nodes' files that were written and read back, the simulator from live objects.
 """
 
 import re
