@@ -50,7 +50,7 @@ EXPERIMENT: dict[str, Any] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "dpsgd"])
 def test_simulation_and_processes_agree(kind: str, start: Start, room: Room) -> None:
-    options: dict[str, Any] = {"experiment": EXPERIMENT, "quick": ("no_report",), "workers": 1}
+    options: dict[str, Any] = {"experiment": EXPERIMENT, "workers": 1}
     simulated = done(start(f"algorithm.kind={kind}", "runtime=simulation", **options))
     real = room.done(f"algorithm.kind={kind}", "runtime=processes", **options)
     assert simulated.summary is not None

@@ -314,8 +314,17 @@ def patient_end() -> None:
 
 
 def short_grace() -> None:
-    """Long enough for the others to hand over a few kilobytes on any host."""
-    _set_patience("HAND_OVER_S", 5.0)
+    """Nodes have all the time to hand over until the victim alone has not ended; its time is then over."""
+    from orchestrator.runs.supervision import Supervisor
+
+    _set_patience("HAND_OVER_S", PATIENCE_S)
+    now_s = Supervisor._now_s
+
+    def later(self: Any) -> float:
+        others = (watched for node, watched in self.nodes.items() if node != VICTIM)
+        return now_s() + (2 * PATIENCE_S if all(watched.end for watched in others) else 0.0)
+
+    setattr(Supervisor, "_now_s", later)  # noqa: B010
 
 
 def short_stall() -> None:

@@ -34,7 +34,7 @@ def run(start: Start, algorithm: dict[str, Any], **network: Any) -> Run:
     """One run to its end, on a host where no emulator can be started."""
     experiment = {**EXPERIMENT, "algorithm": {"local_steps": 2, **algorithm}}
     experiment["network"] = {**EXPERIMENT["network"], **network}
-    return done(start(experiment=experiment, faults="no_emulator", quick=("no_report",)))
+    return done(start(experiment=experiment, faults="no_emulator"))
 
 
 @pytest.mark.parametrize(
