@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,8 +37,11 @@ Start = Callable[..., Started]
 
 @pytest.fixture
 def simulate(start: StartWith) -> Start:
-    """Start a simulation that ends when it is ended, with a report like any other."""
-    return partial(start, experiment=ENDLESS, quick=(), workers=2)
+    """Start a simulation that ends when it is ended."""
+    return partial(start, experiment=ENDLESS, quick=("no_report",), workers=2)
+
+
+WITH_REPORT: dict[str, Any] = {"quick": ()}
 
 
 def send_to_all(started: Started, number: int) -> None:
@@ -95,18 +99,20 @@ def test_during_training(send: Send, number: int, simulate: Start) -> None:
 def test_during_a_long_evaluation(simulate: Start) -> None:
     """What is under way is given up after a few seconds, not waited for: this one ends never."""
     moment = "hold:evaluation:7"  # one of the six at the end, when the workers have nothing else to do
-    started = simulate("stop={rounds: 1}", "evaluation.interval_s=1000", faults=moment)
+    started = simulate("stop={rounds: 1}", "evaluation.interval_s=1000", faults=moment, **WITH_REPORT)
     started.until_held(moment)
     send_to_all(started, signal.SIGINT)
     code, _, _ = started.end()
     assert code == 130
-    assert started.run().status == "interrupted"
+    run = started.run()
+    assert run.status == "interrupted"
+    assert "<svg" in (run.path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_while_the_report_is_written(number: int, simulate: Start) -> None:
     """The result is complete, and the report is finished."""
-    started = simulate("stop={rounds: 3}", faults="hold:report:1")
+    started = simulate("stop={rounds: 3}", faults="hold:report:1", **WITH_REPORT)
     gate = started.until_held("hold:report:1")
     send_to_all(started, number)
     gate.release()
@@ -161,7 +167,7 @@ def test_killing_the_main_process_ends_its_workers(simulate: Start) -> None:
 
 
 def test_a_killed_worker_fails_the_run(simulate: Start) -> None:
-    started = simulate()
+    started = simulate(**WITH_REPORT)
     started.until_lines(3)
     victim = started.workers()[0]
     victim.kill()
