@@ -60,26 +60,23 @@ nonsense
 
 
 @pytest.mark.parametrize(
-    ("text", "is_named"),
-    [(SETTINGS, False), (SETTINGS, True), (b"# gr\xfc\xdfe\n", False)],
+    ("text", "is_named", "backend"),
+    [
+        (SETTINGS, False, "module://matplotlib_inline.backend_inline"),
+        (SETTINGS, True, "nonsense"),
+        (b"# gr\xfc\xdfe\n", False, ""),
+    ],
     ids=["beside", "named", "of another encoding"],
 )
-def test_a_file_of_settings_changes_no_byte_of_a_report(
-    text: bytes, is_named: bool, run_and_page: tuple[Path, bytes], tmp_path: Path
+def test_neither_a_file_of_settings_nor_a_backend_changes_a_byte_of_a_report(
+    text: bytes, is_named: bool, backend: str, run_and_page: tuple[Path, bytes], tmp_path: Path
 ) -> None:
     run, expected = run_and_page
     (tmp_path / "elsewhere").mkdir()
     folder = tmp_path / "elsewhere" if is_named else tmp_path
     (folder / "matplotlibrc").write_bytes(text)
-    done = draw_again(run, tmp_path, **({"MATPLOTLIBRC": str(folder)} if is_named else {}))
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert (run / "report.html").read_bytes() == expected
-
-
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
-def test_a_backend_from_the_environment_is_not_asked_for(backend: str, run_and_page: tuple[Path, bytes]) -> None:
-    run, expected = run_and_page
-    done = draw_again(run, run, MPLBACKEND=backend)
+    environment = {"MATPLOTLIBRC": str(folder)} if is_named else {}
+    done = draw_again(run, tmp_path, **environment, **({"MPLBACKEND": backend} if backend else {}))
     assert (done.returncode, done.stderr) == (0, b"")
     assert (run / "report.html").read_bytes() == expected
 
