@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -26,6 +27,7 @@ from orchestrator.results.reader import load_run
 from orchestrator.results.schema import CURVE_COLUMNS
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runtimes.simulation import run_simulation
+from tests.integration.warm import MARK, warm_parent
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "quickstart.yaml"
 
@@ -509,34 +511,20 @@ def test_a_comparison_that_cannot_be_drawn_has_its_tables(
 
 def test_seeds_of_one_command_are_one_group(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each run has a process of its own, and a command that makes it alone."""
-    command = [
-        sys.executable,
-        "-m",
-        "orchestrator.cli",
-        "run",
-        "tiny.yaml",
-        "--seed",
-        "4",
-        "--workers",
-        "0",
-        "--seed=5",
-    ]
-    done = subprocess.run(
-        command,
+    started = warm_parent().start(
+        ["no_report", "run", "tiny.yaml", "--seed", "4", "--workers", "0", "--seed=5"],
+        environment={**os.environ, MARK: uuid.uuid4().hex},
         cwd=tiny.parent,
-        env={**os.environ, "PYTHONPATH": str(QUICKSTART.parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
     )
+    out, err = started.communicate()
+    assert started.wait() == 0, err
     paths = sorted((tiny.parent / "runs").iterdir())
     runs = {load_run(path).seed: load_run(path) for path in paths}
     assert runs.keys() == {4, 5}
     assert [run.facts.command for run in runs.values()] == [
         f"fragmesh run tiny.yaml --workers 0 --seed {seed}" for seed in runs
     ]
-    assert done.stdout.count("report.html") == 2
+    assert out.count("report.html") == 2
     alone = simulate(tiny, "seed=5")
     assert (alone.path / "curve.csv").read_bytes() == (runs[5].path / "curve.csv").read_bytes()
     content = json.loads(invoke(capsys, "compare", *paths, "--json")[1])
