@@ -105,34 +105,47 @@ class Peers:
         self.path: EmulatedPath | DirectPath
         frames = OutgoingFrames(config.node, self.plan_id, config.dtype, config.num_params)
         if emulator is None:
-            direct = self.path = DirectPath(
-                node=config.node,
-                network=config.network,
-                clock=config.emulator_clock,
-                loop=loop,
-                streams=self.client,
-                frames=frames,
-            )
-            self.client.on_written = lambda peer, number: direct.written(number)
+            self.path = self._direct_path(frames)
         else:
-            self._uplink = EmulatedUplink(
-                emulator,
-                loop,
-                on_finished=lambda number, finish_ns: emulated.transfer_ended(number, finish_ns),
-                on_aborted=lambda number, sent_bytes: emulated.transfer_aborted(number, sent_bytes),
-                on_gone=on_emulator_gone,
-            )
-            self.client.receipts_within_ms = RECEIPTS_WITHIN_MS
-            emulated = self.path = EmulatedPath(
-                node=config.node,
-                network=config.network,
-                seed=config.seed,
-                emulator_clock=config.emulator_clock,
-                loop=loop,
-                uplink=self._uplink,
-                streams=self.client,
-                frames=frames,
-            )
+            self.path, self._uplink = self._emulated_path(frames, emulator, on_emulator_gone)
+
+    def _direct_path(self, frames: OutgoingFrames) -> DirectPath:
+        """Make the path over the streams alone; the client tells it which messages are written."""
+        path = DirectPath(
+            node=self._config.node,
+            network=self._config.network,
+            clock=self._config.emulator_clock,
+            loop=self._loop,
+            streams=self.client,
+            frames=frames,
+        )
+        self.client.on_written = lambda peer, number: path.written(number)
+        return path
+
+    def _emulated_path(
+        self, frames: OutgoingFrames, emulator: socket, on_gone: Callable[[], None]
+    ) -> tuple[EmulatedPath, EmulatedUplink]:
+        """Make the path that the link emulator shapes, and the uplink that tells it which transfers have ended."""
+        # The uplink calls the path back, which does not exist yet: it does so only once it is open.
+        uplink = EmulatedUplink(
+            emulator,
+            self._loop,
+            on_finished=lambda number, finish_ns: path.transfer_ended(number, finish_ns),
+            on_aborted=lambda number, sent_bytes: path.transfer_aborted(number, sent_bytes),
+            on_gone=on_gone,
+        )
+        self.client.receipts_within_ms = RECEIPTS_WITHIN_MS
+        path = EmulatedPath(
+            node=self._config.node,
+            network=self._config.network,
+            seed=self._config.seed,
+            emulator_clock=self._config.emulator_clock,
+            loop=self._loop,
+            uplink=uplink,
+            streams=self.client,
+            frames=frames,
+        )
+        return path, uplink
 
     @property
     def rejected(self) -> dict[str, int]:
