@@ -105,67 +105,87 @@ def recommend(
     messages = float(rates @ cost_s)
     demand = training + messages
     # Step 2: the least dilation by each bound alone. They do not add up: each is a moment of its own.
-    by_cores = demand / (cores * LOAD_MAX)
-    by_node = step_seconds / (NODE_LOAD_MAX * min(step_s))
-    together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
-    # Nodes that end their rounds together also begin to send together: each as many messages as its sender may have
-    # under way, which then end together as well.
-    first_messages_s = float((at_once * cost_s).max()) if rates.any() else 0.0
-    end_s = costs.round_cpu_s + costs.round_param_cpu_s * sum(tensor_sizes) + first_messages_s
-    burst_s = together * end_s / cores
-    # Nothing is requested of direct links, so that nothing can be late on them.
-    emulated = plan.config.network.links == "emulated"
-    by_rounds = 1e3 * burst_s / (LATE_SHARE * TOLERANCES.late_ms) if emulated else 0.0
-    by_path = _by_path(plan, costs) if emulated else 0.0
+    bounds = [_by_cores(training, messages, cores), _by_node(step_seconds, min(step_s))]
+    if plan.config.network.links == "emulated":  # nothing is requested of direct links, so that nothing can be late
+        # Nodes that end their rounds together also begin to send together: each as many messages as its sender may have
+        # under way, which then end together as well.
+        first_messages_s = float((at_once * cost_s).max()) if rates.any() else 0.0
+        end_s = costs.round_cpu_s + costs.round_param_cpu_s * sum(tensor_sizes) + first_messages_s
+        bounds += [_by_rounds(plan, end_s, cores), _by_path(plan, costs)]
     # Step 3: the strictest bound decides. Refuse what no dilation helps before anything is said of it.
-    least = max(by_cores, by_node, by_rounds, by_path)
-    if least > DILATION_MAX:
+    strictest = max(bounds, key=lambda bound: bound.dilation)
+    if strictest.dilation > DILATION_MAX:
         raise ConfigError(
             f"compute.step_time_ms={plan.config.compute.step_time_ms:g}: this host takes {1e3 * step_seconds:.3g} ms a"
-            f" step and would need time_dilation {least:.3g}: must be at most {DILATION_MAX:g}"
+            f" step and would need time_dilation {strictest.dilation:.3g}: must be at most {DILATION_MAX:g}"
         )
     # Step 4: the reasons, the demand first and the bound that decided last: whoever shows one line shows the last.
-    dilation = round_up(least)
-    reasons = [
+    if strictest.dilation > 1:
+        deciding = f"{strictest.reason}: {strictest.dilation:.3g}, rounded up"
+    else:
+        deciding = f"nothing bounds it: {demand:.2f} of {_count(cores, 'core')} are needed"
+    reasons = (
         f"training: {_count(len(step_s), 'node')}, {1e3 * step_seconds:.3g} ms a step on one core against"
         f" {1e3 * min(step_s):.3g} ms declared: {training:.2f} cores",
         f"messages: at most {rates.sum():,.0f} a testbed second: {messages:.2f} cores",
-    ]
-    if least <= 1:
-        reasons.append(f"nothing bounds it: {demand:.2f} of {_count(cores, 'core')} are needed")
-    elif by_path == least:
-        reasons.append(
-            f"links without latency bound it: the host takes {1e3 * costs.path_s:.3g} ms from node to node and back,"
-            f" and a round trip may take {TOLERANCES.rtt_ms:g} ms more than requested: {by_path:.3g}, rounded up"
-        )
-    elif by_rounds == least:
-        reasons.append(
-            f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms"
-            f" of {_count(cores, 'core')} and may take {LATE_SHARE * TOLERANCES.late_ms:g} ms, or arrivals are late:"
-            f" {by_rounds:.3g}, rounded up"
-        )
-    elif by_cores == least:
-        most = "training" if training >= messages else "messages"
-        reasons.append(
-            f"the host's cores bound it, mostly by {most}: {demand:.2f} are needed and"
-            f" {cores * LOAD_MAX:.2f} of {cores} can be used: {by_cores:.3g}, rounded up"
-        )
-    else:
-        reasons.append(
-            f"one node's training bounds it: a step must fit into {NODE_LOAD_MAX:.0%} of its declared time"
-            f" on one core: {by_node:.3g}, rounded up"
-        )
-    return Recommendation(dilation, training, messages, cores, tuple(reasons))
+        deciding,
+    )
+    return Recommendation(round_up(strictest.dilation), training, messages, cores, reasons)
 
 
-def _by_path(plan: Plan, costs: HostCosts) -> float:
-    """The least dilation with which the shortest round trip is within its tolerance."""
+# --- bounds -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _LeastDilation:
+    """The least dilation that something allows by itself, and why, in words."""
+
+    dilation: float
+    reason: str
+
+
+def _by_cores(training: float, messages: float, cores: int) -> _LeastDilation:
+    """The bound by all cores together, of which training and messages take so many without dilation."""
+    demand, usable = training + messages, cores * LOAD_MAX
+    most = "training" if training >= messages else "messages"
+    return _LeastDilation(
+        demand / usable,
+        f"the host's cores bound it, mostly by {most}: {demand:.2f} are needed and {usable:.2f} of {cores} can be used",
+    )
+
+
+def _by_node(step_seconds: float, declared_s: float) -> _LeastDilation:
+    """The bound by one node's training, which cannot take more than a core."""
+    return _LeastDilation(
+        step_seconds / (NODE_LOAD_MAX * declared_s),
+        f"one node's training bounds it: a step must fit into {NODE_LOAD_MAX:.0%} of its declared time on one core",
+    )
+
+
+def _by_rounds(plan: Plan, end_s: float, cores: int) -> _LeastDilation:
+    """The bound by nodes whose rounds end together; the end of one, with its first messages, takes ``end_s``."""
+    together = Counter(plan.compute.step_ns).most_common(1)[0][1] if plan.compute.jitter == 0 else 1
+    burst_s = together * end_s / cores
+    late_ms = LATE_SHARE * TOLERANCES.late_ms
+    return _LeastDilation(
+        1e3 * burst_s / late_ms,
+        f"rounds that end together bound it: what {_count(together, 'node')} do then takes {1e3 * burst_s:.3g} ms"
+        f" of {_count(cores, 'core')} and may take {late_ms:g} ms, or arrivals are late",
+    )
+
+
+def _by_path(plan: Plan, costs: HostCosts) -> _LeastDilation:
+    """The bound by the shortest round trip, which must be within its tolerance."""
     nodes, round_trip_ns = plan.network.num_nodes, plan.network.round_trip_ns
+    reason = (
+        f"links without latency bound it: the host takes {1e3 * costs.path_s:.3g} ms from node to node and back,"
+        f" and a round trip may take {TOLERANCES.rtt_ms:g} ms more than requested"
+    )
     if nodes < 2:
-        return 1.0
+        return _LeastDilation(1.0, reason)
     if not isinstance(round_trip_ns, int):
         round_trip_ns = int(round_trip_ns[~np.eye(nodes, dtype=bool)].min())
-    return 1e3 * costs.path_s / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(round_trip_ns))
+    return _LeastDilation(1e3 * costs.path_s / (LATE_SHARE * TOLERANCES.rtt_ms + 1e3 * ns_to_s(round_trip_ns)), reason)
 
 
 def round_up(dilation: float) -> float:
