@@ -6,7 +6,7 @@ folders are left out; a layout that can be read in two ways is refused.
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -119,7 +119,7 @@ def _decode_all(
                 if len(decoded) % 1000 == 0:
                     report(what, len(decoded), 0)
     report(what, len(decoded), len(decoded))
-    # Step 2: one size and one number of channels for all.
+    # Step 2: one size and one number of channels for all, checked before memory for all of them is taken.
     places = sorted(decoded)
     sizes = Counter(image.pixels.shape[:2] for image in decoded.values())
     first = sizes.most_common(1)[0][0]
@@ -131,7 +131,7 @@ def _decode_all(
                 f"{path}: {name} is {shape[1]}x{shape[0]} pixels, others are {first[1]}x{first[0]}; one size is needed"
             )
     channels = max(image.pixels.shape[2] for image in decoded.values())
-    # Step 3: stack them.
+    # Step 3: stack them. Labels follow from the names of classes, so that no order on disk changes one.
     class_names = tuple(sorted({place.class_name for place in places if place.part == "train"}))
     label_of = {name: label for label, name in enumerate(class_names)}
 
@@ -154,6 +154,8 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
     Raises:
         DataError: A part has no images, there are two folders ``train`` or ``test``, or classes do not match.
     """
+    # Step 1: give each file its place, or a reason why it has none. Hidden files and dead links come before suffixes:
+    # they are left out for what they are, image or not.
     places: dict[str, _Place] = {}
     above: dict[str, set[str]] = {part: set() for part in _PARTS}
     left_out: Counter[str] = Counter()
@@ -181,6 +183,7 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
                     raise DataError(f"{path}: {printable(name)}: a second folder {folder}/ below {part}/ is ambiguous")
             above[part].add("/".join(folders[:at]))
             places[name] = _Place(part, class_name, "/".join([*folders[at + 2 :], own_name]))
+    # Step 2: each part lies in one folder and has images. Only then is it known what its classes are.
     for part in _PARTS:
         if len(above[part]) > 1:
             first, second, *_ = (printable(f"{prefix}/{part}/".lstrip("/")) for prefix in sorted(above[part]))
@@ -189,19 +192,31 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
             raise DataError(
                 f"{path}: no images under {part}/<class>/*{'|'.join(IMAGE_SUFFIXES)}{_in_words(left_out, '; ')}"
             )
-    classes = {part: {place.class_name for place in places.values() if place.part == part} for part in _PARTS}
-    if unknown := classes["test"] - classes["train"]:
-        raise DataError(f"{path}: class {min(unknown)!r} is in test/ but not in train/")
-    for class_name in sorted(classes["train"]):
-        if any(category(letter) in ("Cc", "Cs") for letter in class_name):
-            raise DataError(f"{path}: class {class_name!r}: must be UTF-8, without control characters")
+    # Step 3: the classes of training, which all others must be of.
+    classes = _classes(places.values(), path)
+    # Step 4: what people are told. It comes last: a layout that is refused is not described.
     top = f"{above['train'].pop()}/train/".lstrip("/")
-    empty = {name.removeprefix(top) for name in listing.folders if name.startswith(top)} - classes["train"]
+    empty = {name.removeprefix(top) for name in listing.folders if name.startswith(top)} - classes
     empty = {name for name in empty if "/" not in name}
     notes = [_in_words(left_out)] if left_out else []
     if empty:
         notes.append(f"no images in {', '.join(f'{top}{printable(name)}' for name in sorted(empty))}: no class")
     return _Layout(places, tuple(notes))
+
+
+def _classes(places: Collection[_Place], path: Path) -> set[str]:
+    """Return the names of the classes.
+
+    Raises:
+        DataError: A class has test images only, or its name cannot be printed.
+    """
+    train, test = ({place.class_name for place in places if place.part == part} for part in ("train", "test"))
+    if unknown := test - train:
+        raise DataError(f"{path}: class {min(unknown)!r} is in test/ but not in train/")
+    for class_name in sorted(train):
+        if any(category(letter) in ("Cc", "Cs") for letter in class_name):
+            raise DataError(f"{path}: class {class_name!r}: must be UTF-8, without control characters")
+    return train
 
 
 def _wrapper_depth(listing: Listing[File]) -> int:
