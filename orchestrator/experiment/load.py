@@ -7,9 +7,10 @@ At a load of 0.2 a link five times slower is just full. Pure: values in, values 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import comb, inf, isfinite
 
 import numpy as np
+import numpy.typing as npt
 
 from node.algorithms.config import RoundTraffic
 from node.core.compute import ComputePlan
@@ -113,18 +114,11 @@ def offered_load(
     # Step 3: against what the links carry.
     pairs = None
     fast_mbps = float(network.up_mbps.max())
-    if network.pair_mbps is not None:
-        limited = np.isfinite(network.pair_mbps)
-        if np.any(degrees != topology.num_nodes - 1):
-            is_edge = np.zeros_like(limited)
-            for node, neighbors in enumerate(topology.adjacency):
-                is_edge[node, list(neighbors)] = True
-            limited &= is_edge
-        np.fill_diagonal(limited, False)
-        if limited.any():
-            pairs = _share(np.broadcast_to(part[:, None], limited.shape)[limited], network.pair_mbps[limited])
-            if not isfinite(fast_mbps):
-                fast_mbps = float(network.pair_mbps[limited].max())
+    limited = _limited_pairs(network, topology)
+    if limited is not None and network.pair_mbps is not None:
+        pairs = _share(np.broadcast_to(part[:, None], limited.shape)[limited], network.pair_mbps[limited])
+        if not isfinite(fast_mbps):
+            fast_mbps = float(network.pair_mbps[limited].max())
     mean_bytes, fast_s = float(sent_bytes.mean()), float(round_s.min())
     return Load(
         offered=float(_share(np.array([mean_bytes * 8e-6 / fast_s]), np.array([fast_mbps]))[0]),
@@ -138,6 +132,20 @@ def offered_load(
         pairs=pairs,
         traffic=tuple(traffic),
     )
+
+
+def _limited_pairs(network: NetworkPlan, topology: Topology) -> npt.NDArray[np.bool_] | None:
+    """The pairs that exchange messages and have a limit of their own, shape (nodes, nodes); None without any."""
+    if network.pair_mbps is None:
+        return None
+    limited = np.isfinite(network.pair_mbps)
+    if topology.num_edges < comb(topology.num_nodes, 2):
+        is_edge = np.zeros_like(limited)
+        for node, neighbors in enumerate(topology.adjacency):
+            is_edge[node, list(neighbors)] = True
+        limited &= is_edge
+    np.fill_diagonal(limited, False)
+    return limited if limited.any() else None
 
 
 def _share(wanted: Float64Vector, carried: Float64Vector) -> Float64Vector:
