@@ -181,6 +181,7 @@ class NodeProcess:
         training_pids: Sequence[int],
         emulator: socket | None,
     ) -> None:
+        # Step 1: the course of the node's life, which all that follows may end.
         self._config = config
         self._trainer = trainer
         self._loop = asyncio.get_running_loop()
@@ -191,6 +192,7 @@ class NodeProcess:
         self._clock: Clock | None = None  # of the experiment, once its start is known
         self._early: list[Arrival] = []  # what arrived before the start
         self._measurement: Measurement | None = None
+        # Step 2: the ways to others. They come before the driver, which sends on the path to the peers.
         self._control = ControlClient(config.orchestrator, config.run_id, config.node)
         self._peers = Peers(
             config,
@@ -201,6 +203,7 @@ class NodeProcess:
             on_probe=self._on_probe,
             on_emulator_gone=lambda: self._raise(TransportError("the link emulator is gone")),
         )
+        # Step 3: the driver. Arrivals wait at the server until it takes them.
         self._driver = Driver(
             algorithm=algorithm,
             trainer=trainer,
@@ -211,6 +214,9 @@ class NodeProcess:
             reject=self._peers.reject,
             on_end=self._on_end,
         )
+        self._driver.take_arrivals = self._peers.server.release
+        self._arrivals_may_wait = algorithm.passive
+        # Step 4: what happens before the experiment, and what tells of it; both only look at the parts above.
         steps = algorithm.context.local_steps
         self._warm_up = WarmUp(
             config.node,
@@ -219,8 +225,6 @@ class NodeProcess:
             block_steps=steps,
             block_s=steps * config.compute.step_ns[config.node] * config.emulator_clock.dilation / NS_PER_S,
         )
-        self._driver.take_arrivals = self._peers.server.release
-        self._arrivals_may_wait = algorithm.passive
         self._report = SelfReport(config, self._driver, self._peers, training_pids)
         self._hand_over = HandOver(config, self._driver, self._control, self._report.counters)
 

@@ -53,12 +53,14 @@ def node_configs(
         The nodes, in order. They share the values that are the same for all. Where their links are emulated is for
         whoever starts the emulator to add; by which host each is reached, for whoever makes that host.
     """
+    # Step 1: what all nodes share, made once, so that a thousand descriptions do not hold a thousand networks.
     config = plan.config
     base = config.processes.base_port
     network = plan.network.at_time(part.begin_ns)
     algorithm = NodeAlgorithm(
         kind=config.algorithm.kind, local_steps=config.algorithm.local_steps, parameters=plan.algorithm
     )
+    # Step 2: a description for each node; its own are its number, its port, its samples and where it begins.
     return [
         NodeConfig(
             run_id=part.run_id,

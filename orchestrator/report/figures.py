@@ -351,7 +351,7 @@ def _partition(run: Run) -> Plot | None:
     counts = run.facts.partition_counts
     if counts is None or not counts.size:
         return None
-    # Step 1: the cells.
+    # Step 1: the cells, which set the limits of both axes.
     num_nodes, num_classes = counts.shape
     names = run.facts.class_names or tuple(str(index) for index in range(num_classes))
     figure, axes = new_figure((12.8, 1.5 + 0.24 * min(num_classes, 20)))
