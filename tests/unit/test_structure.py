@@ -1,8 +1,10 @@
-"""Limits on the shape of the code: the size of a class, the width of a constructor, and one class to a name."""
+"""Limits on the shape of the code: sizes of classes and functions, the width of constructors, one class to a name."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,25 +13,55 @@ ROOT = Path(__file__).parents[2]
 
 LINES_MAX, METHODS_MAX, PARAMETERS_MAX = 300, 20, 8
 
+FUNCTION_LINES_MAX = 60
+"""Lines of a function beside its docstring; the rest moves to a function with a name of its own."""
+
+LINES_WITHOUT_STEPS_MAX = 40
+"""The same of a function without numbered steps."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
 LARGE = {
     "node/sim/fluid_network.py FluidNetwork": "one algorithm: all methods keep the same rates and lists consistent",
 }
 """Classes that may be larger, each with its reason."""
 
 
+@cache
+def files(root: Path = ROOT) -> dict[str, tuple[str, ast.Module]]:
+    """Each file of the product: its text, and the same parsed; generated files are left out."""
+    paths = [path for room in ("node", "orchestrator") for path in sorted((root / room).rglob("*.py"))]
+    texts = {path.relative_to(root).as_posix(): path.read_text() for path in paths if "pb" not in path.parts}
+    return {path: (text, ast.parse(text)) for path, text in texts.items()}
+
+
 def classes(root: Path = ROOT) -> Iterator[tuple[str, ast.ClassDef]]:
-    """Each class of the product with its file, generated files left out."""
-    for room in ("node", "orchestrator"):
-        for path in sorted((root / room).rglob("*.py")):
-            if "pb" in path.parts:
-                continue
-            for item in ast.walk(ast.parse(path.read_text())):
-                if isinstance(item, ast.ClassDef):
-                    yield path.relative_to(root).as_posix(), item
+    """Each class of the product with its file."""
+    for path, (_, tree) in files(root).items():
+        for item in ast.walk(tree):
+            if isinstance(item, ast.ClassDef):
+                yield path, item
 
 
-def methods(kind: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return [item for item in kind.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+def methods(kind: ast.ClassDef) -> list[Function]:
+    return [item for item in kind.body if isinstance(item, Function)]
+
+
+def is_long(function: Function, lines: list[str]) -> bool:
+    """Whether a function has too many lines beside its docstring; one with numbered steps may have more."""
+    count = (function.end_lineno or function.lineno) - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        docstring = function.body[0]
+        count -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
+    text = "\n".join(lines[function.lineno - 1 : function.end_lineno])
+    has_steps = all(re.search(rf"^ +# Step {number}: \S", text, re.MULTILINE) for number in (1, 2))
+    return count > (FUNCTION_LINES_MAX if has_steps else LINES_WITHOUT_STEPS_MAX)
+
+
+def long_functions(text: str, tree: ast.Module) -> list[str]:
+    lines = text.splitlines()
+    found = [item for item in ast.walk(tree) if isinstance(item, Function)]
+    return [f"{item.lineno} {item.name}" for item in found if is_long(item, lines)]
 
 
 def is_large(kind: ast.ClassDef) -> bool:
@@ -67,6 +99,14 @@ def test_no_class_is_too_large() -> None:
     assert LARGE.keys() <= large, f"no longer large: take it out of LARGE: {sorted(LARGE.keys() - large)}"
 
 
+def test_long_functions_have_numbered_steps() -> None:
+    long = [f"{path}:{function}" for path, parsed in files().items() for function in long_functions(*parsed)]
+    assert not long, (
+        f"over {LINES_WITHOUT_STEPS_MAX} lines beside the docstring: number the steps, '# Step 1: ...', and say why"
+        f" they come in this order; over {FUNCTION_LINES_MAX}: split it: {long}"
+    )
+
+
 def test_no_constructor_is_too_wide() -> None:
     wide = [f"{path} {kind.name}" for path, kind in classes() if num_parameters(kind) > PARAMETERS_MAX]
     assert not wide, f"over {PARAMETERS_MAX} parameters: pass those that belong together as one object: {wide}"
@@ -86,6 +126,24 @@ def test_the_limits_of_size_are_inclusive(tmp_path: Path, body: str, large: bool
     (tmp_path / "node" / "a.py").write_text(f"class A:\n{body}")
     ((_, kind),) = classes(tmp_path)
     assert is_large(kind) is large
+
+
+STEPS = "    # Step 1: first.\n    # Step 2: then.\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "long"),
+    [
+        ("def f():\n" + "    x = 1\n" * (LINES_WITHOUT_STEPS_MAX - 1), False),
+        ("def f():\n" + "    x = 1\n" * LINES_WITHOUT_STEPS_MAX, True),
+        ('def f():\n    """Do it.\n\n    Often.\n    """\n' + "    x = 1\n" * (LINES_WITHOUT_STEPS_MAX - 1), False),
+        ("async def f():\n    # Step 1: only one.\n" + "    x = 1\n" * LINES_WITHOUT_STEPS_MAX, True),
+        (f"def f():\n{STEPS}" + "    x = 1\n" * (FUNCTION_LINES_MAX - 3), False),
+        (f"def f():\n{STEPS}" + "    x = 1\n" * (FUNCTION_LINES_MAX - 2), True),
+    ],
+)
+def test_steps_make_room_for_lines(source: str, long: bool) -> None:
+    assert long_functions(source, ast.parse(source)) == (["1 f"] if long else [])
 
 
 def test_a_leading_underscore_makes_no_other_name(tmp_path: Path) -> None:
