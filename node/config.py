@@ -39,7 +39,7 @@ INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True, eq=False)
 class Beginning:
-    """Where a node begins: at the start of an experiment, or where an earlier part of it ended.
+    """Point from which a node begins: the start of an experiment, or where an earlier part of it ended.
 
     Attributes:
         params: Its model, shape (num_params,), float32.
@@ -177,5 +177,5 @@ class NodeConfig(NodeScalars):
 
     @property
     def dtype(self) -> WireDtype:
-        """How values travel."""
+        """Type of values on the wire."""
         return self.network.wire_dtype

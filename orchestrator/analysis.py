@@ -18,7 +18,7 @@ Numbers: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 def time_to_accuracy(
     times: Numbers, values: Float64Vector, target: float, *, higher_is_better: bool = True
 ) -> float | None:
-    """When a curve first reaches a target, linearly interpolated between evaluations.
+    """Find when a curve first reaches a target, linearly interpolated between evaluations.
 
     Args:
         times: Where the curve was evaluated, shape (k,), ascending. Seconds, or bytes: see

@@ -70,7 +70,7 @@ class ComparableRun(Protocol):
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the headline figure should grow."""
+        """True where the headline figure should grow."""
 
     @property
     def times_s(self) -> Float64Vector:
@@ -116,7 +116,7 @@ def smoothed(values: Float64Vector) -> Float64Vector:
 
 
 def time_held(times: Numbers, values: Float64Vector, target: float, *, higher_is_better: bool = True) -> float | None:
-    """When the time begins from which a curve stays at a target or better, interpolated between evaluations.
+    """Find the time from which a curve stays at a target or better, interpolated between evaluations.
 
     Args:
         times: Where the curve was evaluated, shape (k,), ascending: seconds, or bytes.

@@ -1,4 +1,4 @@
-"""How far a real run can be trusted: measurements in, checks and a verdict out. Pure.
+"""Fidelity of a real run: measurements in, checks and a verdict out. Pure.
 
 A run in real processes is only worth something if the host kept up with it. The runner measures the links before
 the run and collects what the nodes and the link emulator counted during it (:class:`Measured`); :func:`judge` holds
@@ -184,7 +184,7 @@ class Check:
 
 
 def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances = TOLERANCES) -> JsonObject:
-    """Whether a run can be trusted: the content of ``fidelity.json``.
+    """Judge whether a run can be trusted: the content of ``fidelity.json``.
 
     Args:
         measured: What was measured and counted.
@@ -243,7 +243,7 @@ def _reason(check: Mapping[str, Any]) -> str:
 
 
 def is_unfaithful(fidelity: Mapping[str, Any] | None) -> bool:
-    """Whether a ``fidelity.json`` says that its run cannot be trusted."""
+    """Return whether a ``fidelity.json`` says that its run cannot be trusted."""
     return stamp(fidelity) == UNFAITHFUL
 
 

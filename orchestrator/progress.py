@@ -1,4 +1,4 @@
-"""How a run shows that it is alive: live on a terminal, as plain lines in a pipe, as JSON for machines.
+"""Signs of life of a run: live on a terminal, as plain lines in a pipe, as JSON for machines.
 
 There is no clock and no thread here. How often something is shown follows from the ``wall_s`` of the
 snapshots that the runner hands over.
@@ -36,7 +36,7 @@ _LEAST_ROWS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """How one node of a real run is doing.
+    """State of one node of a real run.
 
     Attributes:
         node: The node.
@@ -63,7 +63,7 @@ class NodeRow:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """Where a run stands.
+    """State of a run.
 
     Attributes:
         time_ns: Testbed time reached.

@@ -298,7 +298,7 @@ def _resolve(text: str) -> tuple[Any, str | None]:
 
 
 def _old_reading(text: str) -> str | None:
-    """Why a plain value is refused: YAML 1.1 reads it otherwise than YAML 1.2 does; None if it is not."""
+    """Return why a plain value is refused: YAML 1.1 reads it otherwise than YAML 1.2 does; None if it is not."""
     if _OLD_FLAGS.fullmatch(text):
         return "must be true or false, or in quotes, as YAML 1.1 takes it for one of them and YAML 1.2 for text"
     if _INT.fullmatch(text) and not _OLD_OCTAL.fullmatch(text):

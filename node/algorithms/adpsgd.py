@@ -71,7 +71,7 @@ ANSWERS = 1
 
 
 class Form(Enum):
-    """How an average treats models that moved between request and reply."""
+    """Treatment of models that moved between request and reply."""
 
     DELTA = "delta"
     """Both sides move by half the difference of the exchanged models: the pair's sum is preserved."""
@@ -82,10 +82,10 @@ class Form(Enum):
 
 
 class Exchange(Enum):
-    """When an initiator starts its next exchange."""
+    """Moment at which an initiator starts its next exchange."""
 
     PER_STEP = "per_step"
-    """When local steps end and no exchange is outstanding."""
+    """Start when local steps end and no exchange is outstanding."""
     CONTINUOUS = "continuous"
     """Immediately after the last one has ended."""
 

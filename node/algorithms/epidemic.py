@@ -63,7 +63,7 @@ class Graph(Enum):
 
 
 class Announce(Enum):
-    """How a node knows whom to expect."""
+    """Source from which a node knows whom to expect."""
 
     NOTICES = "notices"
     """Senders tell those they did not pick."""

@@ -85,12 +85,12 @@ class MissingWeight(Enum):
 
 
 class Broadcast(Enum):
-    """When a model is broadcast, relative to the local steps that start from it."""
+    """Moment at which a model is broadcast, relative to the local steps that start from it."""
 
     BEFORE_GRADIENT = "before_gradient"
-    """When they start."""
+    """Broadcast when they start."""
     AFTER_GRADIENT = "after_gradient"
-    """When they have ended."""
+    """Broadcast when they have ended."""
 
 
 class SwiftFlush(Enum):

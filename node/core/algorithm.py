@@ -108,7 +108,7 @@ class Algorithm(ABC):
 
     @property
     def fragments(self) -> FragmentPlan | None:
-        """How the algorithm cuts models, the same on all nodes; None where it sends whole ones."""
+        """The cut of models into fragments, the same on all nodes; None where it sends whole ones."""
         return None
 
     def waiting_for(self) -> str | None:

@@ -79,7 +79,7 @@ RECORD_BYTES_MAX: Final = 2**30
 """Size of a text that a run itself wrote, such as its curve."""
 
 PIPE_SILENCE_S: Final = 5.0
-"""How long a pipe that is read as a text may say nothing."""
+"""Silence allowed to a pipe that is read as a text."""
 
 SHOWN_LETTERS_MAX: Final = 60
 """Letters of a key or a line that a message quotes."""

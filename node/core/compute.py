@@ -1,4 +1,4 @@
-"""How long local steps take, in testbed time."""
+"""Durations of local steps, in testbed time."""
 
 from dataclasses import dataclass
 

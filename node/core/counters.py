@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 Shown = Literal["summary", "nodes", "fidelity"]
-"""Where users see a figure: in ``summary.json``, ``nodes.parquet`` or ``fidelity.json``."""
+"""Place where users see a figure: ``summary.json``, ``nodes.parquet`` or ``fidelity.json``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class DeliveryModel:
         return wire + -(-again * wire // packets)
 
     def is_lost(self, size: int, source: int, destination: int) -> bool:
-        """Whether a message whose body has ``size`` bytes is lost as a whole; never with the reliable transport.
+        """Draw whether a message whose body has ``size`` bytes is lost as a whole; never with the reliable transport.
 
         Such a message is transmitted like any other, but does not arrive.
         """

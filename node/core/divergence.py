@@ -31,7 +31,7 @@ IN_SILENCE: Final[Mapping[str, Any]] = {"over": "ignore", "invalid": "ignore"}
 
 
 def is_finite(values: Vector) -> bool:
-    """Whether no value is infinite or NaN. Takes one pass and no memory, but for numbers near float32's largest."""
+    """Return whether no value is infinite or NaN, in one pass without memory but for numbers near float32's largest."""
     with np.errstate(**IN_SILENCE):
         total = np.add.reduce(values)
     # A sum is not finite if a value is not; the other way round it may only have overflowed.

@@ -31,7 +31,7 @@ class FragmentLayout(Enum):
 
 
 class FragmentRounding(Enum):
-    """How 1/Omega becomes a number of fragments."""
+    """Rule by which 1/Omega becomes a number of fragments."""
 
     FLOOR = "floor"
     """max(1, floor(1/Omega)), as DivShare's public code computes it."""

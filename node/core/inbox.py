@@ -93,7 +93,7 @@ class RoundInbox:
         return [sender for sender in expected if sender not in heard]
 
     def complete(self, current: int, expected: int) -> bool:
-        """Whether that many senders have been heard in this round. Fast: asked at every arrival."""
+        """Return whether that many senders have been heard in this round. Fast: asked at every arrival."""
         return len(self._rounds.get(current, ())) == expected
 
     def take(self, current: int) -> list[MessageReceived]:

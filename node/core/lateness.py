@@ -1,4 +1,4 @@
-"""How late the host lets something be: counted in bounded memory, told as percentiles."""
+"""Lateness of the host: counted in bounded memory, told as percentiles."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ _STEPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How late something was, nanoseconds.
+    """Lateness that was measured, in nanoseconds.
 
     Attributes:
         count: How many times it was measured.
@@ -37,7 +37,7 @@ class LatenessHistogram:
         self._counts[_bucket(ns)] += 1
 
     def summary(self) -> Lateness:
-        """Where the percentiles are now."""
+        """Return the percentiles as they are now."""
         count = sum(self._counts)
         return Lateness(count=count, p50=self._percentile(0.5, count), p99=self._percentile(0.99, count), max=self._max)
 

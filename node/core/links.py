@@ -116,7 +116,7 @@ class NetworkPlan:
 
     @property
     def num_nodes(self) -> int:
-        """How many nodes there are."""
+        """Number of nodes."""
         return int(self.up_mbps.size)
 
     @property
@@ -147,7 +147,7 @@ class NetworkPlan:
         return replace(self, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
 
     def is_parked(self, source: int, destination: int) -> bool:
-        """Whether nothing moves from ``source`` to ``destination``, for lack of bandwidth."""
+        """Return whether nothing moves from ``source`` to ``destination``, for lack of bandwidth."""
         parked = self.up_mbps[source] == 0 or self.down_mbps[destination] == 0
         return bool(parked or (self.pair_mbps is not None and self.pair_mbps[source, destination] == 0))
 

@@ -171,7 +171,7 @@ def _table(values: "array[int]", width: int) -> npt.NDArray[np.int64]:
 
 
 def message_states(table: dict[str, Column], lost: Column) -> Column:
-    """How far each message came, from what happened to it.
+    """Derive how far each message came from what happened to it.
 
     Messages without values are never aggregated and stay delivered.
 

@@ -13,7 +13,7 @@ from node.core.types import Vector
 
 
 class MessageState(IntEnum):
-    """Where a message stands, or how it ended. Drivers keep it; algorithms never see it."""
+    """Stage of a message on its way, or its end. Drivers keep it; algorithms never see it."""
 
     QUEUED = 0
     """Still in the sender's outbox."""
@@ -53,7 +53,7 @@ class Message:
 
 
 def tag_name(tag: IntEnum) -> str:
-    """How a tag is called in tables, traces and errors: its name in lower case."""
+    """Return a tag's name in tables, traces and errors, which is in lower case."""
     return tag.name.lower()
 
 

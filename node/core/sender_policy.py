@@ -34,7 +34,7 @@ class SenderPolicy:
 
     @property
     def per_peer(self) -> bool:
-        """Whether each peer has a queue of its own."""
+        """True where each peer has a queue of its own."""
         return self.kind is SenderKind.PER_PEER
 
     def transfers_max(self, num_nodes: int) -> int:

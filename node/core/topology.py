@@ -21,7 +21,7 @@ from node.core.errors import ConfigError
 from node.core.types import NodeId
 
 MAX_ATTEMPTS = 200
-"""How often a random builder may try again before it gives up."""
+"""Attempts of a random builder before it gives up."""
 
 ISOLATED_MAX = 14.0
 """Expected nodes without a neighbor from which on no random graph is drawn: one in a million would be connected."""
@@ -63,12 +63,12 @@ class Topology:
 
     @property
     def num_nodes(self) -> int:
-        """How many nodes there are."""
+        """Number of nodes."""
         return len(self.adjacency)
 
     @property
     def num_edges(self) -> int:
-        """How many undirected edges there are."""
+        """Number of undirected edges."""
         return sum(map(len, self.adjacency)) // 2
 
     def neighbors(self, node: int) -> tuple[NodeId, ...]:
@@ -76,7 +76,7 @@ class Topology:
         return self.adjacency[node]
 
     def degree(self, node: int) -> int:
-        """How many neighbors ``node`` has."""
+        """Return the number of neighbors of ``node``."""
         return len(self.adjacency[node])
 
     def edges(self) -> Iterator[tuple[NodeId, NodeId]]:
@@ -104,7 +104,7 @@ class Topology:
         return tuple(found)
 
     def is_connected(self) -> bool:
-        """Whether every node reaches every other one."""
+        """Return whether every node reaches every other one."""
         return len(self.components()) == 1
 
     def two_coloring(self) -> tuple[int, ...] | None:
@@ -129,7 +129,7 @@ class Topology:
         return tuple(colors)
 
     def is_bipartite(self) -> bool:
-        """Whether the graph has a two-colouring."""
+        """Return whether the graph has a two-colouring."""
         return self.two_coloring() is not None
 
 

@@ -27,7 +27,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How well one model does on a node's test samples."""
+    """Result of one model on a node's test samples."""
 
     accuracy: float
     """Share of correct predictions, 0..1. Ratings: share that, clipped to [0.5, 5] and rounded to
@@ -35,7 +35,7 @@ class Evaluation:
     loss: float
     """Mean cross-entropy; for ratings the root of the mean squared error."""
     samples: int
-    """How many test samples were used."""
+    """Number of test samples that were used."""
     loss_seen: float | None = None
     """The loss over those ratings whose item some node has a training rating of; None for classes, without such
     ratings, and where it is not a number."""
@@ -83,7 +83,7 @@ class RealTimeTrainer(Trainer, Protocol):
         """
 
     def ready(self, node: NodeId) -> bool:
-        """Whether :meth:`finish` would not have to wait for another process. The node's steps must be outstanding.
+        """Return whether :meth:`finish` would not wait for another process. The node's steps must be outstanding.
 
         Raises:
             RunnerError: Training failed, or a worker process died.
@@ -112,7 +112,7 @@ class Evaluator(Protocol):
 
     @property
     def num_test_sets(self) -> int:
-        """How many sets of test samples there are: 1 that all nodes share, or one a node.
+        """Number of sets of test samples: 1 that all nodes share, or one a node.
 
         A model that is submitted for node i is tested on set ``i % num_test_sets``; so are numbers beyond the nodes'.
         """

@@ -1,4 +1,4 @@
-"""How values travel between nodes: the wire dtype, and the one conversion that real nodes and the simulator share.
+"""Values on the wire: their dtype, and the one conversion that real nodes and the simulator share.
 
 States: none. In memory values are always float32.
 """
@@ -18,7 +18,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class WireDtype(Enum):
-    """How values travel. In memory they are always float32.
+    """Type of values on the wire. In memory they are always float32.
 
     The errors are those of one conversion. A value beyond a type's largest saturates: it travels as the largest of
     its sign, and the sender counts it (``values_saturated``).

@@ -1,4 +1,4 @@
-"""How a node comes to the link emulator: by an address, so that nothing has to be inherited.
+"""The door to the link emulator: a node comes by an address, so that nothing has to be inherited.
 
 The emulator listens on a UNIX socket; a node connects and says which it is; the emulator admits or refuses it. Of each
 node there is one connection at a time, and a node that has gone may come back. The address is an abstract one: it is
@@ -151,6 +151,6 @@ class Door:
 
 
 def _is_own_user(end: socket.socket) -> bool:
-    """Whether the other side is a process of the same user."""
+    """Return whether the other side is a process of the same user."""
     credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return bool(_CREDENTIALS.unpack(credentials)[1] == os.getuid())

@@ -57,7 +57,7 @@ from node.host.timed_poll import TimedPoll
 from node.sim.network import Due, NetworkFlow, change_capacity, make_network
 
 LATENESS_MAX_S = 0.05
-"""How late a record may be, in real seconds, and still take effect at its own time."""
+"""Lateness with which a record still takes effect at its own time, in real seconds."""
 
 LATENESS_MAX_NS = 10_000_000
 """The same in testbed time: whichever is more. Twice of what an arrival may be late in a run that is called faithful;
@@ -231,7 +231,7 @@ class LinkEmulator:
                 heappush(self._heap, (self._effective_ns(node, request), next(self._order), (node, request)))
 
     def _allowed(self, index: int, request: Request) -> bool:
-        """Whether a request makes sense and the node has a right to it, apart from its number."""
+        """Return whether a request makes sense and the node has a right to it, apart from its number."""
         match request:
             case Start(_, receiver, wire_bytes, _):
                 return 0 <= receiver < self._count and receiver != index and 1 <= wire_bytes <= WIRE_BYTES_MAX
@@ -391,7 +391,7 @@ class EmulatorHandle:
         self._control.close()
 
     def exit_code(self) -> int | None:
-        """How the process ended, negative for a signal; None while it runs."""
+        """Return the process's exit code, negative for a signal; None while it runs."""
         if self._exit_code is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)

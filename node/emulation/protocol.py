@@ -14,7 +14,7 @@ RECORD_BYTES = 32
 """The size of every record in both directions."""
 
 RECORDS_PER_DATAGRAM = 256
-"""How many a sender puts into one datagram at most."""
+"""Records that a sender puts into one datagram at most."""
 
 DATAGRAM_BYTES = RECORDS_PER_DATAGRAM * RECORD_BYTES
 """No datagram is longer; what is longer is cut."""

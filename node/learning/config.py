@@ -31,7 +31,7 @@ class DatasetBase(ConfigModel):
 
     @property
     def is_ratings(self) -> bool:
-        """Whether samples are ratings of items by users, not classes."""
+        """True where samples are ratings of items by users, not classes."""
         return self.shape == "ratings"
 
 

@@ -1,4 +1,4 @@
-"""Where the files of data sets lie, and the cache of what was decoded from them.
+"""Places of the files of data sets, and the cache of what was decoded from them.
 
 Files are found under the data root (``--data-root``, else ``$FRAGMESH_DATA``) and under ``<cache>/data``, where
 downloads go. The cache directory is ``$FRAGMESH_CACHE``, else ``$XDG_CACHE_HOME/fragmesh``, else
@@ -44,7 +44,7 @@ def resolve_data_root(argument: Path | None) -> Path | None:
 
 
 def cache_dir() -> Path:
-    """Where decoded arrays and downloads are kept; may not exist yet."""
+    """Return the folder of decoded arrays and downloads, which may not exist yet."""
     if os.environ.get("FRAGMESH_CACHE"):
         return Path(os.environ["FRAGMESH_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME")

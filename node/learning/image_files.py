@@ -44,12 +44,12 @@ class Listing(Generic[File]):
 
 
 def is_image(name: str) -> bool:
-    """Whether the name is that of an image that is read."""
+    """Return whether the name is that of an image that is read."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether the name, or that of a folder above it, begins with a dot."""
+    """Return whether the name, or that of a folder above it, begins with a dot."""
     return any(part.startswith(".") for part in name.split("/"))
 
 
@@ -151,7 +151,7 @@ def _follow(name: str, members: dict[str, tarfile.TarInfo], path: Path) -> str:
 
 
 def is_link(member: tarfile.TarInfo) -> bool:
-    """Whether a member stands for another one."""
+    """Return whether a member stands for another one."""
     return member.issym() or member.islnk()
 
 

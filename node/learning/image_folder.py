@@ -37,7 +37,7 @@ File = TypeVar("File")
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Place:
-    """Where an image belongs: ``train`` or ``test``, its class, its name below the class's folder."""
+    """Place of an image: ``train`` or ``test``, its class, its name below the class's folder."""
 
     part: str
     class_name: str
@@ -220,7 +220,7 @@ def _classes(places: Collection[_Place], path: Path) -> set[str]:
 
 
 def _wrapper_depth(listing: Listing[File]) -> int:
-    """How many folders lie around ``train/`` and ``test/``; so a tar file of a folder called test can be read."""
+    """Count the folders around ``train/`` and ``test/``; so a tar file of a folder called test can be read."""
     images = [name.split("/") for name in listing.files if is_image(name) and not is_hidden(name)]
     for depth in range(1, min(map(len, images), default=0)):
         if len({tuple(parts[:depth]) for parts in images}) > 1:

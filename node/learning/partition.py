@@ -63,7 +63,7 @@ def partition(
 
 
 def class_counts(split: Partition, labels: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.int64]:
-    """How many training samples of each class a node has, shape (num_nodes, num_classes)."""
+    """Count the training samples of each class that each node has, shape (num_nodes, num_classes)."""
     return np.stack([np.bincount(labels[own], minlength=num_classes) for own in split.train_indices])
 
 

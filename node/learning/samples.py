@@ -41,7 +41,7 @@ class Dataset:
     train: Samples
     test: Samples
     source: str
-    """Where it came from, in words for the report."""
+    """Origin of the data, in words for the report."""
     class_names: tuple[str, ...] = ()
     """Empty for ratings."""
     notes: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Dataset:
 
     @property
     def seen(self) -> npt.NDArray[np.bool_] | None:
-        """Whether the item of each test rating has a training rating, shape (test samples,); None for classes.
+        """Test ratings whose item has a training rating, as booleans, shape (test samples,); None for classes.
 
         No model can learn anything about the others.
         """

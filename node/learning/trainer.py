@@ -192,7 +192,7 @@ class Learner:
         return len(self._subsets)
 
     def num_test_samples(self, node: NodeId) -> int:
-        """How many test samples a node's model is tested on."""
+        """Number of test samples that a node's model is tested on."""
         return num_test_samples(self._subsets[node % len(self._subsets)])
 
 

@@ -1,4 +1,4 @@
-"""How a real node counts a message."""
+"""Counting of a real node's messages."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from node.core.wire_values import WireDtype
 
 @dataclass(frozen=True, slots=True)
 class Accounting:
-    """How messages are counted.
+    """Rules by which messages are counted.
 
     Attributes:
         header_bytes: Added to every message's body.

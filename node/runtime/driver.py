@@ -100,7 +100,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Where a node's rounds begin and end.
+    """Bounds of a node's rounds.
 
     Attributes:
         done: Rounds done before, in an earlier part of the run.

@@ -33,7 +33,7 @@ from node.transport.frames import HEADER_BYTES
 from node.transport.window import Window
 
 RECEIPTS_WITHIN_MS = 1_000
-"""How late a receipt may come: nothing waits for it but the forgetting of the frame."""
+"""Lateness allowed to a receipt: nothing waits for it but the forgetting of the frame."""
 
 _PROBE_SEED = 0x6D65_6173
 """Keeps the jitter of probes apart from the experiment's, so that a measurement changes nothing in it."""

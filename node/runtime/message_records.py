@@ -111,7 +111,7 @@ def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
 
 
 def _sent_by_arrival(table: Mapping[str, Column]) -> Column:
-    """When each message was sent, at its arrival at the latest; a started message that arrived has been sent."""
+    """Return when each message was sent, at its arrival at the latest; a started message that arrived has been sent."""
     sent_ns, delivered_ns = table["sent_ns"], table["delivered_ns"]
     arrived = (delivered_ns != NEVER) & (table["started_ns"] != NEVER)
     late = arrived & ((sent_ns == NEVER) | (sent_ns > delivered_ns))

@@ -95,7 +95,7 @@ class InFlight:
         self._holds: dict[int, Window] = {}  # message -> the window that counts it
 
     def __len__(self) -> int:
-        """How many messages are in flight, to all peers."""
+        """Number of messages in flight, to all peers."""
         return len(self._holds)
 
     @property
@@ -107,7 +107,7 @@ class InFlight:
         )
 
     def fits(self, receiver: NodeId, frame_bytes: int) -> bool:
-        """Whether one more frame of this size may be in flight; a larger one than before raises the bound."""
+        """Return whether one more frame of this size may be in flight; a larger one than before raises the bound."""
         bound = self._bound(receiver)
         bound.allow(frame_bytes, self._network.sender.transfers)
         return bound.window.fits(frame_bytes)

@@ -93,7 +93,7 @@ class Path(ABC):
 
     @abstractmethod
     def has_room(self, receiver: NodeId, message: Message) -> bool:
-        """Whether a message may be sent to a peer now without exceeding the bound in flight.
+        """Return whether a message may be sent to a peer now without exceeding the bound in flight.
 
         Called by the driver before each :meth:`send`. After a False it asks again when something has ended or there is
         room.

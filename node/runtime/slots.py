@@ -49,7 +49,7 @@ class PeerSlots:
 
 
 class QueueTimes:
-    """When messages were queued, batch by batch.
+    """Instants at which messages were queued, batch by batch.
 
     State:
         _firsts, _times: Number of the first message and time of each batch, in the order of both.

@@ -21,7 +21,7 @@ from node.runtime.peers import Peers
 from node.transport.control_values import NodeStatus, Phase
 
 LOOP_CHECK_S = 0.2
-"""How often the loop's lateness is measured, real time."""
+"""Interval at which the loop's lateness is measured, real time."""
 
 
 class SelfReport:
@@ -64,7 +64,7 @@ class SelfReport:
         )
 
     def status(self, phase: Phase, failure: str, time_ns: int) -> NodeStatus:
-        """How the node is doing now; ``time_ns`` is testbed time, negative before the start."""
+        """Describe how the node is doing now; ``time_ns`` is testbed time, negative before the start."""
         diverged, rest = self._driver.diverged, self._driver.rest()
         return NodeStatus(
             node=self._config.node,

@@ -14,7 +14,7 @@ from node.core.types import NodeId, Vector
 
 FIRST_STEP_POLL_S = 0.01
 PACE_POLL_S = 0.002
-"""How often it is looked whether training has ended, real time."""
+"""Interval at which the end of training is looked for, real time."""
 
 
 class WarmUp:

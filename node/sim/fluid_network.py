@@ -252,11 +252,11 @@ class FluidNetwork:
         return {flow.sequence: flow.rate for flow in self.active()}
 
     def is_parked(self, flow: Flow) -> bool:
-        """Whether a transfer does not move, for a link of it has no rate."""
+        """Return whether a transfer does not move, for a link of it has no rate."""
         return flow.rate == 0.0
 
     def is_unlimited(self, flow: Flow) -> bool:
-        """Whether no link limits a transfer, or none did when it ended."""
+        """Return whether no link limits a transfer, or none did when it ended."""
         return flow.rate == UNLIMITED
 
     def active(self) -> list[Flow]:

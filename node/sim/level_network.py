@@ -168,11 +168,11 @@ class LevelNetwork:
         return {flow.sequence: self._links[flow.held].level for flow in self.active()}
 
     def is_parked(self, flow: LevelFlow) -> bool:
-        """Whether a transfer does not move, for a link of it has no rate."""
+        """Return whether a transfer does not move, for a link of it has no rate."""
         return flow.held != NEW and self._links[flow.held].level == 0.0
 
     def is_unlimited(self, flow: LevelFlow) -> bool:
-        """Whether no link limits a transfer, or none did when it ended."""
+        """Return whether no link limits a transfer, or none did when it ended."""
         return flow.held != NEW and self._links[flow.links[0]].capacity >= UNLIMITED and flow.held == flow.links[0]
 
     def active(self) -> list[LevelFlow]:

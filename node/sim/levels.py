@@ -336,7 +336,7 @@ class _FillingPass:
         return in_time
 
     def _concerns(self, number: int, flow: LevelFlow, rate: float) -> bool:
-        """Whether a link outside must share its capacity anew, for a transfer on it has another rate than before."""
+        """Return whether a link outside must share its capacity anew: a transfer on it has another rate than before."""
         other = self._links[number]
         if number in self._region or not other.active or other.capacity >= UNLIMITED:
             return False

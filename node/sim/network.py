@@ -70,10 +70,10 @@ class Network(Protocol):
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
 
     def is_parked(self, flow: Any) -> bool:
-        """Whether a transfer does not move, for a link of it has no rate."""
+        """Return whether a transfer does not move, for a link of it has no rate."""
 
     def is_unlimited(self, flow: Any) -> bool:
-        """Whether no link limits a transfer, or none did when it ended."""
+        """Return whether no link limits a transfer, or none did when it ended."""
 
 
 def make_network(plan: NetworkPlan, schedule: Callable[[int, Any], None]) -> Network:

@@ -33,7 +33,7 @@ class Arrivals:
         return len(self.messages)
 
     def count_until(self, now_ns: int) -> int:
-        """How many have arrived by a time."""
+        """Return how many have arrived by a time."""
         details = self.details
         if not details or details[0] > now_ns:
             return 0

@@ -329,7 +329,7 @@ class ControlClient:
 
 
 def _reason(error: grpc.aio.AioRpcError) -> str:
-    """Why a call failed, one line."""
+    """Return why a call failed, one line."""
     code = error.code().name.lower().replace("_", " ")
     return one_line(f"{code}: {error.details() or 'no details'}")
 

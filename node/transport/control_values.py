@@ -41,7 +41,7 @@ class SnapshotPurpose(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """How a node introduces itself.
+    """Introduction of a node.
 
     Attributes:
         node: Its index.
@@ -75,7 +75,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """How a node is doing.
+    """State of a node.
 
     Attributes:
         node: Its index.

@@ -25,7 +25,7 @@ class DelayLine(Generic[Item]):
 
     @property
     def next_due_ns(self) -> int | None:
-        """When the first item is due; None when there is none."""
+        """Instant at which the first item is due; None when there is none."""
         return self._heap[0][0] if self._heap else None
 
     def put(self, due_ns: int, item: Item) -> None:

@@ -60,7 +60,7 @@ _CHECKED_FROM = _START.size
 
 
 class RejectReason(Enum):
-    """Why a message was dropped. The values are few and fixed, so that they can label a metric."""
+    """Reason for which a message was dropped. The values are few and fixed, so that they can label a metric."""
 
     LENGTH = "length"
     """Shorter than a header."""

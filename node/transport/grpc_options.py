@@ -21,7 +21,7 @@ HTTP2_FRAME_BYTES = 1 << 20
 """Larger than a fragment, so that one is a single DATA frame where the default of 16 KiB would make three."""
 
 OVERSIZE = 4
-"""How many times too long a message may be and still be received, to be rejected."""
+"""Multiple of the longest message that is still received, to be rejected."""
 ENVELOPE_BYTES = 262_144
 """An envelope takes frames that wait until they are together as long as this; it is longer by less than one frame."""
 CONTROL_BYTES_MAX = 65_536

@@ -180,7 +180,7 @@ class PeerClient:
         self._links: dict[NodeId, _Link] = {}
 
     def set_addresses(self, addresses: Mapping[NodeId, str]) -> None:
-        """Where the peers listen, "host:port". Once, in the running loop, before the first ``send``."""
+        """Take the addresses of the peers, "host:port". Call once, in the running loop, before the first ``send``."""
         assert not self._links
         self._links = {peer: _Link(peer, address) for peer, address in addresses.items()}
 

@@ -41,9 +41,9 @@ HELLO_WITHIN_S = 10.0
 ECHOES_MAX = 1_000
 """Echoes that wait for one peer; the oldest gives way. More than any measurement has under way."""
 FAREWELL_S = 1.0
-"""How long a stream that this side ends may take to tell what was handed over."""
+"""Time that a stream which this side ends may take to tell what was handed over."""
 RECEIPT_DELAY_S = 0.001
-"""How long a receipt may wait for others, so that one tells of many frames."""
+"""Time that a receipt may wait for others, so that one tells of many frames."""
 RECEIPT_DELAY_S_MAX = 5.0
 """The same where the sender waits for none, however late it says that they may come."""
 RECEIPT_SHARE = 4
@@ -311,7 +311,7 @@ class PeerServer:
                 del self._streams[sender]
 
     def _refusal(self, hello: object) -> str:
-        """Why a greeting is not accepted; empty when it is."""
+        """Return why a greeting is not accepted; empty when it is."""
         if not isinstance(hello, Hello):
             return "the first envelope must be a Hello"
         if hello.wire_version != WIRE_VERSION:

@@ -11,7 +11,7 @@ BDP_SHARE = 1.5
 def bound_bytes(
     message_bytes: int, *, transfers: int = 1, bandwidth_mbps: float | None = None, round_trip_ms: float = 0.0
 ) -> int:
-    """How many bytes a node may have in flight.
+    """Return the number of bytes that a node may have in flight.
 
     Args:
         message_bytes: The largest message, > 0.
@@ -49,11 +49,11 @@ class Window:
         self._sizes: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """How many messages are in flight."""
+        """Number of messages in flight."""
         return len(self._sizes)
 
     def fits(self, size: int) -> bool:
-        """Whether a message of ``size`` bytes may be sent now.
+        """Return whether a message of ``size`` bytes may be sent now.
 
         One that exceeds the bound by itself may be sent when nothing else is in flight, or it never could.
         """

@@ -1,4 +1,4 @@
-"""Where the Docker engine is: as the ``docker`` command finds it, by ``DOCKER_HOST`` or a context.
+"""The address of the Docker engine: as the ``docker`` command finds it, by ``DOCKER_HOST`` or a context.
 
 The SDK knows neither ``DOCKER_CONTEXT`` nor, unasked, the context that ``docker context use`` chose; whoever talks to
 one engine by hand must not run experiments on another one.

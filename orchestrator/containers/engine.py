@@ -33,10 +33,10 @@ from orchestrator.containers.interface import (
 from orchestrator.containers.routes import HostRoute, host_routes
 
 CONNECT_TIMEOUT_S: Final = 10
-"""How long an engine may take to say what it is."""
+"""Time that an engine may take to say what it is."""
 
 _TIMEOUT_S: Final = 120
-"""How long any other call may take: a host that starts 60 containers answers late. Streams and builds have no limit."""
+"""Time that any other call may take: a host that starts 60 containers is slow. Streams and builds have no limit."""
 
 _CONNECTIONS: Final = 64
 """Connections that are kept for reuse; more may be open."""

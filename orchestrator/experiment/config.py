@@ -82,7 +82,7 @@ class ComputeStragglers(ConfigModel):
 
 
 class ComputeConfig(ConfigModel):
-    """How long local steps take, in testbed time."""
+    """Durations of local steps, in testbed time."""
 
     step_time_ms: float = Field(
         20.0, ge=1e-6, le=1e3 * TIME_S_MAX, description="one local step on a nominal node; at least 1 ns"
@@ -95,7 +95,7 @@ class ComputeConfig(ConfigModel):
 
 
 class EvaluationConfig(ConfigModel):
-    """When and on what the nodes' models are tested. Evaluation takes no testbed time."""
+    """Tests of the nodes' models: when, and on what. Evaluation takes no testbed time."""
 
     interval_s: float = Field(2.0, ge=1e-3, le=TIME_S_MAX, description="testbed time between evaluations")
     max_samples: int | None = Field(None, ge=1, le=COUNT_MAX, description="test samples used; all when absent")
@@ -109,7 +109,7 @@ class EvaluationConfig(ConfigModel):
 
 
 class StopConfig(ConfigModel):
-    """When the run ends: whichever comes first."""
+    """End of the run: whichever comes first."""
 
     time_s: float | None = Field(None, ge=1e-9, le=TIME_S_MAX, description="testbed time")
     rounds: int | None = Field(None, ge=1, le=COUNT_MAX, description="rounds of each node")
@@ -122,7 +122,7 @@ class StopConfig(ConfigModel):
 
 
 class WireConfig(ConfigModel):
-    """How values travel between nodes."""
+    """Type of values between nodes."""
 
     dtype: WireDtype = Field(
         WireDtype.FLOAT32,
@@ -366,7 +366,7 @@ def _path(parts: Iterable[str | int]) -> str:
 def _flags_for_numbers(
     value: object, annotation: Any, key: tuple[str | int, ...]
 ) -> Iterator[tuple[tuple[str | int, ...], bool]]:
-    """Where a mapping says true or false for a number, which pydantic takes for 1 or 0."""
+    """Find where a mapping says true or false for a number, which pydantic takes for 1 or 0."""
     if isinstance(value, bool):
         kinds = set(_leaves(annotation))
         if kinds & {int, float} and bool not in kinds:

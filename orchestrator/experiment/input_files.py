@@ -191,7 +191,7 @@ def _environment_beside(file: Path) -> Mapping[str, Any] | None:
 
 
 def _loose(folder: Path, name: str) -> Iterator[Path]:
-    """Where a file may lie in a folder that is not the one which its name begins from."""
+    """Yield the places where a file may lie in a folder that is not the one which its name begins from."""
     if not os.path.isabs(name):
         yield folder / name
     yield folder / copy_name(name)

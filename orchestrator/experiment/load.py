@@ -73,7 +73,7 @@ class Load:
 
     @property
     def keeps_queues(self) -> bool:
-        """Whether some node keeps messages for which its links had no time."""
+        """True where some node keeps messages for which its links had no time."""
         return any(traffic.queue == "kept" for traffic in self.traffic)
 
 

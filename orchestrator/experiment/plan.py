@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def end_ns(self) -> int | None:
-        """When the run ends at the latest; None when only rounds end it."""
+        """Instant at which the run ends at the latest; None when only rounds end it."""
         return None if self.config.stop.time_s is None else s_to_ns(self.config.stop.time_s)
 
     def algorithms(self, tensor_sizes: tuple[int, ...]) -> list[Algorithm]:

@@ -47,7 +47,7 @@ class HostCosts:
     measured_unix_s: float | None = None
 
     def age_s(self) -> float | None:
-        """How long ago it was measured; None where it is assumed."""
+        """Return the seconds since it was measured; None where it is assumed."""
         return None if self.measured_unix_s is None else max(0.0, time.time_ns() / NS_PER_S - self.measured_unix_s)
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class HostCosts:
 ASSUMED: Final = HostCosts(
     message_cpu_s=0.8e-3, byte_cpu_s=3e-9, round_cpu_s=4e-3, round_param_cpu_s=20e-9, path_s=2.5e-3
 )
-"""Where nothing can be measured: what busy hosts took."""
+"""Costs where nothing can be measured: those of busy hosts."""
 
 
 def identity() -> dict[str, Any]:
@@ -76,7 +76,7 @@ def identity() -> dict[str, Any]:
 
 
 def costs_path(of: Mapping[str, Any] | None = None) -> Path:
-    """Where the costs are kept; ``of`` is an :func:`identity`, None for this host's."""
+    """Return the file in which the costs are kept; ``of`` is an :func:`identity`, None for this host's."""
     text = json.dumps(identity() if of is None else dict(of), sort_keys=True)
     return cache_dir() / f"host-costs-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 

@@ -1,4 +1,4 @@
-"""How much slower than testbed time a host must run an experiment to keep up with it.
+"""Time dilation: how much slower than testbed time a host must run an experiment to keep up with it.
 
 The host has to train all nodes at once and to move their messages. What both take is estimated from above: a
 step's time is measured, the number of messages follows from the algorithm and the links, and what a message and a
@@ -200,7 +200,7 @@ def round_up(dilation: float) -> float:
 
 
 def real_seconds(plan: Plan, dilation: float) -> tuple[float, bool]:
-    """How long a run takes in real time, without what comes before and after it.
+    """Estimate how long a run takes in real time, without what comes before and after it.
 
     Returns:
         Real seconds, and whether they are only the least: a run that rounds end lasts at least as long as its slowest

@@ -96,7 +96,7 @@ class Host:
             return None
 
     def which(self, command: str) -> str | None:
-        """Where a command lies; administrators' folders count even where they are not on the path."""
+        """Return the path of a command; administrators' folders count even where they are not on the path."""
         extended = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
         return shutil.which(command, path=extended)
 
@@ -136,7 +136,7 @@ class Host:
             return engine.facts
 
     def can_fork(self) -> bool:
-        """Whether processes can be forked and joined by sockets that keep records apart."""
+        """Return whether processes can be forked and joined by sockets that keep records apart."""
         if not hasattr(os, "fork"):
             return False
         try:
@@ -382,7 +382,7 @@ def _first_existing(roots: Sequence[Path], patterns: Sequence[str]) -> Path | No
 
 
 def _cache(path: Path) -> Finding:
-    """Whether the cache can be written, without making it: its nearest existing parent must be writable."""
+    """Return whether the cache can be written, without making it: its nearest existing parent must be writable."""
     parent = path
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent

@@ -33,7 +33,7 @@ def open_standard_streams() -> None:
 
 
 def is_of_printing(error: BaseException) -> bool:
-    """Whether an error is of a stream that cannot be written. Those of the testbed's files name a file, or why."""
+    """Tell whether an error is of a stream that cannot be written. Those of the testbed's files name a file, or why."""
     return isinstance(error, OSError) and error.filename is None and error.errno in _FULL
 
 

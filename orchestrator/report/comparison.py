@@ -106,7 +106,7 @@ def comparison_table(comparison: Comparison, labels: Sequence[str]) -> tuple[lis
 
 
 def ratios_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """How many times faster each group holds each of a range of targets: a row a group, a column a target.
+    """Tabulate how many times faster each group holds each of a range of targets: a row a group, a column a target.
 
     Without intervals, for which a terminal has no room; the row of the baseline says how many of its runs hold it.
     """

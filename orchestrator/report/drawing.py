@@ -1,4 +1,4 @@
-"""How figures look, and the pieces that several of them share. The home of matplotlib and of its settings.
+"""Looks of figures, and the pieces that several of them share. The home of matplotlib and of its settings.
 
 All figures are drawn inside :func:`own_settings`, without pyplot: nothing is taken from a file of settings, from the
 environment or from what other code has set, and nothing is left behind. Other modules of this room import what they

@@ -47,7 +47,7 @@ def temporary_of(path: Path) -> Path:
 
 
 def first_line_of(error: Exception) -> str:
-    """Why, in one line."""
+    """Return what an error says, in one line."""
     text = getattr(error, "strerror", None) or str(error)
     return (str(text).strip().splitlines() or [type(error).__name__])[0]
 

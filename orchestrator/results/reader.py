@@ -98,7 +98,7 @@ class Run:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the headline figure should grow."""
+        """True where the headline figure should grow."""
         return self.facts.higher_is_better
 
     @property

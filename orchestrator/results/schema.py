@@ -19,7 +19,7 @@ from node.core.types import Float64Vector
 
 Metric: TypeAlias = Literal["accuracy", "rmse"]
 EndStatus: TypeAlias = Literal["done", "interrupted", "failed", "stalled", "diverged"]
-"""How a run says that it ended. ``stalled``: nothing could happen any more, though nodes had rounds left.
+"""End of a run, in one word. ``stalled``: nothing could happen any more, though nodes had rounds left.
 ``diverged``: a node's model was not finite any more."""
 Status: TypeAlias = EndStatus | Literal["partial"]
 """``partial``: the run was killed before it could say how it ended. Found by the reader, never written."""
@@ -188,7 +188,7 @@ class NodeSample:
 
     @property
     def is_tested(self) -> bool:
-        """Whether it has test samples. A model that diverged has an accuracy, of 0 or by chance more."""
+        """True where it has test samples. A model that diverged has an accuracy, of 0 or by chance more."""
         return not math.isnan(self.accuracy)
 
     @classmethod
@@ -260,7 +260,7 @@ class RunFacts:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether the headline figure should grow."""
+        """True where the headline figure should grow."""
         return self.metric == "accuracy"
 
     @property

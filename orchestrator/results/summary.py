@@ -14,7 +14,7 @@ from orchestrator.results.schema import Column, JsonObject, RunFacts, RunTotals
 
 
 def target_key(target: float) -> str:
-    """How a target is spelled as a key: two decimals, or as many as it needs."""
+    """Spell a target as a key: two decimals, or as many as it needs."""
     short = f"{target:.2f}"
     return short if float(short) == target else repr(target)
 

@@ -18,7 +18,7 @@ from node.core.types import NodeId
 from node.host.credentials import Credentials, node_name, orchestrator_name
 
 CLOCKS_APART: Final = timedelta(minutes=10)
-"""How far a node's clock may be behind the orchestrator's."""
+"""Time that a node's clock may be behind the orchestrator's."""
 
 VALID_MAX: Final = timedelta(days=3_650)
 

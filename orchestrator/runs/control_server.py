@@ -135,7 +135,7 @@ class ControlServer(ControlServicer):
         self._plan: tuple[int, int] | None = None
         """num_params and plan id of the first node; all others must name the same."""
         self._ended: str | None = None
-        """Why nobody may register any more."""
+        """Reason for which nobody may register any more."""
         self._stopped = False
 
     @property
@@ -335,7 +335,7 @@ class ControlServer(ControlServicer):
     # -- registration ------------------------------------------------------------------------------------------
 
     def _refusal(self, request: pb.RegisterRequest) -> pb.Refused | None:
-        """Why the node is not let in; None if it is."""
+        """Return why the node is not let in; None if it is."""
         node, plan = request.node, (request.num_params, request.plan_id)
         known = self._nodes.get(NodeId(node))
         if (text := _version_mismatch(request)) is not None:
@@ -419,7 +419,7 @@ def _state(known: NodeConnection | None) -> str:
 
 
 def _version_mismatch(request: pb.RegisterRequest) -> str | None:
-    """Why a node of another version cannot take part; None if it speaks this one's."""
+    """Return why a node of another version cannot take part; None if it speaks this one's."""
     versions = (request.control_version, request.wire_version)
     if versions == (CONTROL_VERSION, WIRE_VERSION):
         return None
@@ -441,7 +441,7 @@ def _plan_text(plan: tuple[int, int] | None) -> str:
 
 
 def _is_new(known: NodeConnection, head: pb.SnapshotHead | pb.RecordsHead) -> bool:
-    """Whether this upload was not taken before."""
+    """Return whether this upload was not taken before."""
     key = type(head).__name__.encode() + head.SerializeToString(deterministic=True)
     if key in known.uploads:
         return False

@@ -31,7 +31,7 @@ NODES = "nodes"
 
 @dataclass(frozen=True, slots=True)
 class NodeEnd:
-    """How a node ended.
+    """End of a node.
 
     Attributes:
         how: In words that follow the node's name in a message: ``was killed by SIGKILL``, ``ended with code 1``.
@@ -51,7 +51,7 @@ class Fleet(Protocol):
 
     @property
     def emulates_links(self) -> bool:
-        """Whether links are emulated in user space, so that the emulator must tell in the end what it measured."""
+        """True where links are emulated in user space, so that the emulator must tell in the end what it measured."""
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
         """Make all nodes, and whatever carries their messages. Called first; may block for seconds.

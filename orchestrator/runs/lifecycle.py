@@ -52,7 +52,7 @@ class Course(Protocol):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the user wants the run to end."""
+        """True where the user wants the run to end."""
 
     def request_stop(self) -> None:
         """End in good order; called by a signal's handler, at any moment from before ``begin`` on.

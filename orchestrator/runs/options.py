@@ -34,7 +34,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a run ended.
+    """End of a run.
 
     Attributes:
         path: The run directory.

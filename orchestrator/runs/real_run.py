@@ -59,7 +59,7 @@ SNAPSHOTS = "snapshots"
 """Folder in the run directory; gone when the run is complete."""
 
 STATUS_PERIOD_S = 1.0
-"""How often nodes send a status, real time."""
+"""Interval at which nodes send a status, real time."""
 
 
 def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple[float, HostCosts | None]:

@@ -16,10 +16,10 @@ START_A_NODE_S = {"forked": 1.0, "fresh": 15.0}
 fresh ones load torch and the data, which takes seconds of a core."""
 
 START_LEAD_S = (0.3, 0.01)
-"""How far the common start lies ahead when it is told, real time: at least, and for each node."""
+"""Real time from telling the common start to the start: at least, and for each node."""
 
 MEASURE_REAL_S = 8.0
-"""How long the measurement of the links may take, real time, where that is enough for :data:`MEASURE_TESTBED_S`."""
+"""Real time that the measurement of the links may take, where that is enough for :data:`MEASURE_TESTBED_S`."""
 
 MEASURE_TESTBED_S = (0.4, 2.0)
 """The least and the most testbed time of the measurement."""
@@ -85,7 +85,7 @@ class Rules:
 
     @property
     def start_lead_ns(self) -> int:
-        """How far ahead of the command the common start lies, real time."""
+        """Real time from the command to the common start."""
         least, each = START_LEAD_S
         return s_to_ns(least + each * self.num_nodes)
 
@@ -124,7 +124,7 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
 
 
 def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
-    """How long ``size`` bytes take on the slowest link that moves at all, at its slowest, testbed seconds."""
+    """Compute how long ``size`` bytes take on the slowest link that moves at all, at its slowest, testbed seconds."""
     capacities = [network.up_mbps, network.down_mbps, np.array([change.mbps for _, change in network.changes])]
     if network.pair_mbps is not None:
         capacities.append(network.pair_mbps.ravel())

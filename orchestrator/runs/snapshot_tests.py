@@ -10,7 +10,7 @@ from orchestrator.runs.evaluation import ModelTests
 from orchestrator.runs.snapshots import Snapshots
 
 TEST_POLL_S = 0.005
-"""How often finished tests are looked for once the nodes have gone, real time."""
+"""Interval at which finished tests are looked for once the nodes have gone, real time."""
 
 
 class SnapshotTests:

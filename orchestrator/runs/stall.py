@@ -1,4 +1,4 @@
-"""Whether a real run has come to rest: nothing happens any more, though nodes have rounds left. Pure.
+"""Detection of a real run that has come to rest: nothing happens any more, though nodes have rounds left. Pure.
 
 A simulation knows that at once, because it knows all that is to come. Of real nodes only their last statuses are
 known, each of another moment, so there are two ways to tell, and the first that says so ends the run:
@@ -61,7 +61,7 @@ class StallWatch:
 
 
 def at_rest(alive: Sequence[NodeStatus], rules: Rules, now_ns: int) -> bool:
-    """Whether nodes say that nothing will happen any more, some of them with rounds left.
+    """Return whether nodes say that nothing will happen any more, some of them with rounds left.
 
     Args:
         alive: Statuses of the nodes that take part. Where one of all has died, nobody knows what it sent last, and

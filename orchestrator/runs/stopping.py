@@ -32,12 +32,12 @@ class StopRequests:
 
     @property
     def requested(self) -> bool:
-        """Whether the run is to end."""
+        """True where the run is to end."""
         return self.count > 0
 
     @property
     def in_a_hurry(self) -> bool:
-        """Whether the run is to end without waiting for anything."""
+        """True where the run is to end without waiting for anything."""
         return self.count > 1
 
     def request(self) -> None:

@@ -47,7 +47,7 @@ from orchestrator.runs.stopping import StopRequested, StopRequests
 from orchestrator.runs.watched import LEAVE_S, Roster, earliest_divergence, reasons_text, story_of
 
 TICK_S = 0.1
-"""How often the supervisor looks at its nodes, real time."""
+"""Interval at which the supervisor looks at its nodes, real time."""
 
 DIVERGED_AFTER_S = 1.5
 """Real time from the first node that says that it diverged to the end of the run: more than a status period, so that

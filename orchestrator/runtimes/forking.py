@@ -49,7 +49,7 @@ class NodeHandle:
     exit_code: int | None = None
 
     def poll(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Return the exit code; None while it runs."""
         if self.exit_code is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -82,7 +82,7 @@ class NodeHandle:
 
 
 def ending(exit_code: int) -> str:
-    """How a process ended, in words; ``exit_code`` is negative for a signal."""
+    """Put into words how a process ended; ``exit_code`` is negative for a signal."""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name if -exit_code in list(signal.Signals) else str(-exit_code)
         return f"was killed by {name}"

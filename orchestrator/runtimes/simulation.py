@@ -46,10 +46,10 @@ FOREVER_NS = 10**18
 """The end of a run that only rounds stop: 30 years."""
 
 SHOW_EVERY_S = 0.1
-"""How often the display is told of progress between evaluations."""
+"""Interval at which the display is told of progress between evaluations."""
 
 STOP_PATIENCE_S = 3.0
-"""How long a run that was asked to stop waits for tests under way, which would be its last lines."""
+"""Time that a run which was asked to stop waits for tests under way, which would be its last lines."""
 
 SAVED_CLASSES: Final = savable_classes([schema])
 """Classes that the runner itself keeps in a checkpoint, besides plain values: samples that are still being tested."""
