@@ -105,7 +105,7 @@ class Host:
                 "node.host.clock",
                 "node.runtime.driver",
                 "node.runtime.emulated_path",
-                "node.runtime.calibration",
+                "node.runtime.link_measurement",
                 "node.runtime.direct_path",
             ):
                 patch.setattr(f"{module}.time", fake)

@@ -62,9 +62,9 @@ from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
-from node.runtime.calibration import Measurement
 from node.runtime.driver import Driver, Rounds
 from node.runtime.hand_over import HandOver
+from node.runtime.link_measurement import Measurement
 from node.runtime.peers import Peers
 from node.runtime.side_tasks import SideTasks
 from node.runtime.status import SelfReport

@@ -19,7 +19,7 @@ from node.core.counters import NodeCounters, add_counters, counters_from, sum_co
 from node.core.errors import DivergedError, RunnerError
 from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
-from node.runtime.calibration import requested_mbps, requested_round_trip_ms
+from node.runtime.link_measurement import requested_mbps, requested_round_trip_ms
 from node.runtime.message_records import Column, join
 from node.transport.control_values import ModelSnapshot, NodeStatus
 from orchestrator.fidelity import MeasuredLink, NodeFigures

@@ -11,7 +11,7 @@ from node.core.errors import DivergedError, ProtocolError, RunnerError
 from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
-from node.runtime.calibration import requested_round_trip_ms
+from node.runtime.link_measurement import requested_round_trip_ms
 from node.runtime.message_records import Records
 from node.transport.control_values import ModelSnapshot, NodeStatus, Phase, SnapshotPurpose
 from orchestrator.runs.collection import (

@@ -12,7 +12,8 @@ from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
-from node.runtime.calibration import (
+from node.runtime.emulated_path import EmulatedPath
+from node.runtime.link_measurement import (
     ANSWERS,
     FIRST_NUMBER,
     PROBES,
@@ -21,7 +22,6 @@ from node.runtime.calibration import (
     requested_mbps,
     requested_round_trip_ms,
 )
-from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import OutgoingFrames
 from node.sim.fluid_network import Flow, FluidNetwork
 from tests.simulation.build import network
@@ -88,7 +88,7 @@ class Ring:
 
     def run(self, duration_ns: int = SECOND) -> list[Result]:
         with self.host.is_the_clock(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("node.runtime.calibration.asyncio", SimpleNamespace(sleep=Sleep))
+            patch.setattr("node.runtime.link_measurement.asyncio", SimpleNamespace(sleep=Sleep))
             for node in self.nodes:
                 self._go_on(node.run(duration_ns))
             while len(self.results) < len(self.nodes):
