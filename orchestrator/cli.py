@@ -285,7 +285,7 @@ def compare(
     """Compare runs: time and bytes until they hold a target, and ratios; runs that differ in the seed are one group."""
     from orchestrator.comparison import compare as compare_measured
     from orchestrator.fidelity import is_unfaithful
-    from orchestrator.report.comparison import (
+    from orchestrator.report.comparison_text import (
         check_comparable,
         comparison_table,
         group_labels,

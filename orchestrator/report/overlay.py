@@ -11,7 +11,7 @@ from node.core.errors import ConfigError
 from node.core.types import Float64Vector
 from orchestrator.comparison import Comparison
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
-from orchestrator.report.comparison import (
+from orchestrator.report.comparison_text import (
     comparison_table,
     group_labels,
     notes,

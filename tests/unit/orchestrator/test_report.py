@@ -14,7 +14,7 @@ from node.core.counters import NodeCounters
 from node.core.errors import ConfigError
 from orchestrator.comparison import compare
 from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
-from orchestrator.report.comparison import (
+from orchestrator.report.comparison_text import (
     check_comparable,
     comparison_table,
     group_labels,
