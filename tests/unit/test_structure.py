@@ -1,9 +1,9 @@
-"""Limits on the shape of the code: sizes of classes and functions, the width of constructors, one class to a name."""
+"""Limits on the shape of the code: sizes of classes and functions, width of constructors, one thing to a name."""
 
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,9 @@ LARGE = {
     "node/sim/fluid_network.py FluidNetwork": "one algorithm: all methods keep the same rates and lists consistent",
 }
 """Classes that may be larger, each with its reason."""
+
+ROLES = frozenset({"build.py", "config.py", "registry.py"})
+"""Names of files that mean the same in every room: construction, declarations and table of what the room has."""
 
 
 @cache
@@ -88,6 +91,26 @@ def same_names(found: list[tuple[str, ast.ClassDef]]) -> list[str]:
 def test_no_two_classes_share_a_name() -> None:
     doubled = same_names(list(classes()))
     assert not doubled, f"give each class a name that says how it differs from the other one: {doubled}"
+
+
+def same_files(paths: Iterable[str]) -> list[str]:
+    places = defaultdict(list)
+    for path in paths:
+        name = Path(path).name
+        if name not in ROLES and not name.startswith("__"):
+            places[name].append(path)
+    return [f"{name}: {', '.join(found)}" for name, found in places.items() if len(found) > 1]
+
+
+def test_no_two_files_share_a_name() -> None:
+    doubled = same_files(files())
+    assert not doubled, f"give each file a name that says what is inside and not in the other one: {doubled}"
+
+
+def test_a_file_s_name_may_stand_twice_only_for_its_role() -> None:
+    paths = ["node/config.py", "node/learning/config.py", "node/__init__.py", "node/sim/__init__.py"]
+    assert not same_files(paths)
+    assert same_files([*paths, "node/a.py", "node/sim/a.py"]) == ["a.py: node/a.py, node/sim/a.py"]
 
 
 def test_no_class_is_too_large() -> None:
