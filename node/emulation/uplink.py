@@ -23,7 +23,7 @@ class EmulatedUplink:
     ``on_gone``.
 
     Args:
-        sock: The node's end, from :meth:`~node.emulation.emulator.EmulatorHandle.take`. The uplink closes it.
+        sock: The node's end, from :func:`~node.emulation.door.connect_to_emulator`. The uplink closes it.
         loop: The loop that calls back.
         on_finished: Called with (number, finish_ns): the last byte left then, in testbed time, which is the exact
             instant and lies some 100 us back.

@@ -15,7 +15,7 @@ from orchestrator.runs.snapshots import Earlier, Part
 
 
 def recorded_path(run: Run, name: str) -> Path | None:
-    """A path that :func:`environment_of` recorded."""
+    """A path that :func:`~orchestrator.runs.prepare.environment_of` recorded."""
     value = (run.environment or {}).get(name)
     return Path(value) if isinstance(value, str) else None
 

@@ -131,6 +131,14 @@ def test_every_path_exists(page: str) -> None:
     assert not missing
 
 
+def test_every_class_named_by_hand_stands_in_the_code() -> None:
+    sources = [path.read_text() for room in ("node", "orchestrator", "tests") for path in (ROOT / room).rglob("*.py")]
+    known = set(re.findall(r"\b[A-Z]\w+", "\n".join(sources)))
+    named = {(page, name) for page in WRITTEN for name in re.findall(r"`(?:\w+\.)*([A-Z]\w*[a-z]\w*)`", TEXTS[page])}
+    assert len(named) > 30
+    assert not {(page, name) for page, name in named if name not in known}
+
+
 @pytest.mark.parametrize("page", [page for page in TEXTS if page.startswith("docs/")])
 def test_every_page_is_in_a_table_of_contents(page: str) -> None:
     if page == "docs/index.md":
