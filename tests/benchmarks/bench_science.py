@@ -272,8 +272,14 @@ def published(bench: Bench, file: str, prefix: str, target: float, none: tuple[s
         for kind, cell in cells.items():
             group = compare(found[cell]).baseline
             sooner = "" if kind == "divshare" else faster(found, cell, cells["divshare"], target)
-            rows.append([f"`{kind}`", *map(plus_minus, (group.end, group.worst_node, group.averaged_model)), sooner])
+            figures = [group.end, group.worst_node, group.averaged_model]
+            seen = [run.summary["final"].get("loss_seen") for run in found[cell] if run.summary is not None]
+            if None not in seen:  # ratings
+                figures.append(mean_of(seen))
+            rows.append([f"`{kind}`", *map(plus_minus, figures), sooner])
         head = ["algorithm", "mean node", "worst node", "averaged model", f"DivShare holds {target:g} sooner"]
+        if len(rows[0]) > len(head):
+            head.insert(-1, "over films with a training rating")
         table(f"{prefix}, {words}, at the end", head, rows)
 
 
