@@ -16,6 +16,7 @@ not a number, of a model that is finite, ends nothing: it is shown as it is.
 """
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -29,13 +30,19 @@ from node.core.wire_values import WireDtype, count_saturated
 IN_SILENCE: Final[Mapping[str, Any]] = {"over": "ignore", "invalid": "ignore"}
 """Arguments of ``np.errstate`` under which a driver runs an algorithm: an average that overflows is found here."""
 
+_FEW = 8192
+"""Values of which numpy's linear algebra takes the product in the calling thread; from 10,000 on it may use others."""
+
 
 def is_finite(values: Vector) -> bool:
-    """Return whether no value is infinite or NaN, in one pass without memory but for numbers near float32's largest."""
-    with np.errstate(**IN_SILENCE):
-        total = np.add.reduce(values)
-    # A sum is not finite if a value is not; the other way round it may only have overflowed.
-    return bool(np.isfinite(total)) or bool(np.isfinite(values).all())
+    """Return whether no value is infinite or NaN. To be called under :data:`IN_SILENCE`.
+
+    Few values are multiplied with themselves first: a fragment takes a fifth of the time so, and a simulation looks at
+    every one. The product is not finite if a value is not; the other way round it may only have overflowed.
+    """
+    if len(values) <= _FEW and isfinite(values.dot(values)):
+        return True
+    return bool(np.isfinite(values).all())
 
 
 def check_trained(params: Vector, node: NodeId, counters: NodeCounters, now_ns: int) -> None:
@@ -50,7 +57,9 @@ def check_trained(params: Vector, node: NodeId, counters: NodeCounters, now_ns: 
     Raises:
         DivergedError: It is not finite.
     """
-    if not is_finite(params):
+    with np.errstate(**IN_SILENCE):
+        finite = is_finite(params)
+    if not finite:
         raise DivergedError(node, counters.rounds - 1, now_ns)
 
 
@@ -70,9 +79,10 @@ def check_outgoing(
         DivergedError: Some values are not finite.
     """
     narrow = dtype is not WireDtype.FLOAT32
-    for message in messages:
-        values = message.body.values
-        if not is_finite(values):
-            raise DivergedError(node, counters.rounds - 1, now_ns)
-        if narrow:
-            counters.values_saturated += count_saturated(values, dtype)
+    with np.errstate(**IN_SILENCE):
+        for message in messages:
+            values = message.body.values
+            if not is_finite(values):
+                raise DivergedError(node, counters.rounds - 1, now_ns)
+            if narrow:
+                counters.values_saturated += count_saturated(values, dtype)
