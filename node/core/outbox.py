@@ -89,12 +89,13 @@ class SharedOutbox(Outbox):
     State:
         _batches: Batches after the one being pulled from, each with the number of its first message.
         _items, _position, _first: The batch being pulled from; empty when the outbox is.
+        _end: Items in the batch being pulled from, wherever the position is.
         _length: Messages in all batches.
         _free: Messages that may begin besides those under way.
         _aside: Whether the head is set aside.
     """
 
-    __slots__ = ("_aside", "_batches", "_first", "_free", "_items", "_length", "_position")
+    __slots__ = ("_aside", "_batches", "_end", "_first", "_free", "_items", "_length", "_position")
 
     def __init__(self, transfers: int) -> None:
         self.startable = 0
@@ -102,6 +103,7 @@ class SharedOutbox(Outbox):
         self._items: Sequence[Addressed] = ()
         self._position = 0
         self._first = 0
+        self._end = 0
         self._length = 0
         self._free = transfers
         self._aside = False
@@ -117,7 +119,7 @@ class SharedOutbox(Outbox):
         if self._length:
             self._batches.append((items, first))
         else:
-            self._items, self._first, self._position = items, first, 0
+            self._items, self._first, self._position, self._end = items, first, 0, len(items)
         self._length += len(items)
         self._count_startable()
 
@@ -134,16 +136,18 @@ class SharedOutbox(Outbox):
         self._free -= 1
         self.startable -= 1
         self._position = position = position + 1
-        if position == len(self._items):
+        if position == self._end:
             self._items, self._first = self._batches.popleft() if self._batches else ((), 0)
-            self._position = 0
+            self._position, self._end = 0, len(self._items)
         return addressed, number
 
     def ended(self, receiver: NodeId) -> None:
         """See :class:`Outbox`."""
-        self._free += 1
-        if self._length:
-            self._count_startable()
+        self._free = free = self._free + 1
+        length = self._length
+        if length and not self._aside:
+            # As in _count_startable, written out: this is called for every message of a simulation.
+            self.startable = free if free < length else length
 
     def set_aside(self) -> None:
         """See :class:`Outbox`."""
@@ -158,14 +162,14 @@ class SharedOutbox(Outbox):
 
     def numbers(self) -> Iterator[range]:
         """See :class:`Outbox`."""
-        yield range(self._first + self._position, self._first + len(self._items))
+        yield range(self._first + self._position, self._first + self._end)
         for items, first in self._batches:
             yield range(first, first + len(items))
 
     def clear(self) -> None:
         """See :class:`Outbox`."""
         self._batches.clear()
-        self._items, self._position, self._first, self._length = (), 0, 0, 0
+        self._items, self._position, self._first, self._end, self._length = (), 0, 0, 0, 0
         self._aside = False
         self.startable = 0
 

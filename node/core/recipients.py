@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TypeAlias, overload
+from typing import TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ class Fanout(Sequence[Addressed]):
         self, messages: Sequence[Message], receivers: npt.NDArray[np.int64], which: npt.NDArray[np.int64]
     ) -> None:
         self.messages = messages
-        self.receivers = array("i", receivers.astype(np.intc).tobytes())
+        self.receivers = cast("Sequence[NodeId]", array("i", receivers.astype(np.intc).tobytes()))
         self.which = array("i", which.astype(np.intc).tobytes())
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Fanout(Sequence[Addressed]):
     def __getitem__(self, index: int | slice) -> Addressed | list[Addressed]:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
-        return NodeId(self.receivers[index]), self.messages[self.which[index]]
+        return self.receivers[index], self.messages[self.which[index]]
 
 
 def distinct_messages(items: Sequence[Addressed]) -> Iterable[Message]:
