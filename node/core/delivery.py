@@ -41,6 +41,11 @@ class DeliveryModel:
         self._uniforms: dict[int, tuple[np.random.Generator, list[float]]] = {}
         self._retries: dict[int, np.random.Generator] = {}
 
+    @property
+    def common_latency_ns(self) -> int | None:
+        """The delay of every message; None where each has its own."""
+        return self._latency if isinstance(self._latency, int) and not self._has_jitter else None
+
     def latency_ns(self, source: int, destination: int) -> int:
         """The delay of one message after its last byte has left, >= 0. Draws the jitter."""
         latency = self._latency if isinstance(self._latency, int) else int(self._latency[source, destination])

@@ -19,7 +19,7 @@ def at_rest(nodes: Sequence[SimulatedNode], network: Network, schedule: Iterable
     """
     if any(node.training or node.arrivals for node in nodes):
         return False
-    flows = [flow for node in nodes for flow in node.transfers.values()]
+    flows = [flow for node in nodes for flow in network.outgoing(node.index)]
     if not all(network.is_parked(flow) for flow in flows):
         return False
     # A change of capacity can wake transfers that are parked on a link without bandwidth.

@@ -263,6 +263,10 @@ class FluidNetwork:
         """The transfers under way, in order of start."""
         return sorted((flow for flows in self._out for flow in flows), key=lambda flow: flow.sequence)
 
+    def outgoing(self, node: int) -> list[Flow]:
+        """The transfers of a sender, in order of start."""
+        return [*self._out[node]]
+
     def transmitted(self, flow: Flow, now_ns: int) -> int:
         """Whole bytes of ``flow`` that have left the sender by ``now_ns``, at most its size."""
         left = flow.remaining

@@ -180,6 +180,10 @@ class LevelNetwork:
         uplinks = (self._links[node] for node in range(self._count))
         return sorted((flow for link in uplinks for flow in link.flows.values()), key=_sequence)
 
+    def outgoing(self, node: int) -> list[LevelFlow]:
+        """The transfers of a sender, in order of start."""
+        return [*self._links[node].flows.values()]
+
     def transmitted(self, flow: LevelFlow, now_ns: int) -> int:
         """Whole bytes of ``flow`` that have left the sender by ``now_ns``, at most its size."""
         left = flow.left

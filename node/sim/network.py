@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from node.core.links import CapacityChange, NetworkPlan
+from node.core.types import NodeId
 from node.sim.fluid_network import FluidNetwork
 from node.sim.level_network import LevelNetwork
 
@@ -25,8 +26,8 @@ class NetworkFlow(Protocol):
         sequence: 0, 1, 2, ... in order of start.
     """
 
-    source: int
-    destination: int
+    source: NodeId
+    destination: NodeId
     size: int
     token: Any
     number: int
@@ -68,6 +69,9 @@ class Network(Protocol):
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
+
+    def outgoing(self, node: int) -> Sequence[Any]:
+        """Return the transfers of a sender, in order of start."""
 
     def is_parked(self, flow: Any) -> bool:
         """Return whether a transfer does not move, for a link of it has no rate."""

@@ -12,7 +12,6 @@ from node.core.events import MessageReceived
 from node.core.messages import Message
 from node.core.outbox import Outbox
 from node.core.types import NodeId, Vector
-from node.sim.network import NetworkFlow
 
 
 class Arrivals:
@@ -54,7 +53,6 @@ class SimulatedNode:
 
     State:
         outbox: Messages queued and not yet started, numbered by their rows in the trace.
-        transfers: What the uplink carries now, by their sequence numbers; the sender policy limits them.
         arrivals: Messages sent to the node and not yet handed over; see :meth:`hand_over_arrivals`.
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
@@ -76,7 +74,6 @@ class SimulatedNode:
         "timer",
         "trained",
         "training",
-        "transfers",
     )
 
     def __init__(self, index: NodeId, algorithm: Algorithm, timer: StepTimer, params: Vector, outbox: Outbox) -> None:
@@ -86,7 +83,6 @@ class SimulatedNode:
         self.params = params
         self.trained: Vector | None = None
         self.outbox = outbox
-        self.transfers: dict[int, NetworkFlow] = {}
         self.arrivals = Arrivals()
         self.counters = NodeCounters()
         self.block = 0

@@ -88,19 +88,20 @@ class World:
         self.stop_requested = False
         self.sender = network.sender
         self.max_transfers = network.sender.transfers_max(network.num_nodes)
+        self._deliveries = DeliveryModel(network, seed)
+        self._latency_ns = self._deliveries.common_latency_ns
         self._has_loss = bool(np.any(network.loss))
-        in_order = isinstance(network.latency_ns, int) and not np.any(network.jitter_ns) and not self._has_loss
+        in_order = self._latency_ns is not None and not self._has_loss
         self._late_hand_over = in_order and all(algorithm.passive for algorithm in algorithms)
+        self._size_tells_payload = not self._has_loss and all(map(_carries_only_values, algorithms))
         self._trainer = trainer
         self._max_rounds = max_rounds
         self._after_steps = after_steps
-        self._header_bytes = network.header_bytes
-        self._dtype = network.wire_dtype
+        self._header_bytes, self._dtype = network.header_bytes, network.wire_dtype
         self._rounds_values = network.wire_dtype is not WireDtype.FLOAT32
         self._heap: list[Entry] = []
         self._sequence = 0
         self._network = make_network(network, self._schedule_network_event)
-        self._deliveries = DeliveryModel(network, seed)
         self._unfinished = len(self.nodes)
         self._started = False
         for time_ns, change in network.changes:
@@ -250,10 +251,8 @@ class World:
                 self.trace.cancelled(rows, self.now_ns)
         node.outbox.clear()
         if abort_in_flight:
-            transfers = list(node.transfers.values())
-            node.transfers.clear()
-            for flow in transfers:
-                node.outbox.ended(NodeId(flow.destination))
+            for flow in self._network.outgoing(node.index):
+                node.outbox.ended(flow.destination)
                 self._abort(node, flow)
 
     def _abort(self, node: SimulatedNode, flow: NetworkFlow) -> None:
@@ -276,7 +275,7 @@ class World:
 
     def _pull(self, node: SimulatedNode) -> None:
         """Start what the sender policy lets begin."""
-        outbox, transfers, trace, now_ns = node.outbox, node.transfers, self.trace, self.now_ns
+        outbox, trace, now_ns = node.outbox, self.trace, self.now_ns
         dtype, header_bytes = self._dtype, self._header_bytes
         while outbox.startable:
             (receiver, message), row = outbox.pop()
@@ -289,7 +288,6 @@ class World:
                 trace.started.extend((row, now_ns))
             flow = self._network.start(now_ns, node.index, receiver, wire_bytes, message)
             flow.number = row
-            transfers[flow.sequence] = flow
 
     def _schedule_network_event(self, time_ns: int, what: Due) -> None:
         self._sequence = sequence = self._sequence + 1  # as in _push, written out: it is called for every transfer
@@ -297,27 +295,27 @@ class World:
 
     def _transfer_ended(self, flow: NetworkFlow) -> None:
         node = self.nodes[flow.source]
-        del node.transfers[flow.sequence]
         message: Message = flow.token
-        body = message.body
-        row, size, receiver = flow.number, flow.size, NodeId(flow.destination)
+        row, size, receiver = flow.number, flow.size, flow.destination
         node.outbox.ended(receiver)
         count = node.counters
         trace, now_ns = self.trace, self.now_ns
         count.messages_sent += 1
         count.bytes_sent += size
-        if body.is_control:
+        if self._size_tells_payload:  # the message is in no cache by now and need not be read
+            count.bytes_payload += size - self._header_bytes
+        elif (body := message.body).is_control:
             count.messages_control += 1
         else:
             count.bytes_payload += body.payload_bytes(self._dtype)
-            if body.index_bytes or body.header_bytes:
-                count.bytes_index += body.index_bytes + body.header_bytes
-        arrival_ns = now_ns + self._deliveries.latency_ns(flow.source, receiver)
+            count.bytes_index += body.index_bytes + body.header_bytes
+        latency_ns = self._latency_ns
+        arrival_ns = now_ns + (self._deliveries.latency_ns(flow.source, receiver) if latency_ns is None else latency_ns)
         if trace is not None:
             trace.sent.extend((row, now_ns, arrival_ns))
         if self._rounds_values:
-            message = flow.token = replace(message, body=body.received(self._dtype))
-        if self._has_loss and self._deliveries.is_lost(body.wire_bytes(self._dtype), flow.source, receiver):
+            message = flow.token = replace(message, body=message.body.received(self._dtype))
+        if self._has_loss and self._deliveries.is_lost(message.body.wire_bytes(self._dtype), flow.source, receiver):
             count.messages_lost += 1
             count.bytes_lost += size
             if trace is not None:
@@ -335,7 +333,13 @@ class World:
         count = node.counters
         count.messages_delivered += 1
         count.bytes_received += flow.size
-        arrival = MessageReceived(NodeId(flow.source), flow.token, flow.number)
+        arrival = MessageReceived(flow.source, flow.token, flow.number)
         effects = node.algorithm.handle(arrival, self.now_ns)
         if effects:
             self._execute(node, effects)
+
+
+def _carries_only_values(algorithm: Algorithm) -> bool:
+    """Tell whether the bodies of all its messages are values, without positions or fields of their own."""
+    kinds = algorithm.carries.values()
+    return not any(kind.is_control or kind.index_bytes or kind.header_bytes for kind in kinds)

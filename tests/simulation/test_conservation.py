@@ -31,9 +31,10 @@ def check_bytes(w: World) -> None:
         fates = {fate: int((own == fate).sum()) for fate in MessageState}
         assert node.counters.messages_queued == len(own) == sum(fates.values())
         assert fates[MessageState.QUEUED] == len(node.outbox)
-        assert fates[MessageState.SENDING] == len(node.transfers) <= w.max_transfers
+        transfers = w._network.outgoing(node.index)
+        assert fates[MessageState.SENDING] == len(transfers) <= w.max_transfers
         if w.sender.per_peer:
-            peers = [flow.destination for flow in node.transfers.values()]
+            peers = [flow.destination for flow in transfers]
             assert len(set(peers)) == len(peers)
         assert fates[MessageState.CANCELLED] == node.counters.messages_cancelled
         assert fates[MessageState.ABORTED] == node.counters.messages_aborted
