@@ -43,22 +43,31 @@ class ModelShape:
 
 
 class _Dense:
-    """Shared parts of bodies that are plain values: nothing besides them is on the wire."""
+    """Shared parts of bodies that are plain values: nothing besides them is on the wire.
 
-    __slots__ = ()
+    State:
+        _count: Number of values. A simulation asks every message for its size, and the array is in no cache by then.
+    """
+
+    __slots__ = ("_count",)
 
     values: Vector
+    _count: int
     is_control: ClassVar[bool] = False
     index_bytes: ClassVar[int] = 0
     header_bytes: ClassVar[int] = 0
 
+    def __post_init__(self) -> None:
+        """Count the values."""
+        object.__setattr__(self, "_count", len(self.values))
+
     def payload_bytes(self, dtype: WireDtype) -> int:
         """Bytes of the values on the wire."""
-        return len(self.values) * dtype.value_bytes
+        return self._count * dtype.value_bytes
 
     def wire_bytes(self, dtype: WireDtype) -> int:
         """Bytes of the whole body on the wire."""
-        return len(self.values) * dtype.value_bytes
+        return self._count * dtype.value_bytes
 
     def parts(self, dtype: WireDtype) -> tuple[Buffer, ...]:
         """Return the bytes of the body, in pieces, in the order in which they travel."""
