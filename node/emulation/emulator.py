@@ -69,6 +69,10 @@ WIRE_BYTES_MAX = 1 << 40
 TRANSFERS_MAX = 1_024
 """No node has more transfers under way, or as many as two to each node of the network, whichever is more."""
 
+ANSWER_S = 20.0
+"""Longest time that the emulator may take to answer its owner, real seconds. It takes less than one where it gets a
+core at all."""
+
 _SPARE_DESCRIPTORS = STRANGERS_MAX + 16
 _UNREAD_TRANSFERS = 8
 """A node that has not read so many records a transfer that it may have under way does not read."""
@@ -402,7 +406,7 @@ class EmulatorHandle:
         return self._exit_code
 
     def begin(
-        self, start_monotonic_ns: int, *, begin_ns: int = 0, end_ns: int | None = None, timeout_s: float = 2.0
+        self, start_monotonic_ns: int, *, begin_ns: int = 0, end_ns: int | None = None, timeout_s: float = ANSWER_S
     ) -> None:
         """Say when the experiment begins: from then on the plan's capacities change at their instants.
 
@@ -421,7 +425,7 @@ class EmulatorHandle:
         numbers = (start_monotonic_ns, begin_ns, _NEVER if end_ns is None else end_ns)
         self._ask(b" ".join([_BEGIN, *(b"%d" % number for number in numbers)]), timeout_s)
 
-    def stats(self, timeout_s: float = 2.0) -> EmulatorStatistics:
+    def stats(self, timeout_s: float = ANSWER_S) -> EmulatorStatistics:
         """Ask the emulator for its statistics so far.
 
         Raises:
@@ -429,7 +433,7 @@ class EmulatorHandle:
         """
         return self._ask(_STATS, timeout_s)
 
-    def stop(self, timeout_s: float = 2.0) -> EmulatorStatistics | None:
+    def stop(self, timeout_s: float = ANSWER_S) -> EmulatorStatistics | None:
         """End the process: by asking, and when it does not end in time, by force. May be called again.
 
         Returns:
