@@ -26,7 +26,7 @@ SIZES = (9_000, 1_000)
 COSTS = HostCosts(message_cpu_s=0.4e-3, byte_cpu_s=3e-9, round_cpu_s=4e-3, round_param_cpu_s=20e-9, path_s=2.5e-3)
 
 
-def planned(**changes: Any) -> Plan:
+def planned(folder: Path = Path(), **changes: Any) -> Plan:
     content: dict[str, Any] = {
         "name": "x",
         "nodes": 8,
@@ -38,7 +38,7 @@ def planned(**changes: Any) -> Plan:
     }
     for key, value in changes.items():
         content[key] = content[key] | value if isinstance(content.get(key), dict) else value
-    return make_plan(parse_experiment(content, "x"), Path())
+    return make_plan(parse_experiment(content, "x"), folder)
 
 
 def with_kind(kind: str, **parameters: Any) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def test_messages_are_bounded_by_rounds_and_by_links() -> None:
     )
 
 
-def test_links_of_pairs_and_later_changes_count(tmp_path: Path) -> None:
+def test_links_of_pairs_count() -> None:
     network = {
         "model": "pairwise",
         "preset": {"kind": "uniform", "bandwidth_mbps": 2},
@@ -154,6 +154,32 @@ def test_links_of_pairs_and_later_changes_count(tmp_path: Path) -> None:
     one = planned(algorithm=with_kind("divshare", recipients=3), network={"preset": network["preset"]})
     cores = [recommend(plan, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores for plan in (one, pairwise)]
     assert cores[1] == pytest.approx(3 * cores[0])
+
+
+@pytest.mark.parametrize("ends", [{"node": 0, "direction": "up"}, {"pair": [0, 1]}], ids=["access", "pairwise"])
+def test_a_link_counts_as_what_it_is_at_most(ends: dict[str, Any], tmp_path: Path) -> None:
+    """One link is ten times as fast for a while; changes of a downlink send nothing."""
+    (tmp_path / "faster.csv").write_text("time_s,bandwidth_mbps\n0,2\n1,20\n2,0.5\n")
+    base = {"model": "pairwise" if "pair" in ends else "access", "preset": {"kind": "uniform", "bandwidth_mbps": 2}}
+    cores = []
+    for traces in ([], [{**ends, "file": "faster.csv"}], [{"node": 0, "direction": "down", "file": "faster.csv"}]):
+        # So many messages that links bound them, and not rounds.
+        kind = with_kind("divshare", recipients=7) | {"local_steps": 1}
+        plan = planned(tmp_path, algorithm=kind, network={**base, "traces": traces})
+        cores.append(recommend(plan, SIZES, step_seconds=1e-6, cores=2, costs=COSTS).message_cores)
+    one = cores[0] / 8  # of a node
+    assert cores[1] == pytest.approx(cores[0] + 9 * one)
+    assert cores[2] == pytest.approx(cores[0])
+
+
+def test_the_shortest_of_different_paths_and_a_single_node() -> None:
+    """Where no latency hides what the host takes, the shortest path bounds the dilation; a single node has none."""
+    near = [{"source": a, "destination": b, "latency_ms": 0} for a, b in ((0, 1), (1, 0))]
+    preset = {"kind": "uniform", "bandwidth_mbps": 10, "latency_ms": 50}
+    for overrides, expected in (([], 1.0), (near[:1], 1.0), (near, 3.5)):
+        plan = planned(network={"preset": preset, "overrides": overrides})
+        assert recommend(plan, SIZES, step_seconds=1e-5, cores=100, costs=COSTS).dilation == expected
+    assert recommend(planned(nodes=1), SIZES, step_seconds=1e-5, cores=100, costs=COSTS).dilation == 1.0
 
 
 def test_answers_count_as_messages() -> None:
