@@ -1,6 +1,8 @@
 """What this host's costs are drawn from, and how they are kept."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,13 @@ def test_a_run_that_tells_too_little_is_refused() -> None:
         evaluate(run, [], byte_cpu_s=1e-9, round_param_cpu_s=1e-9)
     with pytest.raises(RunnerError, match="no messages were sent"):
         evaluate(run, sampled(1e-3, 1e-3, 1), byte_cpu_s=1e-9, round_param_cpu_s=1e-9)
+    run = Recorded([0.5, 1.0, 1.5])
+    run.fidelity["checks"][0]["achieved"] = None
+    with pytest.raises(RunnerError, match="no round trip was"):
+        evaluate(run, sampled(1e-3, 1e-3, 1), byte_cpu_s=1e-9, round_param_cpu_s=1e-9)
+    run.messages = None
+    with pytest.raises(RunnerError, match="the run recorded nothing"):
+        evaluate(run, sampled(1e-3, 1e-3, 1), byte_cpu_s=1e-9, round_param_cpu_s=1e-9)
 
 
 def test_costs_are_kept_for_this_host_and_version_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +105,74 @@ def test_a_host_is_measured_once_and_when_asked_to(monkeypatch: pytest.MonkeyPat
 def test_bytes_and_parameters_cost_something() -> None:
     assert 0 < calibration.byte_seconds(1 << 12, 3) < 1e-6
     assert 0 < calibration.param_seconds(1 << 12, 3) < 1e-6
+
+
+# --- the run, from outside ------------------------------------------------------------------------------------------
+
+WORKS = """
+assert Path("slow.csv").is_file() and sys.argv[-4:] == ["runs", "--json", "--workers", "0"]
+say("no JSON at all")
+say('{"event": "preparing", "what": "measuring the links"}')
+say('{"event": "progress", "time_s": 0.5}')
+(done, tell), (lives, life) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(life)
+    while time.process_time() < 0.2:
+        pass
+    os.write(tell, b".")
+    os.read(lives, 1)  # until its parent has ended
+    os._exit(0)
+os.read(done, 1)
+while not Path("seen").exists():
+    time.sleep(0.001)
+say('{"event": "progress", "time_s": 1e9}')  # after the end, and so no measure of its beginning
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let the interpreter that would run the experiment run something else."""
+
+    def replace(code: str) -> None:
+        begin = f"#!{sys.executable}\nimport os, sys, time\nfrom pathlib import Path\n"
+        say = "def say(text):\n    os.write(1, text.encode() + b'\\n')\n"
+        (tmp_path / "python").write_text(begin + say + code)
+        (tmp_path / "python").chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    return replace
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_a_runs_processes_take_is_sampled_in_testbed_time(
+    program: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(pid: int) -> float:
+        found = descendants(pid)
+        if found >= 0.2:
+            (tmp_path / "seen").touch()
+        return found
+
+    descendants = calibration.descendants_cpu_s
+    monkeypatch.setattr(calibration, "descendants_cpu_s", look)
+    program(WORKS)
+    samples = calibration._run(tmp_path)
+    assert samples == sorted(samples, key=lambda sample: (sample.time_s, sample.cpu_s))
+    assert 0.5 <= samples[0].time_s < samples[-1].time_s < 1e6
+    assert max(sample.cpu_s for sample in samples) >= 0.2
+
+
+def test_a_run_that_fails_is_told_in_its_own_words(program: Callable[[str], None], tmp_path: Path) -> None:
+    program("sys.exit('no torch\\nhere')")
+    with pytest.raises(RunnerError, match=r"could not be measured: a run of 8 small nodes failed: no torch here$"):
+        calibration._run(tmp_path)
+
+
+def test_a_run_that_left_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(folder: Path) -> list[CpuSample]:
+        (folder / "runs" / "calibration-1").mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(calibration, "_run", run)
+    with pytest.raises(RunnerError, match=r"this host could not be measured: .*curve\.csv is missing"):
+        calibration.calibrate()
