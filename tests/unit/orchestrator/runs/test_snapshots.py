@@ -11,7 +11,7 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId, Vector
 from node.transport.control_values import ModelSnapshot, SnapshotPurpose
 from orchestrator.results.schema import Sample
-from orchestrator.runs.snapshots import Part, Snapshots
+from orchestrator.runs.snapshots import Earlier, Part, Snapshots, StoredModel
 
 ALL = frozenset({0, 1, 2})
 
@@ -210,3 +210,22 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None
     folder.rmdir()
     with pytest.raises(RunnerError, match="cannot be written: No such file"):
         keep(snapshots, 10, 0)
+
+
+def test_a_rounds_number_is_given_once() -> None:
+    """Beyond the model that is gone on with, what earlier parts counted, and every message; aligned: the same for all.
+
+    A node whose last part said nothing, because it was killed, is known by its messages alone.
+    """
+    models = [
+        (StoredModel(10, node, NodeCounters(rounds=4, local_steps=8 + node)), params(node, 10)) for node in range(3)
+    ]
+    part = Part(0, 10, 1.5, [NodeCounters(rounds=rounds) for rounds in (3, 6, 4)])
+    sent = {"sender": np.array([2, 2, 0]), "round": np.array([7, 2, 1])}
+    found = Earlier(time_ns=10, models=models, samples=[], parts=[part], messages=[sent])
+    assert found.rounds() == [4, 6, 8]
+    for aligned, rounds in ((False, [4, 6, 8]), (True, [8, 8, 8])):
+        beginnings = found.beginnings(aligned=aligned)
+        assert [beginning.rounds for beginning in beginnings] == rounds
+        assert [beginning.local_steps for beginning in beginnings] == [8, 9, 10]
+        assert [beginning.params.tolist() for beginning in beginnings] == [[node, 10] for node in range(3)]
