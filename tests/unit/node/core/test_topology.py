@@ -181,3 +181,19 @@ def test_components_and_coloring() -> None:
 def test_a_lopsided_adjacency_is_our_bug() -> None:
     with pytest.raises(AssertionError, match="undirected"):
         graphs.Topology(((NodeId(1),), ()))
+
+
+def test_luck_that_runs_out_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sparse graphs are drawn again until they are connected, but not for ever."""
+    monkeypatch.setattr(graphs.Topology, "is_connected", lambda self: False)
+    with pytest.raises(ConfigError, match=r"degree=2: no connected graph found in \d+ tries"):
+        graphs.k_regular(8, degree=2, rng=rng())
+    with pytest.raises(ConfigError, match=r"rewire_probability=0.5: no connected graph found in \d+ tries"):
+        graphs.small_world(8, degree=2, rewire_probability=0.5, rng=rng())
+
+
+def test_a_graph_without_nodes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_nodes=0: must be at least 1"):
+        graphs.from_edges(0, [])
+    with pytest.raises(ConfigError, match="edge=0 3: both ends must be between 0 and 2"):
+        graphs.from_edges(3, [(0, 3)])
