@@ -375,6 +375,36 @@ class TestReading:
             load_run(path)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("name", "content", "expected"),
+        [
+            ("facts.json", "[]", "facts.json: damaged: not a JSON object"),
+            ("facts.json", "{}", "facts.json: damaged: 'name'"),
+            ("summary.json", '{"status": "over"}', "summary.json: status='over': not one of "),
+            ("partition.csv", "node,a,b\n0,1\n1,2,3\n", "partition.csv: damaged: "),
+            ("partition.csv", "node,a,b\n0,1\n1,2\n", "partition.csv: damaged: lines of different length"),
+            ("experiment.yaml", "nodes: [", "experiment.yaml: damaged: line 1, "),
+        ],
+    )
+    def test_a_file_of_other_content_is_named_in_one_line(
+        self, tmp_path: Path, name: str, content: str, expected: str
+    ) -> None:
+        path = write_run(tmp_path)
+        (path / name).write_text(content)
+        with pytest.raises(ConfigError) as caught:
+            load_run(path)
+        assert str(caught.value).startswith(f"{path}/{expected}")
+        assert "\n" not in str(caught.value)
+
+    def test_a_run_without_its_experiment_is_read(self, tmp_path: Path) -> None:
+        """It has no setting, by which runs of several seeds would be one group."""
+        path = write_run(tmp_path)
+        assert load_run(path).setting is not None
+        (path / "experiment.yaml").write_text("- no mapping\n")
+        assert load_run(path).setting is None
+        (path / "experiment.yaml").unlink()
+        assert load_run(path).setting is None
+
     def test_a_curve_of_before_the_averaged_model_was_tested_is_read(self, tmp_path: Path) -> None:
         path = write_run(tmp_path)
         expected = load_run(path).curve
