@@ -646,6 +646,53 @@ def test_doctor_refuses_what_it_cannot_measure(tiny: Path, capsys: pytest.Captur
     assert invoke(capsys, "doctor", tiny.parent / "none.yaml")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (MemoryError(), 3, "failed: not enough memory; take fewer nodes, a smaller model or less data"),
+        (
+            LookupError("no\nbread"),
+            3,
+            "failed: LookupError: no bread; a bug: FRAGMESH_TRACEBACK=1 shows where it happened",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(), 1, ""),
+        (OSError(28, "No space left on device"), 1, "not printed: No space left on device"),
+    ],
+)
+def test_whatever_ends_a_command_is_one_line_and_a_code(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("orchestrator.experiment.catalog.catalog", fail)
+    monkeypatch.setattr(cli, "let_lead_nowhere", lambda stream: None)  # not those of the tests
+    assert invoke(capsys, "list") == (code, "", f"{line}\n" if line else "")
+    if isinstance(error, LookupError):
+        monkeypatch.setenv("FRAGMESH_TRACEBACK", "1")
+        with pytest.raises(LookupError):
+            invoke(capsys, "list")
+
+
+def test_a_folder_of_inputs_that_is_none(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = invoke(capsys, "validate", tiny, "--input-root", tiny)
+    assert result == (2, "", f"error: --input-root={tiny}: is not a directory\n")
+
+
+@pytest.mark.usefixtures("no_report")
+def test_values_that_saturate_are_told(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each step takes the model times -1,449, so that it leaves the range of float16 and not that of float32."""
+    keys = ("wire.dtype=float16", "learning.optimizer={learning_rate: 1000, weight_decay: 1.45}", "stop.rounds=6")
+    options = [item for key in keys for item in ("--set", key)]
+    code, out, err = invoke(capsys, "run", tiny, "--out", tiny.parent / "o", "--workers", 0, *options)
+    assert code == 0, err
+    (path,) = (tiny.parent / "o").iterdir()
+    saturated = json.loads((path / "summary.json").read_text())["values_saturated"]
+    assert saturated > 0
+    assert f"{saturated:,} values travelled" in out
+
+
 def test_help_needs_no_torch() -> None:
     """Commands that do not train start at once."""
     code = "import sys; from orchestrator import cli; cli._guard(lambda: cli.app(sys.argv[1:], standalone_mode=False));"
