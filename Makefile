@@ -57,7 +57,7 @@ docs: $(DOCS_READY)
 # whose time is the simulator's: property, simulation, and most real runs.
 MEASURED := tests/unit tests/paper tests/conformance/test_driver_equals_world.py \
 	$(addprefix tests/integration/test_,bad_input.py cli.py control.py process_fleet.py transport.py resume.py \
-	process_faults.py)
+	process_faults.py emulation.py)
 
 coverage: $(READY)
 	$(BIN)/coverage erase
