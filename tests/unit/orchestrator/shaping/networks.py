@@ -1,0 +1,74 @@
+"""Networks for the tests of shaping, and where their nodes are."""
+
+from math import inf
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from node.core.links import CapacityChange, NetworkPlan
+from orchestrator.shaping.node_shaping import KernelOptions, plan_node
+from orchestrator.shaping.tree import NodeTree
+
+RATES = st.one_of(st.just(inf), st.just(0.0), st.floats(0.01, 10_000.0))
+TIMES_NS = st.integers(0, 10_000_000_000)
+
+
+def network(up: object = inf, down: object = inf, nodes: int = 3, **others: Any) -> NetworkPlan:
+    """A network whose nodes have these capacities, one for all or one each."""
+    return NetworkPlan("access", np.full(nodes, up, float), np.full(nodes, down, float), **others)
+
+
+def pairs(nodes: int, default: float, entries: dict[tuple[int, int], float], dtype: type = float) -> Any:
+    """A matrix of pairs with a value for all and others for some."""
+    matrix = np.full((nodes, nodes), default, dtype)
+    for place, value in entries.items():
+        matrix[place] = value
+    return matrix
+
+
+def addresses(nodes: int) -> dict[int, str]:
+    """Addresses of all nodes."""
+    return {node: f"10.1.{node // 200}.{2 + node % 200}" for node in range(nodes)}
+
+
+def tree(plan: NetworkPlan, node: int = 0, *, netem: bool = True, time_ns: int = 0, **others: Any) -> NodeTree:
+    """The tree of a node."""
+    options = KernelOptions(netem=netem, **others)
+    return plan_node(plan, node, addresses(plan.num_nodes), options, time_ns=time_ns).tree
+
+
+@st.composite
+def networks(draw: st.DrawFn, nodes: int = 3) -> NetworkPlan:
+    """Any network of a few nodes that the kernel can be told, with changes."""
+    vector = st.lists(RATES, min_size=nodes, max_size=nodes)
+    square = nodes * nodes
+
+    def matrix(values: st.SearchStrategy[Any], dtype: type) -> Any:
+        drawn = draw(st.one_of(values, st.lists(values, min_size=square, max_size=square)))
+        return np.array(drawn, dtype).reshape(nodes, nodes) if isinstance(drawn, list) else drawn
+
+    kinds = {"up": (0, -1), "down": (-1, 1), "pair": (0, 1)}
+    changes = draw(
+        st.lists(st.tuples(st.sampled_from(sorted(kinds)), RATES.filter(lambda rate: rate < inf)), max_size=3)
+    )
+    return NetworkPlan(
+        model="access",
+        up_mbps=np.array(draw(vector)),
+        down_mbps=np.array(draw(vector)),
+        pair_mbps=draw(
+            st.one_of(
+                st.none(),
+                st.lists(RATES, min_size=square, max_size=square).map(
+                    lambda rates: np.array(rates).reshape(nodes, nodes)
+                ),
+            )
+        ),
+        latency_ns=matrix(TIMES_NS, np.int64),
+        jitter_ns=matrix(TIMES_NS, np.int64),
+        loss=matrix(st.floats(0.0, 0.99), np.float64),
+        changes=tuple(
+            (second * 10**9, CapacityChange(kind, *kinds[kind], mbps))  # type: ignore[arg-type]
+            for second, (kind, mbps) in enumerate(changes)
+        ),
+    )

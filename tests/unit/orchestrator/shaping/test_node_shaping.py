@@ -1,0 +1,220 @@
+"""From networks to trees."""
+
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.core.errors import ConfigError
+from node.core.links import CapacityChange, LinkShape, NetworkPlan
+from orchestrator.shaping import kernel_units as units
+from orchestrator.shaping.node_shaping import KernelOptions, plan_node
+from orchestrator.shaping.tree import (
+    ACCESS_MINOR,
+    DEFAULT_MINOR,
+    FifoLeaf,
+    NetemLeaf,
+    NodeTree,
+    ifb_name,
+    peer_minor,
+)
+from tests.unit.orchestrator.shaping.networks import addresses, network, networks, pairs, tree
+
+MS = 1_000_000
+
+
+def test_both_directions_have_their_own_rates() -> None:
+    found = tree(network(up=[10, 20, 30], down=[40, 50, inf]), node=0)
+    assert found.egress.classes[ACCESS_MINOR].ceil_bps == 10_000_000
+    assert found.ingress.classes[ACCESS_MINOR].ceil_bps == 40_000_000
+    assert tree(network(up=[10, 20, 30], down=[40, 50, inf]), node=2).ingress.classes[ACCESS_MINOR].rate_bps == (
+        units.UNLIMITED_BPS
+    )
+
+
+def test_a_pair_is_limited_where_it_is_sent() -> None:
+    plan = network(up=10, pair_mbps=pairs(3, inf, {(0, 1): 2.5, (1, 0): 7}))
+    found = tree(plan, node=0)
+    assert [found.egress.classes[peer_minor(peer)].ceil_bps for peer in (1, 2)] == [2_500_000, units.UNLIMITED_BPS]
+    assert found.ingress.classes[peer_minor(1)].ceil_bps == units.UNLIMITED_BPS
+
+
+def test_peers_share_their_link_by_borrowing() -> None:
+    found = tree(network(up=10, down=2, nodes=9))
+    for device, link_bps in ((found.egress, 10_000_000), (found.ingress, 2_000_000)):
+        peers = [item for minor, item in device.classes.items() if item.parent == ACCESS_MINOR]
+        assert len(peers) == 8
+        assert sum(item.rate_bps for item in peers) <= link_bps, "else together they exceed their link"
+        assert {(item.rate_bps, item.quantum_bytes, item.burst_bytes) for item in peers} == {(8_000, 1_514, 1_514)}
+
+
+@pytest.mark.parametrize("nodes", [2, 100, 1_000])
+def test_many_peers_on_a_slow_link_are_assured_of_no_more_than_it_has(nodes: int) -> None:
+    found = tree(network(up=0.01, down=0.01, nodes=nodes))
+    for device in found.devices:
+        peers = [item.rate_bps for item in device.classes.values() if item.parent == ACCESS_MINOR]
+        assert len(peers) == nodes - 1
+        assert sum(peers) <= 10_000 or max(peers) == 8, "a byte a second is the least"
+
+
+def test_latency_jitter_and_loss_are_the_receivers() -> None:
+    plan = network(
+        latency_ns=pairs(3, 0, {(1, 0): 20 * MS, (0, 1): 99 * MS}, np.int64),
+        jitter_ns=pairs(3, 0, {(1, 0): 3 * MS}, np.int64),
+        loss=pairs(3, 0, {(1, 0): 0.015, (2, 0): 0.02}),
+    )
+    found = tree(plan, node=0).ingress.leaves
+    first, second = found[peer_minor(1)], found[peer_minor(2)]
+    assert isinstance(first, NetemLeaf)
+    assert isinstance(second, NetemLeaf)
+    assert (first.latency_us, first.jitter_us, first.loss_percent) == (20_000, 3_000, 1.5)
+    assert (second.latency_us, second.jitter_us, second.loss_percent) == (0, 0, 2.0)
+    assert all(isinstance(leaf, FifoLeaf) for leaf in tree(plan, node=0).egress.leaves.values())
+
+
+def test_without_netem_the_rest_is_told() -> None:
+    plan = network(up=10, latency_ns=pairs(3, 0, {(1, 0): 20 * MS}, np.int64), loss=pairs(3, 0, {(0, 1): 0.1}))
+    options = KernelOptions(netem=False, time_dilation=4)
+    found = plan_node(plan, 0, addresses(3), options)
+    assert all(isinstance(leaf, FifoLeaf) for leaf in found.tree.ingress.leaves.values())
+    assert found.rest == {1: LinkShape(latency_ms=20)}, "of the paths to this node, in testbed time"
+    assert plan_node(plan, 1, addresses(3), options).rest == {0: LinkShape(loss_percent=10)}
+    assert not plan_node(plan, 0, addresses(3)).rest
+    assert found.tree.egress == plan_node(plan, 0, addresses(3), KernelOptions(time_dilation=4)).tree.egress
+
+
+def test_every_peer_has_class_leaf_and_filter_and_the_rest_a_class() -> None:
+    found = tree(network(nodes=5), node=3)
+    peers = {peer_minor(peer) for peer in (0, 1, 2, 4)}
+    for device in found.devices:
+        assert set(device.classes) == {ACCESS_MINOR, DEFAULT_MINOR} | peers
+        assert set(device.leaves) == {DEFAULT_MINOR} | peers
+        assert device.filters == {peer_minor(peer): addresses(5)[peer] for peer in (0, 1, 2, 4)}
+    assert (found.egress.match, found.ingress.match) == ("dst", "src")
+    assert (found.egress.device, found.ingress.device) == ("eth1", "fm-eth1")
+
+
+def test_only_the_peers_that_are_named_are_shaped() -> None:
+    found = plan_node(network(nodes=9), 4, {4: "10.0.0.4", 7: "10.0.0.7"}).tree
+    assert found.egress.filters == {peer_minor(7): "10.0.0.7"}
+    alone = plan_node(network(up=10), 0, {}).tree
+    assert set(alone.egress.classes) == {ACCESS_MINOR, DEFAULT_MINOR}
+
+
+def test_the_rest_of_the_traffic_is_not_shaped() -> None:
+    for device in tree(network(up=2, down=2)).devices:
+        other = device.classes[DEFAULT_MINOR]
+        assert (other.parent, other.rate_bps, other.ceil_bps) == (0, units.UNLIMITED_BPS, units.UNLIMITED_BPS)
+
+
+@pytest.mark.parametrize(
+    ("given_addresses", "text"),
+    [
+        ({1: "fd00::1"}, "address of node 1=fd00::1: must be an IPv4 address"),
+        ({1: "10.0.0.300"}, "address of node 1=10.0.0.300: must be an IPv4 address"),
+        ({3: "10.0.0.1"}, "address of node 3: must be of one of the first 3 nodes"),
+        ({0: "10.0.0.1", 2: "10.0.0.1"}, "address of node 2=10.0.0.1: must not be that of node 0"),
+    ],
+)
+def test_bad_addresses(given_addresses: dict[int, str], text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_node(network(), 0, given_addresses)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("plan", "dilation", "text"),
+    [
+        (network(up=[0.001, 1, 1]), 1, "uplink of node 0: bandwidth_mbps=0.001: must be 0.01 to 10000 "),
+        (network(down=[1, 20_000, 1]), 1, "downlink of node 1: bandwidth_mbps=20000: must be 0.01 to 10000 "),
+        (
+            network(pair_mbps=pairs(3, inf, {(2, 0): 0.02})),
+            4,
+            "link from node 2 to node 0: bandwidth_mbps=0.02: must be 0.04 to 40000 where the kernel shapes at"
+            " time_dilation=4, 0 or unlimited",
+        ),
+        (
+            network(latency_ns=11_000 * MS),
+            1,
+            "link from node 1 to node 0: latency_ms=11000: must be at most 10000 where the kernel shapes",
+        ),
+        (
+            network(jitter_ns=6_000 * MS),
+            2,
+            "link from node 1 to node 0: jitter_ms=6000: must be at most 5000 where the kernel shapes at"
+            " time_dilation=2",
+        ),
+        (
+            network(up=10, changes=((5, CapacityChange("up", 0, -1, 0.001)),)),
+            1,
+            "uplink of node 0: bandwidth_mbps=0.001: must be 0.01 to 10000 ",
+        ),
+    ],
+)
+def test_what_the_kernel_cannot_be_told(plan: NetworkPlan, dilation: float, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_node(plan, 0, addresses(3), KernelOptions(time_dilation=dilation))
+    assert str(caught.value).startswith(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_time_dilation_divides_rates_and_multiplies_times() -> None:
+    plan = network(up=40, latency_ns=20 * MS, jitter_ns=2 * MS)
+    found = tree(plan, time_dilation=4)
+    assert found.egress.classes[ACCESS_MINOR].ceil_bps == 10_000_000
+    leaf = found.ingress.leaves[peer_minor(1)]
+    assert isinstance(leaf, NetemLeaf)
+    assert (leaf.latency_us, leaf.jitter_us) == (80_000, 8_000)
+
+
+@given(networks(), st.integers(0, 3), st.booleans())
+def test_between_two_times_nothing_but_rates_of_classes_changes(plan: NetworkPlan, second: int, netem: bool) -> None:
+    def but_classes(found: NodeTree) -> object:
+        return [(item.leaves, item.filters, item.classes.keys()) for item in found.devices], found.gso_segments
+
+    before, after = (tree(plan, netem=netem, time_ns=time_ns) for time_ns in (0, second * 10**9))
+    assert but_classes(before) == but_classes(after)
+
+
+def test_a_change_is_the_rate_of_its_time() -> None:
+    changes = ((1, CapacityChange("up", 0, -1, 5.0)), (2, CapacityChange("down", -1, 0, 0.0)))
+    changes += ((3, CapacityChange("pair", 0, 1, 4.0)),)
+    plan = network(up=10, down=20, changes=changes)
+
+    def rates(time_ns: int) -> tuple[int, int, int]:
+        found = tree(plan, time_ns=time_ns)
+        access = tuple(device.classes[ACCESS_MINOR].ceil_bps for device in found.devices)
+        return *access, found.egress.classes[peer_minor(1)].ceil_bps  # type: ignore[return-value]
+
+    assert rates(0) == (10_000_000, 20_000_000, units.UNLIMITED_BPS)
+    assert rates(1) == (5_000_000, 20_000_000, units.UNLIMITED_BPS)
+    assert rates(2) == (5_000_000, units.PARKED_BPS, units.UNLIMITED_BPS)
+    assert rates(3) == (5_000_000, units.PARKED_BPS, 4_000_000)
+
+
+def test_packets_have_one_segment_where_each_counts() -> None:
+    assert tree(network(up=1_000, loss=pairs(3, 0, {(0, 2): 0.01}))).gso_segments == 1
+    assert tree(network(up=1_000, loss=pairs(3, 0, {(2, 0): 0.01}))).gso_segments == units.GSO_SEGMENTS_MAX
+    assert tree(network(jitter_ns=1)).gso_segments == 1
+    assert tree(network(latency_ns=1)).gso_segments == units.GSO_SEGMENTS_MAX
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        network(up=[60, 1, 1]),
+        network(down=[1, 60, 60]),
+        network(pair_mbps=pairs(3, inf, {(0, 1): 60, (1, 0): 1})),
+        network(up=1_000, changes=((7, CapacityChange("up", 0, -1, 60.0)),)),
+        network(changes=((7, CapacityChange("down", -1, 2, 60.0)), (8, CapacityChange("down", -1, 0, 1.0)))),
+    ],
+)
+def test_packets_fit_the_slowest_link_that_they_pass_at_any_time(plan: NetworkPlan) -> None:
+    assert tree(plan).gso_segments == 9
+
+
+def test_names_of_ifb_devices_are_short_enough() -> None:
+    assert ifb_name("eth1") == "fm-eth1"
+    assert len(ifb_name("a-device-name15")) <= 15
