@@ -30,6 +30,8 @@ ASSURED_BPS: Final = 8_000
 """The most that a peer's class has without borrowing; all together they must not have more than their link."""
 
 LATENCY_US_MAX: Final = 10_000_000
+JITTER_US_MAX: Final = 2_000_000
+"""Bound that the kernel sets itself: it cuts a jitter to 31 bits of nanoseconds, silently."""
 
 BURST_US: Final = 2_000
 """Time of sending at full rate that a bucket holds, in testbed time.

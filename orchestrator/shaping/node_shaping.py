@@ -205,17 +205,23 @@ def _peers(network: NetworkPlan, node: int, addresses: Mapping[int, str]) -> tup
 def _delay(shape: LinkShape, source: int, destination: int, kernel: KernelOptions) -> tuple[int, int]:
     """Latency and jitter in real microseconds."""
     found = []
-    for name, testbed_ms in (("latency_ms", shape.latency_ms), ("jitter_ms", shape.jitter_ms)):
+    bounds = (
+        ("latency_ms", shape.latency_ms, units.LATENCY_US_MAX),
+        ("jitter_ms", shape.jitter_ms, units.JITTER_US_MAX),
+    )
+    for name, testbed_ms, us_max in bounds:
         us = round(1_000 * testbed_ms * kernel.time_dilation)
-        if us > units.LATENCY_US_MAX:
+        if us > us_max:
             dilation = kernel.time_dilation
             at = "" if dilation == 1 else f" at time_dilation={dilation:g}"
             raise ConfigError(
                 f"link from node {source} to node {destination}: {name}={testbed_ms:g}:"
-                f" must be at most {units.LATENCY_US_MAX / 1e3 / dilation:g} where the kernel shapes{at}"
+                f" must be at most {us_max / 1e3 / dilation:g} where the kernel shapes{at}"
             )
         found.append(us)
-    return found[0], found[1]
+    latency_us, jitter_us = found
+    # tc refuses a jitter around no latency at all.
+    return max(latency_us, 1 if jitter_us else 0), jitter_us
 
 
 def _queue_bytes(rate_bps: int, kernel: KernelOptions) -> int:

@@ -17,7 +17,7 @@ Theory of operation. Both directions are shaped in the node's namespace, each on
 - A peer's class is assured of next to nothing and borrows from the access link, one frame at a time. So peers that
   have something to send share the link equally, and what one does not take goes to the others: the max-min fair
   shares of the simulator.
-- The default class carries whatever is neither to nor from a known peer: ARP, name service, a gateway. It is not
+- The default class carries whatever is neither to nor from a known peer: ARP, IPv6, name service, a gateway. It is not
   shaped. It exists so that this traffic is counted in a place of its own.
 - Latency, jitter and loss belong to the receiver's side, after the sender's uplink and before the receiver's downlink,
   as on a wire. On the sender's side a packet would be lost before it has used the uplink, the queue could only be
@@ -134,7 +134,8 @@ class NodeTree:
     Attributes:
         egress: On the node's device: what it sends.
         ingress: On the ifb device: what it receives.
-        gso_segments: The most segments that the stack may hand to the device as one packet.
+        gso_segments: The most segments that the stack may hand to the device as one packet. Connections keep what was
+            in force when they were made.
     """
 
     egress: DeviceTree

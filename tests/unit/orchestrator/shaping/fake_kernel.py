@@ -68,6 +68,8 @@ class FakeKernel:
             at = words.index("delay")
             delay, jitter = (int(word.removesuffix("us")) for word in words[at + 1 : at + 3])
             assert ("distribution" in words) == (jitter > 0)
+            assert not jitter or delay, "distribution specified but no latency and jitter values"
+            assert jitter < 2**31 / 1e3, "is cut"
             options["delay"] = {"delay": float(f"{delay / 1e6:g}"), "jitter": float(f"{jitter / 1e6:g}")}
             if loss := float(_after(words, "random").removesuffix("%")) / 100:
                 options["loss-random"] = {"loss": float(f"{round(loss * (2**32 - 1)) / (2**32 - 1):g}")}

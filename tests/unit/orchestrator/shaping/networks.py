@@ -12,6 +12,7 @@ from orchestrator.shaping.tree import NodeTree
 
 RATES = st.one_of(st.just(inf), st.just(0.0), st.floats(0.01, 10_000.0))
 TIMES_NS = st.integers(0, 10_000_000_000)
+JITTERS_NS = st.integers(0, 2_000_000_000)
 
 
 def network(up: object = inf, down: object = inf, nodes: int = 3, **others: Any) -> NetworkPlan:
@@ -65,7 +66,7 @@ def networks(draw: st.DrawFn, nodes: int = 3) -> NetworkPlan:
             )
         ),
         latency_ns=matrix(TIMES_NS, np.int64),
-        jitter_ns=matrix(TIMES_NS, np.int64),
+        jitter_ns=matrix(JITTERS_NS, np.int64),
         loss=matrix(st.floats(0.0, 0.99), np.float64),
         changes=tuple(
             (second * 10**9, CapacityChange(kind, *kinds[kind], mbps))  # type: ignore[arg-type]

@@ -74,6 +74,12 @@ def test_latency_jitter_and_loss_are_the_receivers() -> None:
     assert all(isinstance(leaf, FifoLeaf) for leaf in tree(plan, node=0).egress.leaves.values())
 
 
+def test_a_jitter_is_around_a_latency() -> None:
+    leaf = tree(network(jitter_ns=MS)).ingress.leaves[peer_minor(1)]
+    assert isinstance(leaf, NetemLeaf)
+    assert (leaf.latency_us, leaf.jitter_us) == (1, 1_000), "tc refuses it around none"
+
+
 def test_without_netem_the_rest_is_told() -> None:
     plan = network(up=10, latency_ns=pairs(3, 0, {(1, 0): 20 * MS}, np.int64), loss=pairs(3, 0, {(0, 1): 0.1}))
     options = KernelOptions(netem=False, time_dilation=4)
@@ -141,9 +147,9 @@ def test_bad_addresses(given_addresses: dict[int, str], text: str) -> None:
             "link from node 1 to node 0: latency_ms=11000: must be at most 10000 where the kernel shapes",
         ),
         (
-            network(jitter_ns=6_000 * MS),
+            network(jitter_ns=1_001 * MS),
             2,
-            "link from node 1 to node 0: jitter_ms=6000: must be at most 5000 where the kernel shapes at"
+            "link from node 1 to node 0: jitter_ms=1001: must be at most 1000 where the kernel shapes at"
             " time_dilation=2",
         ),
         (
