@@ -69,6 +69,7 @@ def change_to(wanted: NodeTree, found: NodeReading) -> Batch:
         links.append(f"link set dev {device} gso_max_segs {wanted.gso_segments}")
     if not found.has_ifb:
         links.append(f"link add name {ifb} txqueuelen {_IFB_QUEUE_PACKETS} type ifb")
+    if not found.is_ifb_up:
         links.append(f"link set dev {ifb} up")
     shaping = [*_change_device(wanted.egress, found.egress), *_change_device(wanted.ingress, found.ingress)]
     if not found.has_ingress:

@@ -44,6 +44,7 @@ def differences(wanted: NodeTree, found: NodeReading) -> tuple[ShapingDifference
     flags = (
         (device, "gso_max_segs", wanted.gso_segments, found.gso_segments),
         (ifb, "present", True, found.has_ifb),
+        (ifb, "is_up", True, found.is_ifb_up),
         (device, "is_redirected", True, found.is_redirected),
     )
     return (

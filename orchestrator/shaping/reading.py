@@ -93,7 +93,8 @@ class NodeReading:
     Attributes:
         egress: The node's device.
         ingress: The ifb device; without anything if there is none.
-        has_ifb: Whether there is the ifb device, and it is up.
+        has_ifb: Whether there is the ifb device.
+        is_ifb_up: Whether it is up.
         has_ingress: Whether the node's device has an ingress, ours or another's.
         is_redirected: Whether what it receives goes through the ifb device.
         gso_segments: Segments that the stack may hand to the device as one packet.
@@ -102,6 +103,7 @@ class NodeReading:
     egress: DeviceReading
     ingress: DeviceReading
     has_ifb: bool
+    is_ifb_up: bool
     has_ingress: bool
     is_redirected: bool
     gso_segments: int
@@ -126,7 +128,8 @@ def parse_namespace(printed: str, tree: NodeTree) -> NodeReading | None:
     return NodeReading(
         egress=_device(tree.egress, sections),
         ingress=_device(tree.ingress, sections),
-        has_ifb=ifb_link is not None and "UP" in ifb_link.get("flags", ()),
+        has_ifb=ifb_link is not None,
+        is_ifb_up=ifb_link is not None and "UP" in ifb_link.get("flags", ()),
         # clsact is an ingress and an egress in one.
         has_ingress=any(item["kind"] in ("ingress", "clsact") for item in qdiscs),
         is_redirected=_is_redirected(sections.get(f"ingress {device}", ""), ifb),

@@ -19,6 +19,7 @@ class FakeDevice:
 
     def __init__(self) -> None:
         self.root = False
+        self.is_up = False
         self.gso_max_segs = 65_535
         self.classes: dict[str, dict[str, Any]] = {}
         self.leaves: dict[str, dict[str, Any]] = {}
@@ -48,7 +49,9 @@ class FakeKernel:
                 case ["link", "del"]:
                     del self.devices[words[3]]
                 case ["link", "set"]:
-                    if "gso_max_segs" in words:
+                    if words[-1] == "up":
+                        self.devices[words[3]].is_up = True
+                    else:
                         self.devices[words[3]].gso_max_segs = int(words[-1])
                 case [thing, verb]:
                     device = self.devices[words[words.index("dev") + 1]]
@@ -133,7 +136,7 @@ class FakeKernel:
     def print_all(self, tree: NodeTree) -> str:
         """Print itself as the script of the backend would let it."""
         links = [
-            {"ifname": name, "flags": ["UP"], "gso_max_segs": device.gso_max_segs}
+            {"ifname": name, "flags": ["UP"] if device.is_up else [], "gso_max_segs": device.gso_max_segs}
             for name, device in self.devices.items()
         ]
         printed = json.dumps(links)

@@ -77,6 +77,7 @@ def without(side: str, part: str, minor: int) -> NodeReading:
         (without("ingress", "leaves", PEER), "fm-eth1 leaf of fa01:101: present=False: must be True"),
         (without("ingress", "filters", PEER), "fm-eth1 filter to fa01:101: present=False: must be True"),
         (replace(found_as_wanted(), has_ifb=False), "fm-eth1: present=False: must be True"),
+        (replace(found_as_wanted(), is_ifb_up=False), "fm-eth1: is_up=False: must be True"),
         (replace(found_as_wanted(), is_redirected=False), "eth1: is_redirected=False: must be True"),
         (replace(found_as_wanted(), gso_segments=65_535), "eth1: gso_max_segs=65535: must be 1"),
     ],
@@ -115,6 +116,7 @@ def test_a_namespace_that_has_lost_its_shape() -> None:
     assert lines == [
         "eth1: gso_max_segs=65535: must be 1",
         "fm-eth1: present=False: must be True",
+        "fm-eth1: is_up=False: must be True",
         "eth1: is_redirected=False: must be True",
         "eth1 root: present=False: must be True",
         "fm-eth1 root: present=False: must be True",
