@@ -16,6 +16,8 @@ from orchestrator.shaping.tree import REDIRECT_PRIORITY, ROOT_MAJOR
 _MARK: Final = "@@"
 
 PARTS: Final = {
+    # Without it tc takes the kernel's ticks for microseconds, and neither it nor the kernel says so.
+    "/proc/net/psched": "cat /proc/net/psched",
     "veth": "ip link add name fm-probe0 type veth peer name fm-probe1",
     "ifb": "ip link add name fm-probe2 txqueuelen 1000 type ifb",
     "gso_max_segs": "ip link set dev fm-probe0 gso_max_segs 1",
