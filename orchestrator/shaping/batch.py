@@ -53,7 +53,7 @@ class Batch:
     links_after: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether there is anything to do."""
+        """Tell whether there is anything to do."""
         return bool(self.links or self.shaping or self.links_after)
 
 

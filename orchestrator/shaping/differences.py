@@ -55,12 +55,12 @@ def differences(wanted: NodeTree, found: NodeReading) -> tuple[ShapingDifference
 
 
 def class_differs(wanted: HtbClass, found: HtbClass) -> bool:
-    """Whether a class has to be set anew."""
+    """Tell whether a class has to be set anew."""
     return any(_class_differences("", wanted, found))
 
 
 def leaf_differs(wanted: Leaf, found: Leaf) -> bool:
-    """Whether a leaf has to be set anew."""
+    """Tell whether a leaf has to be set anew."""
     return any(_leaf_differences("", wanted, found))
 
 

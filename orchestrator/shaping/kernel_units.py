@@ -160,6 +160,6 @@ def gso_segments(slowest_bps: int, mtu: int, time_dilation: float = 1.0, *, each
 
 
 def burst_tolerance_bytes(burst: int, rate_bps: int) -> float:
-    """How far a burst that is read back may differ: two microseconds, and what tc's printing in Kb or Mb hides."""
+    """Bound on the change of a burst that is read back: two microseconds, and what tc's printing in Kb or Mb hides."""
     printed = 1_024 if burst >= 1_000_000 else 16
     return printed + 2 + 2 * rate_bps / 8e6

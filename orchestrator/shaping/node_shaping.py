@@ -94,39 +94,38 @@ def plan_node(
         ConfigError: A rate, a latency or an address is none that the kernel can be told.
     """
     kernel = options or KernelOptions()
+    # Step 1: the capacities, which everything else follows from.
     capacities = _Capacities(network, time_ns, kernel)
     peers = _peers(network, node, addresses)
     up, down = capacities.up(node), capacities.down(node)
     outgoing = {peer: capacities.pair(node, peer) for peer in peers}
     incoming = {peer: capacities.pair(peer, node) for peer in peers}
+    # Step 2: a queue for each peer and direction.
     egress_leaves: dict[int, Leaf] = {}
     ingress_leaves: dict[int, Leaf] = {}
     for peer in peers:
         sent_bps = min(up.most, outgoing[peer].most)
         egress_leaves[peer] = FifoLeaf(_queue_bytes(sent_bps, kernel))
-        queue_bytes = _queue_bytes(min(down.most, incoming[peer].most), kernel)
-        ingress_leaves[peer] = FifoLeaf(queue_bytes)
-        if kernel.netem:
-            arriving_bps = min(capacities.up(peer).most, incoming[peer].most)
-            shape = network.pair(peer, node)
-            latency_us, jitter_us = _delay(shape, peer, node, kernel)
-            longest_us = latency_us + _JITTERS * jitter_us
-            limit = units.delay_limit_packets(arriving_bps, sent_bps, longest_us, queue_bytes, kernel.mtu)
-            ingress_leaves[peer] = NetemLeaf(limit, latency_us, jitter_us, shape.loss_percent, units.UNLIMITED_BPS)
-    passed = [up.least, *(outgoing[peer].least for peer in peers), *(capacities.down(peer).least for peer in peers)]
+        ingress_leaves[peer] = _ingress_leaf(
+            network.pair(peer, node),
+            f"link from node {peer} to node {node}",
+            kernel,
+            arriving_bps=min(capacities.up(peer).most, incoming[peer].most),
+            leaving_bps=min(down.most, incoming[peer].most),
+            reverse_bps=sent_bps,
+        )
+    # Step 3: packets as large as the slowest link allows, then the classes.
     ceils = {peer: span.now for peer, span in outgoing.items()}
+    # What a pair carries is limited where it is sent.
+    unlimited = dict.fromkeys(peers, units.UNLIMITED_BPS)
+    passed = [up.least, *(outgoing[peer].least for peer in peers), *(capacities.down(peer).least for peer in peers)]
+    shapes = [network.pair(node, peer) for peer in peers]
+    each_packet_counts = any(shape.jitter_ms or shape.loss_percent for shape in shapes)
+    segments = units.gso_segments(min(passed), kernel.mtu, kernel.time_dilation, each_packet_counts=each_packet_counts)
     tree = NodeTree(
         egress=_device_tree(kernel, "dst", up, ceils, egress_leaves, addresses),
-        # What a pair carries is limited where it is sent.
-        ingress=_device_tree(kernel, "src", down, dict.fromkeys(peers, units.UNLIMITED_BPS), ingress_leaves, addresses),
-        gso_segments=units.gso_segments(
-            min(passed),
-            kernel.mtu,
-            kernel.time_dilation,
-            each_packet_counts=any(
-                shape.jitter_ms or shape.loss_percent for shape in (network.pair(node, peer) for peer in peers)
-            ),
-        ),
+        ingress=_device_tree(kernel, "src", down, unlimited, ingress_leaves, addresses),
+        gso_segments=segments,
     )
     return NodeShaping(tree, {} if kernel.netem else dict(_delays_of_paths(network, node, peers)))
 
@@ -202,26 +201,31 @@ def _peers(network: NetworkPlan, node: int, addresses: Mapping[int, str]) -> tup
     return tuple(number for number in sorted(addresses) if number != node)
 
 
-def _delay(shape: LinkShape, source: int, destination: int, kernel: KernelOptions) -> tuple[int, int]:
-    """Latency and jitter in real microseconds."""
-    found = []
-    bounds = (
-        ("latency_ms", shape.latency_ms, units.LATENCY_US_MAX),
-        ("jitter_ms", shape.jitter_ms, units.JITTER_US_MAX),
-    )
-    for name, testbed_ms, us_max in bounds:
-        us = round(1_000 * testbed_ms * kernel.time_dilation)
-        if us > us_max:
-            dilation = kernel.time_dilation
-            at = "" if dilation == 1 else f" at time_dilation={dilation:g}"
-            raise ConfigError(
-                f"link from node {source} to node {destination}: {name}={testbed_ms:g}:"
-                f" must be at most {us_max / 1e3 / dilation:g} where the kernel shapes{at}"
-            )
-        found.append(us)
-    latency_us, jitter_us = found
-    # tc refuses a jitter around no latency at all.
-    return max(latency_us, 1 if jitter_us else 0), jitter_us
+def _ingress_leaf(
+    shape: LinkShape, place: str, kernel: KernelOptions, *, arriving_bps: int, leaving_bps: int, reverse_bps: int
+) -> Leaf:
+    """The queue of one peer's packets before the downlink, which delays them where the kernel has netem."""
+    queue_bytes = _queue_bytes(leaving_bps, kernel)
+    if not kernel.netem:
+        return FifoLeaf(queue_bytes)
+    latency_us = _delay_us("latency_ms", shape.latency_ms, units.LATENCY_US_MAX, place, kernel)
+    jitter_us = _delay_us("jitter_ms", shape.jitter_ms, units.JITTER_US_MAX, place, kernel)
+    if jitter_us:
+        latency_us = max(latency_us, 1)  # tc refuses a jitter around no latency at all
+    longest_us = latency_us + _JITTERS * jitter_us
+    limit = units.delay_limit_packets(arriving_bps, reverse_bps, longest_us, queue_bytes, kernel.mtu)
+    return NetemLeaf(limit, latency_us, jitter_us, shape.loss_percent, units.UNLIMITED_BPS)
+
+
+def _delay_us(name: str, testbed_ms: float, us_max: int, place: str, kernel: KernelOptions) -> int:
+    """A delay in real microseconds."""
+    us = round(1_000 * testbed_ms * kernel.time_dilation)
+    if us > us_max:
+        dilation = kernel.time_dilation
+        at = "" if dilation == 1 else f" at time_dilation={dilation:g}"
+        most = us_max / 1e3 / dilation
+        raise ConfigError(f"{place}: {name}={testbed_ms:g}: must be at most {most:g} where the kernel shapes{at}")
+    return us
 
 
 def _queue_bytes(rate_bps: int, kernel: KernelOptions) -> int:

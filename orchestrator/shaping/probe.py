@@ -62,12 +62,12 @@ class ShapingAbilities:
 
     @property
     def has_netem(self) -> bool:
-        """Whether the kernel adds latency, jitter and loss."""
+        """True where the kernel adds latency, jitter and loss."""
         return self.shapes_rates and NETEM not in self.problems
 
     @property
     def shapes_rates(self) -> bool:
-        """Whether everything is there but perhaps netem."""
+        """True where everything is there but perhaps netem."""
         return not self.problems.keys() - {NETEM}
 
 

@@ -49,7 +49,7 @@ _CLASS = re.compile(r"^class htb ([0-9a-f]+):([0-9a-f]+) (?:root|parent [0-9a-f]
 _ENTRY = re.compile(r"\bfh 800::([0-9a-f]+) .*\bflowid [0-9a-f]+:([0-9a-f]+)")
 _MATCH = re.compile(r"^\s*match ([0-9a-f]{8})/ffffffff at (12|16)\s*$")
 _OFFSETS: Final[Mapping[str, int]] = {"src": 12, "dst": 16}
-"""Where an IPv4 packet has its addresses."""
+"""Places of the addresses in an IPv4 packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _link(links: str, device: str) -> dict[str, Any] | None:
 
 
 def _is_redirected(filters: str, ifb: str) -> bool:
-    """Whether the filters of an ingress tell of our redirection to the ifb device."""
+    """Tell whether the filters of an ingress have our redirection to the ifb device."""
     ours = False
     for line in filters.splitlines():
         if line.startswith("filter "):
