@@ -89,6 +89,7 @@ class Peers:
             on_message,
             self._take_probe,
             window_bytes,
+            config.credentials,
         )
         self.client = PeerClient(
             config.node,
@@ -100,6 +101,7 @@ class Peers:
             rng=stream(config.seed, "back-off", config.node),
             window_bytes=window_bytes,
         )
+        self.client.credentials = config.credentials
         # Step 3: the path over the client, which comes last because it sends.
         self._uplink: EmulatedUplink | None = None
         self.path: EmulatedPath | DirectPath

@@ -193,7 +193,7 @@ class NodeProcess:
         self._early: list[Arrival] = []  # what arrived before the start
         self._measurement: Measurement | None = None
         # Step 2: the ways to others. They come before the driver, which sends on the path to the peers.
-        self._control = ControlClient(config.orchestrator, config.run_id, config.node)
+        self._control = ControlClient(config.orchestrator, config.run_id, config.node, credentials=config.credentials)
         self._peers = Peers(
             config,
             algorithm,

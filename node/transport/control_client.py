@@ -12,14 +12,18 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 import numpy as np
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from node.core.errors import ProtocolError, TransportError
 from node.core.types import NodeId, Vector
+from node.host.credentials import Credentials, orchestrator_name
+from node.transport import tls
 from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
@@ -75,11 +79,23 @@ class ControlClient:
         run_id: str,
         node: NodeId,
         *,
+        credentials: Credentials | None = None,
         keepalive_s: float = KEEPALIVE_S,
         keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S,
     ) -> None:
+        """Only store; :meth:`connect` begins.
+
+        Args:
+            address: Where the orchestrator serves, host:port.
+            run_id: The run's name.
+            node: This node.
+            credentials: This node's; None calls in plain text.
+            keepalive_s: After so long without a word the orchestrator is probed, seconds of real time.
+            keepalive_timeout_s: It is given up after so long without an answer.
+        """
         self.lost = asyncio.Event()
         self._address, self._run_id, self._node = address, run_id, node
+        self._credentials = credentials
         self._options = [
             *channel_options(keepalive_s, keepalive_timeout_s),
             # Nodes and orchestrator are close to each other; a proxy for the outside world is no way between them.
@@ -100,18 +116,35 @@ class ControlClient:
             deadline_s: For how long, seconds.
 
         Raises:
-            TransportError: It did not.
+            TransportError: It did not, or it is not this run's orchestrator or not to be spoken with in this way.
         """
         assert self._channel is None, "connected before"
-        self._channel = grpc.aio.insecure_channel(self._address, options=self._options)
-        try:
+        name = orchestrator_name(self._run_id)
+        self._channel = tls.channel(self._address, name, self._credentials, self._options)
+        details = ""
+        with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
-                await self._channel.channel_ready()
-        except TimeoutError:
-            await self._channel.close()
-            raise TransportError(
-                f"orchestrator at {self._address}: cannot be reached; tried for {deadline_s:g} s"
-            ) from None
+                while not tls.is_hopeless(details):
+                    state = self._channel.get_state(try_to_connect=True)
+                    if state is grpc.ChannelConnectivity.READY:
+                        return
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        details = await self._attempt()
+                    else:
+                        await self._channel.wait_for_state_change(state)
+        await self._channel.close()
+        why = tls.trouble(details, self._credentials) or f"tried for {deadline_s:g} s"
+        raise TransportError(f"orchestrator at {self._address}: cannot be reached; {why}")
+
+    async def _attempt(self) -> str:
+        """Ask for nothing, which tells why no connection came about; empty if one has."""
+        assert self._channel is not None
+        health: Any = HealthStub(self._channel)
+        try:
+            await health.Check(HealthCheckRequest())
+        except grpc.aio.AioRpcError as error:
+            return error.details() or ""
+        return ""
 
     async def register(self, peer_address: str, num_params: int, plan_id: int) -> Registered:
         """Introduce the node. The session must follow, for it is how the orchestrator knows that the node lives.

@@ -86,6 +86,8 @@ class RejectReason(Enum):
     """A round that cannot be."""
     NOT_FINITE = "not_finite"
     """An infinity or not a number among the values."""
+    IDENTITY = "identity"
+    """From a stream whose certificate is another node's. Never raised here."""
     ENVELOPE = "envelope"
     """Not an envelope, or not one that may come here. Never raised here."""
     FLOOD = "flood"

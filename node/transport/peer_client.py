@@ -28,6 +28,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from node.core.types import NodeId
+from node.host.credentials import Credentials, node_name
+from node.transport import tls
 from node.transport.envelope import pack
 from node.transport.frames import WIRE_VERSION
 from node.transport.grpc_options import ENVELOPE_BYTES, channel_options
@@ -132,6 +134,7 @@ class PeerClient:
         frames_lost: Frames that ended without a receipt.
         frames_rejected: Frames that their receiver dropped, by its receipts.
         receipts_within_ms: How late a receipt may come, told to a peer when its stream is opened. 0: it is waited for.
+        credentials: This node's; None calls in plain text. Set before the first ``send``, if at all.
         on_written: Called with (peer, number) when gRPC has taken a frame or a numbered probe, in the loop, never from
             within a method. The receipt may be told before. None: nobody wants to know.
     """
@@ -167,6 +170,7 @@ class PeerClient:
         self.frames_lost = 0
         self.frames_rejected = 0
         self.receipts_within_ms = 0
+        self.credentials: Credentials | None = None
         self.on_written: Callable[[NodeId, int], None] | None = None
         self._node = node
         self._hello = Hello(
@@ -282,7 +286,8 @@ class PeerClient:
         Returns:
             Why it ended. The peer is in ``unreachable`` if it was never accepted.
         """
-        channel = grpc.aio.insecure_channel(link.address, self._options)
+        name = node_name(self._hello.run_id, link.peer)
+        channel = tls.channel(link.address, name, self.credentials, self._options)
         writer: asyncio.Task[None] | None = None
         try:
             call: _Call = channel.stream_stream(METHOD)()
@@ -305,9 +310,7 @@ class PeerClient:
         except grpc.aio.AioRpcError as error:
             if link.call is None:
                 self.unreachable.add(link.peer)
-            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
-                return f"refused: {error.details()}"
-            return f"{error.code().name.lower()}: {error.details()}"
+            return _failure(error, link.call is None, self.credentials)
         finally:
             link.call = None
             if writer is not None:
@@ -417,3 +420,12 @@ class PeerClient:
     def _pause_s(self, link: _Link) -> float:
         longest = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2.0 ** min(link.failures - 1, 32))
         return longest * float(self._rng.uniform(0.5, 1.0))
+
+
+def _failure(error: grpc.aio.AioRpcError, at_opening: bool, credentials: Credentials | None) -> str:
+    """Say why a stream could not be opened, or ended."""
+    details = error.details() or ""
+    if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+        return f"refused: {details}"
+    why = tls.trouble(details, credentials) if at_opening else None
+    return f"{error.code().name.lower()}: {why or details}"

@@ -27,6 +27,8 @@ from node.core.lateness import LatenessHistogram
 from node.core.messages import Message
 from node.core.types import NodeId
 from node.host.addresses import host_and_port
+from node.host.credentials import Credentials, node_name
+from node.transport import tls
 from node.transport.delay_line import DelayLine
 from node.transport.envelope import Content, Framed, parse
 from node.transport.frames import WIRE_VERSION, FrameRejectedError, RejectReason, WireContext, decode
@@ -170,7 +172,7 @@ class PeerServer:
     """Serves Peer/Exchange, grpc.health.v1 and reflection.
 
     Attributes:
-        rejected: Frames dropped, by reason; what is not there is 0.
+        rejected: Frames dropped and streams refused as another node's, by reason; what is not there is 0.
         frames: Frames read, rejected ones included.
         frame_bytes: Sum of their lengths.
         lateness: Of the frames and probes that had a due instant.
@@ -188,6 +190,7 @@ class PeerServer:
         on_message: Callable[[Arrival], None],
         on_probe: Callable[[NodeId, ProbeInfo], None],
         window_bytes: int = 0,
+        credentials: Credentials | None = None,
     ) -> None:
         """Only store; :meth:`start` begins.
 
@@ -199,6 +202,7 @@ class PeerServer:
             on_message: Called in the loop, in order of due instants, never from within another call of itself.
             on_probe: Likewise.
             window_bytes: How far a sender may run ahead of the reader, bytes: the senders' bound in flight.
+            credentials: This node's; None serves in plain text.
         """
         self.rejected: Counter[RejectReason] = Counter()
         self.frames = 0
@@ -212,6 +216,7 @@ class PeerServer:
         self._on_message = on_message
         self._on_probe = on_probe
         self._window_bytes = window_bytes
+        self._credentials = credentials
         self._server: grpc.aio.Server | None = None
         self._health: health.aio.HealthServicer
         self._streams: dict[NodeId, _Stream] = {}
@@ -242,7 +247,7 @@ class PeerServer:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = host_and_port(host, port)
         try:
-            bound = server.add_insecure_port(address)
+            bound = tls.bind(server, address, self._credentials)
         except RuntimeError as error:
             raise TransportError(f"{address}: the port is taken or the address is not this host's") from error
         await server.start()
@@ -287,6 +292,9 @@ class PeerServer:
         refusal = self._refusal(hello)
         if refusal or not isinstance(hello, Hello):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+        if (why := tls.impostor(context, node_name(self._run_id, hello.sender), self._credentials)) is not None:
+            self.reject(NodeId(hello.sender), RejectReason.IDENTITY, why)
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"sender {hello.sender}: {why}")
         sender = NodeId(hello.sender)
         of_sender = replace(self._wire, senders=frozenset((sender,)))
         stream = _Stream(hello, of_sender, asyncio.current_task())

@@ -26,6 +26,8 @@ from node.core.errors import ProtocolError, RunnerError, TransportError
 from node.core.messages import frozen
 from node.core.types import NodeId, Vector
 from node.host.addresses import host_and_port
+from node.host.credentials import Credentials, node_name
+from node.transport import tls
 from node.transport.control_values import (
     CONTROL_VERSION,
     ControlCommand,
@@ -111,6 +113,7 @@ class ControlServer(ControlServicer):
         records_bytes_max: The largest records that a node may hand over.
         keepalive_s: After so long without a word a session is probed, seconds of real time.
         keepalive_timeout_s: A probed session ends after so long without an answer.
+        credentials: The orchestrator's, so that every call must be of the node that it names; None is plain text.
     """
 
     def __init__(
@@ -123,12 +126,14 @@ class ControlServer(ControlServicer):
         records_bytes_max: int = RECORDS_BYTES_MAX,
         keepalive_s: float = KEEPALIVE_S,
         keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S,
+        credentials: Credentials | None = None,
     ) -> None:
         self._run_id, self._num_nodes = run_id, num_nodes
         self._status_period_s = status_period_s
         self._listener = listener
         self._records_bytes_max = records_bytes_max
         self._options = channel_options(keepalive_s, keepalive_timeout_s)
+        self._credentials = credentials
         self._server: grpc.aio.Server | None = None
         self._nodes: dict[NodeId, NodeConnection] = {}
         self._barriers = Barriers(num_nodes)
@@ -164,7 +169,7 @@ class ControlServer(ControlServicer):
         await _add_health_and_reflection(server)
         address = host_and_port(host, port)
         try:
-            bound = server.add_insecure_port(address)
+            bound = tls.bind(server, address, self._credentials)
         except RuntimeError as error:
             await server.stop(None)
             text = "cannot be served: the port is taken, or this host has no such address"
@@ -232,7 +237,7 @@ class ControlServer(ControlServicer):
 
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterReply:
         """See control.proto."""
-        refused = self._refusal(request)
+        refused = self._refusal(request, self._impostor(request.node, context))
         if refused is not None:
             _log.warning("refused node %d at %s: %s", request.node, context.peer(), refused.text)
             return pb.RegisterReply(refused=refused)
@@ -265,7 +270,7 @@ class ControlServer(ControlServicer):
             while True:
                 changed = self._barriers.changed
                 if barrier.released:
-                    await _told(context, pb.BarrierState(released=True, peers=self._peers()))
+                    await _told(context, pb.BarrierState(released=True, peers=_addresses(self._nodes)))
                     return
                 if self._stopped or not known.alive:
                     why = "the run is over" if self._stopped else f"node {node} was given up"
@@ -281,9 +286,7 @@ class ControlServer(ControlServicer):
         first = await context.read()
         if first is grpc.aio.EOF:
             return
-        known = self._nodes.get(first.node)
-        if known is None or not known.alive:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"node {first.node}: is not registered")
+        known = await self._admit(self._run_id, first.node, context)
         if known.in_session:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, f"node {first.node}: has a session already")
         known.in_session = True
@@ -334,8 +337,8 @@ class ControlServer(ControlServicer):
 
     # -- registration ------------------------------------------------------------------------------------------
 
-    def _refusal(self, request: pb.RegisterRequest) -> pb.Refused | None:
-        """Return why the node is not let in; None if it is."""
+    def _refusal(self, request: pb.RegisterRequest, impostor: str | None) -> pb.Refused | None:
+        """Return why the node is not let in; None if it is. ``impostor`` says that it is another one."""
         node, plan = request.node, (request.num_params, request.plan_id)
         known = self._nodes.get(NodeId(node))
         if (text := _version_mismatch(request)) is not None:
@@ -343,6 +346,8 @@ class ControlServer(ControlServicer):
         if request.run_id != self._run_id:
             text = f"it belongs to run '{one_line(request.run_id)}': this is run '{self._run_id}'"
             return pb.Refused(reason=pb.Refused.REASON_RUN, text=text)
+        if impostor is not None:
+            return pb.Refused(reason=pb.Refused.REASON_CERTIFICATE, text=impostor)
         if self._ended is not None:
             return pb.Refused(reason=pb.Refused.REASON_ENDED, text=f"run '{self._run_id}' {self._ended}")
         if node >= self._num_nodes:
@@ -361,19 +366,17 @@ class ControlServer(ControlServicer):
         if run_id != self._run_id:
             text = f"run '{one_line(run_id)}': this is run '{self._run_id}'"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        if (why := self._impostor(node, context)) is not None:
+            _log.warning("refused a call at %s: %s", context.peer(), why)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, why)
         known = self._nodes.get(NodeId(node))
         if known is None or not known.alive:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"node {node}: is not registered")
         return known
 
-    # -- what is known of nodes ----------------------------------------------------------------------------------
-
-    def _peers(self) -> list[pb.PeerAddress]:
-        return [
-            pb.PeerAddress(node=node, address=known.registration.peer_address)
-            for node, known in sorted(self._nodes.items())
-            if known.alive
-        ]
+    def _impostor(self, node: int, context: Context) -> str | None:
+        why = tls.impostor(context, node_name(self._run_id, node), self._credentials)
+        return None if why is None else f"node {node}: {why}"
 
     # -- statuses ----------------------------------------------------------------------------------------------
 
@@ -416,6 +419,12 @@ def _state(known: NodeConnection | None) -> str:
     if not known.alive:
         return "gone"
     return "registered" if known.phase is None else known.phase.value
+
+
+def _addresses(nodes: Mapping[NodeId, NodeConnection]) -> list[pb.PeerAddress]:
+    """List where the nodes that live serve their peers."""
+    alive = [(node, known.registration) for node, known in sorted(nodes.items()) if known.alive]
+    return [pb.PeerAddress(node=node, address=registration.peer_address) for node, registration in alive]
 
 
 def _version_mismatch(request: pb.RegisterRequest) -> str | None:

@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from node.core.errors import TransportError
 from node.core.messages import frozen
 from node.core.types import NodeId
+from node.host.credentials import Credentials
 from node.transport import peer_client as client_module
 from node.transport import peer_server as server_module
 from node.transport.envelope import pack
@@ -104,6 +105,7 @@ class Receiver:
     node: NodeId = PEER
     queue_frames_max: int = 100
     wire: WireContext = WIRE
+    credentials: Credentials | None = None
     arrivals: list[Arrival] = field(default_factory=list)
     handed_ns: list[int] = field(default_factory=list)
     probes: list[tuple[NodeId, ProbeInfo]] = field(default_factory=list)
@@ -115,7 +117,13 @@ class Receiver:
 
     async def __aenter__(self) -> "Receiver":
         self.server = PeerServer(
-            self.node, RUN, self.wire, self.queue_frames_max, self._on_message, lambda *told: self.probes.append(told)
+            self.node,
+            RUN,
+            self.wire,
+            self.queue_frames_max,
+            self._on_message,
+            lambda *told: self.probes.append(told),
+            credentials=self.credentials,
         )
         host, port = (self.address or "127.0.0.1:0").split(":")
         self.address = await self.server.start(host, int(port))
@@ -136,6 +144,7 @@ class Sender:
     addresses: dict[NodeId, str]
     run_id: str = RUN
     window_bytes: int = 0
+    credentials: Credentials | None = None
     acknowledged: list[int] = field(default_factory=list)
     lost: list[tuple[int, str]] = field(default_factory=list)
     echoes: list[EchoInfo] = field(default_factory=list)
@@ -147,6 +156,7 @@ class Sender:
         self.client = PeerClient(
             ME, self.run_id, PLAN, self._on_acknowledged, self._on_lost, self._on_echo, rng, self.window_bytes
         )
+        self.client.credentials = self.credentials
         self.client.set_addresses(self.addresses)
         return self
 

@@ -56,6 +56,7 @@ class Refused(_message.Message):
         REASON_DUPLICATE: _ClassVar[Refused.Reason]
         REASON_PLAN: _ClassVar[Refused.Reason]
         REASON_ENDED: _ClassVar[Refused.Reason]
+        REASON_CERTIFICATE: _ClassVar[Refused.Reason]
     REASON_UNSPECIFIED: Refused.Reason
     REASON_VERSION: Refused.Reason
     REASON_RUN: Refused.Reason
@@ -63,6 +64,7 @@ class Refused(_message.Message):
     REASON_DUPLICATE: Refused.Reason
     REASON_PLAN: Refused.Reason
     REASON_ENDED: Refused.Reason
+    REASON_CERTIFICATE: Refused.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     reason: Refused.Reason
