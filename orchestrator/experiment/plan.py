@@ -133,6 +133,8 @@ class Plan:
             "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"
             f" {config.evaluation.max_samples or 'all'} test samples",
         }
+        if config.tls:
+            rows["traffic"] = "encrypted, with certificates made for the run"
         return {name: text.replace(" ,", ",") for name, text in rows.items()}
 
 

@@ -21,6 +21,7 @@ class RuntimeDescription:
         real: Parts of a run that are real, for the README's table.
         purpose: Use that it is meant for, for the README's table.
         has_real_links: Whether nodes have links of their own, so that ``network.links`` may be direct.
+        tls: Whether what its nodes send is encrypted where ``network.tls`` does not say.
     """
 
     summary: str
@@ -28,6 +29,7 @@ class RuntimeDescription:
     real: str
     purpose: str
     has_real_links: bool
+    tls: bool
 
 
 RUNTIMES: Final[Mapping[RuntimeName, RuntimeDescription]] = {
@@ -37,6 +39,7 @@ RUNTIMES: Final[Mapping[RuntimeName, RuntimeDescription]] = {
         real="training; time and links are virtual",
         purpose="thousands of nodes, exact replay, sweeps",
         has_real_links=False,
+        tls=False,
     ),
     "processes": RuntimeDescription(
         "a process a node, gRPC streams, wall-clock time; links shaped in user space",
@@ -44,6 +47,7 @@ RUNTIMES: Final[Mapping[RuntimeName, RuntimeDescription]] = {
         real="also processes, gRPC streams, sockets and the clock; links are shaped in user space",
         purpose="what a real node does, without Docker or root",
         has_real_links=True,
+        tls=False,
     ),
 }
 

@@ -10,10 +10,12 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from node.config import Beginning, NodeConfig
+from node.config_file import remove_keys
 from node.core.errors import ConfigError, DivergedError, ProtocolError, RunnerError, StalledError, TransportError
 from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
@@ -45,12 +47,15 @@ from orchestrator.runs.fleet import LOGS, NODES, Fleet
 from orchestrator.runs.lifecycle import RunResults
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import killed_part
-from orchestrator.runs.rules import rules_of
+from orchestrator.runs.rules import Rules, rules_of
 from orchestrator.runs.snapshot_tests import SnapshotTests
 from orchestrator.runs.snapshots import Earlier, Part, Snapshots
 from orchestrator.runs.stopping import StopRequested, StopRequests
 from orchestrator.runs.supervision import Supervisor
 from orchestrator.runs.watched import progress_of
+
+if TYPE_CHECKING:
+    from orchestrator.runs.certificates import RunCredentials
 
 HOST = "127.0.0.1"
 """Address on which nodes listen for each other."""
@@ -178,7 +183,7 @@ class RealRun:
     def environment(self) -> Mapping[str, Any]:
         """See :class:`~orchestrator.runs.lifecycle.Course`."""
         costs = None if self._costs is None else self._costs.to_json()
-        return {"time_dilation": self._dilation, "host_costs": costs}
+        return {"time_dilation": self._dilation, "host_costs": costs, "tls": self._plan.config.tls}
 
     @property
     def stop_requested(self) -> bool:
@@ -300,22 +305,32 @@ class RealRun:
         supervisor = Supervisor(
             rules, fleet, directory.collection, self._requests, self._progress, on_tick=self._on_tick
         )
+        run_id = directory.writer.path.name
+        issued = _certificates(run_id, rules) if self._plan.config.tls else None
         server = ControlServer(
-            directory.writer.path.name, rules.num_nodes, listener=supervisor, status_period_s=STATUS_PERIOD_S
+            run_id,
+            rules.num_nodes,
+            listener=supervisor,
+            status_period_s=STATUS_PERIOD_S,
+            credentials=None if issued is None else issued.orchestrator,
         )
         self._supervisor = supervisor
         try:
             with ReservedPort(fleet.host) as at:
                 # A signal while this forks is a request to stop, as at any other time, and no exception.
-                fleet.launch(self._configs(rules.start_timeout_s, at.address))
+                fleet.launch(self._configs(rules.start_timeout_s, at.address, issued))
                 try:
                     asyncio.run(supervisor.supervise(server, at))
                 finally:
                     directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
         finally:
             self._emulator, self._emulates_links = fleet.close(), fleet.emulates_links
+            try:
+                remove_keys(directory.writer.path / NODES)
+            except OSError as error:
+                self._progress.note(f"{error.filename}: a private key of this part is left: {error.strerror}")
 
-    def _configs(self, start_timeout_s: float, orchestrator: str) -> list[NodeConfig]:
+    def _configs(self, start_timeout_s: float, orchestrator: str, issued: "RunCredentials | None") -> list[NodeConfig]:
         """Describe every node of this part."""
         prepared, directory = self._prepared, self._directory
         part = RunPart(
@@ -327,7 +342,7 @@ class RealRun:
             orchestrator=orchestrator,
             host=HOST,
             data_root=prepared.data_root,
-            credentials=None,
+            credentials=None if issued is None else issued.nodes,
         )
         return node_configs(self._plan, part, prepared.split.train_indices, self._beginnings())
 
@@ -399,6 +414,13 @@ class RealRun:
             deaths_allowed=self._plan.config.processes.on_node_death == "continue",
             cpu_pressure=supervisor.pressure if supervisor else (None, None),
         )
+
+
+def _certificates(run_id: str, rules: Rules) -> "RunCredentials":
+    # Its library takes ten megabytes, which a run in plain text does without.
+    from orchestrator.runs.certificates import issue_credentials
+
+    return issue_credentials(run_id, rules.num_nodes, timedelta(seconds=rules.certified_s))
 
 
 def _statuses(supervisor: Supervisor | None) -> list[NodeStatus]:

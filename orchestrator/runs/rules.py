@@ -31,6 +31,9 @@ HAND_OVER_BYTES_PER_S = 20e6
 RECORD_BYTES = 250
 """Size of the record of one message, at most."""
 
+CERTIFIED_S = (86_400.0, 30 * 86_400.0)
+"""Real time for which certificates are valid beyond the planned end, and where only rounds end the run."""
+
 STALL_S = 60.0
 """Real time without any progress after which a run has come to rest, beyond what its slowest step takes."""
 
@@ -88,6 +91,14 @@ class Rules:
         """Real time from the command to the common start."""
         least, each = START_LEAD_S
         return s_to_ns(least + each * self.num_nodes)
+
+    @property
+    def certified_s(self) -> float:
+        """Real time for which certificates must be valid from now on: streams are opened until the end."""
+        beyond, without_end = CERTIFIED_S
+        if self.end_ns is None:
+            return without_end
+        return beyond + self.start_timeout_s + self.dilation * ns_to_s(self.end_ns - self.begin_ns)
 
     @property
     def stalled_after_s(self) -> float:

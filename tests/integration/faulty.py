@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -263,6 +264,29 @@ def damaged_file() -> None:
         return files
 
     _replace(node.config_file, "write_node_files", write)
+
+
+def expired() -> None:
+    """Certificates whose time was over before the run began."""
+    import orchestrator.runs.certificates as module
+
+    setattr(module, "CLOCKS_APART", timedelta(days=20_000))  # noqa: B010
+    _set_patience("CERTIFIED_S", (-1e9, -1e9))
+
+
+def swapped_keys() -> None:
+    """The victim has the credentials of the node after it."""
+    import orchestrator.experiment.node_configs as module
+
+    real = module.node_configs
+
+    def node_configs(*arguments: Any) -> list[Any]:
+        configs = real(*arguments)
+        credentials = configs[VICTIM + 1].credentials
+        configs[VICTIM] = configs[VICTIM].model_copy(update={"credentials": credentials})
+        return configs
+
+    _replace(module, "node_configs", node_configs)
 
 
 def damaged_frames() -> None:

@@ -65,10 +65,12 @@ def queued(run: Run) -> list[tuple[int, ...]]:
 def test_the_quickstart_with_nodes_from_their_files(start: Start) -> None:
     """The experiment of the first minutes, five rounds of it: every node queues what it does in the simulator.
 
-    Who gets which fragment of which round is drawn from the seed. What becomes of a message is for time to decide.
+    Who gets which fragment of which round is drawn from the seed. What becomes of a message is for time to decide. What
+    is sent is encrypted, as it is between containers.
     """
     settings = ("stop={rounds: 5}", "fidelity={allow_unfaithful: true}")
-    started = start(FRESH, *settings, "time_dilation=1", faults="patient_end", experiment=QUICKSTART)
+    encrypted = (FRESH, "network.tls=true", *settings)
+    started = start(*encrypted, "time_dilation=1", faults="patient_end", experiment=QUICKSTART)
     check_inherits_nothing(started, 8)
     code, _, err = started.end()
     assert code == 0, err

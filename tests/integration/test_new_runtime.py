@@ -68,6 +68,7 @@ DESCRIPTION = """    "third": RuntimeDescription(
         real="what a third one has",
         purpose="to show what a runtime touches",
         has_real_links=False,
+        tls=False,
     ),
 """
 

@@ -175,6 +175,11 @@ class NetworkConfig(ConfigModel):
         description="what links are made of: emulated by the testbed, or, with runtime: processes, direct: the host's"
         " own, which nothing shapes, so that no rate, latency or loss may be declared",
     )
+    tls: bool | None = Field(
+        default=None,
+        description="encrypt what nodes send to each other and to the orchestrator, with certificates made for the run;"
+        " when absent the runtime decides: processes do not, as they share one host. Real runtimes only",
+    )
     sender: SenderConfig = Field(default_factory=SerialSender)
     transport: Literal["reliable", "datagram"] = Field(
         default="reliable",

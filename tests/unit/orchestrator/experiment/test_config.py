@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from node.core.errors import ConfigError
 from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
+from orchestrator.experiment.plan import make_plan
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES
 
 BASE: dict[str, Any] = {"name": "t", "nodes": 8, "learning": {}, "network": {}, "stop": {"rounds": 1}}
@@ -269,6 +270,22 @@ def test_direct_links_are_taken_where_nothing_is_to_be_shaped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("runtime", "tls", "encrypted"),
+    [
+        ("processes", None, False),
+        ("processes", True, True),
+        ("processes", False, False),
+        ("simulation", None, False),
+        ("simulation", False, False),
+    ],
+)
+def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
+    config = parse_experiment({**BASE, "runtime": runtime, "network": {"tls": tls}}, "f.yaml")
+    assert config.tls == encrypted
+    assert ("traffic" in make_plan(config, Path()).describe()) == encrypted
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"stop": {}}, "stop: must give time_s, rounds or both"),
@@ -322,6 +339,8 @@ def test_direct_links_are_taken_where_nothing_is_to_be_shaped() -> None:
             {**direct(), "runtime": "simulation"},
             "network.links=direct: must be emulated with runtime: simulation, which has no real ones",
         ),
+        ({"network": {"tls": "auto"}}, "network.tls=auto: must be true or false"),
+        ({"network": {"tls": True}}, "network.tls=true: must be absent with runtime: simulation"),
         ({"learning": {"partition": {"kind": "dirichlet"}}}, "learning.partition.alpha: missing"),
         ({"a\nb": 1}, "'a\\nb': unknown key"),
         ({"name": "x" * 5000}, "name='xxx"),

@@ -30,6 +30,12 @@ def rules(folder: Path, stop: dict[str, Any] | None = None, **network: Any) -> R
     return rules_of(plan, num_params=NUM_PARAMS, dilation=2.0, begin_ns=0)
 
 
+def test_certificates_outlast_the_run(tmp_path: Path) -> None:
+    until_s = rules(tmp_path, stop={"time_s": 500}).certified_s
+    assert until_s == pytest.approx(2 * 500 + 60 + 4 + bounds.CERTIFIED_S[0])
+    assert rules(tmp_path).certified_s == bounds.CERTIFIED_S[1]
+
+
 def trace(folder: Path, text: str) -> list[dict[str, object]]:
     (folder / "trace.csv").write_text(f"time_s,bandwidth_mbps\n{text}")
     return [{"node": 1, "direction": "up", "file": "trace.csv"}]
