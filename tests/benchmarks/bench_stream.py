@@ -1,5 +1,4 @@
 """Print what the way from node to node costs, beside bare gRPC and beside pickle over ZeroMQ, in one run.
-from tests.messages import CARRIES, Kind, make_message
 
 ``python -m tests.benchmarks.bench_stream [fragments]``: each figure comes from two processes on loopback; about a
 minute. Fragments have 9,000 float32 values. Both comparisons are ratios within this run, because figures of a shared
@@ -10,6 +9,7 @@ machine move by half from one hour to the next; each is repeated and the fastest
 - CPU a delivered fragment, both sides together, six recipients, against the field's habit: a pickled dict with a
   torch tensor for each recipient over ZeroMQ (DEALER to ROUTER), pickled twice because the first serves to count the
   bytes; the receiver unpickles and averages. Aim: a quarter.
+- TLS: the same with both sides' certificates, against the same in plain text.
 """
 
 import asyncio
@@ -21,8 +21,9 @@ import resource
 import selectors
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -34,10 +35,12 @@ from node.core.fragments import FragmentLayout, FragmentPlan, FragmentRounding, 
 from node.core.inbox import Inbox, average_fragments
 from node.core.messages import Message
 from node.core.types import NodeId, Vector
+from node.host.credentials import Credentials
 from node.transport.frames import WireContext, encode
 from node.transport.peer_client import EchoInfo, PeerClient
 from node.transport.peer_server import METHOD, Arrival, PeerServer, ProbeInfo
 from node.transport.window import Window
+from orchestrator.runs.certificates import issue_credentials
 from tests.messages import CARRIES, Kind, make_message
 
 VALUES = 9_000
@@ -111,8 +114,21 @@ class Averager:
 # ---- our transport
 
 
+CREDENTIALS = issue_credentials("bench", 1 + RECIPIENTS, timedelta(days=1)).nodes
+
+
 async def receive_ours(pipe: Connection, recipients: int, meter: Meter) -> None:
     """All recipients' servers in one process."""
+    await _receive_ours(pipe, recipients, meter, (None,) * (1 + recipients))
+
+
+async def receive_encrypted(pipe: Connection, recipients: int, meter: Meter) -> None:
+    await _receive_ours(pipe, recipients, meter, CREDENTIALS)
+
+
+async def _receive_ours(
+    pipe: Connection, recipients: int, meter: Meter, credentials: Sequence[Credentials | None]
+) -> None:
     averager = Averager()
     wire = WireContext(PLAN_ID, VALUES * FRAGMENTS, (VALUES,) * FRAGMENTS, frozenset((SENDER,)), CARRIES)
     done = asyncio.Event()
@@ -125,7 +141,10 @@ async def receive_ours(pipe: Connection, recipients: int, meter: Meter) -> None:
 
     def on_probe(_peer: NodeId, _probe: ProbeInfo) -> None: ...
 
-    servers = [PeerServer(NodeId(1 + i), "bench", wire, 1_000, on_message, on_probe) for i in range(recipients)]
+    servers = [
+        PeerServer(NodeId(1 + i), "bench", wire, 1_000, on_message, on_probe, credentials=credentials[1 + i])
+        for i in range(recipients)
+    ]
     pipe.send([await server.start("127.0.0.1", 0) for server in servers])
     await done.wait()
     assert not any(server.rejected for server in servers)
@@ -143,7 +162,13 @@ async def send_singly(pipe: Connection, recipients: int, meter: Meter) -> None:
     await _send_ours(pipe, recipients, meter, 1)
 
 
-async def _send_ours(pipe: Connection, recipients: int, meter: Meter, window_messages: int) -> None:
+async def send_encrypted(pipe: Connection, recipients: int, meter: Meter) -> None:
+    await _send_ours(pipe, recipients, meter, WINDOW_MESSAGES, CREDENTIALS[SENDER])
+
+
+async def _send_ours(
+    pipe: Connection, recipients: int, meter: Meter, window_messages: int, credentials: Credentials | None = None
+) -> None:
     addresses = dict(zip(map(NodeId, range(1, recipients + 1)), pipe.recv(), strict=True))
     window = Window(window_messages * recipients * (VALUES * 4 + 44))
     pieces = plan().cut(model())[1]
@@ -174,6 +199,7 @@ async def _send_ours(pipe: Connection, recipients: int, meter: Meter, window_mes
     client = PeerClient(
         SENDER, "bench", PLAN_ID, on_acknowledged, on_lost, on_echo, np.random.default_rng(0), window.bound_bytes
     )
+    client.credentials = credentials
     client.set_addresses(addresses)
     pump()
     await done.wait()
@@ -370,6 +396,8 @@ def main() -> None:
         "bare gRPC, threads": (receive_bare_threads, send_bare_threads, 1),
         "this transport to 6": (receive_ours, send_ours, RECIPIENTS),
         "this, one at a time": (receive_ours, send_singly, RECIPIENTS),
+        "this with TLS": (receive_encrypted, send_encrypted, 1),
+        "this with TLS to 6": (receive_encrypted, send_encrypted, RECIPIENTS),
         "pickle, ZeroMQ to 6": (receive_pickled, send_pickled, RECIPIENTS),
     }
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -387,6 +415,12 @@ def main() -> None:
     print(f"throughput, 1 recipient: {bare / seconds['this transport']:.0%} of bare gRPC's; aim 60 %")
     ratio = cpu["pickle, ZeroMQ to 6"] / cpu["this transport to 6"]
     print(f"CPU, {RECIPIENTS} recipients: a pickle over ZeroMQ costs {ratio:.1f} times as much; aim 4")
+    share = seconds["this transport"] / seconds["this with TLS"]
+    more = cpu["this with TLS to 6"] - cpu["this transport to 6"]
+    print(
+        f"TLS: {share:.0%} of the throughput to 1 recipient; {1e6 * more:.0f} us more CPU a fragment to {RECIPIENTS},"
+        f" {cpu['this with TLS to 6'] / cpu['this transport to 6']:.2f} times as much"
+    )
 
 
 if __name__ == "__main__":
