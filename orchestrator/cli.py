@@ -22,6 +22,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+if __name__ == "__main__":  # python -m orchestrator.cli: before anything that a folder of the user's may stand in for
+    from fragmesh import refuse_shadow
+
+    refuse_shadow()
+
 from node.core.errors import ConfigError, DataError, RunnerError, TestbedError
 from orchestrator.host.streams import is_of_printing, let_lead_nowhere, open_standard_streams
 

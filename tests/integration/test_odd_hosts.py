@@ -167,8 +167,13 @@ PLACES = ["node/__init__.py", "orchestrator.py"]
 def test_a_folder_that_stands_in_the_place_of_ours(place: str, folder: Path) -> None:
     stand_in(folder, place)
     code, err = shell(folder, "$F validate tiny.yaml --no-data")
+    said = f"error: {folder / place}: stands in the place of the testbed's package {place[:4]}"
     assert code == 2
-    assert err.startswith(f"error: {folder / place}: stands in the place of the testbed's package {place[:4]}")
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+    # A user's orchestrator is asked for its cli by Python itself, which says in a line that there is none.
+    code, err = shell(folder, f"{sys.executable} -m orchestrator.cli validate tiny.yaml --no-data")
+    assert (code, err.startswith(said)) == ((2, True) if place.startswith("node") else (1, False))
     assert err.count("\n") == 1
 
 
@@ -188,3 +193,21 @@ def test_a_folder_without_code_stands_in_nobodys_place(folder: Path) -> None:
     (folder / "orchestrator").mkdir()
     code, err = shell(folder, "$F validate tiny.yaml --no-data")
     assert code == 0, err
+
+
+def test_a_folder_without_code_that_stands_in_the_place_of_ours(folder: Path) -> None:
+    """A finder that comes after the working directory, as editable installs have, loses even to an empty folder."""
+    (folder / "node").mkdir()
+    finder = f"""
+import importlib.machinery as m, importlib.util as u, sys
+class Finder:
+    def find_spec(name, path=None, target=None):
+        inside = "{ROOT}/" + name
+        return u.spec_from_file_location(name, inside + (".py" if name == "fragmesh" else "/__init__.py"))
+sys.meta_path.insert(1 + sys.meta_path.index(m.PathFinder), Finder)
+import fragmesh
+fragmesh.main()
+"""
+    (folder / "installed.py").write_text(finder)
+    code, err = shell(folder, f"{sys.executable} installed.py --version", PYTHONPATH=None)
+    assert (code, err.split(": stands in the place of")[0]) == (2, f"error: {folder / 'node'}")
