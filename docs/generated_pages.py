@@ -266,6 +266,10 @@ def _command_line() -> str:
     parts = [
         "# Command line",
         f"{group.help} Every command takes `--help`. The [exit codes](exit-codes.md) are the same for all commands.",
+        "`fragmesh --version` prints the version. `python -m fragmesh` is the same program, where the command is not on"
+        " the path. With `python -m` the working directory comes first: where a `node` or `orchestrator` in it, or in"
+        " `PYTHONPATH`, stands in the place of the testbed's package, a line names it (exit code 2). `python -m"
+        " orchestrator.cli` can say so of `node` alone: Python looks for `cli` in an `orchestrator` of the user's.",
     ]
     parts += [command_page("fragmesh", name, command) for name, command in group.commands.items()]
     return "\n\n".join(parts)
