@@ -8,6 +8,7 @@ A node is told nothing that it does not use: changes of links are applied by the
 orchestrator.
 """
 
+import json
 from dataclasses import dataclass
 
 from pydantic import (
@@ -77,7 +78,7 @@ class NodeAlgorithm(ConfigModel):
         if isinstance(value, declared):
             return value
         try:
-            return declared.model_validate(value)
+            return declared.model_validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             raise ValueError(first_problem(error)) from None
 

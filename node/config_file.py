@@ -329,7 +329,7 @@ def _read_document(path: Path) -> _Document:
         raise ConfigError(f"{path}: version={one_line_of(version)}: must be {VERSION}, which this release reads")
     # Step 3: every key. Step 4: the digest, which says less about what is wrong.
     try:
-        document = _Document.model_validate_json(text)
+        document = _Document.model_validate_json(text, strict=True)  # its parts included
     except ValidationError as error:
         raise ConfigError(f"{path}: {first_problem(error)}") from None
     if document.digest != digest_of(content):

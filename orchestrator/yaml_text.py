@@ -92,7 +92,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     if not text.isprintable():
         style: str | None = '"'  # the one style that writes every letter out
     else:
-        style = None if _old_reading(text) is None and isinstance(_plain_value(text), str) else "'"
+        style = None if _old_reading(text) is None and isinstance(plain_value(text), str) else "'"
     return dumper.represent_scalar(f"{_CORE}str", text, style=style)
 
 
@@ -294,7 +294,7 @@ def _resolve(text: str) -> tuple[Any, str | None]:
         return None, f"{shorten(text)}: {old}"
     if len(text) > JSON_DIGITS_MAX and (_INT.fullmatch(text) or _OCTAL.fullmatch(text) or _HEX.fullmatch(text)):
         return None, f"a number of {len(text):,} digits: must have at most {JSON_DIGITS_MAX}"
-    return _plain_value(text), None
+    return plain_value(text), None
 
 
 def _old_reading(text: str) -> str | None:
@@ -312,7 +312,7 @@ def _old_reading(text: str) -> str | None:
     return None
 
 
-def _plain_value(text: str) -> Any:
+def plain_value(text: str) -> Any:
     """Resolve a plain value by the core schema of YAML 1.2 (chapter 10.3 of its specification)."""
     if text in _NULLS:
         return None

@@ -6,8 +6,9 @@ value and the bound.
 """
 
 import difflib
+import json
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -26,7 +27,7 @@ from node.learning.config import LearningConfig
 from orchestrator.experiment.networks.config import NetworkConfig
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES, RuntimeName
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
-from orchestrator.yaml_text import parse_yaml
+from orchestrator.yaml_text import parse_yaml, plain_value
 
 
 class AlgorithmSectionBase(ConfigModel):
@@ -197,16 +198,6 @@ class ExperimentConfig(ConfigModel):
     processes: ProcessesConfig = ProcessesConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _not_planned(cls, content: Any) -> Any:
-        runtime = content.get("runtime") if isinstance(content, Mapping) else None
-        if runtime in PLANNED:
-            raise ValueError(
-                f"runtime={runtime}: is planned and not part of this version: must be one of {' or '.join(RUNTIMES)}"
-            )
-        return content
-
     @model_validator(mode="after")
     def _links_exist(self) -> "ExperimentConfig":
         if self.network.links == "direct" and not RUNTIMES[self.runtime].has_real_links:
@@ -246,11 +237,14 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
 
 
 def parse_experiment(content: Mapping[str, Any], place: str) -> ExperimentConfig:
-    """Check a mapping against the declared experiment; ``place`` begins the error message."""
-    for key, flag in _flags_for_numbers(content, ExperimentConfig, ()):
-        raise ConfigError(f"{place}: {_path(key)}={_shown(flag)}: must be a number, not true or false")
+    """Check a mapping against the declared experiment; ``place`` begins the error message.
+
+    Nothing is taken for what it is not: no text for a number, no 1 for true. Only a whole number stands for a float.
+    """
     try:
-        return ExperimentConfig.model_validate(content)
+        # From JSON, because lists and texts then stand for tuples and choices. A model that looks at its input before
+        # its fields do (mode="before") would end that for the lists below it.
+        return ExperimentConfig.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=True)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -313,6 +307,11 @@ def _describe(problem: ErrorDetails) -> str:
     key = _path(_without_union_tags(problem["loc"]))
     value, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
     match kind:
+        case "literal_error" if key == "runtime" and value in PLANNED:
+            known = " or ".join(RUNTIMES)
+            return f"runtime={value}: is planned and not part of this version: must be one of {known}"
+        case "json_invalid":  # of all that YAML lets through
+            return "holds half of a surrogate pair, which is no text"
         case "extra_forbidden":
             return f"{key}: unknown key{_nearest(problem['loc'])}"
         case "missing":
@@ -333,17 +332,30 @@ def _describe(problem: ErrorDetails) -> str:
         bound = _BOUNDS[kind].format(**{name: _number(item) for name, item in context.items()}).replace("'", "")
     else:
         bound = problem["msg"].replace("Input should", "must").replace("String should", "must")
-    hint = ""
-    if isinstance(value, str) and kind in ("float_parsing", "int_parsing") and value[:1].isdigit():
-        hint = ", without its unit, which is in the key"
-    return f"{key}={_shown(value)}: {bound}{hint}"
+    return f"{key}={_shown(value)}: {bound}{_hint(value, kind)}"
+
+
+def _hint(value: object, kind: str) -> str:
+    """Say more of a value of the wrong type."""
+    if kind in ("int_type", "float_type"):
+        if isinstance(value, bool):
+            return ", not true or false"
+        if isinstance(value, float) and value.is_integer():
+            return ", written without a point or an exponent"
+        if isinstance(value, str) and not isinstance(plain_value(value), str):
+            return ", without quotes"
+        if isinstance(value, str) and value[:1].isdigit():
+            return ", without its unit, which is in the key"
+    if kind == "bool_type" and isinstance(value, str) and isinstance(plain_value(value), bool):
+        return ", without quotes"
+    return ""
 
 
 def _shown(value: object) -> str:
     """A value in at most one short line, however large it is."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    plain = isinstance(value, str) and value.isidentifier() and len(value) <= 60
+    plain = isinstance(value, str) and value.isidentifier() and len(value) <= 60 and plain_value(value) == value
     text = str(value) if plain else _SHORT.repr(value)
     return text if len(text) <= VALUE_LETTERS_MAX else f"{text[: VALUE_LETTERS_MAX - 3]}..."
 
@@ -368,32 +380,6 @@ def _path(parts: Iterable[str | int]) -> str:
             name = part if part.isprintable() else repr(part)
             text += f".{name}" if text else name
     return text
-
-
-def _flags_for_numbers(
-    value: object, annotation: Any, key: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], bool]]:
-    """Find where a mapping says true or false for a number, which pydantic takes for 1 or 0."""
-    if isinstance(value, bool):
-        kinds = set(_leaves(annotation))
-        if kinds & {int, float} and bool not in kinds:
-            yield key, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _flags_for_numbers(item, annotation, (*key, index))
-    elif isinstance(value, dict):
-        fields = _fields(_union_member(annotation, value.get("kind", "")) or annotation)
-        for name, item in value.items():
-            declared = annotation if fields is None else fields.get(name)
-            yield from _flags_for_numbers(item, declared, (*key, str(name)))
-
-
-def _leaves(annotation: Any) -> Iterator[Any]:
-    arguments = getattr(annotation, "__args__", ())
-    if not arguments:
-        yield annotation
-    for argument in arguments:
-        yield from _leaves(argument)
 
 
 def _without_union_tags(location: Iterable[str | int]) -> list[str | int]:

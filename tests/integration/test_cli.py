@@ -179,7 +179,7 @@ def settings(key: str, value: object) -> list[str]:
     """A choice as --set would make it, with what it needs."""
     text = json.dumps(value)
     if key.startswith("network.traces"):
-        period = {"repeat": "true", "repeat_until_s": 0.1}
+        period = {"repeat": True, "repeat_until_s": 0.1}
         fields = {"node": 0, "file": "trace.csv", **period, key.rsplit(".", 1)[1]: value}
         return [f"network.traces=[{json.dumps(fields)}]"]
     if key.startswith("learning.partition<DirichletConfig>"):

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from declarations import LABELS, Key, keys_of, labelled_sections
 from generated_pages import FOLDERS, generated_pages, write_pages
 from typer.main import get_command
@@ -33,6 +32,7 @@ from node.sim.world import World
 from orchestrator import cli
 from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
 from orchestrator.experiment.plan import make_plan
+from orchestrator.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -169,9 +169,9 @@ YAML_BLOCKS = [(page, block) for page, text in TEXTS.items() for block in blocks
 @pytest.mark.parametrize(("page", "block"), YAML_BLOCKS, ids=[page for page, _ in YAML_BLOCKS])
 def test_every_yaml_block_validates(page: str, block: str) -> None:
     """A block that begins with a name is a whole file; another one is a part of the quickstart."""
-    content = yaml.safe_load(block)
+    content = parse_yaml(block, page)
     if "name" not in content:
-        quickstart = yaml.safe_load((ROOT / "deploy/experiments/quickstart.yaml").read_text(encoding="utf-8"))
+        quickstart = parse_yaml((ROOT / "deploy/experiments/quickstart.yaml").read_text(encoding="utf-8"), page)
         content = quickstart | content
     make_plan(parse_experiment(content, place=page), ROOT)
 
@@ -179,7 +179,7 @@ def test_every_yaml_block_validates(page: str, block: str) -> None:
 def test_the_example_experiment_has_every_section_and_makes_a_plan() -> None:
     page = "docs/how-to/write-an-experiment.md"
     (text,) = blocks("yaml", TEXTS[page])
-    content = yaml.safe_load(text)
+    content = parse_yaml(text, page)
     assert list(content) == list(ExperimentConfig.model_fields)
     plan = make_plan(parse_experiment(content, place=page), ROOT)
     assert len(plan.stragglers) >= 4

@@ -234,6 +234,15 @@ def at(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
             "algorithm.parameters.omega=2: must be less than or equal to 1",
         ),
         (at("algorithm", "parameters", "recipients", value=3), "algorithm.parameters.recipients=3: must be at most 2"),
+        (
+            at("algorithm", "parameters", "recipients", value="2"),
+            "algorithm.parameters.recipients='2': must be a valid",
+        ),
+        (at("learning", "batch_size", value="8"), "learning.batch_size='8': must be a valid integer"),
+        (
+            at("learning", "optimizer", "momentum", value=True),
+            "learning.optimizer.momentum=True: must be a valid number",
+        ),
         (at("learning", "model", "kind", value="gpt"), "learning.model="),
         (
             at("network", "wire_dtype", value="float8"),

@@ -164,7 +164,10 @@ def test_every_key_names_itself_and_its_bound(
             ("60 Mbit", f"{key}='60 Mbit': must be a"),
             ([1], f"{key}=[1]: must be a"),
             (True, f"{key}=true: must"),
+            ("1", f"{key}='1': must be a"),
         ]
+    if bool in types:
+        wrong += [(value, f"{key}={value}: must be true or false") for value in (0, 1, 1.0, "on")]
     if float in types and not is_list:
         wrong += [(value, f"{key}={value}: must be a finite number") for value in (float("nan"), float("inf"))]
     for value, start in wrong:
@@ -292,7 +295,19 @@ def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
         ({"name": "a b"}, "name='a b': must match pattern"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"nodes": 8.5}, "nodes=8.5: must be a whole number"),
-        ({"nodes": True}, "nodes=true: must be a number"),
+        ({"nodes": True}, "nodes=true: must be a whole number, not true or false"),
+        ({"nodes": "8"}, "nodes='8': must be a whole number, without quotes"),
+        ({"nodes": 8.0}, "nodes=8.0: must be a whole number, written without a point or an exponent"),
+        ({"seed": " 1"}, "seed=' 1': must be a whole number"),
+        ({"compute": {"step_time_ms": "2e1"}}, "compute.step_time_ms='2e1': must be a number, without quotes"),
+        ({"evaluation": {"max_samples": "9"}}, "evaluation.max_samples='9': must be a whole number, without quotes"),
+        ({"output": {"messages": 1}}, "output.messages=1: must be true or false"),
+        ({"output": {"messages": 0.0}}, "output.messages=0.0: must be true or false"),
+        ({"output": {"messages": "on"}}, "output.messages=on: must be true or false"),
+        ({"output": {"messages": "true"}}, "output.messages='true': must be true or false, without quotes"),
+        ({"output": {"targets": [0.5, "0.6"]}}, "output.targets[1]='0.6': must be a number, without quotes"),
+        ({"topology": {"kind": "torus", "rows": "2"}}, "topology.rows='2': must be a whole number, without quotes"),
+        ({"algorithm": {"divshare": {"recipients": "3"}}}, "algorithm.divshare.recipients='3': must be a whole number"),
         ({"learning": None}, "learning=null: must hold keys and values"),
         (
             {"compute": {"stragglers": {"count": 2, "placement": "same_as_network"}}},
@@ -300,7 +315,8 @@ def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
         ),
         ({"compute": {"slowdown": {"a": 2}}}, "compute.slowdown.a=a: must be a whole number"),
         ({"compute": {"slowdown": {1: float("nan")}}}, "compute.slowdown.1=nan: must be a finite number"),
-        ({"compute": {"slowdown": {1: True}}}, "compute.slowdown.1=true: must be a number"),
+        ({"compute": {"slowdown": {1: True}}}, "compute.slowdown.1=true: must be a number, not true or false"),
+        ({"compute": {"slowdown": {1: "2"}}}, "compute.slowdown.1='2': must be a number, without quotes"),
         ({"output": {"targets": [0.5, float("nan")]}}, "output.targets[1]=nan: must be a finite number"),
         ({"network": {"bandwidth_kbps": 3}}, "network.bandwidth_kbps: unknown key; known here: model, preset"),
         (
@@ -344,6 +360,7 @@ def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
         ({"learning": {"partition": {"kind": "dirichlet"}}}, "learning.partition.alpha: missing"),
         ({"a\nb": 1}, "'a\\nb': unknown key"),
         ({"name": "x" * 5000}, "name='xxx"),
+        ({"name": "x\ud800"}, "holds half of a surrogate pair"),
     ],
 )
 def test_rules(given: dict[str, Any], message: str) -> None:
@@ -355,10 +372,9 @@ def test_a_missing_section_is_named() -> None:
     assert refusal({}) == "name: missing (and 4 more)"
 
 
-def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
-    """YAML 1.1 wants a dot in 1e-3, which nobody remembers."""
-    config = parse_experiment({**BASE, **yaml.safe_load("learning: {optimizer: {learning_rate: 1e-3}}")}, "f")
-    assert config.learning.optimizer.learning_rate == 0.001
+def test_a_whole_number_is_a_number_like_others() -> None:
+    config = parse_experiment({**BASE, "compute": {"step_time_ms": 5, "slowdown": {3: 2}}, "stop": {"time_s": 9}}, "f")
+    assert (config.compute.step_time_ms, config.compute.slowdown, config.stop.time_s) == (5.0, {3: 2.0}, 9.0)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -413,6 +429,14 @@ def test_files_that_cannot_be_read(name: str, reason: str, tmp_path: Path) -> No
 
 
 # --- overrides ----------------------------------------------------------------------------------------------
+
+
+def test_numbers_with_an_exponent_need_no_point(tmp_path: Path) -> None:
+    """YAML 1.1 wants a dot in 1e-3, which nobody remembers."""
+    text = yaml.safe_dump({**BASE, "learning": {}}).replace(
+        "learning: {}", "learning: {optimizer: {learning_rate: 1e-3}}"
+    )
+    assert read(tmp_path, text).learning.optimizer.learning_rate == 0.001
 
 
 def test_overrides_reach_new_and_known_keys(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_answers_count_as_messages() -> None:
 
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_every_algorithm_can_be_watched(kind: str) -> None:
-    plan = planned(algorithm=planned().config.algorithm.model_dump() | {"kind": kind})
+    plan = planned(algorithm=planned().config.algorithm.model_dump(mode="json") | {"kind": kind})
     found = recommend(plan, SIZES, step_seconds=0.001, cores=2, costs=COSTS)
     assert (found.message_cores > 0) == (kind != "local")
     assert len(found.reasons) == 3
