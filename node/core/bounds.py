@@ -43,8 +43,9 @@ TRACE_ROWS_MAX: Final = 200_000
 EDGE_LINES_MAX: Final = 1_000_000
 """Lines with an edge in an edge list."""
 
-DRAWN_EDGES_MAX: Final = 5_000_000
-"""Edges of a random graph: each is drawn on its own, which takes microseconds."""
+EDGES_MAX: Final = 5_000_000
+"""Edges of any graph but the full one, which makes its rows where they are asked for. Each is kept, checked and, in a
+random graph, drawn on its own, which takes microseconds: five million take up to a minute and a gigabyte."""
 
 # -- texts -------------------------------------------------------------------------------------------------------
 

@@ -173,7 +173,7 @@ def spectral_gap(matrix: MixingMatrix) -> float:
 
 
 def _degrees(topology: Topology) -> npt.NDArray[np.int64]:
-    return np.array([len(row) for row in topology.adjacency], dtype=np.int64)
+    return np.array([topology.degree(node) for node in range(topology.num_nodes)], dtype=np.int64)
 
 
 def _matrix(topology: Topology, rows: list[Float64Vector]) -> MixingMatrix:

@@ -6,17 +6,17 @@ takes a seeded generator, so one seed gives one graph.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import StringIO
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from node.core.bounds import DRAWN_EDGES_MAX, EDGE_LINES_MAX, SHOWN_LETTERS_MAX
+from node.core.bounds import EDGE_LINES_MAX, EDGES_MAX, SHOWN_LETTERS_MAX
 from node.core.errors import ConfigError
 from node.core.types import NodeId
 
@@ -27,23 +27,62 @@ ISOLATED_MAX = 14.0
 """Expected nodes without a neighbor from which on no random graph is drawn: one in a million would be connected."""
 
 
+class _AllOthers(Sequence[tuple[NodeId, ...]]):
+    """The neighbors of each node in the full graph. A row is made when it is first asked for.
+
+    10,000 nodes have a hundred million neighbors, which most algorithms never look at.
+    """
+
+    def __init__(self, num_nodes: int) -> None:
+        """Begin without rows."""
+        self._everyone = tuple(NodeId(node) for node in range(num_nodes))
+        self._rows: dict[int, tuple[NodeId, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._everyone)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[NodeId, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[tuple[NodeId, ...], ...]: ...
+    def __getitem__(self, index: int | slice) -> tuple[NodeId, ...] | tuple[tuple[NodeId, ...], ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        node = self._everyone[index]
+        if node not in self._rows:
+            self._rows[node] = self._everyone[:node] + self._everyone[node + 1 :]
+        return self._rows[node]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, _AllOthers):
+            return len(self) == len(other)
+        return tuple(self) == other
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list: the graph has one of its own
+
+    def __repr__(self) -> str:
+        return f"all others of {len(self)}"
+
+
 @dataclass(frozen=True)
 class Topology:
     """An undirected simple graph on nodes ``0..num_nodes-1``.
 
     Attributes:
         adjacency: Per node its neighbors in increasing order. Symmetric, no loops. The rows of the full
-            graph on 1,000 nodes share their integers, so it takes about 8 MB.
+            graph share their integers: those of 1,000 nodes take about 8 MB, once all have been asked for.
     """
 
     rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"adjacency", "_hash"})
 
-    adjacency: tuple[tuple[NodeId, ...], ...]
+    adjacency: Sequence[tuple[NodeId, ...]]
 
     def __post_init__(self) -> None:
         count = len(self.adjacency)
         if count < 1:
             raise ConfigError("num_nodes=0: must be at least 1")
+        if self.is_full:
+            return
         degrees = np.fromiter(map(len, self.adjacency), np.int64, count)
         # The full graph has count^2 pairs, and so many codes.
         narrow: npt.DTypeLike = np.int32 if count < 46_341 else np.int64
@@ -56,10 +95,15 @@ class Topology:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(self.adjacency)
+        return hash(tuple(map(self.degree, range(self.num_nodes))))
 
     def __hash__(self) -> int:
-        return self._hash  # hashing a million integers on each cache look-up would show
+        return self._hash  # hashing all degrees on each cache look-up would show
+
+    @property
+    def is_full(self) -> bool:
+        """True if this is known to be the full graph, whose edges nobody should walk along."""
+        return isinstance(self.adjacency, _AllOthers)
 
     @property
     def num_nodes(self) -> int:
@@ -69,7 +113,7 @@ class Topology:
     @property
     def num_edges(self) -> int:
         """Number of undirected edges."""
-        return sum(map(len, self.adjacency)) // 2
+        return sum(map(self.degree, range(self.num_nodes))) // 2
 
     def neighbors(self, node: int) -> tuple[NodeId, ...]:
         """The neighbors of ``node`` in increasing order."""
@@ -77,7 +121,7 @@ class Topology:
 
     def degree(self, node: int) -> int:
         """Return the number of neighbors of ``node``."""
-        return len(self.adjacency[node])
+        return self.num_nodes - 1 if self.is_full else len(self.adjacency[node])
 
     def edges(self) -> Iterator[tuple[NodeId, NodeId]]:
         """Each edge once, as (smaller, larger), in increasing order."""
@@ -88,6 +132,8 @@ class Topology:
 
     def components(self) -> tuple[tuple[NodeId, ...], ...]:
         """The connected components, each sorted, in order of their smallest node."""
+        if self.is_full:
+            return (tuple(map(NodeId, range(self.num_nodes))),)
         seen = [False] * self.num_nodes
         found = []
         for root in range(self.num_nodes):
@@ -152,8 +198,7 @@ def from_edges(num_nodes: int, edges: Iterable[tuple[int, int]]) -> Topology:
 
 def full(num_nodes: int) -> Topology:
     """Everyone is everyone's neighbor."""
-    everyone = tuple(NodeId(node) for node in range(num_nodes))
-    return Topology(tuple(everyone[:node] + everyone[node + 1 :] for node in range(num_nodes)))
+    return Topology(_AllOthers(num_nodes))
 
 
 def ring(num_nodes: int) -> Topology:
@@ -183,6 +228,7 @@ def complete_bipartite(num_nodes: int) -> Topology:
         ConfigError: Fewer than two nodes.
     """
     _require(num_nodes >= 2, f"num_nodes={num_nodes}: a bipartite graph needs at least 2")
+    _require_few_edges(f"num_nodes={num_nodes}", num_nodes**2 // 4)
     sides = tuple(tuple(NodeId(node) for node in range(side, num_nodes, 2)) for side in (0, 1))
     return Topology(tuple(sides[1 - node % 2] for node in range(num_nodes)))
 
@@ -250,7 +296,7 @@ def k_regular(num_nodes: int, *, degree: int, rng: np.random.Generator) -> Topol
     _require(degree > 1 or num_nodes == 2, f"degree=1: must be at least 2 to connect {num_nodes} nodes")
     if degree == num_nodes - 1:
         return full(num_nodes)
-    _require_few_edges(f"degree={degree}", num_nodes * min(degree, num_nodes - 1 - degree) / 2)
+    _require_few_edges(f"degree={degree}", num_nodes * degree / 2)
     if 2 * degree >= num_nodes:
         # A dense graph is found as the complement of a sparse one; pairing stubs would nearly always get
         # stuck.
@@ -351,8 +397,9 @@ def erdos_renyi(num_nodes: int, *, edge_probability: float, rng: np.random.Gener
         f"edge_probability={edge_probability}",
         f"for {num_nodes} nodes use clearly more than {threshold:.3g}",
     )
-    if edge_probability < 1:
-        _require_few_edges(place, edge_probability * num_nodes * (num_nodes - 1) / 2)
+    if edge_probability == 1:
+        return full(num_nodes)
+    _require_few_edges(place, edge_probability * num_nodes * (num_nodes - 1) / 2)
     isolated = num_nodes * (1 - edge_probability) ** (num_nodes - 1)
     _require(isolated < ISOLATED_MAX, f"{place}: no connected graph is to be expected; {advice}")
     first, second = np.triu_indices(num_nodes, k=1)
@@ -404,7 +451,7 @@ def _shown(words: list[str]) -> str:
 
 
 def _require_few_edges(key: str, edges: float) -> None:
-    _require(edges <= DRAWN_EDGES_MAX, f"{key}: gives {edges:,.0f} random edges, must be at most {DRAWN_EDGES_MAX:,}")
+    _require(edges <= EDGES_MAX, f"{key}: gives {edges:,.0f} edges, must be at most {EDGES_MAX:,}")
 
 
 def _require(condition: bool, message: str) -> None:

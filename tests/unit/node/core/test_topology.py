@@ -35,6 +35,35 @@ def test_full_on_a_thousand_nodes() -> None:
     assert graphs.full(1).adjacency == ((),)
 
 
+@pytest.mark.parametrize("nodes", [1, 2, 5])
+def test_full_is_the_graph_of_all_edges(nodes: int) -> None:
+    """Whichever way it was made: both are one key of a cache."""
+    graph = graphs.full(nodes)
+    walked = graphs.from_edges(nodes, [(a, b) for a in range(nodes) for b in range(a)])
+    assert graph == walked
+    assert walked == graph
+    assert hash(graph) == hash(walked)
+    assert tuple(graph.adjacency) == walked.adjacency
+    assert graph.adjacency[:2] == walked.adjacency[:2]
+    assert list(graph.edges()) == list(walked.edges())
+    assert (graph.components(), graph.two_coloring()) == (walked.components(), walked.two_coloring())
+    assert degrees(graph) == degrees(walked)
+    assert graph != graphs.full(nodes + 1)
+
+
+def test_full_on_ten_thousand_nodes_makes_no_row_that_nobody_asks_for() -> None:
+    """A hundred million neighbors take ten seconds and gigabytes."""
+    graph = graphs.full(10_000)
+    assert graph.num_edges == 49_995_000
+    assert degrees(graph) == [9_999] * 10_000
+    assert graph.is_connected()
+    assert hash(graph) == hash(graphs.full(10_000))
+    assert graph == graphs.full(10_000)
+    assert vars(graph.adjacency)["_rows"] == {}
+    assert graph.neighbors(9_999) is graph.neighbors(9_999)
+    assert list(vars(graph.adjacency)["_rows"]) == [9_999]
+
+
 def test_star_and_complete_bipartite() -> None:
     assert degrees(graphs.star(5)) == [4, 1, 1, 1, 1]
     graph = graphs.complete_bipartite(5)
@@ -100,12 +129,19 @@ def test_small_world_with_nearly_all_neighbors(nodes: int, degree: int, probabil
     [
         lambda: graphs.small_world(10_000, degree=9_998, rewire_probability=0.1, rng=rng()),
         lambda: graphs.k_regular(10_000, degree=5_000, rng=rng()),
+        lambda: graphs.k_regular(10_000, degree=9_000, rng=rng()),
         lambda: graphs.erdos_renyi(10_000, edge_probability=0.5, rng=rng()),
+        lambda: graphs.complete_bipartite(10_000),
     ],
 )
 def test_graphs_that_would_take_minutes_are_refused(build: Callable[[], graphs.Topology]) -> None:
-    with pytest.raises(ConfigError, match="random edges, must be at most 5,000,000"):
+    with pytest.raises(ConfigError, match="00 edges, must be at most 5,000,000"):
         build()
+
+
+def test_graphs_that_are_full_are_not() -> None:
+    assert graphs.k_regular(10_000, degree=9_999, rng=rng()) == graphs.full(10_000)
+    assert graphs.erdos_renyi(10_000, edge_probability=1, rng=rng()) == graphs.full(10_000)
 
 
 def test_torus() -> None:
