@@ -121,21 +121,20 @@ class AdPsgdConfig(AlgorithmConfig):
                 " edges between two even or two odd nodes, or another topology"
             )
         if topology.num_nodes > 1:
-            for node in range(topology.num_nodes):
-                if not _peers(topology, NodeId(node), self.roles):
+            for node, count in enumerate(_peer_counts(topology, self.roles)):
+                if not count:
                     raise ConfigError(f"roles={self.roles.value}: leaves node {node} without a peer of the other role")
 
     def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
         """See :meth:`AlgorithmConfig.traffic`. At most one request a round, and a reply to each that arrives."""
-        peers = _peers(topology, node, self.roles)
-        if not peers:
+        if not _peer_counts(topology, self.roles)[node]:
             return RoundTraffic(0, 0, "waited_for")
         if self.exchange is Exchange.CONTINUOUS:
             return RoundTraffic(inf, inf, "waited_for", "exchange: continuous sends as much as the links carry")
         everyone = self.roles is Roles.EVERYONE
         initiates = everyone or _role(topology, node, self.roles) == INITIATES
         answers = everyone or not initiates
-        replies = sum(1 / len(_peers(topology, peer, self.roles)) for peer in peers) if answers else 0.0
+        replies = _asked_by_each(topology, self.roles)[node] if answers else 0.0
         models = initiates + replies
         return RoundTraffic(models, models, "waited_for")
 
@@ -312,6 +311,28 @@ def _role(topology: Topology, node: NodeId, roles: Roles) -> int:
 def _two_coloring(topology: Topology) -> tuple[int, ...] | None:
     """Cached: every node of a process asks for the same one."""
     return topology.two_coloring()
+
+
+@lru_cache(maxsize=8)
+def _peer_counts(topology: Topology, roles: Roles) -> tuple[int, ...]:
+    """The number of each node's peers. Cached, as it is asked for every node."""
+    nodes = range(topology.num_nodes)
+    if roles is not Roles.PARITY:
+        return tuple(topology.degree(node) for node in nodes)
+    if topology.is_full:  # whose edges would take long to walk: even nodes have the odd ones, and the other way round
+        return tuple((topology.num_nodes + node % 2) // 2 for node in nodes)
+    return tuple(len(_peers(topology, NodeId(node), roles)) for node in nodes)
+
+
+@lru_cache(maxsize=8)
+def _asked_by_each(topology: Topology, roles: Roles) -> tuple[float, ...]:
+    """Requests that each node gets where each of its peers asks one of its own, on average. Cached as well."""
+    counts = _peer_counts(topology, roles)
+    if topology.is_full:  # all peers of a node have as many peers as its neighbor by number
+        return tuple(count / counts[node - 1 if node else 1] if count else 0.0 for node, count in enumerate(counts))
+    return tuple(
+        sum(1 / counts[peer] for peer in _peers(topology, NodeId(node), roles)) for node in range(topology.num_nodes)
+    )
 
 
 def _peers(topology: Topology, node: NodeId, roles: Roles) -> tuple[NodeId, ...]:

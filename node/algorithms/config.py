@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal
 
 from node.config_base import ConfigModel
+from node.core.bounds import EDGES_MAX
 from node.core.errors import ConfigError
 from node.core.topology import Topology, full
 from node.core.types import NodeId
@@ -75,6 +76,15 @@ def _asked_by_each(topology: Topology) -> tuple[float, ...]:
     if min(degrees) == max(degrees):  # also the full graph, whose edges would take long to walk
         return tuple(float(degree > 0) for degree in degrees)
     return tuple(sum(1 / degrees[peer] for peer in neighbors) for neighbors in topology.adjacency)
+
+
+def check_edges(topology: Topology) -> None:
+    """Refuse a graph that has too many edges for an algorithm which sends along each of them, and gives it a weight."""
+    if topology.num_edges > EDGES_MAX:
+        raise ConfigError(
+            f"topology: must have at most {EDGES_MAX:,} edges, each of which has a weight, has {topology.num_edges:,}"
+            f" (nodes={topology.num_nodes})"
+        )
 
 
 def check_recipients(key: str, recipients: int, topology: Topology) -> None:

@@ -31,7 +31,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig, RoundTraffic
+from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_edges
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
@@ -60,6 +60,10 @@ class DPsgdConfig(AlgorithmConfig):
     small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(ring)
 
     order: Order = Field(Order.ADAPT_THEN_COMBINE, description="whether local steps come before the average")
+
+    def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
+        """See :meth:`AlgorithmConfig.check`."""
+        check_edges(topology)
 
     def traffic(self, topology: Topology, node: NodeId) -> RoundTraffic:
         """See :meth:`AlgorithmConfig.traffic`."""

@@ -52,7 +52,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from node.algorithms.config import AlgorithmConfig, RoundTraffic
+from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_edges
 from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.bounds import COUNT_MAX
@@ -119,6 +119,7 @@ class SwiftConfig(AlgorithmConfig):
 
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
+        check_edges(topology)
         if self.memory is Memory.MAILBOX and self.missing_weight is MissingWeight.RESCALE:
             raise ConfigError("missing_weight=rescale: must be to_self with memory: mailbox, which leaves nobody out")
 

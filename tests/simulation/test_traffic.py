@@ -23,6 +23,7 @@ CASES: list[tuple[str, dict[str, Any], Topology]] = [
     ("adpsgd", {"roles": "everyone"}, full(NODES)),
     ("adpsgd", {"roles": "parity"}, full(NODES)),
     ("adpsgd", {"roles": "parity"}, full(NODES - 1)),
+    ("adpsgd", {"roles": "parity"}, LOLLIPOP),
     ("adpsgd", {"form": "blocking"}, complete_bipartite(NODES)),
     ("dpsgd", {"order": "combine_then_adapt"}, LOLLIPOP),
     ("swift", {"sgd_steps": 3}, LOLLIPOP),
@@ -79,6 +80,22 @@ def test_a_node_alone_sends_nothing() -> None:
         if kind != "divshare" and kind != "swift_divshare":  # which refuse a graph without neighbors
             said = entry.config.model_validate(EVERY_ALGORITHM[kind]).traffic(full(1), NodeId(0))
             assert (said.models, said.messages) == (0, 0)
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 6, 7])
+def test_the_full_graph_needs_no_walk(nodes: int) -> None:
+    walked = from_edges(nodes, [(a, b) for a in range(nodes) for b in range(a)])
+    assert not walked.is_full
+    for kind, parameters in [
+        *EVERY_ALGORITHM.items(),
+        ("adpsgd", {"roles": "parity"}),
+        ("adpsgd", {"roles": "everyone"}),
+    ]:
+        if nodes > 2 and parameters.get("roles") is None and kind == "adpsgd":
+            continue  # roles: bipartite
+        traffic = ALGORITHMS[kind].config.model_validate(parameters).traffic
+        said = [(traffic(full(nodes), NodeId(node)), traffic(walked, NodeId(node))) for node in range(nodes)]
+        assert [one.models for one, _ in said] == pytest.approx([other.models for _, other in said]), kind
 
 
 def test_an_odd_number_of_recipients_is_told() -> None:

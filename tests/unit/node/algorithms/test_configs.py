@@ -41,11 +41,14 @@ REFUSED: list[tuple[str, Topology, dict[str, Any], str]] = [
         {"form": "blocking", "exchange": "continuous"},
         r"exchange=continuous: must be per_step",
     ),
+    ("swift", full(3_500), {}, r"topology: must have at most 5,000,000 edges, .*has 6,123,250 \(nodes=3500\)"),
+    ("dpsgd", full(10_000), {}, r"topology: must have at most 5,000,000 edges"),
     ("swift", ring(4), {"missing_weight": "rescale"}, r"missing_weight=rescale: must be to_self"),
 ]
 
 ACCEPTED: list[tuple[str, Topology, dict[str, Any]]] = [
     ("divshare", full(7), {}),
+    ("adpsgd", full(10_000), {"roles": "parity"}),
     ("divshare", ring(4), {"recipients": 2, "layout": "contiguous", "omega": 0.05}),
     ("swift_divshare", full(7), {"replacement": "last_arrival"}),
     ("adpsgd_pingpong", full(7), {"alias_bug": True}),
