@@ -67,21 +67,23 @@ class Plan:
         Raises:
             ConfigError: The algorithm's parameters do not fit the network or the model.
         """
-        kind = self.config.algorithm.kind
         _check_algorithm(self.config, self.topology, tensor_sizes)
-        return [
-            ALGORITHMS[kind].make(
-                NodeContext(
-                    node=NodeId(node),
-                    topology=self.topology,
-                    tensor_sizes=tensor_sizes,
-                    local_steps=self.config.algorithm.local_steps,
-                    seed=self.config.seed,
-                ),
-                self.algorithm,
-            )
-            for node in range(self.config.nodes)
-        ]
+        return [self._algorithm_of(NodeId(node), tensor_sizes) for node in range(self.config.nodes)]
+
+    def first_algorithm(self, tensor_sizes: tuple[int, ...]) -> Algorithm:
+        """The state machine of node 0; raises as :meth:`algorithms`. Those of all nodes may take gigabytes."""
+        _check_algorithm(self.config, self.topology, tensor_sizes)
+        return self._algorithm_of(NodeId(0), tensor_sizes)
+
+    def _algorithm_of(self, node: NodeId, tensor_sizes: tuple[int, ...]) -> Algorithm:
+        context = NodeContext(
+            node=node,
+            topology=self.topology,
+            tensor_sizes=tensor_sizes,
+            local_steps=self.config.algorithm.local_steps,
+            seed=self.config.seed,
+        )
+        return ALGORITHMS[self.config.algorithm.kind].make(context, self.algorithm)
 
     def sizes(self, num_params: int) -> dict[str, str]:
         """Describe what follows from the number of parameters: how long one whole model and a round take,

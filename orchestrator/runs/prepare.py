@@ -1,4 +1,4 @@
-"""Preparation of a plan: its data, their partition, a trainer and the nodes' algorithms."""
+"""Preparation of a plan: its data, their partition and a trainer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,6 @@ class Prepared:
     split: Partition
     learner: Learner
     trainer: TrainerAndEvaluator
-    algorithms: list[Algorithm]
     facts: RunFacts
     data_root: str | None
     notes: tuple[str, ...] = ()
@@ -61,7 +60,7 @@ def prepare(
     command: str = "",
     report: Report | None = None,
 ) -> Prepared:
-    """Load the data, split it, and make the trainer and the nodes' algorithms.
+    """Load the data, split it, make the trainer, and check that the algorithm fits the model.
 
     Args:
         plan: The experiment.
@@ -96,15 +95,14 @@ def _prepare(
         )
         with signals_held():  # workers are forked
             trainer = start_trainer(learner, config.nodes, workers, background=background)
-            algorithms = plan.algorithms(trainer.tensor_sizes)
             notes = (*dataset.notes, *_untested(split))
-            facts = _facts(plan, dataset, split, algorithms[0], command, notes)
+            facts = _facts(plan, dataset, split, plan.first_algorithm(trainer.tensor_sizes), command, notes)
     except BaseException:
         if trainer is not None:
             trainer.close()
         raise
     data_root = None if root is None else str(root.resolve())
-    return Prepared(dataset, split, learner, trainer, algorithms, facts, data_root, notes)
+    return Prepared(dataset, split, learner, trainer, facts, data_root, notes)
 
 
 def _facts(

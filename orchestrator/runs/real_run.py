@@ -155,7 +155,7 @@ class RealRun:
 
         Args:
             plan: The experiment.
-            prepared: Its data, trainer and algorithms.
+            prepared: Its data and trainer.
             progress: Where it is shown.
             make_fleet: Makes the fleet, which uses the run directory given.
             dilation: Real seconds a testbed second.

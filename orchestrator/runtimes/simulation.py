@@ -117,7 +117,7 @@ class SimulatedRun:
 
         Args:
             plan: The experiment.
-            prepared: Its data, trainer and algorithms.
+            prepared: Its data and trainer.
             progress: Where it is shown.
             saved: The checkpoint of the run that is gone on with: what it is of, and its content; None for a new one.
         """
@@ -127,7 +127,7 @@ class SimulatedRun:
         self._progress = progress
         self._saved = saved
         self._world = World(
-            algorithms=prepared.algorithms,
+            algorithms=plan.algorithms(prepared.trainer.tensor_sizes),
             trainer=prepared.trainer,
             network=plan.network,
             compute=plan.compute,
