@@ -59,6 +59,7 @@ The states of a message are in :mod:`node.runtime.sending`, those of its transfe
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -94,6 +95,10 @@ from node.runtime.story import Story
 
 LATE_NS = 5 * NS_PER_MS
 """Testbed time by which the host may wake a node late before it counts, as arrivals may be late in a faithful run."""
+
+SATURATED_KEPT = 2_000
+"""Times at which values saturated that a node remembers: more than in the two seconds until it is told that the run
+is over, with rounds of a millisecond."""
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +137,7 @@ class Driver:
         records: The life of every message; None where they are not kept.
         done: Whether all rounds are over.
         diverged: Why the node stands still, whose model is not finite any more; else None.
+        saturated: When values were beyond the wire's type, and how many; the last :data:`SATURATED_KEPT` times.
         take_arrivals: Called with an instant of the host's monotonic clock: to pass on the messages due by then that
             wait. Asked before each event of the node's own and before its figures are read. Set by the owner.
     """
@@ -151,6 +157,7 @@ class Driver:
         self.records = Records(accounting.header_bytes, accounting.dtype) if accounting.keep_messages else None
         self.done = False
         self.diverged: DivergedError | None = None
+        self.saturated: deque[tuple[int, int]] = deque(maxlen=SATURATED_KEPT)
         self.take_arrivals: Callable[[int], None] = lambda monotonic_ns: None
         self._node = algorithm.context.node
         self._algorithm = algorithm
@@ -381,7 +388,12 @@ class Driver:
         self._sending.pull()
 
     def _check_outgoing(self, messages: Iterable[Message], at_ns: int) -> None:
-        check_outgoing(messages, self._accounting.dtype, self._node, self.counters, at_ns)
+        before = self.counters.values_saturated
+        try:
+            check_outgoing(messages, self._accounting.dtype, self._node, self.counters, at_ns)
+        finally:
+            if self.counters.values_saturated > before:
+                self.saturated.append((at_ns, self.counters.values_saturated - before))
 
     def _aggregated(self, deliveries: Sequence[int], at_ns: int) -> None:
         self.counters.messages_aggregated += len(deliveries)

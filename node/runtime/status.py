@@ -95,6 +95,7 @@ class SelfReport:
             "late_max_ns": int(late.max / dilation),
             "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
             "rejected": self._peers.rejected,
+            "saturated": list(self._driver.saturated),
         }
 
 

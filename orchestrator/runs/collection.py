@@ -94,6 +94,16 @@ class Collection:
             local_steps=max(0, counters.local_steps - steps_before),
         )
 
+    def forget_saturated_after(self, diverged: DivergedError) -> None:
+        """Take out of what nodes counted the values that saturated after a divergence, in the order of a simulation.
+
+        Nodes go on until they are told, with models that are about to diverge as well.
+        """
+        for node, told in self.figures.items():
+            late = [n for time_ns, n in told["saturated"] if (time_ns, node) > (diverged.time_ns, diverged.node)]
+            if late:
+                told["counters"]["values_saturated"] -= sum(late)
+
     def rejected(self, statuses: Iterable[NodeStatus]) -> dict[int, dict[str, int]]:
         """Return the messages that each node of this part refused, by reason; of one that died, as it said last."""
         return {

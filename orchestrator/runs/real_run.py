@@ -234,6 +234,7 @@ class RealRun:
             if isinstance(failure, DivergedError):
                 # Nodes went on until they were told: the curve ends where the experiment did, as a simulation's.
                 self._directory.snapshots.forget_from(failure.time_ns)
+                self._directory.collection.forget_saturated_after(failure)
             # The curve up to the failure is worth having, and must not hide the failure.
             with contextlib.suppress(RunnerError):
                 self._test_rest()

@@ -804,7 +804,18 @@ def test_values_that_will_saturate_count_once_a_message(dtype: WireDtype, expect
         bench.start(to(1, 2, what=large), to(3, what=larger), to(1, what=message(65_504.0)))
         bench.do(ReplaceQueued(larger, message(8e4)))
     assert bench.driver.counters.values_saturated == expected
+    assert [count for _, count in bench.driver.saturated] == ([SIZE, SIZE, SIZE] if expected else [])
     assert bench.diverged == []
+
+
+def test_when_values_saturated_is_remembered_also_of_the_messages_before_a_divergence() -> None:
+    bench = Bench(dtype=WireDtype.FLOAT16)
+    with bench.host.is_the_clock():
+        bench.start(TRAIN)
+        bench.at(5 * MS)
+        bench.do(Enqueue([(NodeId(1), message(7e4)), (NodeId(2), message(np.inf))]))
+    assert list(bench.driver.saturated) == [(5 * MS, SIZE)]
+    assert len(bench.diverged) == 1
 
 
 # --- rest -------------------------------------------------------------------------------------------------------

@@ -72,6 +72,19 @@ def test_records_replace_earlier_ones_and_unknown_names_are_left_out() -> None:
     assert collection.measurements == {1: {"peer": 0}}
 
 
+def test_values_that_saturated_after_a_divergence_do_not_count() -> None:
+    """At the same instant nodes come in order, as in a simulation: node 1 diverges, and node 2 has not come yet."""
+    collection = Collection(no_model)
+    saturated = {0: [[4, 10], [7, 1], [8, 100]], 1: [[7, 2], [9, 5]], 2: [[6, 3], [7, 20]], 3: []}
+    for node, times in saturated.items():
+        total = sum(count for _, count in times)
+        told = {"counters": counter_values(NodeCounters(values_saturated=total)), "saturated": times}
+        collection.keep_records(NodeId(node), "figures", json.dumps(told).encode())
+    collection.forget_saturated_after(DivergedError(1, 3, time_ns=7))
+    statuses = [NodeStatus(NodeId(node), Phase.STOPPING, 9, NodeCounters()) for node in saturated]
+    assert [collection.counters(status, 0, 0).values_saturated for status in statuses] == [11, 2, 3, 0]
+
+
 def test_a_nodes_counts_are_those_of_its_end_or_else_of_its_last_status() -> None:
     collection = Collection(no_model)
     status = NodeStatus(NodeId(0), Phase.RUNNING, 5, NodeCounters(rounds=4, local_steps=8, bytes_sent=30))
