@@ -9,7 +9,7 @@ All times here are testbed time: under time dilation a late event counts for as 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
@@ -22,6 +22,12 @@ JsonObject = dict[str, Any]
 
 FAITHFUL: Final = "faithful"
 UNFAITHFUL: Final = "unfaithful"
+EXACT: Final = "exact"
+"""The verdict of a simulation."""
+
+NEVER_GOOD: Final = ("failed", "stalled", "diverged")
+"""Ways to end after which a run has no good verdict: it did not come to the end that the experiment asks for."""
+
 EXIT_UNFAITHFUL: Final = 4
 """The exit code of a run that finished and cannot be trusted."""
 
@@ -131,6 +137,7 @@ class Measured:
         emulator: None where the links are not emulated in user space, or the emulator did not answer.
         links_emulated: Whether the links are emulated in user space, so that the emulator should have answered.
         died: Nodes that ended before the run did: node -> how, for example ``killed by signal 9``.
+        hung: Those among them that were there until the end, and then did not answer.
         rejected: Messages that were refused on arrival: node -> reason -> how many.
         stalled: Whether the nodes came to rest before the end, though they had rounds left.
         deaths_allowed: Whether the experiment takes a node's end for granted, so that it does not count against
@@ -148,6 +155,7 @@ class Measured:
     emulator: EmulatorStatistics | None = None
     links_emulated: bool = False
     died: Mapping[int, str] = field(default_factory=dict)
+    hung: frozenset[int] = frozenset()
     rejected: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     stalled: bool = False
     deaths_allowed: bool = False
@@ -183,11 +191,14 @@ class Check:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances = TOLERANCES) -> JsonObject:
+def judge(
+    measured: Measured, status: str = "done", *, allowed: bool = False, tolerances: Tolerances = TOLERANCES
+) -> JsonObject:
     """Judge whether a run can be trusted: the content of ``fidelity.json``.
 
     Args:
         measured: What was measured and counted.
+        status: How the run ended.
         allowed: Whether the user takes an unfaithful run as well. Changes the exit code, never the verdict.
         tolerances: Tolerances of the checks: a run within all of them is called faithful.
     """
@@ -197,7 +208,7 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         statement = f"{len(failed)} of {len(checks)} checks failed: the host did not do what the experiment asks for."
     else:
         statement = f"All {len(checks)} checks are within their tolerance."
-    statement += saturation_text(sum(node.counters.values_saturated for node in measured.nodes))
+    statement += end_text(status) + saturation_text(sum(node.counters.values_saturated for node in measured.nodes))
     if not measured.links_shaped:
         statement += (
             " Links were direct and not shaped: what messages took is what this host and its load made of them."
@@ -207,7 +218,7 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         statement += f" Nodes died and the run went on without them: {names}."
     return {
         "runtime": measured.runtime,
-        "verdict": UNFAITHFUL if failed else FAITHFUL,
+        "verdict": UNFAITHFUL if failed else good_verdict(FAITHFUL, status),
         "allowed": allowed,
         "statement": statement,
         "time_dilation": measured.time_dilation,
@@ -216,6 +227,23 @@ def judge(measured: Measured, *, allowed: bool = False, tolerances: Tolerances =
         "died": {str(node): how for node, how in sorted(measured.died.items())},
         "figures": _figures(measured),
     }
+
+
+def good_verdict(verdict: str, status: str) -> str | None:
+    """The verdict of a run in which nothing was wrong with the host: None, not judged, if it did not come to its end.
+
+    Args:
+        verdict: What it is otherwise, :data:`FAITHFUL` or :data:`EXACT`.
+        status: How the run ended.
+    """
+    return None if status in NEVER_GOOD else verdict
+
+
+def end_text(status: str) -> str:
+    """Tell why a run is not judged: a sentence to append, in all runtimes alike; else nothing."""
+    if status not in NEVER_GOOD:
+        return ""
+    return f" The run {status}: this is of the time until then, and the run as a whole has no verdict."
 
 
 def saturation_text(values_saturated: int) -> str:
@@ -277,10 +305,14 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         yield Check("link emulators that reported", 1, None, "emulators", "one", False)
     if measured.stalled:
         yield Check("stalls", 0, 1, "stalls", "none", False, "every node waited for another one")
-    if measured.died:
-        names = "node " + ", ".join(str(node) for node in sorted(measured.died))
+    dead = measured.died.keys() - measured.hung
+    if dead:
         tolerance = "any: the experiment allows it" if measured.deaths_allowed else "none"
-        yield Check("nodes that died", 0, len(measured.died), "nodes", tolerance, measured.deaths_allowed, names)
+        yield Check("nodes that died", 0, len(dead), "nodes", tolerance, measured.deaths_allowed, _named(dead))
+    if measured.hung:
+        # Not a death, which an experiment may allow: nobody knows since when it did nothing.
+        name = "nodes that did not answer at the end"
+        yield Check(name, 0, len(measured.hung), "nodes", "none", False, _named(measured.hung))
 
 
 def _link_checks(links: Sequence[MeasuredLink], tolerances: Tolerances) -> Iterator[Check]:
@@ -393,6 +425,10 @@ def _refusals(rejected: Mapping[int, Mapping[str, int]]) -> Check:
     at = ", ".join(str(node) for node, reasons in sorted(rejected.items()) if reasons)
     note = f"{reasons}; at node {at}" if total else ""
     return Check("messages refused on arrival", 0, total, "messages", "none", not total, note)
+
+
+def _named(nodes: Iterable[int]) -> str:
+    return "node " + ", ".join(str(node) for node in sorted(nodes))
 
 
 def _by_reason(rejected: Mapping[int, Mapping[str, int]]) -> dict[str, int]:

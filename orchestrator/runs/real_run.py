@@ -272,7 +272,7 @@ class RealRun:
         )
         fidelity = None
         if self._directory.collection.measurements or self._plan.config.nodes == 1:
-            fidelity = judge(self._measured(), allowed=self._plan.config.fidelity.allow_unfaithful)
+            fidelity = judge(self._measured(), status, allowed=self._plan.config.fidelity.allow_unfaithful)
         return RunResults(replace(totals, checkpoint_error=self._unsaved), concatenate_tables(tables), fidelity)
 
     def forget_resume(self) -> None:
@@ -397,6 +397,11 @@ class RealRun:
     def _measured(self) -> Measured:
         collection, supervisor = self._directory.collection, self._supervisor
         network = self._plan.network
+        died = {
+            int(node): watched
+            for node, watched in (supervisor.nodes.items() if supervisor else ())
+            if watched.died and node not in collection.figures
+        }
         return Measured(
             runtime=self._plan.config.runtime,
             time_dilation=self._dilation,
@@ -405,11 +410,8 @@ class RealRun:
             emulator=self._emulator,
             links_emulated=self._emulates_links,
             links_shaped=self._plan.config.network.links != "direct",
-            died={
-                int(node): watched.died
-                for node, watched in (supervisor.nodes.items() if supervisor else ())
-                if watched.died and node not in collection.figures
-            },
+            died={node: watched.died for node, watched in died.items()},
+            hung=frozenset(node for node, watched in died.items() if watched.hung),
             rejected=collection.rejected(_statuses(supervisor)),
             stalled=self._stalled,
             deaths_allowed=self._plan.config.processes.on_node_death == "continue",

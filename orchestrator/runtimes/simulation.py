@@ -26,7 +26,7 @@ from node.core.units import s_to_ns
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator.experiment.plan import Plan
-from orchestrator.fidelity import saturation_text
+from orchestrator.fidelity import EXACT, end_text, good_verdict, saturation_text
 from orchestrator.host.environment import versions
 from orchestrator.progress import Progress, RunProgress
 from orchestrator.results import schema
@@ -247,7 +247,7 @@ class SimulatedRun:
         trace = self._world.trace
         messages = None if trace is None else trace.columns(self._world.now_ns)
         totals = self._totals(status, error)
-        return RunResults(totals, messages, _fidelity(totals.values_saturated))
+        return RunResults(totals, messages, _fidelity(totals))
 
     def forget_resume(self) -> None:
         """Remove the checkpoint."""
@@ -394,12 +394,13 @@ def _fingerprint(plan: Plan, prepared: Prepared) -> str:
     return digest.hexdigest()
 
 
-def _fidelity(values_saturated: int) -> dict[str, object]:
+def _fidelity(totals: RunTotals) -> dict[str, object]:
     return {
         "runtime": "simulation",
-        "verdict": "exact",
+        "verdict": good_verdict(EXACT, totals.status),
         "statement": "Time, links and faults are virtual: requested rates, latencies and step times hold exactly."
         " Packets, congestion control and competition for the host's cores are not modelled."
-        + saturation_text(values_saturated),
+        + end_text(totals.status)
+        + saturation_text(totals.values_saturated),
         "checks": [],
     }

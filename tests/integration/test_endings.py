@@ -55,7 +55,10 @@ def diverged(start: Start, *settings: str) -> tuple[dict[str, Any], Run]:
         assert run.messages is not None
         assert len(run.messages["id"]) > 0
         assert (run.path / "report.html").is_file()
-        assert fidelity["figures"]["rejected"] == {} if runtime is REAL else fidelity["verdict"] == "exact"
+        assert fidelity["verdict"] is None or (runtime is REAL and fidelity["verdict"] == "unfaithful"), fidelity
+        assert run.summary["fidelity"] == fidelity["verdict"]
+        assert "The run diverged: this is of the time until then" in fidelity["statement"]
+        assert runtime is SIMULATED or fidelity["figures"]["rejected"] == {}
         told.append({"node": where["node"], "round": where["round"]})
     assert told[0] == told[1]
     return told[0], run
@@ -91,4 +94,5 @@ def test_a_dead_link_stalls_both_runtimes(stop: str, tmp_path: Path, start: Star
         assert re.search(r"node 0.* waits for models of round \d+ from nodes 1", line)
         assert run.times_s[0] == 0.0
         assert np.isfinite(run.headline[0])
-        assert fidelity["verdict"] == ("exact" if runtime is SIMULATED else "unfaithful")
+        assert fidelity["verdict"] == (None if runtime is SIMULATED else "unfaithful")
+        assert "The run stalled: this is of the time until then" in fidelity["statement"]

@@ -233,13 +233,17 @@ def test_a_signal_before_the_start(moment: str, start: Start) -> None:
     assert started.run().status == "interrupted"
 
 
-def test_a_node_that_is_stopped(start: Start) -> None:
-    """It neither dies nor answers: the run ends at its time, and says who did not."""
-    started = start("stop={time_s: 1}", faults="freeze:model:2,short_grace")
+@pytest.mark.parametrize("policy", ["auto", "continue"])
+def test_a_node_that_is_stopped(policy: str, start: Start) -> None:
+    """It neither dies nor answers: the run ends at its time, says who did not, and is not to be trusted."""
+    setting = f"processes.on_node_death={policy}"
+    started = start("stop={time_s: 1}", setting, faults="freeze:model:2,short_grace")
     code, _, err = started.end()
     assert code == 0
     assert re.search(r"node 1 did not end within \d+ s and was killed", err)
     assert list(fidelity(started)["died"]) == ["1"]
+    assert fidelity(started)["verdict"] == "unfaithful"
+    assert "unfaithful: nodes that did not answer at the end: 1 nodes, requested 0 nodes" in err
     assert started.run().status == "done"
 
 

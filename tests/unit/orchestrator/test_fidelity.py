@@ -146,6 +146,10 @@ ALONE = {
     "refused": (replace(GOOD, rejected={0: {}, 1: {"flood": 1}}), "messages refused on arrival"),
     "stalled": (replace(GOOD, stalled=True), "stalls"),
     "death": (replace(GOOD, died={3: "killed by signal 9"}), "nodes that died"),
+    "hung": (
+        replace(GOOD, died={3: "was killed"}, hung=frozenset({3}), deaths_allowed=True),
+        "nodes that did not answer at the end",
+    ),
     "no word of the emulator": (replace(GOOD, emulator=None, links_emulated=True), "link emulators that reported"),
     "no links": (replace(GOOD, links=()), "links measured before the run"),
     "no nodes": (replace(GOOD, nodes=()), "nodes that reported"),
@@ -203,6 +207,30 @@ def test_a_death_that_the_experiment_allows_is_named_all_the_same() -> None:
     assert fidelity["statement"].endswith("node 3 killed by signal 9; node 5 ended with code 1.")
     assert fidelity["died"] == {"3": "killed by signal 9", "5": "ended with code 1"}
     assert fidelity["checks"][-1]["note"] == "node 3, 5"
+
+
+def test_a_node_that_hangs_beside_one_that_may_die() -> None:
+    measured = replace(GOOD, died={5: "ended with code 1", 3: "was killed"}, hung=frozenset({3}), deaths_allowed=True)
+    checks = judge(measured)["checks"][-2:]
+    assert [(check["name"], check["ok"], check["note"]) for check in checks] == [
+        ("nodes that died", True, "node 5"),
+        ("nodes that did not answer at the end", False, "node 3"),
+    ]
+
+
+@pytest.mark.parametrize("status", ["failed", "stalled", "diverged"])
+def test_a_run_that_did_not_come_to_its_end_has_no_good_verdict(status: str) -> None:
+    fidelity = judge(GOOD, status)
+    assert fidelity["verdict"] is None
+    assert f"The run {status}: this is of the time until then" in fidelity["statement"]
+    assert (unfaithful_reasons(fidelity), stamp(fidelity)) == ([], None)
+    bad = judge(replace(GOOD, stalled=True), status)
+    assert (bad["verdict"], len(unfaithful_reasons(bad))) == ("unfaithful", 1)
+
+
+@pytest.mark.parametrize("status", ["done", "interrupted"])
+def test_what_was_done_until_an_interrupt_is_judged(status: str) -> None:
+    assert judge(GOOD, status) == judge(GOOD)
 
 
 def test_one_late_message_of_a_few_is_not_a_percentile() -> None:
