@@ -227,7 +227,8 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConf
     try:
         text = read_text(path, YAML_BYTES_MAX)
     except UnreadableText as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        hint = f"; the experiment of this run is {path / 'experiment.yaml'}" if (path / "curve.csv").is_file() else ""
+        raise ConfigError(f"{path}: cannot be read: {error}{hint}") from None
     content = parse_yaml(text, place=str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold keys and values, holds {type(content).__name__}")

@@ -242,7 +242,7 @@ def _check_products(config: ExperimentConfig, compute: ComputePlan) -> None:
 def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:
     slow = config.stragglers
     if slow.count > num_nodes:
-        raise ConfigError(f"compute.stragglers.count={slow.count}: must be at most nodes={num_nodes}")
+        raise ConfigError(f"nodes={num_nodes}: must be at least {slow.count}, as compute.stragglers.count={slow.count}")
     match slow.placement:
         case "random":
             drawn = stream(seed, "compute-stragglers").permutation(num_nodes)[: slow.count]

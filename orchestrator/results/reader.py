@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from orchestrator.results.schema import (
     Status,
 )
 from orchestrator.yaml_text import parse_yaml
+
+RUNS_NAMED: Final = 3
+"""Runs in a folder that a message names: the last ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +141,11 @@ def load_run(path: Path, *, messages: bool = True) -> Run:
         ConfigError: There is no run there, or a file of it is damaged.
     """
     if not path.is_dir():
-        raise ConfigError(f"{path}: no such run directory")
+        raise ConfigError(f"{path}: {_instead_of_a_run(path)}")
     if not (path / "curve.csv").is_file():
         inside = sorted(child.parent.name for child in path.glob("*/curve.csv"))
-        hint = f"; runs inside it: {', '.join(inside[-3:])}" if inside else ""
+        more = f" and {len(inside) - RUNS_NAMED} more" if len(inside) > RUNS_NAMED else ""
+        hint = f"; runs inside it: {', '.join(inside[-RUNS_NAMED:])}{more}" if inside else ""
         raise ConfigError(f"{path}: not a run directory: curve.csv is missing{hint}")
     summary = _read_json(path / "summary.json")
     facts = _read_facts(path)
@@ -158,6 +162,17 @@ def load_run(path: Path, *, messages: bool = True) -> Run:
         environment=_read_json(path / "environment.json"),
         experiment=_read_yaml(path / "experiment.yaml"),
     )
+
+
+def _instead_of_a_run(path: Path) -> str:
+    """Say what a path is that is no directory, and what to do."""
+    if not path.is_file():
+        return "no such run directory"
+    if (path.parent / "curve.csv").is_file():
+        return f"a file of a run, must be its directory: {path.parent}"
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return "an experiment file, must be a run directory: fragmesh run makes one of it and prints where it is"
+    return "a file, must be a run directory"
 
 
 def _status(summary: JsonObject, path: Path) -> Status:

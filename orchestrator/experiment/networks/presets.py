@@ -62,6 +62,8 @@ def build_network(config: NetworkConfig, num_nodes: int, seed: int, files: Input
     Raises:
         ConfigError: A node number, a count or a file is wrong; one line with the place.
     """
+    if isinstance(config.preset, StragglersPreset) and (count := config.preset.count) > num_nodes:
+        raise ConfigError(f"nodes={num_nodes}: must be at least {count}, as network.preset.count={count}")
     try:
         draft = _preset(config, num_nodes, seed, files)
         for index, override in enumerate(config.overrides):
@@ -133,8 +135,6 @@ def _uniform(preset: UniformPreset, num_nodes: int) -> _Draft:
 
 def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> _Draft:
     """DivShare's public 60-node file: 60 Mbit/s, stragglers at round(Normal(60 / factor, 1))."""
-    if preset.count > num_nodes:
-        raise ConfigError(f"preset.count={preset.count}: must be at most the number of nodes, {num_nodes}")
     match preset.placement:
         case "lowest_ids":
             slow = np.arange(preset.count)

@@ -17,6 +17,7 @@ import yaml
 
 from node.core.errors import ConfigError, RunnerError
 from node.core.messages import MessageState
+from orchestrator.experiment.config import read_experiment
 from orchestrator.report.page import write_report
 from orchestrator.results import writer as writing
 from orchestrator.results.reader import load_run
@@ -352,8 +353,30 @@ class TestReading:
         with pytest.raises(ConfigError, match="no such run directory"):
             load_run(tmp_path / "nothing")
         path = write_run(tmp_path)
-        with pytest.raises(ConfigError, match=f"curve.csv is missing; runs inside it: {path.name}"):
+        with pytest.raises(ConfigError, match=f"curve.csv is missing; runs inside it: {path.name}$"):
             load_run(tmp_path)
+        for number in range(5):
+            path.rename(tmp_path / f"r{number}")
+            path = write_run(tmp_path)
+        with pytest.raises(ConfigError, match=rf"runs inside it: r3, r4, {path.name} and 3 more$"):
+            load_run(tmp_path)
+
+    def test_a_file_instead_of_a_run(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path)
+        (tmp_path / "e.yaml").write_text("nodes: 3\n")
+        (tmp_path / "e.txt").write_text("")
+        for path, message in (
+            (tmp_path / "e.yaml", "an experiment file, must be a run directory: fragmesh run makes one of it"),
+            (tmp_path / "e.txt", "a file, must be a run directory"),
+            (run / "experiment.yaml", f"a file of a run, must be its directory: {run}"),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                load_run(path)
+            assert str(caught.value).startswith(f"{path}: {message}")
+        with pytest.raises(
+            ConfigError, match=rf"Is a directory; the experiment of this run is {run}/experiment\.yaml$"
+        ):
+            read_experiment(run)
 
     @pytest.mark.parametrize(
         "name",

@@ -108,7 +108,7 @@ def test_stragglers_edge_cases() -> None:
     assert build({"preset": slower}).up_mbps.tolist() == [7.5, 60, 60, 60]
     with pytest.raises(ConfigError) as caught:
         build({"preset": {"kind": "stragglers", "count": 5}})
-    assert str(caught.value) == "network.preset.count=5: must be at most the number of nodes, 4"
+    assert str(caught.value) == "nodes=4: must be at least 5, as network.preset.count=5"
     with pytest.raises(ValidationError, match=r"jitter_mbps=1\.0: must be 0 where"):
         build({"preset": {"kind": "stragglers", "count": 1, "bandwidth_mbps": 2}})
 

@@ -85,7 +85,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "algorithm.kind=epidemic: the topology must be full",
     ),
     # networks
-    ({"network": {"preset": {"kind": "stragglers", "count": 9}}}, "network.preset.count=9: must be at most"),
+    (
+        {"network": {"preset": {"kind": "stragglers", "count": 9}}},
+        "nodes=8: must be at least 9, as network.preset.count=9",
+    ),
     (
         {"network": {"overrides": [{"source": 0, "destination": 8, "latency_ms": 1}]}},
         "network.overrides[0].destination=8",
@@ -113,7 +116,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "network.preset.file=few.json: bandwidth_mbps[0][1]=-1: must be a number above 0",
     ),
     # compute
-    ({"compute": {"stragglers": {"count": 9, "factor": 2}}}, "compute.stragglers.count=9: must be at most nodes=8"),
+    (
+        {"compute": {"stragglers": {"count": 9, "factor": 2}}},
+        "nodes=8: must be at least 9, as compute.stragglers.count=9",
+    ),
     ({"compute": {"slowdown": {8: 2}}}, "compute.slowdown.8: must be a node between 0 and 7"),
     ({"compute": {"slowdown": {-1: 2}}}, "compute.slowdown.-1: must be a node between 0 and 7"),
     ({"compute": {"slowdown": {3: 0.5}}}, "compute.slowdown.3=0.5: must be at least 1"),
