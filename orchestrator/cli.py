@@ -289,15 +289,9 @@ def compare(
 ) -> None:
     """Compare runs: time and bytes until they hold a target, and ratios; runs that differ in the seed are one group."""
     from orchestrator.comparison import compare as compare_measured
+    from orchestrator.comparison import without_repeats
     from orchestrator.fidelity import is_unfaithful
-    from orchestrator.report.comparison_text import (
-        check_comparable,
-        comparison_table,
-        group_labels,
-        notes,
-        ratios_table,
-        target_text,
-    )
+    from orchestrator.report.comparison_text import check_comparable, notes
     from orchestrator.results.reader import load_run
 
     # Step 1: refuse what cannot be, before large files are read.
@@ -306,32 +300,45 @@ def compare(
     if figure is not None:
         _check_figure(figure)
     # Step 2: compare.
-    loaded = [load_run(path, messages=False) for path in runs]
+    loaded, repeats = without_repeats([load_run(path, messages=False) for path in runs])
     check_comparable(loaded)
     comparison = compare_measured(loaded, target)
     # Step 3: tell. The figure comes last: if it cannot be drawn, the tables are there.
-    remarks = notes(loaded, comparison)
     if as_json:
         unfaithful = [str(run.path) for run in loaded if is_unfaithful(run.fidelity)]
         content = dataclasses.asdict(comparison)
         content["runs"] = content.pop("groups")
         for row in content["runs"]:
             row["paths"] = [str(loaded[index].path) for index in row.pop("members")]
-        _print_json(content | {"notes": remarks, "unfaithful": unfaithful})
+        content["left_out"] = [str(run.path) for run, _ in repeats]
+        _print_json(content | {"notes": notes(loaded, comparison, repeats), "unfaithful": unfaithful})
     else:
-        labels = group_labels(loaded, comparison)
-        title = f"{target_text(comparison)}; baseline: {labels[0]}"
-        _print_comparison(title, *comparison_table(comparison, labels), LEAVE_OUT)
-        if len(labels) > 1 and comparison.table:
-            header, rows = ratios_table(comparison, labels)
-            # Where there is no room, every other target goes first, and the easiest ones then.
-            _print_comparison("", header, rows, [*header[2:-1:2], *header[1:-2:2]])
-        for remark in remarks:
-            out.print(f"[yellow]note:[/yellow] {escape(remark)}")
+        _print_comparison(loaded, comparison, repeats, figure)
     if figure is not None:
-        _draw_comparison(loaded, comparison, figure)
+        _draw_comparison(loaded, comparison, repeats, figure)
         if not as_json:
             print(figure)
+
+
+def _print_comparison(runs: "list[Any]", comparison: "Any", repeats: "list[Any]", figure: Path | None) -> None:
+    """Print the tables and the notes; ``figure`` is the file in which the comparison is drawn as well."""
+    from orchestrator.comparison import CUT_SHORT, is_smoothed
+    from orchestrator.report.comparison_text import comparison_table, group_labels, notes, ratios_table, target_text
+
+    labels = group_labels(runs, comparison)
+    title = f"{target_text(comparison)}; baseline: {labels[0]}"
+    is_cut_short = any(status in CUT_SHORT for group in comparison.groups for status in group.statuses)
+    # Of a run that was cut short the value at a common instant is all that there is.
+    leave_out = [*LEAVE_OUT[1:], LEAVE_OUT[0]] if is_cut_short else LEAVE_OUT
+    _print_groups(title, *comparison_table(comparison, labels), leave_out, figure)
+    if any(is_smoothed(run.times_s) for run in runs):
+        out.print("end: the mean of a run's last evaluations, which it holds; fragmesh run prints the very last one")
+    if len(labels) > 1 and comparison.table:
+        header, rows = ratios_table(comparison, labels)
+        # Where there is no room, every other target goes first, and the easiest ones then.
+        _print_groups("", header, rows, [*header[2:-1:2], *header[1:-2:2]], figure)
+    for remark in notes(runs, comparison, repeats):
+        out.print(f"[yellow]note:[/yellow] {escape(remark)}")
 
 
 def _check_figure(path: Path) -> None:
@@ -344,11 +351,11 @@ def _check_figure(path: Path) -> None:
         raise ConfigError(f"--out={path}: there is no folder {path.parent}")
 
 
-def _draw_comparison(runs: "list[Any]", comparison: "Any", path: Path) -> None:
+def _draw_comparison(runs: "list[Any]", comparison: "Any", repeats: "list[Any]", path: Path) -> None:
     try:
         from orchestrator.report.overlay import write_comparison
 
-        write_comparison(runs, comparison, path)
+        write_comparison(runs, comparison, path, repeats)
     except TestbedError:
         raise
     except Exception as error:  # a library that draws, its fonts or backends: nothing of it is wrong with the runs
@@ -497,14 +504,19 @@ WrongUsage: Any = typer.BadParameter.__mro__[2]
 """Click's base of all complaints about a command line; which click, typer's own or the package, varies."""
 
 LEAVE_OUT = ("at ", "times fewer", "bytes", "gain", "seeds", "averaged", "worst")
-"""Beginnings of the columns that a narrow terminal does without, in this order; ``--json`` has them all."""
+"""Beginnings of the columns that a narrow terminal does without, in this order; ``--json`` and a page have them all."""
 
 NAME_WIDTH = 24
 """Letters that a run's name has in a comparison before it is folded."""
 
 
-def _print_comparison(title: str, header: list[str], rows: list[list[str]], leave_out: Sequence[str]) -> None:
-    """A row a run. Where there is no room for names, columns go that begin as ``leave_out`` says, in its order."""
+def _print_groups(
+    title: str, header: list[str], rows: list[list[str]], leave_out: Sequence[str], figure: Path | None
+) -> None:
+    """A row a group. Where there is no room for names, columns go that begin as ``leave_out`` says, in its order.
+
+    ``figure`` is the file in which the comparison is drawn as well, None if there is none.
+    """
     shown = list(range(len(header)))
     name_width = min(NAME_WIDTH, max(len(row[0]) for row in rows))
 
@@ -530,7 +542,10 @@ def _print_comparison(title: str, header: list[str], rows: list[list[str]], leav
         table.add_row(escape(row[0]), *(escape(row[i].replace(" ", "\u00a0")) for i in shown[1:]))
     out.print(table)
     if left_out:
-        out.print(f"not shown for want of room (--json has them): {escape(', '.join(left_out))}")
+        places = ["a wider terminal"] * out.is_terminal
+        places.append(str(figure) if figure is not None and figure.suffix.lower() == ".html" else "--out FILE.html")
+        where = ", ".join(places)
+        out.print(f"not shown for want of room ({escape(where)} or --json has them): {escape(', '.join(left_out))}")
 
 
 def _print_rows(title: str, rows: dict[str, str]) -> None:
@@ -549,10 +564,13 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         return "-" if value is None else f"{value:.4f}"
 
     messages = summary["messages"]
+    key, headline, other = (
+        ("loss", "RMSE", "accuracy") if summary["metric"] == "rmse" else ("accuracy", "accuracy", "loss")
+    )
     rows = {
         "status": summary["status"],
-        "accuracy": f"{figure(final['accuracy'])} at the end, {figure(best['accuracy'])} at best",
-        "loss": f"{figure(final['loss'])} at the end, {figure(best['loss'])} at best",
+        headline: f"{figure(final[key])} at the end, {figure(best[key])} at best; fragmesh compare smooths",
+        other: f"{figure(final[other])} at the end, {figure(best[other])} when {headline} was best",
         "messages": f"{messages['queued']:,} queued, {messages['delivered']:,} delivered,"
         f" {messages['cancelled']:,} cancelled, {messages['lost']:,} lost"
         + f", {messages['rejected']:,} refused"

@@ -8,12 +8,14 @@ the definitions; they are, in short:
 - A run *holds* a target from the first time on from which its smoothed curve stays at least as good
   (:func:`time_held`). A curve that touches a target and falls back does not hold it.
 - Ratios are taken between runs of the same seed; their mean is the geometric one.
+- A run that diverged or stalled counts as one that never holds a target, and has no end. One that was interrupted,
+  failed or is under way is no measurement to the end: it is shown, and compared at the last instant that all reached.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, isfinite, log
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -37,6 +39,12 @@ TABLE_SHARES: Final = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 CURVE_SHARES: Final = tuple(0.2 + 0.02 * step for step in range(41))
 """The same for the targets at which ratios are drawn."""
 
+ENDED_BADLY: Final = ("diverged", "stalled")
+"""Ways to end of runs that came to an end of their own before the experiment's: they hold nothing."""
+
+CUT_SHORT: Final = ("interrupted", "failed", "partial")
+"""Ways to end of runs of which nobody knows what they would have held; ``partial`` has not said how it ended."""
+
 STATED_SHOWN: Final = 8
 """Stated targets that a table of ratios has room for."""
 
@@ -55,6 +63,10 @@ class ComparableRun(Protocol):
     @property
     def seed(self) -> int:
         """Seed of all its randomness."""
+
+    @property
+    def status(self) -> str:
+        """Its end: ``done``, or one of :data:`ENDED_BADLY` and :data:`CUT_SHORT`."""
 
     @property
     def setting(self) -> str | None:
@@ -108,11 +120,16 @@ def smoothed(values: Float64Vector) -> Float64Vector:
     Returns:
         Shape (k,).
     """
-    side = min(WINDOW_SIDE, values.size // 5)
-    if side == 0:
+    if not is_smoothed(values):
         return values.copy()
+    side = min(WINDOW_SIDE, values.size // 5)
     with np.errstate(invalid="ignore"):  # of a loss that is infinite
         return np.array([values[i - min(side, i) : i + min(side, i) + 1].mean() for i in range(values.size)])
+
+
+def is_smoothed(values: Float64Vector) -> bool:
+    """True if :func:`smoothed` changes curves of this length, shape (k,)."""
+    return values.size >= 5
 
 
 def time_held(times: Numbers, values: Float64Vector, target: float, *, higher_is_better: bool = True) -> float | None:
@@ -149,17 +166,20 @@ def time_held(times: Numbers, values: Float64Vector, target: float, *, higher_is
 class ComparedGroup:
     """Runs that differ only in the seed, against the baseline, which is the group of the first run given.
 
-    A figure is None where there is none: of a target that no run holds, or of runs that were never evaluated.
+    A figure is None where there is none: of a target that no run holds, or of runs that were never evaluated. Figures
+    of the end are over the runs that are done, and so are times, bytes and ratios.
 
     Attributes:
         label: Name of the first of them.
         algorithm: Their algorithm.
         members: Their places among all runs that were given, in order of the seeds.
         seeds: Their seeds.
+        statuses: Their ends, as runs say them.
         end: Headline figure of the mean node at the end, smoothed: the best that the runs hold.
         worst_node: The worst node's, likewise.
         averaged_model: The averaged model's, likewise.
-        at_common_time: The mean node's at the last instant that all runs of all groups reached.
+        at_common_time: The mean node's at the last instant that all runs of all groups reached, those of
+            :data:`ENDED_BADLY` aside.
         gain_percent: How much better ``end`` is than the baseline's, relative to it; positive is better.
         reached: How many of the runs hold the target.
         time_to_target_s: From when on, mean over those that do.
@@ -172,6 +192,7 @@ class ComparedGroup:
     algorithm: str
     members: tuple[int, ...]
     seeds: tuple[int, ...]
+    statuses: tuple[str, ...]
     end: MeanInterval | None
     worst_node: MeanInterval | None
     averaged_model: MeanInterval | None
@@ -182,6 +203,16 @@ class ComparedGroup:
     bytes_to_target: MeanInterval | None
     times_faster: MeanInterval | None
     times_fewer_bytes: MeanInterval | None
+
+    @property
+    def counted_seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs that count where it is asked how many hold a target: all but those cut short."""
+        return tuple(seed for seed, status in zip(self.seeds, self.statuses, strict=True) if status not in CUT_SHORT)
+
+    @property
+    def done(self) -> int:
+        """Number of runs that came to the experiment's end."""
+        return self.statuses.count("done")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +237,9 @@ class Comparison:
     Attributes:
         metric: ``accuracy`` or ``rmse``.
         higher_is_better: Whether the headline figure should grow.
-        target: What they are asked to hold; None if the baseline was never evaluated.
+        target: What they are asked to hold; None if no run of the baseline is done and was evaluated.
         target_source: Where it is from.
-        common_time_s: The last instant that all runs reached; None if a run was never evaluated.
+        common_time_s: The last instant that all runs reached that did not end badly; None if one was never evaluated.
         groups: In order of their first runs; the first is the baseline.
         table: Ratios at a few targets, from the easiest on.
         curve: Ratios at many targets, from the easiest on, up to what the baseline holds at the end.
@@ -239,6 +270,7 @@ class _Curves:
     """A run's curves, smoothed."""
 
     seed: int
+    status: str
     times_s: Float64Vector
     bytes_sent: Float64Vector
     mean_node: Float64Vector
@@ -276,9 +308,8 @@ def compare(runs: Sequence[ComparableRun], target: float | None = None) -> Compa
     curves = [[_curves(runs[index]) for index in members] for members in groups]
     # Step 3: what all are asked for: targets, which follow from the baseline, and the last instant that all reached.
     goal, source, listed, drawn = _targets(curves[0], target, first.stated_targets, better)
-    ends = [float(one.times_s[-1]) if one.times_s.size else None for group in curves for one in group]
-    known = [end for end in ends if end is not None]
-    common = min(known) if len(known) == len(ends) else None
+    last = [one.times_s[-1:] for group in curves for one in group if one.status not in ENDED_BADLY]
+    common = float(min(last)[0]) if last and all(instant.size for instant in last) else None
     # Step 4: each group against the baseline, which is a group like any other.
     base_end = _at_end(curves[0], "mean_node")
     compared = [
@@ -295,6 +326,30 @@ def compare(runs: Sequence[ComparableRun], target: float | None = None) -> Compa
         table=tuple(_ratios(curves, one, better) for one in listed),
         curve=tuple(_ratios(curves, one, better) for one in drawn),
     )
+
+
+RunT = TypeVar("RunT", bound=ComparableRun)
+
+
+def without_repeats(runs: Sequence[RunT]) -> tuple[list[RunT], list[tuple[RunT, RunT]]]:
+    """Leave out all but one of the runs of one setting and seed, which are no further samples.
+
+    Of them the last one given counts that is done, or the last one if none is.
+
+    Returns:
+        The runs that count, each in the place of the first of its kind, so that a baseline stays one; and the others,
+        each with the one that counts in its place.
+    """
+    kinds: dict[tuple[str | int, int], list[RunT]] = {}
+    for place, run in enumerate(runs):
+        kinds.setdefault((place if run.setting is None else run.setting, run.seed), []).append(run)
+    kept, repeats = [], []
+    for same in kinds.values():
+        done = [place for place, run in enumerate(same) if run.status == "done"]
+        one = same.pop(done[-1] if done else -1)
+        kept.append(one)
+        repeats += [(run, one) for run in same]
+    return kept, repeats
 
 
 def _check_scale(target: float, metric: str) -> None:
@@ -325,6 +380,7 @@ def _groups(runs: Sequence[ComparableRun]) -> list[tuple[int, ...]]:
 def _curves(run: ComparableRun) -> _Curves:
     return _Curves(
         run.seed,
+        run.status,
         run.times_s,
         run.bytes_sent,
         smoothed(run.headline),
@@ -349,7 +405,8 @@ def _targets(
         goal, source = given, "given"
     elif stated:
         from_easiest = sorted(stated, reverse=not better)
-        held = [one for one in from_easiest if all(_held(run, one, better) is not None for run in base)]
+        counted = [run for run in base if run.status not in CUT_SHORT]
+        held = [one for one in from_easiest if counted and all(_held(run, one, better) is not None for run in counted)]
         goal, source = (held or from_easiest[:1])[-1], "stated"
         few = np.linspace(0, len(from_easiest) - 1, min(STATED_SHOWN, len(from_easiest)))
         listed = [from_easiest[round(place)] for place in few.tolist()]
@@ -358,23 +415,32 @@ def _targets(
     return goal, source, sorted(listed, reverse=not better), drawn
 
 
+def _done(group: Sequence[_Curves]) -> list[_Curves]:
+    """The runs that came to the experiment's end, as far as they were evaluated."""
+    return [run for run in group if run.status == "done" and run.times_s.size]
+
+
 def _first(base: Sequence[_Curves]) -> float | None:
-    found = mean_of([float(run.mean_node[0]) for run in base if run.mean_node.size])
+    found = mean_of([float(run.mean_node[0]) for run in _done(base)])
     return None if found is None else found.mean
 
 
 def _at_end(
     group: Sequence[_Curves], which: Literal["mean_node", "worst_node", "averaged_model"]
 ) -> MeanInterval | None:
-    """Mean over the runs that were evaluated; None if one of them ends with no number."""
-    return mean_of([float(getattr(run, which)[-1]) for run in group if run.times_s.size])
+    """Mean over the runs that are done; None if one of them ends with no number."""
+    return mean_of([float(getattr(run, which)[-1]) for run in _done(group)])
 
 
 def _held(run: _Curves, target: float, better: bool) -> float | None:
+    if run.status != "done":
+        return None
     return time_held(run.times_s, run.mean_node, target, higher_is_better=better)
 
 
 def _held_bytes(run: _Curves, target: float, better: bool) -> float | None:
+    if run.status != "done":
+        return None
     return time_held(run.bytes_sent, run.mean_node, target, higher_is_better=better)
 
 
@@ -389,34 +455,42 @@ def _compared(
     better: bool,
 ) -> ComparedGroup:
     end = _at_end(group, "mean_node")
-    gain = None
-    if end is not None and base_end is not None and base_end.mean:
-        gained = end.mean - base_end.mean if better else base_end.mean - end.mean
-        gain = 100.0 * gained / abs(base_end.mean)
     times, sent = [], []
     if goal is not None:
         times = [time for time in (_held(run, goal, better) for run in group) if time is not None]
         sent = [amount for amount in (_held_bytes(run, goal, better) for run in group) if amount is not None]
-    at_common = None
-    if common is not None:
-        at_common = mean_of([float(np.interp(common, run.times_s, run.mean_node)) for run in group])
     first = runs[members[0]]
     return ComparedGroup(
         label=first.label,
         algorithm=first.algorithm,
         members=members,
         seeds=tuple(runs[index].seed for index in members),
+        statuses=tuple(runs[index].status for index in members),
         end=end,
         worst_node=_at_end(group, "worst_node"),
         averaged_model=_at_end(group, "averaged_model"),
-        at_common_time=at_common,
-        gain_percent=gain,
+        at_common_time=_at_common_time(group, common),
+        gain_percent=_gain_percent(end, base_end, better),
         reached=len(times),
         time_to_target_s=mean_of(times),
         bytes_to_target=mean_of(sent),
         times_faster=None if goal is None else _ratio(base, group, goal, better, by_bytes=False),
         times_fewer_bytes=None if goal is None else _ratio(base, group, goal, better, by_bytes=True),
     )
+
+
+def _at_common_time(group: Sequence[_Curves], common: float | None) -> MeanInterval | None:
+    if common is None:
+        return None
+    there = [run for run in group if run.status not in ENDED_BADLY]
+    return mean_of([float(np.interp(common, run.times_s, run.mean_node)) for run in there])
+
+
+def _gain_percent(end: MeanInterval | None, base_end: MeanInterval | None, better: bool) -> float | None:
+    if end is None or base_end is None or not base_end.mean:
+        return None
+    gained = end.mean - base_end.mean if better else base_end.mean - end.mean
+    return 100.0 * gained / abs(base_end.mean)
 
 
 def _ratios(curves: Sequence[Sequence[_Curves]], target: float, better: bool) -> RatiosAtTarget:
@@ -436,8 +510,9 @@ def _ratio(
     without a common seed have the ratio of their geometric means, and no interval.
     """
     held = _held_bytes if by_bytes else _held
-    base_times = {run.seed: held(run, target, better) for run in base}
-    times = {run.seed: held(run, target, better) for run in group}
+    base_times, times = (
+        {run.seed: held(run, target, better) for run in runs if run.status not in CUT_SHORT} for runs in (base, group)
+    )
     pairs = [(base_times[seed], time) for seed, time in times.items() if seed in base_times]
     if pairs:
         # A time of 0, of a target that is no target, has no ratio.

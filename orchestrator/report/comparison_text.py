@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from node.core.errors import ConfigError
-from orchestrator.comparison import AUTOMATIC_SHARE, ComparedGroup, Comparison
-from orchestrator.fidelity import is_unfaithful
+from orchestrator.comparison import AUTOMATIC_SHARE, CUT_SHORT, ComparedGroup, Comparison
+from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.intervals import MeanInterval
 from orchestrator.report.text import format_bytes, headline_text, metric_name
 from orchestrator.results.reader import Run
@@ -43,7 +43,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def group_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
-    """A label a group: its name, with the directory's where two share one. The floor and the unfaithful are marked."""
+    """A label a group: its name, with the directory's where two share one. Marked are the floor, the unfaithful, and
+    what did not come to the experiment's end."""
     names = [group.label for group in comparison.groups]
     labels = []
     for number, (name, group) in enumerate(zip(names, comparison.groups, strict=True), start=1):
@@ -51,16 +52,29 @@ def group_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
         detail = members[0].path.name.removeprefix(name).strip("-") or number
         mark = UNFAITHFUL_MARK if any(is_unfaithful(run.fidelity) for run in members) else ""
         floor = FLOOR_MARK if group.algorithm == "local" else ""
-        labels.append(mark + (name if names.count(name) == 1 else f"{name} ({detail})") + floor)
+        shown = name if names.count(name) == 1 else f"{name} ({detail})"
+        labels.append(mark + shown + floor + _ending_mark(group.statuses))
     return labels
+
+
+def _ending_mark(statuses: Sequence[str]) -> str:
+    """Tell in brackets how runs ended that are not done: `` (diverged)``, `` (1 of 3 interrupted)``; else nothing."""
+    words = []
+    for status in dict.fromkeys(statuses):
+        if status != "done":
+            count, word = statuses.count(status), "not ended" if status == "partial" else status
+            words.append(word if count == len(statuses) else f"{count} of {len(statuses)} {word}")
+    return f" ({', '.join(words)})" if words else ""
 
 
 def run_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
     """A label a run: its group's, with the seed where the group has several."""
     labels = [""] * len(runs)
     for label, group in zip(group_labels(runs, comparison), comparison.groups, strict=True):
-        for index, seed in zip(group.members, group.seeds, strict=True):
-            labels[index] = f"{label}, seed {seed}" if len(group.members) > 1 else label
+        name = label.removesuffix(_ending_mark(group.statuses))
+        for index, seed, status in zip(group.members, group.seeds, group.statuses, strict=True):
+            seed_text = f", seed {seed}" if len(group.members) > 1 else ""
+            labels[index] = name + seed_text + _ending_mark([status])
     return labels
 
 
@@ -90,13 +104,13 @@ def comparison_table(comparison: Comparison, labels: Sequence[str]) -> tuple[lis
         rows.append(
             [
                 label,
-                str(len(group.seeds)),
+                str(len(group.seeds)) if group.done == len(group.seeds) else f"{group.done} of {len(group.seeds)}",
                 end,
                 worst,
                 averaged,
                 NONE if group.gain_percent is None else f"{group.gain_percent:+.1f} %",
                 _headline_cell(comparison.metric, group.at_common_time),
-                _time_cell(group),
+                NONE if comparison.target is None else _time_cell(group),
                 _ratio_cell(group.times_faster, group.reached, comparison.baseline, group),
                 NONE if group.bytes_to_target is None else format_bytes(group.bytes_to_target.mean),
                 _ratio_cell(group.times_fewer_bytes, group.reached, comparison.baseline, group),
@@ -115,9 +129,9 @@ def ratios_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[st
     for place, (label, group) in enumerate(zip(labels, comparison.groups, strict=True)):
         cells = []
         for row in comparison.table:
-            ratio, reached, of = row.times_faster[place], row.reached[place], len(group.seeds)
+            ratio, reached, of = row.times_faster[place], row.reached[place], len(group.counted_seeds)
             if reached == 0:
-                cells.append("never")
+                cells.append("never" if of else NONE)
             elif ratio is None:
                 cells.append("it alone" if row.reached[0] == 0 else NONE)
             else:
@@ -139,11 +153,12 @@ def _headline_cell(metric: str, figure: MeanInterval | None) -> str:
 
 
 def _time_cell(group: ComparedGroup) -> str:
+    of = len(group.counted_seeds)
     if group.time_to_target_s is None:
-        return "never"
+        return "never" if of else NONE
     half = _half(group.time_to_target_s)
     time = f"{group.time_to_target_s.mean:,.1f}{'' if half is None else f' ± {half:,.1f}'} s"
-    return time if group.reached == len(group.seeds) else f"{time} ({group.reached} of {len(group.seeds)} reach it)"
+    return time if group.reached == of else f"{time} ({group.reached} of {of} reach it)"
 
 
 def _ratio_cell(ratio: MeanInterval | None, reached: int, baseline: ComparedGroup, group: ComparedGroup) -> str:
@@ -169,7 +184,8 @@ def _half(figure: MeanInterval) -> float | None:
 def target_text(comparison: Comparison) -> str:
     """Say what the runs are asked to hold, and why that."""
     if comparison.target is None:
-        return "no target: the baseline was never evaluated"
+        ended = "was evaluated" if comparison.baseline.done else "came to its end"
+        return f"no target: no run of the baseline {ended}"
     name = metric_name(comparison.metric)
     why = {
         "given": "as asked for",
@@ -179,14 +195,22 @@ def target_text(comparison: Comparison) -> str:
     return f"{name} to hold: {headline_text(comparison.metric, comparison.target)} ({why})"
 
 
-def notes(runs: Sequence[Run], comparison: Comparison) -> list[str]:
-    """Everything that whoever reads the comparison must know, a line each, the most serious first."""
+def notes(runs: Sequence[Run], comparison: Comparison, repeats: Sequence[tuple[Run, Run]] = ()) -> list[str]:
+    """Everything that whoever reads the comparison must know, a line each, the most serious first.
+
+    Args:
+        runs: The runs that were compared.
+        comparison: Their figures.
+        repeats: Runs that were left out, each with the one that counts in its place.
+    """
     labels = group_labels(runs, comparison)
     return [
         *_unfinished(runs),
+        *_unfaithful(runs),
+        *_repeats(repeats),
         *_of_the_target(comparison, labels),
         *_of_the_floor(comparison, labels),
-        *_of_the_groups(runs, comparison, labels),
+        *_of_the_groups(comparison, labels),
         *_differences(runs, comparison),
     ]
 
@@ -201,11 +225,32 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[str]:
     }
     for run in runs:
         if run.status != "done":
-            until = f"{run.times_s[-1]:,.1f} s" if run.times_s.size else "before its first evaluation"
+            reached = (run.summary or {}).get("time_s", run.times_s[-1] if run.times_s.size else 0.0)
             of = "" if run.facts.end_s is None else f" of {run.facts.end_s:,.1f} s"
-            yield f"{run.path.name} {how[run.status]}: its end is at {until}{of}"
-        if run.times_s.size and len(run.times_s) < FEW_EVALUATIONS:
+            follows = (
+                "it counts only at the last instant that all runs reached"
+                if run.status in CUT_SHORT
+                else "it has no end, and counts as one that never holds a target"
+            )
+            yield f"{run.path.name} {how[run.status]} at {reached:,.1f} s{of}: {follows}"
+        if run.status == "done" and run.times_s.size and len(run.times_s) < FEW_EVALUATIONS:
             yield f"{run.path.name} has {len(run.times_s)} evaluations: its times are coarse (evaluation.interval_s)"
+
+
+def _unfaithful(runs: Sequence[Run]) -> Iterator[str]:
+    for run in runs:
+        if run.status == "done" and is_unfaithful(run.fidelity):
+            reasons = unfaithful_reasons(run.fidelity)
+            why = f" ({reasons[0]}{f'; and {len(reasons) - 1} more' if reasons[1:] else ''})" if reasons else ""
+            yield f"{run.path.name} is unfaithful: it counts, and says little about its algorithm{why}"
+
+
+def _repeats(repeats: Sequence[tuple[Run, Run]]) -> Iterator[str]:
+    for left_out, one in repeats:
+        if left_out.path.resolve() == one.path.resolve():
+            yield f"{one.path.name} was given twice: it counts once"
+        else:
+            yield f"{left_out.path.name} is left out: the same experiment with the same seed as {one.path.name}"
 
 
 def _of_the_target(comparison: Comparison, labels: Sequence[str]) -> Iterator[str]:
@@ -218,7 +263,7 @@ def _of_the_target(comparison: Comparison, labels: Sequence[str]) -> Iterator[st
         value, label = max(ends) if comparison.higher_is_better else min(ends)
         yield f"no run holds {target}: the best that one holds is {headline_text(comparison.metric, value)} ({label})"
     for group, label in zip(comparison.groups[1:], labels[1:], strict=True):
-        pairs, ratio = len(set(group.seeds) & set(comparison.baseline.seeds)), group.times_faster
+        pairs, ratio = len(set(group.counted_seeds) & set(comparison.baseline.counted_seeds)), group.times_faster
         if ratio is not None and ratio.n < pairs:
             yield f"{label}: ratios are over {ratio.n} of {pairs} pairs, those in which both hold {target}"
     held_at_once = [
@@ -242,19 +287,22 @@ def _of_the_floor(comparison: Comparison, labels: Sequence[str]) -> Iterator[str
             yield f"{label} ends below the floor: training without communication does better"
 
 
-def _of_the_groups(runs: Sequence[Run], comparison: Comparison, labels: Sequence[str]) -> Iterator[str]:
+def _of_the_groups(comparison: Comparison, labels: Sequence[str]) -> Iterator[str]:
     if len(comparison.groups) == 1:
         yield f"there is nothing to compare with: all runs given are of {labels[0]}"
-    base = set(comparison.baseline.seeds)
-    settings = [runs[group.members[0]].setting for group in comparison.groups]
-    for group, label, setting in zip(comparison.groups, labels, settings, strict=True):
-        if setting is not None and settings.count(setting) > 1:
-            yield f"{label} is the same experiment as another one, with the same seed: it is shown apart"
-        if not base & set(group.seeds):
+    base = set(comparison.baseline.counted_seeds)
+    for group, label in zip(comparison.groups, labels, strict=True):
+        seeds = set(group.counted_seeds)
+        if not base or not seeds:
+            continue
+        if not base & seeds:
             yield f"{label} shares no seed with the baseline: its ratios are not of pairs"
-        elif base != set(group.seeds):
-            common = ", ".join(str(seed) for seed in sorted(base & set(group.seeds)))
+        elif base != seeds:
+            common = ", ".join(str(seed) for seed in sorted(base & seeds))
             yield f"{label} has other seeds than the baseline: ratios are over seed {common}"
+    intervals = [interval for group in comparison.groups for interval in (group.end, group.times_faster)]
+    if any(interval is not None and interval.n == 2 for interval in intervals):
+        yield "an interval of two seeds says little: it reaches 12.7 standard errors to either side; of three, 4.3"
     if all(len(group.seeds) == 1 for group in comparison.groups):
         yield "one seed each: no figure has an interval; fragmesh run FILE --seed 1 --seed 2 --seed 3 makes several"
 

@@ -51,13 +51,16 @@ RUN_COLORS: Final = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, INK, GREY)
 RUN_DASHES: Final = ("-", "--", "-.", ":")
 
 
-def write_comparison(runs: Sequence[Run], comparison: Comparison, path: Path) -> Path:
+def write_comparison(
+    runs: Sequence[Run], comparison: Comparison, path: Path, repeats: Sequence[tuple[Run, Run]] = ()
+) -> Path:
     """Draw several runs over each other.
 
     Args:
         runs: The runs that were compared, in their order.
         comparison: The figures of their groups.
         path: Where to: ``.html`` for a page with tables, ``.png`` or ``.svg`` for the figure alone.
+        repeats: Runs that were left out, each with the one that counts in its place.
 
     Raises:
         ConfigError: The file's ending is none of these.
@@ -65,7 +68,7 @@ def write_comparison(runs: Sequence[Run], comparison: Comparison, path: Path) ->
     """
     kind = path.suffix.lower()
     if kind == ".html":
-        data = render_comparison(runs, comparison).encode(errors="replace")
+        data = render_comparison(runs, comparison, repeats).encode(errors="replace")
     elif kind in (".png", ".svg"):
         with own_settings():
             figure = _overlay_figure(runs, comparison)
@@ -79,7 +82,7 @@ def write_comparison(runs: Sequence[Run], comparison: Comparison, path: Path) ->
     return path
 
 
-def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
+def render_comparison(runs: Sequence[Run], comparison: Comparison, repeats: Sequence[tuple[Run, Run]] = ()) -> str:
     """Several runs side by side as one self-contained HTML page."""
     labels = group_labels(runs, comparison)
     name = metric_name(comparison.metric)
@@ -98,7 +101,7 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison) -> str:
     return template("compare.html.j2").render(
         target=target_text(comparison),
         baseline=labels[0],
-        notes=notes(runs, comparison),
+        notes=notes(runs, comparison, repeats),
         header=header,
         rows=[(_look(index)[0], row) for index, row in enumerate(rows)],
         ratios_header=ratios_header,
@@ -152,6 +155,8 @@ def _overlay(axes: Axes, runs: Sequence[Run], labels: Sequence[str], comparison:
     for place, (group, label) in enumerate(zip(comparison.groups, labels, strict=True)):
         color, dash = _look(place)
         members = [runs[index] for index in group.members]
+        # One that ended early would end the line of all.
+        members = [run for run in members if run.status == "done"] or members
         x, middle, low, high = _band(members, column, by_bytes=by_bytes)
         x = x / divisor if by_bytes else x
         axes.fill_between(x, low, high, color=color, alpha=0.10, linewidth=0)

@@ -349,6 +349,12 @@ def test_run_prints_where_its_results_are(tiny: Path, capsys: pytest.CaptureFixt
     assert "done" in out
     assert len(err.splitlines()) >= 1
     run = load_run(path)
+    assert run.summary is not None
+    last, best = run.summary["final"], run.summary["best"]
+    rows = [" ".join(line.strip("│ ").split()) for line in out.splitlines()]
+    figures = f"{last['accuracy']:.4f} at the end, {best['accuracy']:.4f} at best; fragmesh compare smooths"
+    assert f"accuracy │ {figures}" in rows
+    assert f"loss │ {last['loss']:.4f} at the end, {best['loss']:.4f} when accuracy was best" in rows
     assert run.status == "done"
     assert run.facts.seed == 7
     assert {file.name for file in path.iterdir()} == {
@@ -448,10 +454,15 @@ def test_compare(two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == str(tmp_path / "c.png")
     assert (tmp_path / "c.png").stat().st_size > 1000
-    code, out, err = invoke(capsys, "compare", *two_runs, "--json", "--target", 0.3)
+    assert "not shown for want of room (--out FILE.html or --json has them): " in out
+    page = tmp_path / "c.html"
+    assert f"want of room ({page} or --json has them): " in invoke(capsys, "compare", *two_runs, "--out", page)[1]
+    code, out, err = invoke(capsys, "compare", *two_runs, two_runs[0], "--json", "--target", 0.3)
     assert (code, err) == (0, "")
     content = json.loads(out)
     assert content["target"] == 0.3
+    assert content["left_out"] == [str(two_runs[0])]
+    assert [row["statuses"] for row in content["runs"]] == [["done"], ["done"]]
     assert [row["label"] for row in content["runs"]] == [
         "divshare-on-a-slow-network",
         "swift_divshare-on-a-slow-network",
@@ -507,6 +518,25 @@ def test_a_comparison_that_cannot_be_drawn_has_its_tables(
     code, out, err = invoke(capsys, "compare", *two_runs, "--out", tmp_path / "c.png")
     assert (code, err) == (3, f"failed: {tmp_path / 'c.png'}: cannot be drawn: RuntimeError: no font\n")
     assert "times faster" in out
+
+
+def test_the_headline_figure_of_ratings_comes_first(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [item for setting in (*RATINGS, "learning.partition={kind: by_user}") for item in ("--set", setting)]
+    code, out, _ = invoke(capsys, "run", tiny, "--out", tiny.parent / "o", "--workers", 0, *settings)
+    assert code == 0
+    rows = [line.strip("│ ").split(" │ ") for line in out.splitlines() if " │ " in line]
+    assert [row[0].strip() for row in rows[:3]] == ["status", "RMSE", "accuracy"]
+    assert "at best; fragmesh compare smooths" in rows[1][1]
+    assert "when RMSE was best" in rows[2][1]
+
+
+def test_compare_says_that_ends_are_smoothed(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where they are: a curve of less than five evaluations stays as it is."""
+    said = "end: the mean of a run's last evaluations, which it holds; fragmesh run prints the very last one"
+    long, short = (simulate(tiny, "stop={time_s: 1}", f"evaluation.interval_s={step}").path for step in (0.2, 0.5))
+    assert (len(load_run(long).times_s), len(load_run(short).times_s)) == (6, 3)
+    assert said in invoke(capsys, "compare", long, short)[1].splitlines()
+    assert said not in invoke(capsys, "compare", short)[1]
 
 
 def test_seeds_of_one_command_are_one_group(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,26 @@
 """Groups of seeds, targets that are held, and ratios, on curves small enough to check by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, sqrt
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
-from orchestrator.comparison import Comparison, compare, smoothed, time_held
+from orchestrator.comparison import (
+    CUT_SHORT,
+    ENDED_BADLY,
+    Comparison,
+    compare,
+    is_smoothed,
+    smoothed,
+    time_held,
+    without_repeats,
+)
 from orchestrator.intervals import MeanInterval
+from orchestrator.results.schema import EndStatus
 
 NAN, INF = float("nan"), float("inf")
 
@@ -29,6 +40,7 @@ class Curve:
     setting: str | None = None
     algorithm: str = "divshare"
     stated_targets: tuple[float, ...] = ()
+    status: str = "done"
 
     @property
     def higher_is_better(self) -> bool:
@@ -52,18 +64,23 @@ def curve(
     seed: int = 1,
     stated_targets: tuple[float, ...] = (),
     algorithm: str = "divshare",
+    status: str = "done",
 ) -> Curve:
     """A curve of up to four values, which smoothing leaves alone; runs of one label differ only in the seed."""
     times = step_s * np.arange(len(values))
-    return Curve(
-        label, times, numbers(*values), rate * times, metric, seed, label, algorithm, stated_targets=stated_targets
-    )
+    return Curve(label, times, numbers(*values), rate * times, metric, seed, label, algorithm, stated_targets, status)
 
 
 class TestSmoothing:
     def test_short_curves_stay_as_they_are(self) -> None:
         assert smoothed(numbers(1, 5, 2, 8)).tolist() == [1, 5, 2, 8]
         assert smoothed(numbers()).tolist() == []
+
+    @pytest.mark.parametrize("length", [0, 1, 4, 5, 9, 10])
+    def test_which_curves_change(self, length: int) -> None:
+        """A curve that turns at its end."""
+        values = np.array([*np.zeros(max(0, length - 1)), *([1.0] if length else [])])
+        assert is_smoothed(values) == (smoothed(values).tolist() != values.tolist())
 
     def test_a_window_of_three_from_five_values_on(self) -> None:
         assert smoothed(numbers(0, 3, 6, 0, 3)).tolist() == [0, 3, 3, 3, 1.5]
@@ -306,6 +323,18 @@ class TestSeeds:
         assert ratio is not None
         assert (ratio.mean, ratio.low, ratio.n) == (pytest.approx(2.0), None, 2)
 
+    def test_of_the_same_seed_the_last_run_that_is_done_counts(self) -> None:
+        """In the place of the first, so that a baseline stays one."""
+        first, other, last = curve("a", 0.0, 0.4), curve("b", 0.0, 0.5), curve("a", 0.0, 0.6)
+        cut, seed_2 = curve("a", 0.0, 0.1, status="interrupted"), curve("a", 0.0, 0.7, seed=2)
+        kept, repeats = without_repeats([first, other, last, cut, seed_2])
+        assert [run.headline[-1] for run in kept] == [0.6, 0.5, 0.7]
+        assert kept[0] is last
+        assert [(left_out is first, one is last) for left_out, one in repeats] == [(True, True), (False, True)]
+        assert without_repeats([cut, cut])[0] == [cut]
+        unknown = [replace(first, setting=None)] * 2
+        assert without_repeats(unknown) == (unknown, [])
+
     def test_the_same_seed_twice_is_no_second_sample(self) -> None:
         result = compare([curve("a", 0.0, 0.4), curve("a", 0.0, 0.4)])
         assert [group.members for group in result.groups] == [(0,), (1,)]
@@ -320,3 +349,71 @@ class TestSeeds:
         assert floor is not None
         assert floor.label == "alone"
         assert compare(runs[:1]).floor is None
+
+
+class TestEndings:
+    """Runs that did not come to the experiment's end."""
+
+    def test_every_way_to_end_has_a_rule(self) -> None:
+        assert {"done", *ENDED_BADLY, *CUT_SHORT} == {*get_args(EndStatus), "partial"}
+
+    @pytest.mark.parametrize("status", ENDED_BADLY)
+    def test_one_that_ended_badly_never_holds_a_target_and_has_no_end(self, status: str) -> None:
+        """Its curve ends at 10 s, at the best value of all."""
+        base = [curve("base", 0.0, 0.4, step_s=20.0, seed=seed) for seed in (1, 2)]
+        ours = [curve("ours", 0.0, 0.4, seed=1), curve("ours", 0.0, 0.9, seed=2, status=status)]
+        result = compare([*base, *ours], target=0.4)
+        group = result.groups[1]
+        assert (group.reached, group.counted_seeds, group.done) == (1, (1, 2), 1)
+        assert group.statuses == ("done", status)
+        assert (only(group.end), only(group.worst_node)) == pytest.approx((0.4, 0.3))
+        assert group.times_faster is not None
+        assert (group.times_faster.mean, group.times_faster.n) == pytest.approx((2.0, 1))
+        assert [row.reached for row in result.table if row.target == 0.4] == [(2, 1)]
+
+    @pytest.mark.parametrize("status", ENDED_BADLY)
+    def test_its_end_is_no_common_instant(self, status: str) -> None:
+        runs = [curve("a", 0.0, 0.2, 0.4), curve("b", 0.0, status=status), curve("c", 0.0, 0.3, 0.5)]
+        result = compare(runs)
+        assert result.common_time_s == 20.0
+        assert [group.at_common_time is None for group in result.groups] == [False, True, False]
+
+    @pytest.mark.parametrize("status", CUT_SHORT)
+    def test_one_that_was_cut_short_counts_only_where_all_are(self, status: str) -> None:
+        """Nobody knows whether it would have gone on to hold what it reached."""
+        base = [curve("base", 0.0, 0.2, 0.4, seed=seed) for seed in (1, 2)]
+        ours = [curve("ours", 0.0, 0.3, 0.4, seed=1), curve("ours", 0.0, 0.9, seed=2, status=status)]
+        result = compare([*base, *ours], target=0.4)
+        group = result.groups[1]
+        assert (group.reached, group.counted_seeds, group.done) == (1, (1,), 1)
+        assert group.end is not None
+        assert (group.end.mean, group.end.n) == (0.4, 1)
+        assert result.common_time_s == 10.0
+        assert only(group.at_common_time) == pytest.approx(0.6)
+
+    @pytest.mark.parametrize("status", [*ENDED_BADLY, *CUT_SHORT])
+    def test_a_baseline_that_is_not_done_gives_no_target(self, status: str) -> None:
+        """Not the value of its first evaluation, which all hold from the start."""
+        runs = [curve("a", 0.1, status=status), curve("b", 0.1, 0.4)]
+        result = compare(runs)
+        assert (result.target, result.table, result.curve) == (None, (), ())
+        assert all(group.gain_percent is None for group in result.groups)
+        given = compare(runs, target=0.2)
+        assert [group.reached for group in given.groups] == [0, 1]
+        assert given.groups[1].times_faster is None
+
+    def test_stated_targets_are_those_that_all_runs_hold_which_count(self) -> None:
+        stated = (0.2, 0.3)
+        done = curve("a", 0.0, 0.4, stated_targets=stated)
+        cut, bad = (replace(done, seed=2, status=status) for status in ("interrupted", "diverged"))
+        assert compare([done, cut]).target == 0.3
+        assert compare([done, bad]).target == 0.2
+        assert compare([cut]).target == 0.2
+
+    def test_seeds_of_runs_cut_short_make_no_pairs(self) -> None:
+        """The ratio is that of groups without a common seed."""
+        base = [curve("base", 0.0, 0.4, seed=1), curve("base", 0.0, 0.4, seed=2, status="failed")]
+        ours = [curve("ours", 0.0, 0.4, seed=2, step_s=5.0), curve("ours", 0.0, seed=1, status="failed")]
+        ratio = compare([*base, *ours], target=0.4).groups[1].times_faster
+        assert ratio is not None
+        assert (ratio.mean, ratio.low, ratio.n) == (pytest.approx(2.0), None, 1)

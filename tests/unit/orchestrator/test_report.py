@@ -12,8 +12,9 @@ import pytest
 
 from node.core.counters import NodeCounters
 from node.core.errors import ConfigError
-from orchestrator.comparison import compare
+from orchestrator.comparison import compare, without_repeats
 from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
+from orchestrator.intervals import t_quantile
 from orchestrator.report.comparison_text import (
     check_comparable,
     comparison_table,
@@ -232,13 +233,20 @@ def test_what_a_reader_must_know_is_noted(tmp_path: Path) -> None:
     other = {**LOCAL, "nodes": 8, "learning": {"dataset": {"kind": "digits", "max_train_samples": 60}}}
     first = {**EXPERIMENT, "learning": {"dataset": {"kind": "digits"}}}
     paths = [
-        write_run(tmp_path, name="a", status="interrupted", experiment=first),
+        write_run(tmp_path, name="a", experiment=first),
         write_run(tmp_path, name="b", samples=4, seed=2, experiment=other),
+        write_run(tmp_path, name="c", status="interrupted", experiment=first),
+        write_run(tmp_path, name="d", status="diverged", samples=1, experiment=first),
     ]
     runs = [load_run(path, messages=False) for path in paths]
     check_comparable(runs)
     told = notes(runs, compare(runs))
-    assert f"{paths[0].name} was interrupted: its end is at 100.0 s of 100.0 s" in told
+    for path, follows in (
+        (paths[2], "was interrupted at 100.0 s of 100.0 s: it counts only at the last instant that all runs reached"),
+        (paths[3], "diverged at 100.0 s of 100.0 s: it has no end, and counts as one that never holds a target"),
+    ):
+        assert f"{path.name} {follows}" in told
+    assert len([line for line in told if "its times are coarse" in line]) == 1
     assert f"{paths[1].name} has 4 evaluations: its times are coarse (evaluation.interval_s)" in told
     assert "b (floor) shares no seed with the baseline: its ratios are not of pairs" in told
     assert (
@@ -254,8 +262,56 @@ def test_one_run_and_the_same_run_twice_are_noted(tmp_path: Path) -> None:
     assert "there is nothing to compare with: all runs given are of synthetic" in told
     assert any(line.startswith("no run of local is among them") for line in told)
     render_comparison(runs, compare(runs))
-    told = notes(runs * 2, compare(runs * 2))
-    assert len([line for line in told if "same experiment as another one, with the same seed" in line]) == 2
+    again = load_run(write_run(tmp_path), messages=False)
+    kept, repeats = without_repeats([*runs, *runs, again])
+    assert kept == [again]
+    told = notes(kept, compare(kept), repeats)
+    left_out = f"{runs[0].path.name} is left out: the same experiment with the same seed as {again.path.name}"
+    assert told.count(left_out) == 2
+    kept, repeats = without_repeats(runs * 2)
+    assert f"{runs[0].path.name} was given twice: it counts once" in notes(kept, compare(kept), repeats)
+    assert "was given twice" in render_comparison(kept, compare(kept), repeats)
+
+
+def test_how_runs_ended_is_marked(tmp_path: Path) -> None:
+    ends = ("done", "diverged", "interrupted")
+    paths = [write_run(tmp_path, name="ours", status=status, seed=seed) for seed, status in enumerate(ends, 1)]
+    paths.append(write_run(tmp_path, name="bad", status="stalled", experiment=LOCAL))
+    paths.append(write_run(tmp_path, name="killed", experiment={**EXPERIMENT, "nodes": 7}))
+    (paths[-1] / "summary.json").unlink()
+    runs = [load_run(path, messages=False) for path in paths]
+    comparison = compare(runs, target=0.3)
+    labels = group_labels(runs, comparison)
+    assert labels == ["ours (1 of 3 diverged, 1 of 3 interrupted)", "bad (floor) (stalled)", "killed (not ended)"]
+    assert run_labels(runs, comparison) == [
+        "ours, seed 1",
+        "ours, seed 2 (diverged)",
+        "ours, seed 3 (interrupted)",
+        "bad (floor) (stalled)",
+        "killed (not ended)",
+    ]
+    header, rows = comparison_table(comparison, labels)
+    columns = [header.index(name) for name in ("seeds", "end", "time to target", "times faster")]
+    shown = [[row[column] for column in columns] for row in rows]
+    assert shown[0][0] == "1 of 3"
+    assert shown[0][2].endswith("(1 of 2 reach it)")
+    assert shown[1:] == [["0 of 1", "–", "never", "–"], ["0 of 1", "–", "–", "–"]]
+    assert [row[1] for row in ratios_table(comparison, labels)[1]][1:] == ["never", "–"]
+    # The line of a group goes on where one of its runs ended early.
+    page = render_comparison(runs, comparison)
+    assert "ours, seed 2 (diverged)" in page
+    backwards = compare(runs[::-1])
+    assert target_text(backwards) == "no target: no run of the baseline came to its end"
+    header, rows = comparison_table(backwards, group_labels(runs[::-1], backwards))
+    assert {row[header.index("time to target")] for row in rows} == {"–"}
+
+
+def test_two_seeds_say_little(tmp_path: Path) -> None:
+    runs = [load_run(write_run(tmp_path, seed=seed), messages=False) for seed in (1, 2, 3)]
+    little = "an interval of two seeds says little: it reaches 12.7 standard errors to either side; of three, 4.3"
+    assert little in notes(runs[:2], compare(runs[:2]))
+    assert little not in notes(runs, compare(runs))
+    assert (round(t_quantile(1), 1), round(t_quantile(2), 1)) == (12.7, 4.3)
 
 
 @pytest.mark.parametrize(("target", "expected"), [(0.95, "no run holds 95.0 %: the best"), (0.01, "it is no target")])
@@ -278,7 +334,7 @@ def test_the_target_in_words(tmp_path: Path) -> None:
     assert target_text(compare(runs, 1.5)) == "RMSE to hold: 1.5000 (as asked for)"
     assert target_text(compare(runs)).endswith("(90 % of what the baseline gains from its start to its end)")
     never = [load_run(write_run(tmp_path, samples=0), messages=False)]
-    assert target_text(compare(never)) == "no target: the baseline was never evaluated"
+    assert target_text(compare(never)) == "no target: no run of the baseline was evaluated"
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
@@ -374,6 +430,9 @@ def test_a_comparison_marks_what_is_unfaithful(tmp_path: Path) -> None:
     page = render_comparison(runs, compare(runs))
     assert page.index("UNFAITHFUL RUNS AMONG THEM") < page.index("<svg")
     assert "<li>UNFAITHFUL bad: rate, links of 12 Mbit/s" in page
+    told = [line for line in notes(runs, compare(runs)) if "unfaithful" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"{paths[0].name} is unfaithful: it counts, and says little about its algorithm (rate, ")
     assert "UNFAITHFUL RUNS" not in render_comparison(runs[1:], compare(runs[1:]))
 
 
