@@ -564,13 +564,14 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
         return "-" if value is None else f"{value:.4f}"
 
     messages = summary["messages"]
+    last = "at the end" if summary["status"] == "done" else "last tested"
     key, headline, other = (
         ("loss", "RMSE", "accuracy") if summary["metric"] == "rmse" else ("accuracy", "accuracy", "loss")
     )
     rows = {
         "status": summary["status"],
-        headline: f"{figure(final[key])} at the end, {figure(best[key])} at best; fragmesh compare smooths",
-        other: f"{figure(final[other])} at the end, {figure(best[other])} when {headline} was best",
+        headline: f"{figure(final[key])} {last}, {figure(best[key])} at best; fragmesh compare smooths",
+        other: f"{figure(final[other])} {last}, {figure(best[other])} when {headline} was best",
         "messages": f"{messages['queued']:,} queued, {messages['delivered']:,} delivered,"
         f" {messages['cancelled']:,} cancelled, {messages['lost']:,} lost"
         + f", {messages['rejected']:,} refused"
