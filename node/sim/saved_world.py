@@ -13,7 +13,7 @@ from typing import Any
 from node.core.errors import ConfigError
 from node.core.saved_state import State, decode, encode, savable_classes
 from node.core.training import RealTimeTrainer
-from node.sim import fluid_network, level_network, levels, simulated_node
+from node.sim import flows, level_network, levels, simulated_node
 from node.sim import world as world_module
 from node.sim.world import World
 
@@ -66,7 +66,7 @@ def _classes(world: World) -> frozenset[type]:
     algorithms = {type(node.algorithm) for node in world.nodes}
     names = {kind.__module__ for algorithm in algorithms for kind in algorithm.__mro__}
     names |= {name for name in sys.modules if name.startswith("node.core.")}
-    modules: list[ModuleType] = [world_module, simulated_node, fluid_network, level_network, levels]
+    modules: list[ModuleType] = [world_module, simulated_node, flows, level_network, levels]
     tags: frozenset[type] = frozenset(type(tag) for algorithm in algorithms for tag in algorithm.carries)
     return tags | savable_classes([*modules, *(sys.modules[name] for name in names if name in sys.modules)])
 

@@ -25,7 +25,8 @@ from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics, Lateness
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.flows import Flow
+from node.sim.fluid_network import FluidNetwork
 
 FRAGMENT_BYTES = 36_000
 PROCESSES = 2

@@ -12,7 +12,8 @@ import numpy as np
 
 from node.core import sender_policy
 from node.core.links import NetworkPlan
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.flows import Flow
+from node.sim.fluid_network import FluidNetwork
 
 
 def microseconds(nodes: int, parallel: int, transfers: int, slow: int = 0) -> float:

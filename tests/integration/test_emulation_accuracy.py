@@ -29,7 +29,8 @@ from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.flows import Flow
+from node.sim.fluid_network import FluidNetwork
 from tests.integration.host import Host
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, timerfd")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from node.core.delivery import DeliveryModel
 from node.core.links import NetworkPlan
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.flows import Flow
+from node.sim.fluid_network import FluidNetwork
 from node.sim.level_network import LevelNetwork
 from node.sim.rates import NEVER, UNLIMITED
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.links import NetworkPlan
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.flows import Flow
+from node.sim.fluid_network import FluidNetwork
 from tests.property.test_network import KINDS, Kind, plan_of, reference_rates
 
 Transfer = tuple[int, int, int, int]

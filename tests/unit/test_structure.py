@@ -21,11 +21,6 @@ LINES_WITHOUT_STEPS_MAX = 40
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-LARGE = {
-    "node/sim/fluid_network.py FluidNetwork": "one algorithm: all methods keep the same rates and lists consistent",
-}
-"""Classes that may be larger, each with its reason."""
-
 ROLES = frozenset({"build.py", "config.py", "registry.py"})
 """Names of files that mean the same in every room: construction, declarations and table of what the room has."""
 
@@ -115,11 +110,10 @@ def test_a_file_s_name_may_stand_twice_only_for_its_role() -> None:
 
 def test_no_class_is_too_large() -> None:
     large = {f"{path} {kind.name}" for path, kind in classes() if is_large(kind)}
-    assert large <= LARGE.keys(), (
+    assert not large, (
         f"over {LINES_MAX} lines or {METHODS_MAX} methods: move a part that stands alone to a class or a module of its"
-        f" own, or name the class in LARGE with a reason: {sorted(large - LARGE.keys())}"
+        f" own: {sorted(large)}"
     )
-    assert LARGE.keys() <= large, f"no longer large: take it out of LARGE: {sorted(LARGE.keys() - large)}"
 
 
 def test_long_functions_have_numbered_steps() -> None:

@@ -23,7 +23,8 @@ from node.runtime.link_measurement import (
     requested_round_trip_ms,
 )
 from node.runtime.outgoing import OutgoingFrames
-from node.sim.fluid_network import Flow, FluidNetwork
+from node.sim.flows import Flow
+from node.sim.fluid_network import FluidNetwork
 from tests.simulation.build import network
 from tests.virtual import EPOCH_NS, Host, Loop
 
