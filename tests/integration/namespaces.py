@@ -22,6 +22,9 @@ SEGMENT_BYTES = MTU - 20 - 20 - 12
 FRAMING = SEGMENT_BYTES / FRAME_BYTES
 """Share of a link's rate that TCP's payload can have."""
 PORT = 5_000
+DEEP_QUEUE_BYTES = 16_777_216
+"""More than TCP ever has on its way. Where a queue is full TCP loses packets, and what came after a lost one reaches
+the receiver at once when the gap is closed: within a few seconds that looks like more than the link carries."""
 
 _CLONE_NEWNET = 0x40000000
 _TCP_CONGESTION = 13

@@ -17,7 +17,7 @@ from orchestrator.shaping.batch import change_to
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
 from orchestrator.shaping.probe import probe_shaping
 from orchestrator.shaping.tree import NodeTree, peer_minor
-from tests.integration.namespaces import FRAMING, Namespaces, Stream, namespaces
+from tests.integration.namespaces import DEEP_QUEUE_BYTES, FRAMING, Namespaces, Stream, namespaces
 from tests.integration.shaping_host import ShapingHost, need_kernel_shaping
 from tests.unit.orchestrator.shaping.networks import network, networks, pairs
 
@@ -38,7 +38,7 @@ def shaping_host() -> Iterator[ShapingHost]:
 
 
 def plan(nodes: Namespaces, node: int, whole: NetworkPlan, *, time_ns: int = 0, dilation: float = 1.0) -> NodeTree:
-    options = KernelOptions(netem=False, time_dilation=dilation)
+    options = KernelOptions(netem=False, queue_bytes=DEEP_QUEUE_BYTES, time_dilation=dilation)
     return plan_node(whole, node, nodes.addresses, options, time_ns=time_ns).tree
 
 
