@@ -18,7 +18,7 @@ from tests.netem_machine.machine import FOLDER_VARIABLE, Machine, MachineError, 
 MACHINE_FOLDER = os.environ.get(FOLDER_VARIABLE, "")
 TESTS = "tests/integration/test_shaping_netem.py"
 TIMEOUT_S = 3_600
-"""Net under a machine that hangs. On a quiet host it takes four minutes, on one that is late all the time much more."""
+"""Net under a machine that hangs. The tests took 16 minutes where others had the cores all the time."""
 
 
 @pytest.mark.slow
