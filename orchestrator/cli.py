@@ -1,4 +1,4 @@
-"""The command line: ``fragmesh run``, ``validate``, ``compare``, ``report``, ``list``, ``doctor``.
+"""The command line: ``fragmesh run``, ``validate``, ``compare`` and others.
 
 Every command ends with one of :data:`EXIT_CODES`. torch is imported only by commands that train.
 """
@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -426,6 +426,60 @@ def doctor(
         color = colors[finding.status]
         table.add_row(finding.name, escape(finding.value), f"[{color}]{finding.status}[/{color}]", escape(finding.note))
     out.print(table)
+
+
+BaseImage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Base of both images; else FRAGMESH_BASE_IMAGE, else Python's own image and a small one."
+    ),
+]
+FindLinks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PLACE",
+        help="A folder or page with wheels that pip takes first; may be repeated; else PIP_FIND_LINKS.",
+    ),
+]
+PipOptions = Annotated[
+    list[str] | None,
+    typer.Option("--pip", metavar="OPTION", help="An option for pip, as in --pip=--index-url=URL; may be repeated."),
+]
+
+
+@app.command()
+def image(
+    base_image: BaseImage = None, find_links: FindLinks = None, pip: PipOptions = None, as_json: AsJson = False
+) -> None:
+    """Build the images of containers from the fragmesh that is installed, unless they are there."""
+    from orchestrator.containers.engine import connect
+    from orchestrator.containers.image_builds import BuildOptions, have_image
+    from orchestrator.containers.image_recipes import BASE_LABEL, node_recipe, shaper_recipe
+    from orchestrator.report.text import format_bytes, format_duration
+
+    options = BuildOptions.from_environment(os.environ)
+    options = dataclasses.replace(
+        options,
+        base=base_image or options.base,
+        find_links=find_links or options.find_links,
+        pip=[*options.pip, *(pip or ())],
+    )
+
+    def tell(line: str) -> None:
+        if line.startswith(("Step", "Fetching")):
+            err.print(escape(line[: out.width]))
+
+    with closing(connect()) as engine:
+        images = [have_image(engine, recipe, options, tell) for recipe in (shaper_recipe(), node_recipe())]
+    if as_json:
+        _print_json([dataclasses.asdict(built) for built in images])
+        return
+    rows = {}
+    for built in images:
+        how = "already there" if built.build_s is None else f"built in {format_duration(built.build_s)}"
+        base = built.facts.labels[BASE_LABEL].split()[0]
+        rows[built.name] = f"{format_bytes(built.facts.size_bytes)}, {how}, on {base}"
+    _print_rows("images", rows)
 
 
 def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, calibrate: bool, as_json: bool) -> None:

@@ -2,8 +2,12 @@
 
 import json
 import os
+import select
+import socket
+import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -40,6 +44,10 @@ _TIMEOUT_S: Final = 120
 
 _CONNECTIONS: Final = 64
 """Connections that are kept for reuse; more may be open."""
+
+_LOOK_EVERY_MS: Final = 200
+_FRAME: Final = struct.Struct(">BxxxL")
+"""Before each piece of a command's output: which of the two it is of, and its length in bytes."""
 
 _GONE, _NOT_IN_THAT_STATE = 404, 409
 _DEFAULT_NETWORK: Final = "bridge"
@@ -275,18 +283,24 @@ class DockerEngine:
             found = self._api.inspect_container(container)
         return None if found is None else _state(found)
 
-    def execute(self, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
+    def execute(self, container: str, command: Sequence[str], text: str = "") -> tuple[int, str]:
         """See :class:`~orchestrator.containers.interface.Engine`."""
+        api = self._api
         with _errors(f"{command[0]} in container {container[:12]}"):
-            task = self._api.exec_create(container, list(command), user=user)["Id"]
-            output = self._api.exec_start(task)
-            code = self._api.exec_inspect(task)["ExitCode"]
+            task = api.exec_create(container, list(command), stdin=bool(text))["Id"]
+            if text:
+                stream = api.exec_start(task, socket=True)
+                output = _converse(stream, text.encode(), lambda: api.exec_inspect(task)["Running"])
+            else:
+                output = api.exec_start(task)
+            code = api.exec_inspect(task)["ExitCode"]
         return int(code), output.decode("utf-8", errors="replace")
 
     def output(self, container: str, since_ns: int) -> OutputStream:
         """See :class:`~orchestrator.containers.interface.Engine`."""
+        since = since_ns / 1e9 if since_ns else None
         with _errors(f"output of container {container[:12]}"):
-            stream = self._api.logs(container, stream=True, follow=True, since=since_ns / 1e9)
+            stream = self._api.logs(container, stream=True, follow=True, since=since)
         return _SafeStream(stream)
 
     def events(self, labels: Labels, since_ns: int) -> EventStream:
@@ -356,7 +370,9 @@ class _SafeEventStream:
     def __iter__(self) -> Iterator[ContainerEvent]:
         with _errors("events"):
             for event in self._stream:
-                yield ContainerEvent(event["Actor"]["ID"], event["Action"])
+                actor = event["Actor"]
+                exit_code = int(actor["Attributes"].get("exitCode") or 0)
+                yield ContainerEvent(actor["ID"], event["Action"], int(event["timeNano"]), exit_code)
 
     def close(self) -> None:
         _close(self._stream)
@@ -365,6 +381,52 @@ class _SafeEventStream:
 def _close(stream: Any) -> None:
     with suppress(OSError, DockerException, AttributeError):  # closed already, by its other end
         stream.close()
+
+
+def _converse(stream: Any, data: bytes, is_running: Callable[[], bool]) -> bytes:
+    """Write a command's standard input and read all that it writes, both at once: it may write before it has read.
+
+    The engine does not end the connection of a command that ends without having read all its input.
+    """
+    connection = getattr(stream, "_sock", stream)  # of the SDK's file object; the socket itself over TLS
+    received = bytearray()
+    with closing(stream):
+        writer = threading.Thread(target=_send_all, args=(connection, data), daemon=True)
+        writer.start()
+        readable = select.poll()
+        readable.register(connection, select.POLLIN)
+        has_ended = False
+        while True:
+            if readable.poll(_LOOK_EVERY_MS):
+                chunk = connection.recv(1 << 16)
+                if not chunk:
+                    break
+                received += chunk
+            elif has_ended:  # and nothing has come since
+                break
+            else:
+                has_ended = not is_running()
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)  # which ends the writer
+        writer.join()
+    return _payloads(bytes(received))
+
+
+def _payloads(received: bytes) -> bytes:
+    """Return the contents of the frames that a command's outputs come in, one after the other."""
+    output, position = bytearray(), 0
+    while position + _FRAME.size <= len(received):
+        _, length = _FRAME.unpack_from(received, position)
+        position += _FRAME.size
+        output += received[position : position + length]
+        position += length
+    return bytes(output)
+
+
+def _send_all(connection: Any, data: bytes) -> None:
+    with suppress(OSError):  # the command has ended without reading it all
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
 
 
 def _host_config(spec: ContainerSpec) -> dict[str, Any]:

@@ -167,10 +167,14 @@ class ContainerEvent:
     Attributes:
         container: The engine's name for it.
         action: ``start``, ``die``, ``oom``, ``pause`` and others.
+        time_ns: When, Unix time.
+        exit_code: How it ended, of ``die``; else 0. Above 128 a signal, as shells tell it.
     """
 
     container: str
     action: str
+    time_ns: int
+    exit_code: int = 0
 
 
 class OutputStream(Protocol):
@@ -255,11 +259,11 @@ class Engine(Protocol):
     def inspect(self, container: str) -> ContainerState | None:
         """Return its state; None if there is no such container."""
 
-    def execute(self, container: str, command: Sequence[str], *, user: str = "") -> tuple[int, str]:
-        """Run a command in a running container and return its exit code and output."""
+    def execute(self, container: str, command: Sequence[str], text: str = "") -> tuple[int, str]:
+        """Run a command in a running container with a standard input; return its exit code and output."""
 
     def output(self, container: str, since_ns: int) -> OutputStream:
-        """Follow what a container writes, from an instant on (Unix time), until it ends."""
+        """Follow what a container writes, from an instant on (Unix time; 0 is the beginning), until it ends."""
 
     def events(self, labels: Labels, since_ns: int) -> EventStream:
         """Follow the changes of containers with these labels, from an instant on (Unix time)."""

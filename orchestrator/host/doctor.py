@@ -135,6 +135,19 @@ class Host:
         with closing(connect()) as engine:
             return engine.facts
 
+    def node_image(self) -> tuple[str, bool]:
+        """Return the image that nodes of this version need, and whether the engine has it.
+
+        Raises:
+            ConfigError: The engine or a library of nodes is not there.
+        """
+        from orchestrator.containers.engine import connect
+        from orchestrator.containers.image_recipes import node_recipe
+
+        tag = node_recipe().tag
+        with closing(connect()) as engine:
+            return tag, engine.find_image(tag) is not None
+
     def can_fork(self) -> bool:
         """Return whether processes can be forked and joined by sockets that keep records apart."""
         if not hasattr(os, "fork"):
@@ -263,12 +276,12 @@ def examine(data_root: Path | None = None, host: Host | None = None) -> list[Fin
         host: The machine; None for this one.
     """
     machine = Host() if host is None else host
-    engine = _engine(machine)
+    engine = list(_engine(machine))
     shaping = list(_shaping(machine))
     return [
         *_software(machine),
         *_hardware(machine),
-        engine,
+        *engine,
         *shaping,
         *_data(data_root),
         _cache(cache_dir()),
@@ -314,16 +327,24 @@ def _amount(name: str, amount: int | None, least: int, note: str) -> Finding:
     return Finding(name, f"{amount / 1e9:.1f} GB", "ok" if enough else "warn", "" if enough else note)
 
 
-def _engine(host: Host) -> Finding:
+def _engine(host: Host) -> Iterator[Finding]:
     name = "Docker engine"
     try:
         facts = host.engine()
     except ConfigError as error:
-        return Finding(name, "not usable", "missing", str(error))
+        yield Finding(name, "not usable", "missing", str(error))
+        return
     value = f"{facts.version}, {facts.cpus} cores, {facts.memory_bytes / 1e9:.1f} GB"
-    if not (facts.limits_memory and facts.limits_cpus):
-        return Finding(name, value, "warn", f"{facts.url}: its kernel cannot limit memory and processor time")
-    return Finding(name, value, "ok", facts.url)
+    if facts.limits_memory and facts.limits_cpus:
+        yield Finding(name, value, "ok", facts.url)
+    else:
+        yield Finding(name, value, "warn", f"{facts.url}: its kernel cannot limit memory and processor time")
+    try:
+        tag, is_there = host.node_image()
+    except ConfigError as error:
+        yield Finding("node image", "cannot be told", "warn", str(error))
+    else:
+        yield Finding("node image", tag if is_there else "not built", "ok", "" if is_there else "fragmesh image")
 
 
 def _shaping(host: Host) -> Iterator[Finding]:

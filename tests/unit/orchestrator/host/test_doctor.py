@@ -36,6 +36,7 @@ class Described(Host):
         memory: int | None = 32 * 10**9,
         forks: bool = True,
         engine: EngineFacts | ConfigError | None = None,
+        has_image: bool = True,
     ) -> None:
         self.commands = commands or {}
         self.files = files or {}
@@ -44,6 +45,7 @@ class Described(Host):
         self.shared = shared
         self.memory = memory
         self.forks = forks
+        self.has_image = has_image
         self.described = engine or ConfigError("Docker engine at unix:///var/run/docker.sock: no engine listens there")
 
     def run(self, *command: str) -> tuple[int, str] | None:
@@ -74,6 +76,9 @@ class Described(Host):
         if isinstance(self.described, ConfigError):
             raise self.described
         return self.described
+
+    def node_image(self) -> tuple[str, bool]:
+        return "fragmesh-node:0.1.0-abc", self.has_image
 
     def can_fork(self) -> bool:
         return self.forks
@@ -206,6 +211,14 @@ def test_an_engine_is_described_or_the_reason_is_told() -> None:
     assert "cannot limit memory" in limitless.note
     refused = by_name(examine(None, Described(engine=ConfigError("DOCKER_HOST=x: is Podman"))))["Docker engine"]
     assert (refused.status, refused.note) == ("missing", "DOCKER_HOST=x: is Podman")
+
+
+def test_an_image_of_nodes_is_there_or_can_be_built() -> None:
+    there = by_name(examine(None, Described(engine=facts())))["node image"]
+    assert (there.status, there.value) == ("ok", "fragmesh-node:0.1.0-abc")
+    missing = by_name(examine(None, Described(engine=facts(), has_image=False)))["node image"]
+    assert (missing.status, missing.value, missing.note) == ("ok", "not built", "fragmesh image")
+    assert "node image" not in by_name(examine(None, Described()))
 
 
 def test_little_memory_and_disk_are_warnings() -> None:

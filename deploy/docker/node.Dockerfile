@@ -1,0 +1,1 @@
+../../orchestrator/containers/images/node.Dockerfile
