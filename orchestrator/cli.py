@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from math import isfinite
@@ -480,6 +481,66 @@ def image(
         base = built.facts.labels[BASE_LABEL].split()[0]
         rows[built.name] = f"{format_bytes(built.facts.size_bytes)}, {how}, on {base}"
     _print_rows("images", rows)
+
+
+@app.command()
+def ps(as_json: AsJson = False) -> None:
+    """List what runs have in the Docker engine, and whether their orchestrators live."""
+    from orchestrator.containers.cleanup import describe, find_runs
+    from orchestrator.containers.engine import connect
+    from orchestrator.containers.ownership import Owner
+
+    with closing(connect()) as engine:
+        runs = find_runs(engine, Owner.of_this_process())
+    if as_json:
+        _print_json([dataclasses.asdict(run) for run in runs])
+        return
+    if not runs:
+        print("no run has anything in the engine")
+        return
+    table = Table()
+    for column in ("run", "has", "containers", "orchestrator"):
+        table.add_column(column)
+    for run in runs:
+        states = Counter(resource.status for resource in run.resources if resource.kind == "container")
+        shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        color = {"alive": "green", "gone": "red", "foreign": "yellow"}[run.fate]
+        table.add_row(escape(run.run), describe(run.resources), shown, f"[{color}]{escape(run.owner)}[/{color}]")
+    out.print(table)
+
+
+@app.command()
+def down(
+    run: Annotated[
+        str | None, typer.Option(metavar="ID", help="Remove all of this run, also if its orchestrator lives.")
+    ] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Remove all of all runs of this user, also of those that are under way.")
+    ] = False,
+) -> None:
+    """Remove what runs left in the Docker engine, by label. Without an option, of those whose orchestrator is gone."""
+    from orchestrator.containers.cleanup import describe, find_runs, remove
+    from orchestrator.containers.engine import connect
+    from orchestrator.containers.ownership import Owner
+
+    if run is not None and all_:
+        raise ConfigError(f"--run={run}: must be without --all")
+    with closing(connect()) as engine:
+        found = [each for each in find_runs(engine, Owner.of_this_process()) if run in (None, each.run)]
+        if run is not None and not found:
+            raise ConfigError(f"--run={run}: there is no such run in the engine; fragmesh ps lists them")
+        fates = ("gone",) if run is None and not all_ else ("alive", "gone")
+        chosen = [each for each in found if each.fate in fates]
+        if run is not None and not chosen:
+            raise ConfigError(f"--run={run}: must be of this user and machine, is {found[0].owner}")
+        problems = remove(engine, (resource for each in chosen for resource in each.resources))
+    if problems:
+        raise RunnerError("; ".join(problems))
+    for each in found:
+        word = "removed" if each in chosen else "left alone"
+        print(f"{word}: {each.run}: {describe(each.resources)}; {each.owner}")
+    if not found:
+        print("no run has anything in the engine")
 
 
 def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, calibrate: bool, as_json: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from node.core.errors import ConfigError
+from orchestrator import cli
 from orchestrator.containers.cleanup import EngineRun, find_runs, reap, remove_labelled
 from orchestrator.containers.engine import DockerEngine
 from orchestrator.containers.group import ContainerEnd, ContainerGroup
@@ -460,6 +461,43 @@ def test_what_cannot_be_judged_is_left_alone(engine: DockerEngine, base_image: s
         assert {each.fate for each in find_runs(engine, HERE) if each.run == stranger.run} == {"foreign"}
     finally:
         assert remove_labelled(engine, {RUN_LABEL: stranger.run}) == []
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Call the command line; return its exit code and what it printed."""
+    code = cli._guard(lambda: cli.app([*arguments], standalone_mode=False))
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_ps_and_down_show_and_remove_a_run(
+    engine: DockerEngine, base_image: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.start(0)
+    orphans = Orphans(base_image, tmp_path)
+    orphans.until("containers")
+    orphans.kill()
+    code, printed, _ = call(capsys, "ps", "--json")
+    shown = {each["run"]: each for each in json.loads(printed)}
+    assert code == 0
+    assert (shown[run.scope.run]["fate"], shown[orphans.run]["fate"]) == ("alive", "gone")
+    assert len(shown[orphans.run]["resources"]) == 4
+    # Step 1: without an option, what nobody needs any more.
+    code, printed, _ = call(capsys, "down")
+    assert code == 0
+    assert f"removed: {orphans.run}: 2 containers, 2 networks; " in printed
+    assert f"left alone: {run.scope.run}: 1 container, 2 networks; process {os.getpid()}" in printed
+    assert left_of(engine, orphans.run) == []
+    # Step 2: by name, whoever needs it.
+    code, printed, _ = call(capsys, "down", "--run", run.scope.run)
+    assert code == 0
+    assert printed == f"removed: {run.scope.run}: 1 container, 2 networks; process {os.getpid()}\n"
+    assert run.left() == []
+    # Step 3: what is not there is a mistake.
+    code, _, printed = call(capsys, "down", "--run", run.scope.run)
+    assert code == 2
+    assert printed == f"error: --run={run.scope.run}: there is no such run in the engine; fragmesh ps lists them\n"
+    assert call(capsys, "down", "--run", "x", "--all")[0] == 2
 
 
 # --- again and again --------------------------------------------------------------------------------------------
