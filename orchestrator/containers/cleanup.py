@@ -6,13 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.containers.interface import Engine, EngineError, Labels, Resource
+from orchestrator.containers.interface import Engine, EngineError, Labels, Resource, StuckNetwork
 from orchestrator.containers.ownership import OWNER_LABEL, RUN_LABEL, Fate, Owner, fate_of
 
 _CALLS: Final = 8
 """Calls at a time: the engine removes a container in about 0.1 s, most of which is waiting."""
 _PATIENCE_S: Final = 10.0
 """Time in which a removal is tried again, because somebody else is removing a part of it."""
+_STUCK_S: Final = 2.0
+"""The same for a network that only the engine's own account keeps."""
 _PAUSE_S: Final = 0.1
 
 
@@ -88,13 +90,14 @@ def remove(engine: Engine, resources: Iterable[Resource]) -> list[str]:
 
 def _remove(engine: Engine, resource: Resource) -> str | None:
     """Remove one thing; return why it could not be."""
-    deadline = time.monotonic() + _PATIENCE_S
+    begin = time.monotonic()
     while True:
         try:
             engine.remove(resource)
         except EngineError as error:
             # A container that another process is removing still holds its network.
-            if error.status is None or time.monotonic() > deadline:
+            patience_s = _STUCK_S if isinstance(error, StuckNetwork) else _PATIENCE_S
+            if error.status is None or time.monotonic() - begin > patience_s:
                 return str(error)
             time.sleep(_PAUSE_S)
         else:

@@ -32,6 +32,7 @@ from orchestrator.containers.interface import (
     NetworkFacts,
     OutputStream,
     Resource,
+    StuckNetwork,
     SubnetTaken,
 )
 from orchestrator.containers.routes import HostRoute, host_routes
@@ -268,8 +269,12 @@ class DockerEngine:
 
     def unpause(self, container: str) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
-        with _errors(f"container {container[:12]} cannot go on", but=(_GONE, _NOT_IN_THAT_STATE)):
-            self._api.unpause(container)
+        try:
+            with _errors(f"container {container[:12]} cannot go on", but=(_GONE, _NOT_IN_THAT_STATE)):
+                self._api.unpause(container)
+        except EngineError as error:
+            if "not paused" not in str(error):  # for which the engine has no status of its own
+                raise
 
     def kill(self, container: str) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
@@ -336,11 +341,25 @@ class DockerEngine:
                 with _errors(where, but=(_GONE, _NOT_IN_THAT_STATE)):  # the latter: it is being removed
                     self._api.remove_container(resource.identity, v=True, force=True)
             case "network":
-                with _errors(where, but=(_GONE,)):
-                    self._api.remove_network(resource.identity)
+                try:
+                    with _errors(where, but=(_GONE,)):
+                        self._api.remove_network(resource.identity)
+                except EngineError as error:
+                    if "active endpoints" in str(error) and not self._is_used(resource.identity):
+                        text = (
+                            "Docker has lost count of its containers, of which none is left, until it is started again"
+                        )
+                        raise StuckNetwork(f"{where}: {text}", error.status) from error
+                    raise
             case "volume":
                 with _errors(where, but=(_GONE,)):
                     self._api.remove_volume(resource.identity)
+
+    def _is_used(self, network: str) -> bool:
+        found: dict[str, Any] = {}
+        with _errors(f"network {network[:12]}", but=(_GONE,)):
+            found = self._api.inspect_network(network)
+        return bool(found.get("Containers"))
 
     def close(self) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
@@ -437,7 +456,7 @@ def _host_config(spec: ContainerSpec) -> dict[str, Any]:
     return {
         "cap_drop": ["ALL"],
         "cap_add": list(spec.capabilities),
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges"],
         "read_only": True,
         "mounts": [Mount(bind.target, str(bind.source), type="bind", read_only=bind.read_only) for bind in spec.binds],
         "tmpfs": {path: f"size={size},mode=1777,nosuid,nodev" for path, size in spec.tmpfs.items()},

@@ -274,7 +274,11 @@ class Engine(Protocol):
         """Return all containers, networks and volumes with these labels; an empty value stands for any."""
 
     def remove(self, resource: Resource) -> None:
-        """Remove it, a container by force and with its anonymous volumes. Does nothing if it is gone."""
+        """Remove it, a container by force and with its anonymous volumes. Does nothing if it is gone.
+
+        Raises:
+            StuckNetwork: The engine cannot remove a network though nothing uses it.
+        """
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -282,3 +286,11 @@ class Engine(Protocol):
 
 class SubnetTaken(EngineError):
     """Some of the addresses of a network are another one's."""
+
+
+class StuckNetwork(EngineError):
+    """A network that nothing uses and the engine does not remove: it has counted a container too many.
+
+    Docker sometimes loses count when containers of a network start and end at the same time (moby issue 42119); it
+    counts anew when it is started.
+    """

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.containers import cleanup
 from orchestrator.containers.cleanup import describe, find_runs, reap, remove_labelled
-from orchestrator.containers.interface import ContainerSpec, Resource
+from orchestrator.containers.interface import ContainerSpec, EngineError, Resource, StuckNetwork
 from orchestrator.containers.ownership import Owner, RunScope
 from tests.unit.orchestrator.containers.fake_engine import FakeEngine
 
@@ -75,6 +75,25 @@ def test_what_cannot_be_removed_is_told_and_the_rest_is_removed() -> None:
     assert [resource.name for resource in engine.labelled(scope.labels())] == ["fragmesh-old-data"]
 
 
+def test_a_network_that_only_the_engine_keeps_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cleanup, "_STUCK_S", 0.01)
+    monkeypatch.setattr(cleanup, "_PATIENCE_S", 3600.0)
+    engine = FakeEngine()
+    scope = RunScope("old", DEAD)
+    add_run(engine, scope, nodes=0)
+    remove = engine.remove
+
+    def keep(resource: Resource) -> None:
+        if resource.name.endswith("data"):
+            raise StuckNetwork("network fragmesh-old-data cannot be removed: Docker has lost count", 403)
+        remove(resource)
+
+    monkeypatch.setattr(engine, "remove", keep)
+    assert remove_labelled(engine, scope.labels()) == [
+        "network fragmesh-old-data cannot be removed: Docker has lost count"
+    ]
+
+
 def test_what_somebody_else_is_removing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleanup, "_PAUSE_S", 0)
     engine = FakeEngine()
@@ -85,7 +104,7 @@ def test_what_somebody_else_is_removing_is_tried_again(monkeypatch: pytest.Monke
 
     def refuse_twice(resource: Resource) -> None:
         if resource.name.endswith("data") and next(refusals):
-            raise cleanup.EngineError("network: has active endpoints", 403)
+            raise EngineError("network: has active endpoints", 403)
         remove(resource)
 
     monkeypatch.setattr(engine, "remove", refuse_twice)
