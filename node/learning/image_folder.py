@@ -65,6 +65,8 @@ def load_image_folder(path: Path, report: Progress) -> Dataset:
         return from_images(images, f"image folder {path.name} (directory)")
     if not path.exists():
         raise DataError(f"{path}: no such image folder; expected a directory or .tar file with train|test/<class>/")
+    if not path.is_file():  # a pipe and a device may never end
+        raise DataError(f"{path}: is a device, a pipe or a socket; must be a directory or a .tar file")
     images = cached("image_folder", path, lambda: _decode_archive(path, report))
     return from_images(images, f"image folder {path.name} (tar)")
 

@@ -230,6 +230,7 @@ def test_traces_that_do_not_go_together(
         (["learning.model={kind: cnn}"], "learning.model.kind=cnn: needs images, but"),
         (["learning.dataset={kind: image_folder, path: none}"], "none: no such image folder"),
         (["learning.dataset={kind: image_folder, path: tiny.yaml}"], "tiny.yaml"),
+        (["learning.dataset={kind: image_folder, path: /dev/zero}"], "/dev/zero: is a device, a pipe or a socket"),
         (
             [f"learning.dataset={{kind: image_folder, path: {'x' * 300}}}"],
             "learning.dataset.kind=image_folder: cannot be",
