@@ -29,6 +29,7 @@ if __name__ == "__main__":  # python -m orchestrator.cli: before anything that a
     refuse_shadow()
 
 from node.core.errors import ConfigError, DataError, RunnerError, TestbedError
+from node.host.forked import ending_signals
 from orchestrator.host.streams import is_of_printing, let_lead_nowhere, open_standard_streams
 
 EXIT_CODES: Final = {
@@ -707,7 +708,7 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
 
 
 class _Interrupt:
-    """The handler of SIGINT and SIGTERM while no runner has its own.
+    """The handler of the signals that end a run while no runner has its own.
 
     It remembers that it was called: a module that is interrupted while it is imported may raise something else.
     """
@@ -729,11 +730,12 @@ def main() -> None:
     """Run the command line to its end; what ``fragmesh.py`` calls."""
     open_standard_streams()
     interrupt = _Interrupt()
-    # Also where a shell started this in the background with SIGINT ignored. Runners replace both while they run.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Also where a shell started this in the background with SIGINT ignored. Runners replace them while they run.
+    numbers = ending_signals()
+    for number in numbers:
         signal.signal(number, interrupt)
     code = _guard(lambda: app(standalone_mode=False))
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         signal.signal(number, signal.SIG_IGN)  # nothing is left to interrupt but the interpreter's own end
     if interrupt.received or code == 130:
         # Python itself would end by SIGINT after an interrupt that passed through exec(), caught or not.

@@ -30,14 +30,24 @@ def die_with_parent(parent_pid: int) -> None:
         raise ParentGoneError
 
 
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a run to end: Ctrl-C, the end of a job, and a terminal that is closed.
+
+    The last one is left out where it is ignored, as under ``nohup``.
+    """
+    hang_up = getattr(signal, "SIGHUP", None)  # not on every system
+    ignored = hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (hang_up,)))
+
+
 def belong_to(parent_pid: int) -> None:
     """Tie a forked child to its parent. Call this first in every forked child.
 
-    Ctrl-C and the end of a job reach the whole process group; the parent decides what they mean. See also
+    What asks a run to end reaches the whole process group; the parent decides what it means. See also
     :func:`die_with_parent`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in ending_signals():
+        signal.signal(number, signal.SIG_IGN)
     die_with_parent(parent_pid)
 
 

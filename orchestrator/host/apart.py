@@ -8,24 +8,22 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from node.host.forked import die_with_parent
+from node.host.forked import die_with_parent, ending_signals
 
 KILLED = 3
 """The exit code of a task whose process was killed."""
-
-PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 INTERRUPTED = 130
 """The exit code of a task that was asked to end."""
 
 
 def run_apart(task: Callable[[], int]) -> int:
-    """Run a task in a forked process, and wait for it. SIGINT and SIGTERM are passed on, each once.
+    """Run a task in a forked process, and wait for it. The signals that end a run are passed on, each once.
 
     The task has a process group of its own: Ctrl-C reaches this process alone, so that one request stays one.
 
@@ -38,10 +36,11 @@ def run_apart(task: Callable[[], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or both processes would write what is still buffered
     received: list[int] = []
-    with _woken_by_signals(received) as wake:
+    passing = ending_signals()
+    with _woken_by_signals(received, passing) as wake:
         parent_pid = os.getpid()
         # A signal that is passed on at once must wait until the child has its own handlers again.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, passing)
         child = os.fork()
         if child == 0:
             code = KILLED
@@ -94,15 +93,15 @@ class _Wake:
 
 
 @contextmanager
-def _woken_by_signals(received: list[int]) -> Iterator[_Wake]:
-    """Collect SIGINT and SIGTERM in ``received``, and be woken by them and by the end of a child."""
+def _woken_by_signals(received: list[int], passing: Sequence[int]) -> Iterator[_Wake]:
+    """Collect the signals ``passing`` in ``received``, and be woken by them and by the end of a child."""
     wake = _Wake()
 
     def receive(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGCHLD:
             received.append(number)
 
-    wake.handlers_before = {number: signal.signal(number, receive) for number in (*PASSED_ON, signal.SIGCHLD)}
+    wake.handlers_before = {number: signal.signal(number, receive) for number in (*passing, signal.SIGCHLD)}
     try:
         yield wake
     finally:

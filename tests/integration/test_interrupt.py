@@ -58,6 +58,7 @@ SIGNALS = [
     pytest.param(send_to_main, signal.SIGINT, id="kill-int"),
     pytest.param(send_to_all, signal.SIGTERM, id="end-of-job"),
     pytest.param(send_to_main, signal.SIGTERM, id="kill-term"),
+    pytest.param(send_to_all, signal.SIGHUP, id="closed-terminal"),
 ]
 Send = Callable[[Started, int], None]
 

@@ -198,6 +198,7 @@ SIGNALS = [
     pytest.param(False, signal.SIGINT, id="kill-int", marks=pytest.mark.long),
     pytest.param(True, signal.SIGTERM, id="end-of-job"),
     pytest.param(False, signal.SIGTERM, id="kill-term", marks=pytest.mark.long),
+    pytest.param(True, signal.SIGHUP, id="closed-terminal"),
 ]
 
 

@@ -248,6 +248,7 @@ def become(request: Request, ears: socket.socket, added: Mapping[str, str]) -> N
         added: What imports added to the environment; they do so where nobody has set it.
     """
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     os.chdir(request.content["cwd"])
     for descriptor, standard in ((request.out, 1), (request.err, 2)):
         os.dup2(descriptor, standard)

@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from node.host.forked import ending_signals
 from orchestrator.host.apart import INTERRUPTED, KILLED, run_apart
 
 
@@ -29,8 +31,23 @@ def test_a_task_that_raises_or_is_killed_has_failed() -> None:
     assert run_apart(fail) == run_apart(die) == KILLED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_passed_on_and_ends_the_series(number: signal.Signals) -> None:
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """SIGHUP as a terminal has it, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_an_ignored_hang_up_stays_ignored(hangs_up: None) -> None:
+    """Whoever starts a run under nohup wants it to outlive the terminal."""
+    assert ending_signals() == (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_passed_on_and_ends_the_series(number: signal.Signals, hangs_up: None) -> None:
     before = [signal.getsignal(other) for other in (number, signal.SIGCHLD)]
     reading, writing = os.pipe()
 

@@ -95,7 +95,7 @@ def test_each_writes_to_its_own_log_and_hears_no_ctrl_c(run: Callable[..., list[
     """Which reaches the whole process group, and is the orchestrator's to judge."""
 
     def say(index: int) -> int:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
         print(f"node {index}")
         print(f"read {os.read(0, 1)!r}", file=sys.stderr)
