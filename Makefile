@@ -54,8 +54,9 @@ docs: $(DOCS_READY)
 	@echo build/docs/index.html
 
 # Tracing makes pure Python two to three times as slow, so that it is done in a run of its own, and not of the tests
-# whose time is the simulator's: property, simulation, and most real runs.
+# whose time is the simulator's: simulation, most of property, and most real runs.
 MEASURED := tests/unit tests/paper tests/conformance/test_driver_equals_world.py \
+	$(addprefix tests/property/test_,level_network.py mixing.py) \
 	$(addprefix tests/integration/test_,bad_input.py cli.py control.py process_fleet.py transport.py resume.py \
 	process_faults.py emulation.py)
 
