@@ -32,6 +32,8 @@ def first_problem(error: ValidationError) -> str:
             bound = " ".join(str(first.get("ctx", {}).get("error", first["msg"])).split())
             if "=" in bound.split(":")[0]:  # it names a key of its own
                 return f"{key}.{bound}{more}"
+        case "model_type" | "dict_type":
+            bound = "must hold keys and values"
         case _:
             bound = (
                 first["msg"]

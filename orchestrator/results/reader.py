@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast, get_args
@@ -14,11 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from node.core.bounds import RECORD_BYTES_MAX
+from node.core.bounds import INT64_MAX, RECORD_BYTES_MAX
 from node.core.errors import ConfigError
 from node.core.types import Float64Vector
+from node.core.units import NS_PER_S
 from node.host.text_files import UnreadableText, parse_json, read_text
 from orchestrator.results.files import first_line_of
+from orchestrator.results.record_shapes import problem_of_fidelity, problem_of_summary
 from orchestrator.results.schema import (
     ADDED_COLUMNS,
     CURVE_COLUMNS,
@@ -34,6 +36,10 @@ from orchestrator.yaml_text import parse_yaml
 
 RUNS_NAMED: Final = 3
 """Runs in a folder that a message names: the last ones."""
+
+
+CURVE_TIME_S_MAX: Final = INT64_MAX / NS_PER_S
+"""The latest time that the clock of a run can tell; runs that end by rounds may pass the longest time of a file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +164,7 @@ def load_run(path: Path, *, messages: bool = True) -> Run:
         messages=_read_messages(path / "messages.parquet", facts.message_tags) if messages else None,
         links=_read_links(path / "links.csv"),
         summary=summary,
-        fidelity=_read_json(path / "fidelity.json"),
+        fidelity=_checked(_read_json(path / "fidelity.json"), problem_of_fidelity, path / "fidelity.json"),
         environment=_read_json(path / "environment.json"),
         experiment=_read_yaml(path / "experiment.yaml"),
     )
@@ -179,7 +185,15 @@ def _status(summary: JsonObject, path: Path) -> Status:
     status = summary.get("status")
     if status not in get_args(EndStatus):
         raise ConfigError(f"{path / 'summary.json'}: status={status!r}: not one of {', '.join(get_args(EndStatus))}")
+    _checked(summary, problem_of_summary, path / "summary.json")
     return cast(Status, status)
+
+
+def _checked(content: JsonObject | None, find: Callable[[JsonObject], str | None], path: Path) -> JsonObject | None:
+    problem = None if content is None else find(content)
+    if problem is not None:
+        raise ConfigError(f"{path}: damaged: {problem}")
+    return content
 
 
 def _damaged(path: Path, error: Exception) -> ConfigError:
@@ -216,7 +230,9 @@ def _read_yaml(path: Path) -> JsonObject | None:
         value = parse_yaml(text, place="damaged")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: damaged: must hold keys and values, holds {type(value).__name__}")
+    return value
 
 
 def _read_facts(path: Path) -> RunFacts:
@@ -274,6 +290,8 @@ def _read_curve(path: Path) -> dict[str, Float64Vector]:
             if len(cells) != len(header):
                 raise ValueError(f"{len(cells)} values instead of {len(header)}")
             rows[number] = [float(cell) if cell else math.nan for cell in cells]
+            if not 0 <= rows[number, 0] <= CURVE_TIME_S_MAX:
+                raise ValueError(f"time_s={cells[0]}: must be between 0 and {CURVE_TIME_S_MAX:.3g}")
         except ValueError as error:
             raise ConfigError(f"{path}: damaged: line {number + 2}: {first_line_of(error)}") from error
     curve = {name: np.full(len(rows), math.nan) for name in CURVE_COLUMNS}

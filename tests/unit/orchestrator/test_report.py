@@ -416,7 +416,9 @@ def test_what_failed_comes_first_however_many_checks_there_are(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("no_figures")
-@pytest.mark.parametrize("record", [{}, {"verdict": "unfaithful"}, {"checks": 3}, {"checks": ["x"], "died": []}])
+@pytest.mark.parametrize(
+    "record", [{}, {"verdict": "unfaithful"}, {"links": [{"a": 1}, None], "figures": {"b": [{}, 3]}}]
+)
 def test_a_fidelity_record_of_another_shape_is_shown_as_it_is(record: dict[str, Any], tmp_path: Path) -> None:
     page = render_report(load_run(write_run(tmp_path, samples=2, fidelity=record)))
     assert ("UNFAITHFUL RUN" in page) == ("verdict" in record)

@@ -407,6 +407,20 @@ class TestReading:
             ("partition.csv", "node,a,b\n0,1\n1,2,3\n", "partition.csv: damaged: "),
             ("partition.csv", "node,a,b\n0,1\n1,2\n", "partition.csv: damaged: lines of different length"),
             ("experiment.yaml", "nodes: [", "experiment.yaml: damaged: line 1, "),
+            ("experiment.yaml", "- 1\n", "experiment.yaml: damaged: must hold keys and values, holds list"),
+            ("experiment.yaml", "", "experiment.yaml: damaged: must hold keys and values, holds NoneType"),
+            ("experiment.yaml", "7\n", "experiment.yaml: damaged: must hold keys and values, holds int"),
+            ("summary.json", '{"status": "done"}', "summary.json: damaged: error: missing (and "),
+            ("fidelity.json", '{"verdict": "good"}', "fidelity.json: damaged: verdict='good': must be "),
+            ("fidelity.json", '{"checks": null}', "fidelity.json: damaged: checks=None: must be "),
+            (
+                "fidelity.json",
+                '{"checks": ["x"], "died": []}',
+                "fidelity.json: damaged: checks.0='x': must hold keys and values (and 1 more)",
+            ),
+            ("fidelity.json", '{"checks": [{"name": "a"}]}', "fidelity.json: damaged: checks.0.requested: missing"),
+            ("fidelity.json", '{"died": {"3": null}}', "fidelity.json: damaged: died.3=None: must be "),
+            ("fidelity.json", '{"figures": "x"}', "fidelity.json: damaged: figures='x': must hold keys and values"),
         ],
     )
     def test_a_file_of_other_content_is_named_in_one_line(
@@ -419,12 +433,28 @@ class TestReading:
         assert str(caught.value).startswith(f"{path}/{expected}")
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("value", [None, "x", [], -1, True])
+    @pytest.mark.parametrize("key", ["time_s", "wall_s", "bytes_sent", "bytes", "messages", "train_steps", "staleness"])
+    def test_a_value_of_the_summary_that_is_none_is_named(self, tmp_path: Path, key: str, value: object) -> None:
+        path = write_run(tmp_path, samples=2)
+        summary = json.loads((path / "summary.json").read_text())
+        (path / "summary.json").write_text(json.dumps(summary | {key: value}))
+        with pytest.raises(ConfigError, match=rf"summary\.json: damaged: {key}="):
+            load_run(path)
+
+    @pytest.mark.parametrize("time", ["-5", "nan", "inf", "1e11", ""])
+    def test_a_time_of_the_curve_that_no_run_can_have_is_named(self, tmp_path: Path, time: str) -> None:
+        path = write_run(tmp_path)
+        lines = (path / "curve.csv").read_text().splitlines(keepends=True)
+        lines[2] = ",".join([time, *lines[2].split(",")[1:]])
+        (path / "curve.csv").write_text("".join(lines))
+        with pytest.raises(ConfigError, match=rf"curve\.csv: damaged: line 3: time_s={time}: must be between 0 and"):
+            load_run(path)
+
     def test_a_run_without_its_experiment_is_read(self, tmp_path: Path) -> None:
         """It has no setting, by which runs of several seeds would be one group."""
         path = write_run(tmp_path)
         assert load_run(path).setting is not None
-        (path / "experiment.yaml").write_text("- no mapping\n")
-        assert load_run(path).setting is None
         (path / "experiment.yaml").unlink()
         assert load_run(path).setting is None
 
