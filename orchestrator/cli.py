@@ -144,7 +144,8 @@ def run(
         again = {seed for seed in seeds or () if (seeds or []).count(seed) > 1}
         if again:
             raise ConfigError(f"--seed={min(again)}: must be given once")
-    _check_data_root(data_root)
+    _check_folder("--input-root", input_root)
+    _check_folder("--data-root", data_root)
     if resume is None and len(plans) > 1:
         raise typer.Exit(_run_each(plans, out_dir, data_root, workers, as_json))
     plan = None if resume is not None else plans[0]
@@ -251,7 +252,7 @@ def validate(
 ) -> None:
     """Check an experiment file and print what would run."""
     plan = _read_plan(file, overrides, input_root=input_root)
-    _check_data_root(data_root)
+    _check_folder("--data-root", data_root)
     rows = plan.describe()
     load = None
     if with_data:
@@ -415,7 +416,7 @@ def doctor(
     from orchestrator.host.doctor import examine
     from orchestrator.runtimes.registry import examine_runtimes
 
-    _check_data_root(data_root)
+    _check_folder("--data-root", data_root)
     findings = [*examine(resolve_data_root(data_root)), *examine_runtimes()]
     if as_json:
         _print_json([{"name": f.name, "value": f.value, "status": f.status, "note": f.note} for f in findings])
@@ -547,7 +548,7 @@ def down(
 def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, calibrate: bool, as_json: bool) -> None:
     """Measure and print what an experiment takes of this host."""
     plan = _read_plan(file, overrides)
-    _check_data_root(data_root)
+    _check_folder("--data-root", data_root)
     from orchestrator.host.signals import signals_held
 
     with signals_held():
@@ -584,18 +585,16 @@ def _read_plan(
     from orchestrator.experiment.input_files import InputFiles
     from orchestrator.experiment.plan import make_plan
 
-    if input_root is not None and not input_root.is_dir():
-        raise ConfigError(f"--input-root={input_root}: is not a directory")
-
+    _check_folder("--input-root", input_root)
     items = list(overrides or [])
     items += [f"runtime={runtime}"] * (runtime is not None) + [f"seed={seed}"] * (seed is not None)
     inputs = InputFiles.of_experiment(file, input_root)
     return make_plan(read_experiment(file, items), file.parent, place=str(file), inputs=inputs)
 
 
-def _check_data_root(data_root: Path | None) -> None:
-    if data_root is not None and not data_root.is_dir():
-        raise ConfigError(f"--data-root={data_root}: is not a directory")
+def _check_folder(option: str, folder: Path | None) -> None:
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{option}={folder}: is not a directory")
 
 
 def _print_json(value: object) -> None:

@@ -706,8 +706,9 @@ def test_whatever_ends_a_command_is_one_line_and_a_code(
 
 
 def test_a_folder_of_inputs_that_is_none(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = invoke(capsys, "validate", tiny, "--input-root", tiny)
-    assert result == (2, "", f"error: --input-root={tiny}: is not a directory\n")
+    for command in (("validate", tiny), ("run", tiny), ("run", "--resume", tiny.parent)):
+        result = invoke(capsys, *command, "--input-root", tiny)
+        assert result == (2, "", f"error: --input-root={tiny}: is not a directory\n")
 
 
 @pytest.mark.usefixtures("no_report")
