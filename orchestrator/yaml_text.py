@@ -225,7 +225,9 @@ class _Builder:
             self._open[-1].deepest = max(self._open[-1].deepest, done.deepest)
         for other in done.merged:
             for key, value in other.items():
-                done.value.setdefault(key, value)
+                if str(key) not in done.keys:
+                    done.keys.add(str(key))
+                    done.value[key] = value
         size, levels = self._values - done.began, done.deepest - done.depth
         return self._complete(event, done.value, done.anchor, size, levels)
 

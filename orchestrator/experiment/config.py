@@ -7,14 +7,15 @@ value and the bound.
 
 import difflib
 import json
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, create_model, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
@@ -28,6 +29,19 @@ from orchestrator.experiment.networks.config import NetworkConfig
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES, RuntimeName
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
 from orchestrator.yaml_text import parse_yaml, plain_value
+
+_PLAIN_NUMBER: Final = re.compile(r"0|-?[1-9][0-9]{0,399}", re.ASCII)
+
+
+def _plain_number(key: object) -> object:
+    """Read a key that is a number: ``1`` and ``01`` would be two keys of the file and one of the experiment."""
+    if not isinstance(key, str):
+        return key
+    if not _PLAIN_NUMBER.fullmatch(key):
+        raise PydanticCustomError(
+            "plain_number", "must be a whole number in plain digits: in two spellings it is a key given twice"
+        )
+    return int(key)
 
 
 class AlgorithmSectionBase(ConfigModel):
@@ -90,7 +104,7 @@ class ComputeConfig(ConfigModel):
     )
     jitter_percent: float = Field(0.0, ge=0, le=100, description="standard deviation of a round's duration")
     stragglers: ComputeStragglers = ComputeStragglers()
-    slowdown: dict[int, Annotated[float, Field(le=FACTOR_MAX)]] = Field(
+    slowdown: dict[Annotated[int, BeforeValidator(_plain_number)], Annotated[float, Field(le=FACTOR_MAX)]] = Field(
         default_factory=dict, description="factor >= 1 of single nodes, by id"
     )
 

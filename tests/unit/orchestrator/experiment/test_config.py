@@ -314,6 +314,13 @@ def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
             "compute.stragglers.count=2: must be 0 with placement=same_as_network",
         ),
         ({"compute": {"slowdown": {"a": 2}}}, "compute.slowdown.a=a: must be a whole number"),
+        *(
+            (
+                {"compute": {"slowdown": {1: 2, key: 3}}},
+                f"compute.slowdown.{key}='{key}': must be a whole number in plain",
+            )
+            for key in ("01", "+1", "1.0", " 1", "1_0", "-0", "\u0661")
+        ),
         ({"compute": {"slowdown": {1: float("nan")}}}, "compute.slowdown.1=nan: must be a finite number"),
         ({"compute": {"slowdown": {1: True}}}, "compute.slowdown.1=true: must be a number, not true or false"),
         ({"compute": {"slowdown": {1: "2"}}}, "compute.slowdown.1='2': must be a number, without quotes"),
