@@ -61,6 +61,9 @@ RATINGS_BYTES_MAX: Final = 2**28
 RATING_ID_MAX: Final = 2**53
 """The largest number of a user or an item: beyond it two numbers become one."""
 
+IMAGE_BYTES_MAX: Final = 2**28
+"""Size of the file of one image, which is read whole."""
+
 ARCHIVE_BYTES_MAX: Final = 2**36
 """Size of an archive of arrays that a node is given."""
 

@@ -15,6 +15,7 @@ from unicodedata import category
 import numpy as np
 import numpy.typing as npt
 
+from node.core.bounds import IMAGE_BYTES_MAX
 from node.core.errors import DataError
 from node.learning.data_files import Progress, cached
 from node.learning.image_decoding import DecodedImage, decode
@@ -78,9 +79,15 @@ def _decode_directory(path: Path, listing: Listing[Path], report: Progress) -> D
         for name in layout.places:
             file = listing.files[name]
             assert file is not None, "links that lead nowhere have no place"
+            _require_size(file.stat().st_size, path, name)
             yield [name], file.read_bytes()
 
     return _decode_all(path, layout, contents(), report)
+
+
+def _require_size(size: int, path: Path, name: str) -> None:
+    if size > IMAGE_BYTES_MAX:
+        raise DataError(f"{path}: {printable(name)}: {size:,} bytes: must be at most {IMAGE_BYTES_MAX:,}")
 
 
 def _decode_archive(path: Path, report: Progress) -> DecodedImages:
@@ -94,6 +101,7 @@ def _decode_archive(path: Path, report: Progress) -> DecodedImages:
         for name in layout.places:
             member = listing.files[name]
             assert member is not None, "links that lead nowhere have no place"
+            _require_size(member.size, path, name)
             members[member.offset_data] = member
             names.setdefault(member.offset_data, []).append(name)
 

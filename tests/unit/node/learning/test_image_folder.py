@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from node.core.errors import DataError
+from node.learning import image_folder
 from node.learning.config import ImageFolderConfig
 from node.learning.datasets import load_dataset
 from node.learning.image_decoding import decode
@@ -256,6 +257,21 @@ def test_a_pipe_among_the_images_is_refused_without_waiting(pets: Path) -> None:
     os.mkfifo(pets / "train" / "cat" / "1.png")
     with pytest.raises(DataError, match=r"train/cat/1\.png is a device, a pipe or a socket"):
         read(pets)
+
+
+def test_a_file_too_large_for_an_image_is_refused_before_it_is_read(pets: Path) -> None:
+    large = pets / "train" / "cat" / "0.png"
+    os.truncate(large, 200 * 10**9)  # of holes
+    with pytest.raises(DataError, match=r"train/cat/0\.png: 200,000,000,000 bytes: must be at most 268,435,456$"):
+        read(pets)
+
+
+def test_a_member_too_large_for_an_image_is_refused_before_it_is_read(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_folder, "IMAGE_BYTES_MAX", 10)
+    with pytest.raises(DataError, match=r"pets/test/cat/0\.png: \d+ bytes: must be at most 10$"):
+        read(as_tar(pets))
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
