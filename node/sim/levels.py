@@ -225,13 +225,14 @@ class _FillingPass:
         _waiting: How many transfers share that.
         _heap: Share and number of each link. A share that has grown since is corrected when it comes up; one that has
             fallen, because a link joined, has a new entry.
+        _least: The share of the least entry of each link that has one; larger ones do not count.
         _last: The level that was settled last.
 
     Attributes:
         moving: The transfers that another link is to hold back than before.
     """
 
-    __slots__ = ("_heap", "_last", "_left", "_links", "_region", "_waiting", "moving")
+    __slots__ = ("_heap", "_last", "_least", "_left", "_links", "_region", "_waiting", "moving")
 
     def __init__(self, links: Mapping[int, SharedLink], region: dict[int, SharedLink]) -> None:
         self._links = links
@@ -239,23 +240,31 @@ class _FillingPass:
         self._left: dict[int, float] = {}
         self._waiting: dict[int, int] = {}
         self._heap: list[tuple[float, int]] = []
+        self._least: dict[int, float] = {}
         self._last = 0.0
         self.moving: list[LevelFlow] = []
 
     def succeeds(self) -> bool:
         """Fill; False where a link joined too late, and the filling must be repeated with it."""
         self._begin()
-        region, left, waiting, heap = self._region, self._left, self._waiting, self._heap
+        region, left, waiting, heap, least = self._region, self._left, self._waiting, self._heap, self._least
         while heap:
             share, number = heap[0]
             count = waiting[number]
             if not count:
                 heappop(heap)
+                least.pop(number, None)
                 continue
-            current = max(0.0, left[number]) / count
+            if share > least[number]:
+                heappop(heap)  # a lower one came later
+                continue
+            current = left[number] / count
             if current > share:
+                least[number] = current
                 heapreplace(heap, (current, number))
                 continue
+            if current < 0.0:
+                current = 0.0
             link = region[number]
             holders = self._faster_than(current, link)
             if holders:
@@ -285,9 +294,8 @@ class _FillingPass:
             if link.capacity < UNLIMITED:
                 left[number] = capacity
                 waiting[number] = count
-        self._heap.extend(
-            (max(0.0, rest) / waiting[number], number) for number, rest in left.items() if waiting[number]
-        )
+        self._least = {number: max(0.0, rest) / waiting[number] for number, rest in left.items() if waiting[number]}
+        self._heap = [(share, number) for number, share in self._least.items()]
         heapify(self._heap)
 
     def _push(self, number: int) -> bool:
@@ -295,8 +303,10 @@ class _FillingPass:
         count, left = self._waiting[number], self._left[number]
         if not count:
             return left >= -TOLERANCE * self._region[number].capacity
-        share = max(0.0, left) / count
-        heappush(self._heap, (share, number))
+        share = left / count if left > 0.0 else 0.0
+        if share < self._least.get(number, inf):
+            self._least[number] = share
+            heappush(self._heap, (share, number))
         return share >= self._last * (1.0 - TOLERANCE)
 
     def _faster_than(self, share: float, link: SharedLink) -> dict[int, SharedLink]:
