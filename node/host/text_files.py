@@ -19,7 +19,6 @@ from node.core.bounds import JSON_DIGITS_MAX, PIPE_SILENCE_S, SHOWN_LETTERS_MAX
 from node.core.errors import ConfigError
 
 _NUMBER: Final = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:inf|nan)", re.ASCII)
-_WHOLE: Final = re.compile(r"[0-9]+", re.ASCII)
 _PIECE: Final = 2**16
 
 
@@ -116,14 +115,6 @@ def parse_number(word: str) -> float:
     if not _NUMBER.fullmatch(word):
         raise ValueError(f"{shorten(word)} is not a number")
     return float(word)
-
-
-def parse_whole(word: str, most: int) -> int | None:
-    """Read a whole number from 0 to ``most``; None if it is none, however many digits it has."""
-    if not _WHOLE.fullmatch(word) or len(word.lstrip("0")) > len(str(most)):
-        return None
-    number = int(word.lstrip("0") or "0")
-    return number if number <= most else None
 
 
 def parse_json(text: str) -> Any:

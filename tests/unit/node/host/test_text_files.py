@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from node.host import text_files
-from node.host.text_files import UnreadableText, decode_text, parse_json, parse_number, parse_whole, read_text, shorten
+from node.host.text_files import UnreadableText, decode_text, parse_json, parse_number, read_text, shorten
 
 
 def refusal(path: Path, max_bytes: int = 1000) -> str:
@@ -89,14 +89,6 @@ def test_numbers(word: str) -> None:
 def test_words_that_are_no_number(word: str) -> None:
     with pytest.raises(ValueError, match="is not a number"):
         parse_number(word)
-
-
-def test_whole_numbers() -> None:
-    assert parse_whole("007", 10) == 7
-    assert parse_whole("0", 10) == 0
-    assert parse_whole("0" * 5000 + "10", 10) == 10
-    for word in ("11", "9" * 5000, "-1", "1.0", "", "٣", " 1"):
-        assert parse_whole(word, 10) is None
 
 
 @pytest.mark.parametrize(
