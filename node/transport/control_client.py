@@ -124,14 +124,17 @@ class ControlClient:
         details = ""
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
-                while not tls.is_hopeless(details):
+                while True:
                     state = self._channel.get_state(try_to_connect=True)
                     if state is grpc.ChannelConnectivity.READY:
                         return
                     if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                         details = await self._attempt()
-                    else:
-                        await self._channel.wait_for_state_change(state)
+                        if tls.is_hopeless(details):
+                            break
+                    # The answer stays the same until gRPC tries again. Sixty nodes that kept asking took both cores
+                    # from the orchestrator, which has to fork the rest of them before it serves.
+                    await self._channel.wait_for_state_change(state)
         await self._channel.close()
         why = tls.trouble(details, self._credentials) or f"tried for {deadline_s:g} s"
         raise TransportError(f"orchestrator at {self._address}: cannot be reached; {why}")

@@ -917,6 +917,29 @@ def test_an_orchestrator_that_is_not_there_is_named() -> None:
     run(scenario())
 
 
+def test_a_node_that_waits_for_its_orchestrator_leaves_the_cores_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixty that asked as fast as they could kept an orchestrator from serving for minutes."""
+    asked = []
+    attempt = ControlClient._attempt
+
+    async def counted(client: ControlClient) -> str:
+        asked.append(client)
+        return await attempt(client)
+
+    monkeypatch.setattr(ControlClient, "_attempt", counted)
+
+    async def scenario() -> None:
+        async with orchestrator(1) as center:
+            address = center.address
+        node = Node(address, 0)
+        with pytest.raises(TransportError, match="cannot be reached"):
+            await node.client.connect(1.5)
+        await node.client.close()
+
+    run(scenario())
+    assert 1 <= len(asked) <= 5  # once for each attempt of gRPC, which waits 1 s between two
+
+
 def test_health_and_reflection_are_served() -> None:
     async def scenario() -> None:
         async with orchestrator(1) as center, grpc.aio.insecure_channel(center.address) as channel:
