@@ -13,7 +13,8 @@ import pytest
 
 from orchestrator.shaping.probe import probe_shaping
 from tests.integration.shaping_host import need
-from tests.netem_machine.machine import FOLDER_VARIABLE, Machine, MachineError, why_not
+from tests.netem_machine.calls import MachineError
+from tests.netem_machine.machine import FOLDER_VARIABLE, Machine, why_not
 
 MACHINE_FOLDER = os.environ.get(FOLDER_VARIABLE, "")
 TESTS = "tests/integration/test_shaping_netem.py"

@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.netem_machine.machine import FOLDER_VARIABLE, Machine, MachineError
+from orchestrator.containers.image_recipes import node_recipe, shaper_recipe
+from tests.netem_machine.calls import MachineError
+from tests.netem_machine.machine import ENGINE_MEMORY_MB, FOLDER_VARIABLE, MEMORY_MB, Machine
 
 TESTS = ("tests/integration/test_shaping.py", "tests/integration/test_shaping_netem.py")
 
@@ -18,6 +20,14 @@ def main() -> int:
     folder = Path(os.environ.get(FOLDER_VARIABLE, default))
     parser.add_argument("--folder", type=Path, default=folder, help="where the machine is kept (%(default)s)")
     parser.add_argument("--timeout-s", type=float, default=900.0, help="when a machine is ended (%(default)g)")
+    parser.add_argument(
+        "--engine", action="store_true", help="start a Docker engine with the host's images of fragmesh"
+    )
+    parser.add_argument("--image", action="append", default=[], help="another of the host's images for the engine")
+    parser.add_argument("--writable", type=Path, action="append", default=[], help="a folder of the host to write to")
+    parser.add_argument(
+        "--memory-mb", type=int, help=f"of the machine ({MEMORY_MB}, with an engine {ENGINE_MEMORY_MB})"
+    )
     parser.add_argument("what", choices=["build", "run"])
     parser.add_argument("command", nargs=argparse.REMAINDER, help="of run; found as on the host")
     arguments = parser.parse_args()
@@ -28,8 +38,15 @@ def main() -> int:
             machine.build()
             print(f"{machine.folder}: built after {time.monotonic() - begin_s:.1f} s")
             return 0
-        command = arguments.command or pytest_command(TESTS)
-        return machine.run(command, timeout_s=arguments.timeout_s, environment={"FRAGMESH_REQUIRE": "netem,tc"})
+        images = [node_recipe().tag, shaper_recipe().tag, *arguments.image] if arguments.engine else arguments.image
+        return machine.run(
+            arguments.command or pytest_command(TESTS),
+            timeout_s=arguments.timeout_s,
+            environment={"FRAGMESH_REQUIRE": "netem,tc"},
+            memory_mb=arguments.memory_mb or (ENGINE_MEMORY_MB if images else MEMORY_MB),
+            images=images,
+            writable=arguments.writable,
+        )
     except MachineError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,7 @@
 User-mode Linux is a kernel that runs as a process: no KVM, nearly the host's speed, one processor. Its root file system
 is the host's, read-only and through the kernel's ``hostfs``, so nothing has to be installed in it: it has the same
 Python, packages, iproute2 and checkout as the host, under the same paths. Only the kernel, its modules and the C
-library that it wants are fetched, 38 MB, and unpacked into a folder; no package is installed and there is no disk that
-could be modified.
+library that it wants are fetched, 38 MB, and unpacked into a folder; no package is installed and no disk is modified.
 
 Kernel and library come from unstable: user-mode Linux of the releases up to 6.12 ends at once on processors with AMX.
 """
@@ -19,18 +18,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
+from tests.netem_machine.calls import MachineError, call
+from tests.netem_machine.engine_disk import engine_disk
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER_VARIABLE = "FRAGMESH_NETEM_MACHINE"
 PACKAGES = ("user-mode-linux", "libc6", "libgcc-s1")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-MODULES = ("veth", "bridge", "ifb", "sch_htb", "sch_netem", "sch_ingress", "cls_u32", "act_mirred")
+MODULES = ("veth", "bridge", "ifb", "sch_htb", "sch_netem", "sch_ingress", "cls_u32", "act_mirred", "overlay")
 MEMORY_MB = 2_048
-BUILD_S = 300
+ENGINE_MEMORY_MB = 6_144
+WRITTEN_MB = 4_096
+"""What containers may write to the engine's disk: bound of a file in memory, which has holes."""
 NO_STATUS = 125
 """Exit status of a machine that ended without one of its command."""
 
@@ -44,10 +49,6 @@ mount --bind "$2" "$1/shared"
 jail=$1; shift 3
 HOME=/root TMPDIR=/tmp exec chroot "$jail" /uml/linux "$@"
 """
-
-
-class MachineError(Exception):
-    """The machine cannot be built or started here; one line with the reason."""
 
 
 def why_not() -> str | None:
@@ -95,7 +96,7 @@ class Machine:
         versions = _download(work)
         unpacked = work / "unpacked"
         for package in sorted(work.glob("*.deb")):
-            _call(["dpkg-deb", "-x", str(package), str(unpacked)])
+            call(["dpkg-deb", "-x", str(package), str(unpacked)])
         jail = work / "jail"
         for name in ("host", "dev", "proc", "tmp", "shared", "root/.uml", "uml", "usr"):
             (jail / name).mkdir(parents=True)
@@ -117,6 +118,8 @@ class Machine:
         timeout_s: float,
         environment: Mapping[str, str] | None = None,
         memory_mb: int = MEMORY_MB,
+        images: Sequence[str] = (),
+        writable: Sequence[Path] = (),
     ) -> int:
         """Run a command in the machine, as root, in the checkout; its output goes to this process's.
 
@@ -125,6 +128,8 @@ class Machine:
             timeout_s: Real time after which the machine is ended.
             environment: Variables besides a plain set of them; the host's are not passed on.
             memory_mb: Of the machine. Taken from the host as it is used.
+            images: Of the host's engine, to be in one that the machine starts; none starts none.
+            writable: Folders of the host that the command may write to.
 
         Returns:
             The command's exit status; :data:`NO_STATUS` if there is none.
@@ -135,8 +140,9 @@ class Machine:
         if reason := why_not():
             raise MachineError(reason)
         self.build()
-        with tempfile.TemporaryDirectory(prefix="fragmesh-machine-") as name:
-            shared = Path(name)
+        with ExitStack() as stack:
+            shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fragmesh-machine-")))
+            disk = stack.enter_context(engine_disk(self.folder / "jail/disks", images)) if images else None
             needed = {str(Path(path).resolve()) for path in (ROOT, sys.prefix, sys.base_prefix)}
             task = {
                 "command": list(command),
@@ -144,22 +150,26 @@ class Machine:
                 "environment": dict(environment or {}),
                 "modules": MODULES,
                 "needed": sorted(needed),
+                "writable": [str(path.resolve()) for path in writable],
+                "engine": disk is not None,
             }
             (shared / "task.json").write_text(json.dumps(task))
-            self._start(shared, memory_mb, timeout_s)
+            self._start(shared, disk, memory_mb, timeout_s)
             status = shared / "status"
             return int(status.read_text()) if status.exists() else NO_STATUS
 
-    def _start(self, shared: Path, memory_mb: int, timeout_s: float) -> None:
+    def _start(self, shared: Path, disk: Path | None, memory_mb: int, timeout_s: float) -> None:
         kernel = [
             f"umid=fragmesh-{os.getpid()}",
             f"mem={memory_mb}M",
+            *([f"ubd0=/tmp/written,/disks/{disk.name}"] if disk else []),
             *("root=/dev/root", "rootfstype=hostfs", "rootflags=/host", "ro", f"init={sys.executable}"),
             *("con=null", "con0=fd:0,fd:1", "quiet", "--", str(Path(__file__).with_name("init.py"))),
         ]
         # All processes of the machine are in a namespace of their own and end with its first one.
         words = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-ec"]
-        words += [_START, "sh", str(self.folder / "jail"), str(shared), str(memory_mb + 256), *kernel]
+        size_mb = memory_mb + 256 + WRITTEN_MB * (disk is not None)
+        words += [_START, "sh", str(self.folder / "jail"), str(shared), str(size_mb), *kernel]
         with subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, preexec_fn=_end_with_the_starter
         ) as started:
@@ -189,26 +199,14 @@ def _download(work: Path) -> dict[str, str]:
         "APT::Sandbox::User": "root",
     }
     apt = ["apt-get", "-qq", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
-    _call([*apt, "update"], work)
-    _call([*apt, "download", *PACKAGES], work)
+    call([*apt, "update"], work)
+    call([*apt, "download", *PACKAGES], work)
     found = (path.stem.split("_") for path in work.glob("*.deb"))
     return {name: version for name, version, _ in found}
 
 
 def _mirror() -> str:
     """The archive that this host itself uses."""
-    listed = _call(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"])
+    listed = call(["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"])
     sites = [site for site in listed.splitlines() if site.rstrip("/").endswith("/debian")]
     return sites[0] if sites else "http://deb.debian.org/debian"
-
-
-def _call(command: Sequence[str], folder: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise MachineError(f"{command[0]}: has not ended within {BUILD_S} s") from None
-    if done.returncode:
-        raise MachineError(f"{command[0]}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
-    return done.stdout
