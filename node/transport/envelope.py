@@ -25,9 +25,10 @@ from typing import TypeAlias
 
 from google.protobuf.message import DecodeError
 
+from node.core.framing import ENVELOPE_BYTES
 from node.transport.pb.peer_pb2 import Envelope, Hello, Probe
 
-PREFIX_BYTES = 24
+PREFIX_BYTES = ENVELOPE_BYTES
 
 _PREFIX = struct.Struct("<BQBQBIB")
 assert _PREFIX.size == PREFIX_BYTES

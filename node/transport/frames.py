@@ -39,6 +39,7 @@ import numpy as np
 from node.core.bodies import Body, BodyMismatchError, ModelShape
 from node.core.errors import ProtocolError
 from node.core.fragments import FragmentPlan
+from node.core.framing import FRAME_HEADER_BYTES
 from node.core.messages import Message, tag_name
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
@@ -47,7 +48,7 @@ MAGIC = b"FRGM"
 WIRE_VERSION = 2
 """Raised whenever the layout or the meaning of a field changes."""
 
-HEADER_BYTES = 44
+HEADER_BYTES = FRAME_HEADER_BYTES
 MAX_ROUND = 2**32 - 1
 MAX_EXCHANGE = 2**64 - 1
 

@@ -12,14 +12,13 @@ timer, watchdog, and one poller of the completion queue), however many peers it 
 
 from typing import TypeAlias
 
+from node.core.framing import HTTP2_FRAME_BYTES
+
 Options: TypeAlias = list[tuple[str, int]]
 
 HTTP2_WINDOW_BYTES_MIN = 1 << 20
 """For small windows; less would only cost more WINDOW_UPDATE frames."""
 HTTP2_WINDOW_BYTES_MAX = 16 << 20
-HTTP2_FRAME_BYTES = 1 << 20
-"""Larger than a fragment, so that one is a single DATA frame where the default of 16 KiB would make three."""
-
 OVERSIZE = 4
 """Multiple of the longest message that is still received, to be rejected."""
 ENVELOPE_BYTES = 262_144

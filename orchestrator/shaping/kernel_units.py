@@ -13,6 +13,7 @@ from math import ceil, inf
 from typing import Final
 
 from node.core.errors import ConfigError
+from node.core.framing import ETHERNET_HEADER_BYTES as ETHERNET_HEADER_BYTES
 
 RATE_BPS_MIN: Final = 10_000
 RATE_BPS_MAX: Final = 10_000_000_000
@@ -67,9 +68,6 @@ GSO_BYTES_MAX: Final = 65_536
 """The largest packet of several segments."""
 GSO_SEGMENTS_MAX: Final = 65_535
 """The kernel's own bound on segments, in force where nothing was asked for."""
-
-ETHERNET_HEADER_BYTES: Final = 14
-"""Counted by the kernel with every packet."""
 
 
 def kernel_rate_bps(mbps: float, place: str, time_dilation: float = 1.0) -> int:
