@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -33,6 +33,7 @@ from node.config_base import ConfigModel, first_problem, one_line_of
 from node.core.bounds import ARCHIVE_BYTES_MAX
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
+from node.core.framing import MTU_BYTES_MAX, MTU_BYTES_MIN, SEGMENTS_MAX, Framing
 from node.core.links import NetworkModel, NetworkPlan, Transport
 from node.core.sender_policy import SenderKind, SenderPolicy
 from node.core.topology import Topology, from_edges
@@ -40,7 +41,7 @@ from node.core.wire_values import WireDtype
 from node.host.credentials import PEM_BYTES_MAX, Credentials, credentials_of, node_name
 from node.host.text_files import UnreadableText, read_bytes
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
@@ -66,6 +67,14 @@ class _Keys(_Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its bytes")
 
 
+class _LineFraming(_Strict):
+    """Framing of messages on links of Ethernet."""
+
+    tls: bool
+    mtu: int = Field(ge=MTU_BYTES_MIN, le=MTU_BYTES_MAX, description="the largest IP packet, bytes")
+    segments: int = Field(ge=1, le=SEGMENTS_MAX, description="segments that travel as one packet")
+
+
 class _Links(_Strict):
     """The part of a network that is not arrays. A null stands for a matrix in the archive."""
 
@@ -78,6 +87,7 @@ class _Links(_Strict):
     transfers: int = Field(ge=1, le=INT64_MAX, description="how many, of a parallel sender; else 1")
     transport: Transport
     header_bytes: int = Field(ge=0, le=INT64_MAX)
+    framing: _LineFraming | None = Field(description="null where bandwidths are of messages")
     wire_dtype: WireDtype = Field(description="how values travel")
 
     @model_validator(mode="after")
@@ -98,7 +108,7 @@ class _Done(_Strict):
 class _Document(NodeScalars):
     """The content of the JSON file."""
 
-    version: Literal[2]
+    version: Literal[3]
     nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
     network: _Links
     compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")
@@ -201,6 +211,7 @@ def _document(
             transfers=network.sender.transfers,
             transport=network.transport,
             header_bytes=network.header_bytes,
+            framing=None if network.framing is None else _LineFraming(**asdict(network.framing)),
             wire_dtype=network.wire_dtype,
         ),
         compute_jitter=config.compute.jitter,
@@ -430,6 +441,7 @@ def _config(document: _Document, arrays: Mapping[str, Array], credentials: Crede
         sender=SenderPolicy(links.sender, links.transfers),
         transport=links.transport,
         header_bytes=links.header_bytes,
+        framing=None if links.framing is None else Framing(**dict(links.framing)),
         wire_dtype=links.wire_dtype,
     )
     return NodeConfig(

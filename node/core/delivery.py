@@ -1,13 +1,13 @@
 """The delivery model: everything that a message meets besides its transfer.
 
-Headers, retransmissions, latency, jitter and loss.
+Headers or framing, retransmissions, latency, jitter and loss.
 """
 
 from typing import ClassVar
 
 import numpy as np
 
-from node.core.links import PACKET_BYTES, NetworkPlan, entry_of_pair
+from node.core.links import NetworkPlan, entry_of_pair
 from node.core.rng import stream
 
 _BLOCK = 64
@@ -15,7 +15,7 @@ _BLOCK = 64
 
 
 class DeliveryModel:
-    """Draws latency, jitter and loss of messages and adds their headers.
+    """Draws latency, jitter and loss of messages and adds what carries them.
 
     Jitter adds a normal number of mean zero to the latency, and a delay below zero becomes zero. Each
     message draws its own, so two messages of a pair may overtake each other. Draws come from one stream
@@ -26,15 +26,15 @@ class DeliveryModel:
         seed: The experiment's seed.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_latency", "_jitter", "_loss"})  # the plan's matrices
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_plan", "_latency", "_jitter", "_loss"})
 
     def __init__(self, plan: NetworkPlan, seed: int) -> None:
         self._seed = seed
+        self._plan = plan
         self._latency = plan.latency_ns
         self._jitter = plan.jitter_ns
         self._loss = plan.loss
         self._datagram = plan.transport == "datagram"
-        self._header_bytes = plan.header_bytes
         self._has_jitter = bool(np.any(plan.jitter_ns))
         self._has_loss = bool(np.any(plan.loss))
         self._normals: dict[int, tuple[np.random.Generator, list[float]]] = {}
@@ -54,27 +54,26 @@ class DeliveryModel:
         jitter = entry_of_pair(self._jitter, source, destination)
         return max(0, latency + round(jitter * self._normal(source))) if jitter else latency
 
-    def wire_bytes(self, size: int, source: int, destination: int) -> int:
-        """Bytes that a message whose body has ``size`` bytes puts on the wire: header, body and
-        retransmissions.
+    def link_bytes(self, size: int, source: int, destination: int) -> int:
+        """Bytes of a link's capacity that a message takes whose body has ``size`` bytes, retransmissions included.
 
-        What exceeds ``size`` plus the header was retransmitted. With the reliable transport every packet
+        What exceeds :meth:`NetworkPlan.link_bytes` was retransmitted. With the reliable transport every packet
         that is lost, first or repeated, is sent again, so the repetitions of k packets follow a negative
         binomial law.
         """
-        wire = size + self._header_bytes
+        once = self._plan.link_bytes(size)
         if not self._has_loss or self._datagram:
-            return wire
+            return once
         loss = entry_of_pair(self._loss, source, destination)
         if not loss:
-            return wire
+            return once
         generator = self._retries.get(source)
         if generator is None:
             generator = self._retries[source] = stream(self._seed, "network.retransmissions", source)
-        packets = -(-wire // PACKET_BYTES)
+        packets = self._plan.packets(size)
         again = int(generator.negative_binomial(packets, 1.0 - loss))
         # The packets of a message are alike but for the last, shorter one: count its mean size.
-        return wire + -(-again * wire // packets)
+        return once + -(-again * once // packets)
 
     def is_lost(self, size: int, source: int, destination: int) -> bool:
         """Draw whether a message whose body has ``size`` bytes is lost as a whole; never with the reliable transport.
@@ -86,7 +85,7 @@ class DeliveryModel:
         loss = entry_of_pair(self._loss, source, destination)
         if not loss:
             return False
-        packets = -(-(size + self._header_bytes) // PACKET_BYTES)
+        packets = self._plan.packets(size)
         return bool(self._uniform(source) >= (1.0 - loss) ** packets)
 
     def _normal(self, node: int) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.errors import ConfigError
+from node.core.framing import Framing
 from node.core.sender_policy import SERIAL, SenderPolicy
 from node.core.types import Float64Vector
 from node.core.units import NS_PER_MS
@@ -94,7 +95,9 @@ class NetworkPlan:
         loss: Probability that a packet is lost, in [0, 1), one number or a float64 matrix.
         sender: Which of a node's messages may be under way at the same time.
         transport: What happens to lost packets; see the module's text.
-        header_bytes: What the network adds to every message's body: the frame's header and what carries the frame.
+        header_bytes: Counted of every message besides its body: the frame's header and what carries the frame.
+        framing: What carries messages on the links, which then are lines of Ethernet; None: a message takes as much of
+            a link as is counted of it.
         wire_dtype: How values travel.
         changes: (time_ns, change) in order of time.
         stragglers: The nodes with a slowed access link.
@@ -110,6 +113,7 @@ class NetworkPlan:
     sender: SenderPolicy = SERIAL
     transport: Transport = "reliable"
     header_bytes: int = 64
+    framing: Framing | None = None
     wire_dtype: WireDtype = WireDtype.FLOAT32
     changes: tuple[tuple[int, CapacityChange], ...] = ()
     stragglers: frozenset[int] = frozenset()
@@ -125,6 +129,27 @@ class NetworkPlan:
         if isinstance(self.latency_ns, int):
             return 2 * self.latency_ns
         return self.latency_ns + self.latency_ns.T
+
+    def link_bytes(self, body_bytes: int) -> int:
+        """Bytes of a link that a message takes, of which nothing is sent again. The one place that says so."""
+        return body_bytes + self.header_bytes if self.framing is None else self.framing.link_bytes(body_bytes)
+
+    def counted_bytes(self, body_bytes: int, link_bytes: int) -> int:
+        """Bytes that results count of a message of whose :meth:`link_bytes` so many were sent, or more if some were
+        sent again.
+
+        Framing takes capacity and is not counted, so that figures of bytes mean the same with it and without.
+        """
+        if self.framing is None:
+            return link_bytes
+        whole = self.framing.link_bytes(body_bytes)
+        return -(-link_bytes * (body_bytes + self.header_bytes) // whole)
+
+    def packets(self, body_bytes: int) -> int:
+        """Packets of a message, each of which may be lost."""
+        if self.framing is None:
+            return -(-(body_bytes + self.header_bytes) // PACKET_BYTES)
+        return self.framing.packets(body_bytes)
 
     def at_time(self, time_ns: int) -> "NetworkPlan":
         """The network as it is at a time, with the changes that are still to come."""

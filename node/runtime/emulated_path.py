@@ -96,7 +96,7 @@ class EmulatedPath(Path):
         self.sender = network.sender
         self.in_flight = InFlight(network, node)
         self._node = node
-        self._header_bytes = network.header_bytes
+        self._network = network
         self._deliveries = DeliveryModel(network, seed)
         self._probe_deliveries = DeliveryModel(network, seed ^ _PROBE_SEED)
         self._emulator_clock = emulator_clock
@@ -142,10 +142,12 @@ class EmulatedPath(Path):
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """See :class:`Path`."""
-        wire_bytes = self._deliveries.wire_bytes(self._frames.body_bytes(message), self._node, receiver)
+        body_bytes = self._frames.body_bytes(message)
+        link_bytes = self._deliveries.link_bytes(body_bytes, self._node, receiver)
+        wire_bytes = self._network.counted_bytes(body_bytes, link_bytes)
         self.in_flight.add(number, receiver, self._frames.frame_bytes(message))
         self._under_way[number] = _MessageTransfer(receiver, message, wire_bytes)
-        self._uplink.start(number, receiver, wire_bytes, ready_ns + self._offset_ns)
+        self._uplink.start(number, receiver, link_bytes, ready_ns + self._offset_ns)
         return wire_bytes
 
     def abort(self, number: int) -> None:
@@ -218,7 +220,9 @@ class EmulatedPath(Path):
 
     def transfer_aborted(self, number: int, sent_bytes: int) -> None:
         """The uplink has given a transfer up, after so many bytes."""
-        self._under_way.pop(number, None)
+        transfer = self._under_way.pop(number, None)
+        if isinstance(transfer, _MessageTransfer):
+            sent_bytes = self._network.counted_bytes(self._frames.body_bytes(transfer.message), sent_bytes)
         self.in_flight.remove(number)
         if self._events is not None:
             self._events.aborted(number, sent_bytes, self._clock.now_ns())
@@ -237,4 +241,4 @@ class EmulatedPath(Path):
         self._unconfirmed -= 1
         self.in_flight.remove(number)
         if self._events is not None:
-            self._events.lost(number, frame_bytes - HEADER_BYTES + self._header_bytes, self._clock.now_ns())
+            self._events.lost(number, frame_bytes - HEADER_BYTES + self._network.header_bytes, self._clock.now_ns())

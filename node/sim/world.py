@@ -64,7 +64,9 @@ class World:
         after_steps: Called after each block of local steps; for progress displays.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_after_steps", "_trainer", "sender", "stop_requested"})
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset(
+        {"_after_steps", "_plan", "_trainer", "sender", "stop_requested"}
+    )
 
     def __init__(
         self,
@@ -86,11 +88,11 @@ class World:
         ]
         self.trace = Trace(network.header_bytes, network.wire_dtype) if keep_messages else None
         self.stop_requested = False
-        self.sender = network.sender
+        self._plan, self.sender = network, network.sender
         self.max_transfers = network.sender.transfers_max(network.num_nodes)
         self._deliveries = DeliveryModel(network, seed)
         self._latency_ns = self._deliveries.common_latency_ns
-        self._has_loss = bool(np.any(network.loss))
+        self._has_loss, self._has_framing = bool(np.any(network.loss)), network.framing is not None
         in_order = self._latency_ns is not None and not self._has_loss
         self._late_hand_over = in_order and all(algorithm.passive for algorithm in algorithms)
         self._size_tells_payload = not self._has_loss and all(map(_carries_only_values, algorithms))
@@ -257,6 +259,8 @@ class World:
 
     def _abort(self, node: SimulatedNode, flow: NetworkFlow) -> None:
         wasted = self._network.abort(flow, self.now_ns)
+        if self._has_framing:
+            wasted = self._plan.counted_bytes(flow.token.body.wire_bytes(self._dtype), wasted)
         count = node.counters
         count.messages_aborted += 1
         count.bytes_wasted += wasted
@@ -279,14 +283,15 @@ class World:
         dtype, header_bytes = self._dtype, self._header_bytes
         while outbox.startable:
             (receiver, message), row = outbox.pop()
-            wire_bytes = message.body.wire_bytes(dtype) + header_bytes
-            if self._has_loss:
-                wire_bytes = self._deliveries.wire_bytes(wire_bytes - header_bytes, node.index, receiver)
-                if trace is not None:
-                    trace.resent[row] = wire_bytes
+            link_bytes = message.body.wire_bytes(dtype) + header_bytes
+            if self._has_framing or self._has_loss:
+                body_bytes = link_bytes - header_bytes
+                link_bytes = self._deliveries.link_bytes(body_bytes, node.index, receiver)
+                if trace is not None and self._has_loss:
+                    trace.resent[row] = self._plan.counted_bytes(body_bytes, link_bytes)
             if trace is not None:
                 trace.started.extend((row, now_ns))
-            flow = self._network.start(now_ns, node.index, receiver, wire_bytes, message)
+            flow = self._network.start(now_ns, node.index, receiver, link_bytes, message)
             flow.number = row
 
     def _schedule_network_event(self, time_ns: int, what: Due) -> None:
@@ -300,6 +305,8 @@ class World:
         node.outbox.ended(receiver)
         count = node.counters
         trace, now_ns = self.trace, self.now_ns
+        if self._has_framing:
+            size = flow.size = self._plan.counted_bytes(message.body.wire_bytes(self._dtype), size)
         count.messages_sent += 1
         count.bytes_sent += size
         if self._size_tells_payload:  # the message is in no cache by now and need not be read

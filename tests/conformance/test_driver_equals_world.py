@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from node.algorithms.registry import ALGORITHMS
 from node.algorithms.swift_divshare import SwiftDivShareTag
 from node.core.errors import DivergedError
+from node.core.framing import Framing
 from node.core.links import CapacityChange
 from node.core.message_log import Column
 from node.core.sender_policy import SenderPolicy
@@ -127,8 +128,10 @@ def test_rounds_end_it(kind: str) -> None:
 @pytest.mark.parametrize("flush", ["queued_only", "all", "none"])
 def test_what_divshare_cancels_and_aborts(flush: str, sender: SenderPolicy) -> None:
     slow = network(6, [0.1, 0.1, 5.0, 5.0, 5.0, 0.1], sender=sender)
-    world, _ = run_both(Scenario("divshare", network=slow, parameters={"flush": flush}), 80_000_000)
-    assert (world.totals.messages["aborted"] > 0) == (flush == "all")
+    for framing in (None, Framing()):
+        framed = replace(slow, framing=framing)
+        world, _ = run_both(Scenario("divshare", network=framed, parameters={"flush": flush}), 80_000_000)
+        assert (world.totals.messages["aborted"] > 0) == (flush == "all")
 
 
 LOSS_TOLERANT = [kind for kind, entry in ALGORITHMS.items() if not entry.config.needs_every_message]
@@ -149,6 +152,7 @@ CHANGES = (
     loss=st.sampled_from([0.0, 0.02, 0.4]),
     changes=st.sampled_from([(), CHANGES]),
     compute_jitter=st.sampled_from([0.0, 0.2]),
+    framing=st.sampled_from([None, Framing(), Framing(tls=False, mtu=600, segments=4)]),
     sender=st.sampled_from(SENDERS),
     dilation=st.sampled_from([1.0, 1.3, 7.0]),
     seed=st.integers(0, 99),
@@ -161,6 +165,7 @@ def test_any_network(
     loss: float,
     changes: tuple[Any, ...],
     compute_jitter: float,
+    framing: Framing | None,
     sender: SenderPolicy,
     dilation: float,
     seed: int,
@@ -172,6 +177,7 @@ def test_any_network(
         transport=transport if kind in LOSS_TOLERANT else "reliable",
         loss=loss,
         changes=changes,
+        framing=framing,
         sender=sender,
     )
     run_both(Scenario(kind, network=plan, jitter=compute_jitter, seed=seed, dilation=dilation), 15_000_000, 60_000_000)

@@ -285,7 +285,7 @@ def delivery(**fields: object) -> NetworkPlan:
 def test_delays_without_jitter_and_loss_draw_nothing() -> None:
     model = DeliveryModel(delivery(latency_ns=5), seed=1)
     assert model.latency_ns(0, 1) == 5
-    assert model.wire_bytes(100, 0, 1) == 164
+    assert model.link_bytes(100, 0, 1) == 164
     assert not model.is_lost(10**9, 0, 1)
     matrix = np.arange(16, dtype=np.int64).reshape(4, 4)
     assert DeliveryModel(delivery(latency_ns=matrix), seed=1).latency_ns(2, 3) == 11
@@ -306,16 +306,16 @@ def test_jitter_has_the_stated_spread_and_never_goes_below_zero() -> None:
 def test_reliable_loss_is_paid_in_bytes_and_datagram_loss_in_messages() -> None:
     size = 15_000 - 64
     reliable = DeliveryModel(delivery(loss=0.2), seed=3)
-    wire = np.array([reliable.wire_bytes(size, 0, 1) for _ in range(4000)])
+    wire = np.array([reliable.link_bytes(size, 0, 1) for _ in range(4000)])
     assert wire.min() >= 15_000
     assert wire.mean() == pytest.approx(15_000 / 0.8, rel=0.02)  # each packet is sent 1 / (1 - p) times
     assert not reliable.is_lost(size, 0, 1)
     datagram = DeliveryModel(delivery(loss=0.02, transport="datagram"), seed=3)
-    assert datagram.wire_bytes(size, 0, 1) == 15_000
+    assert datagram.link_bytes(size, 0, 1) == 15_000
     lost = np.mean([datagram.is_lost(size, 0, 1) for _ in range(4000)])
     assert lost == pytest.approx(1 - 0.98**10, abs=0.02)
     matrix = np.zeros((4, 4))
     matrix[0, 1] = 0.5
     some = DeliveryModel(delivery(loss=matrix), seed=3)
-    assert some.wire_bytes(size, 1, 0) == 15_000
+    assert some.link_bytes(size, 1, 0) == 15_000
     assert not DeliveryModel(delivery(loss=matrix, transport="datagram"), seed=3).is_lost(size, 1, 0)

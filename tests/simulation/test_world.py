@@ -5,6 +5,7 @@ import pytest
 
 from node.algorithms.registry import ALGORITHMS
 from node.core.errors import RunnerError
+from node.core.framing import Framing
 from node.core.links import CapacityChange
 from node.core.messages import MessageState
 from node.core.sender_policy import SERIAL, parallel
@@ -31,6 +32,46 @@ def test_a_transfer_takes_size_over_rate_and_then_the_latency() -> None:
     assert table["queued_ns"][0] == table["started_ns"][0] == 2_000_000  # two local steps of 1 ms
     assert table["sent_ns"][0] == 3_000_000
     assert table["delivered_ns"][0] == 3_500_000
+
+
+@pytest.mark.parametrize(("nodes", "loss"), [(2, 0.0), (2, 0.3)])
+def test_a_framed_transfer_takes_its_bytes_on_the_line_and_counts_as_any_other(nodes: int, loss: float) -> None:
+    framing = Framing(tls=True, mtu=600)
+    plan = network(nodes, 1.6, latency_ns=500_000, framing=framing, loss=loss)
+    w = world("swift_divshare", nodes=nodes, recipients=1, network_plan=plan)
+    w.advance(40_000_000)
+    table, on_line = table_of(w), framing.link_bytes(4 * NUM_PARAMS)
+    sent = table["sent_ns"] >= 0
+    assert np.count_nonzero(sent) > 20
+    took_ns = (table["sent_ns"] - table["started_ns"])[sent]
+    times = took_ns / (on_line / 0.2e-3)
+    if not loss:
+        assert set(took_ns.tolist()) == {round(on_line / 0.2e-3)}
+        assert set(table["wire_bytes"][sent].tolist()) == {MODEL_BYTES}
+    else:  # one packet, which is sent again as a whole
+        assert framing.packets(4 * NUM_PARAMS) == 1
+        np.testing.assert_allclose(times, np.rint(times), rtol=1e-5)
+        assert set(np.rint(times)) >= {1, 2}
+        np.testing.assert_array_equal(table["wire_bytes"][sent], MODEL_BYTES * np.rint(times))
+    counted = w.totals.bytes
+    assert counted["payload"] == 4 * NUM_PARAMS * np.count_nonzero(sent)
+    assert sum(counted.values()) == table["wire_bytes"][sent].sum()
+    assert (
+        sum(node.counters.bytes_received for node in w.nodes) == table["wire_bytes"][table["delivered_ns"] >= 0].sum()
+    )
+
+
+def test_a_framed_transfer_that_is_given_up_counts_the_part_that_was_sent() -> None:
+    """Once 5 ms of some 20 have passed."""
+    framing = Framing()
+    plan = network(2, 0.2, framing=framing)
+    w = world("divshare", nodes=2, network_plan=plan, recipients=1, flush="all", step_ms=[2.5, 500.0])
+    w.advance(10_000_000)
+    (row,) = np.flatnonzero(table_of(w)["state"] == MessageState.ABORTED)
+    body = int(table_of(w)["payload_bytes"][row])
+    share = 5e6 * 0.025e-3 / framing.link_bytes(body)
+    assert 0 < share < 1
+    assert w.nodes[0].counters.bytes_wasted == pytest.approx(share * (body + HEADER), abs=1)
 
 
 def test_a_serial_sender_sends_in_order_and_a_parallel_one_shares_the_uplink() -> None:

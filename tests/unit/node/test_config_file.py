@@ -16,6 +16,7 @@ from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.config_file import read_node_config, remove_keys, write_node_files
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
+from node.core.framing import Framing
 from node.core.links import NetworkPlan
 from node.core.sender_policy import parallel
 from node.core.topology import full
@@ -44,6 +45,7 @@ NETWORK = NetworkPlan(
     sender=parallel(2),
     transport="datagram",
     header_bytes=40,
+    framing=Framing(tls=False, mtu=9_000, segments=3),
     wire_dtype=WireDtype.BFLOAT16,
 )
 
@@ -189,10 +191,10 @@ def refusal(path: Path, run_id: str | None = None) -> str:
         (b'{"version": ' + b"9" * 5000 + b"}", "node-0001.json: is not JSON: Exceeds the limit"),
         (b"[" * 100_000, "node-0001.json: is nested too deeply"),
         (b"[]", "node-0001.json: must hold keys and values, holds list"),
-        (b"{}", "node-0001.json: version=None: must be 2, which this release reads"),
-        (b'{"version": 1}', "node-0001.json: version=1: must be 2, which this release reads"),
-        (b'{"version": true}', "node-0001.json: version=True: must be 2"),
-        (b'{"version": 2}', "node-0001.json: run_id: missing (and "),
+        (b"{}", "node-0001.json: version=None: must be 3, which this release reads"),
+        (b'{"version": 1}', "node-0001.json: version=1: must be 3, which this release reads"),
+        (b'{"version": true}', "node-0001.json: version=True: must be 3"),
+        (b'{"version": 3}', "node-0001.json: run_id: missing (and "),
     ],
 )
 def test_files_that_are_no_description(file: Path, text: bytes, why: str) -> None:
