@@ -1,0 +1,77 @@
+"""Rates of lines that carry messages with their framing: what to ask the kernel for so that messages get their own.
+
+The kernel shapes whole Ethernet frames. Where ``network.framing`` is ``none``, ``bandwidth_mbps`` is what messages get,
+so the lines must be faster, by the bytes that messages take on a line over the bytes that are counted of them. One
+factor serves all links. It is that of the messages of an experiment together, so whole rounds take as long as they
+should; where messages differ in size, the small ones among them take longer than their share and the large ones less
+(:attr:`LineRates.factor_min`, :attr:`LineRates.factor_max`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from node.core.framing import ETHERNET_HEADER_BYTES, Framing
+from node.core.links import NetworkPlan
+from orchestrator.shaping.kernel_units import GSO_BYTES_MAX, PARKED_BPS, UNLIMITED_BPS, gso_segments
+
+
+def packet_segments(network: NetworkPlan, mtu: int) -> int:
+    """Segments that travel as one packet where the kernel shapes a network, by its slowest link.
+
+    A node all of whose own links are faster sends longer packets, which are acknowledged less often.
+    """
+    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.changes)]
+    if network.pair_mbps is not None:
+        rates.append(network.pair_mbps.min())
+    slowest = float(min(rates))
+    each_packet_counts = bool(np.any(network.jitter_ns) or np.any(network.loss))
+    slowest_bps = UNLIMITED_BPS if slowest == inf else max(PARKED_BPS, round(slowest * 1e6))
+    most = GSO_BYTES_MAX // (mtu + ETHERNET_HEADER_BYTES)
+    return min(most, gso_segments(slowest_bps, mtu, each_packet_counts=each_packet_counts))
+
+
+@dataclass(frozen=True, eq=False)
+class LineRates:
+    """Rates to ask the kernel for.
+
+    Attributes:
+        network: The network with the rates of its lines; the one that was given where factor is 1.
+        factor: Rate of a line by the rate that messages are to get.
+        factor_min: The same for the largest messages alone, which get more than their rate by factor / factor_min.
+        factor_max: The same for the smallest, which get less.
+    """
+
+    network: NetworkPlan
+    factor: float
+    factor_min: float
+    factor_max: float
+
+
+def line_rates(network: NetworkPlan, messages: Mapping[int, float], *, tls: bool, mtu: int) -> LineRates:
+    """Find the rates of lines on which the messages of an experiment get the rates of its network.
+
+    Args:
+        network: The network. Where it has a framing, its rates are those of lines already.
+        messages: Bytes of a body -> how many such messages there are, in any unit.
+        tls: Whether streams are encrypted.
+        mtu: The largest packet of the links' devices, bytes.
+    """
+    if network.framing is not None or not messages:
+        return LineRates(network, 1.0, 1.0, 1.0)
+    framing = Framing(tls=tls, mtu=mtu, segments=packet_segments(network, mtu))
+    on_line = {body: framing.link_bytes(body) for body in messages}
+    counted = {body: max(1, network.link_bytes(body)) for body in messages}
+    ratios = [on_line[body] / counted[body] for body in messages]
+    total = sum(count * counted[body] for body, count in messages.items())
+    factor = sum(count * on_line[body] for body, count in messages.items()) / total
+    scaled = replace(
+        network,
+        up_mbps=network.up_mbps * factor,
+        down_mbps=network.down_mbps * factor,
+        pair_mbps=None if network.pair_mbps is None else network.pair_mbps * factor,
+        changes=tuple((at_ns, replace(change, mbps=change.mbps * factor)) for at_ns, change in network.changes),
+    )
+    return LineRates(scaled, factor, min(ratios), max(ratios))
