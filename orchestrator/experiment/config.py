@@ -218,14 +218,15 @@ class ExperimentConfig(ConfigModel):
             raise ValueError(
                 f"network.links=direct: must be emulated with runtime: {self.runtime}, which has no real ones"
             )
-        if self.network.tls and not RUNTIMES[self.runtime].has_real_links:
+        if self.network.tls and self.network.framing == "none" and not RUNTIMES[self.runtime].has_real_links:
             raise ValueError(f"network.tls=true: must be absent with runtime: {self.runtime}, where nothing is sent")
         return self
 
     @property
     def tls(self) -> bool:
         """Tell whether what nodes send is encrypted."""
-        return RUNTIMES[self.runtime].tls if self.network.tls is None else self.network.tls
+        runtime = RUNTIMES[self.runtime]
+        return runtime.tls if self.network.tls is None else self.network.tls and runtime.has_real_links
 
 
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

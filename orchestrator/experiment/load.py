@@ -33,7 +33,7 @@ class Load:
             for an algorithm that always has something to send, 0 where nothing limits.
         models: Whole models that a node sends a round, mean over nodes.
         messages: Messages that carry them.
-        round_bytes: Bytes of these, headers included.
+        round_bytes: Bytes of links that these take: with their headers, or with their framing.
         fast_mbps: Rate of the fastest uplink, or of the fastest pair where access is unlimited; inf without limits.
         round_s: Seconds that a fast node computes in a round.
         up: Demand on each node's uplink, shape (nodes,).
@@ -101,7 +101,7 @@ def offered_load(
     model_bytes = num_params * network.wire_dtype.value_bytes
     is_bounded = np.isfinite(models)
     sent_bytes = np.full(len(traffic), inf)
-    sent_bytes[is_bounded] = models[is_bounded] * model_bytes + messages[is_bounded] * network.header_bytes
+    sent_bytes[is_bounded] = _link_bytes(models[is_bounded] * model_bytes, messages[is_bounded], network)
     round_s = np.array(compute.step_ns) * local_steps / NS_PER_S
     mbps = sent_bytes * 8e-6 / round_s
     # Step 2: what arrives: a neighbor's traffic in equal parts.
@@ -132,6 +132,14 @@ def offered_load(
         pairs=pairs,
         traffic=tuple(traffic),
     )
+
+
+def _link_bytes(bodies: Float64Vector, messages: Float64Vector, network: NetworkPlan) -> Float64Vector:
+    """Bytes of links that so many messages take whose bodies have so many bytes together, as if all were alike."""
+    if network.framing is None:
+        return bodies + messages * network.header_bytes
+    means = np.divide(bodies, messages, out=np.zeros(len(bodies)), where=messages > 0)
+    return messages * np.array([network.link_bytes(round(mean)) for mean in means.tolist()], dtype=np.float64)
 
 
 def _limited_pairs(network: NetworkPlan, topology: Topology) -> npt.NDArray[np.bool_] | None:

@@ -93,9 +93,8 @@ class Plan:
         rounds_s = [ns * self.config.algorithm.local_steps / NS_PER_S for ns in self.compute.step_ns]
         rows = {"a round's compute": f"{_span(rounds_s)} s", "a whole model": f"{model_bytes:,} bytes"}
         if np.isfinite(fastest):
-            rows["a whole model on an uplink"] = (
-                f"{_span([model_bytes * 8e-6 / fastest, model_bytes * 8e-6 / slowest])} s"
-            )
+            on_link = model_bytes if self.network.framing is None else self.network.link_bytes(model_bytes)
+            rows["a whole model on an uplink"] = f"{_span([on_link * 8e-6 / fastest, on_link * 8e-6 / slowest])} s"
         load = self.load(num_params)
         if load is not None:
             is_serial = self.config.network.sender.kind == "serial"
@@ -135,6 +134,11 @@ class Plan:
             "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"
             f" {config.evaluation.max_samples or 'all'} test samples",
         }
+        if (framing := network.framing) is not None:
+            rows["framing"] = (
+                f"ethernet: bandwidths are of lines, {'with' if framing.tls else 'without'} TLS; of 100 kB"
+                f" {100e5 / framing.link_bytes(100_000):.1f} % of a line are the message's"
+            )
         if config.tls:
             rows["traffic"] = "encrypted, with certificates made for the run"
         return {name: text.replace(" ,", ",") for name, text in rows.items()}

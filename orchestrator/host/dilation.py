@@ -72,13 +72,15 @@ class Traffic:
 
     Attributes:
         messages_per_round: Messages that it queues when its local steps end, mean of a few rounds.
-        payload_bytes: Mean of these messages' values; 0 without messages.
+        payload_bytes: Mean of these messages' bodies; 0 without messages.
+        bodies: Bytes of a body -> how many of these messages have such a one.
         answered: Share of them that is answered, in [0, 1].
         chains: Whether an answer makes it ask again at once, so that rounds are no bound of what it sends.
     """
 
     messages_per_round: float
     payload_bytes: float
+    bodies: Counter[int]
     answered: float
     chains: bool
 
@@ -232,7 +234,7 @@ def _messages(
         traffic = observe_traffic(algorithm, sum(tensor_sizes), plan.config.wire.dtype)
         round_s = ns_to_s(plan.compute.step_ns[node] * plan.config.algorithm.local_steps)
         wire_bytes = traffic.payload_bytes + plan.network.header_bytes
-        by_link = uplinks[node] * 1e6 / 8 / max(1.0, wire_bytes)
+        by_link = uplinks[node] * 1e6 / 8 / max(1.0, plan.network.link_bytes(round(traffic.payload_bytes)))
         by_round = traffic.messages_per_round / round_s
         sent = by_link if traffic.chains and isfinite(by_link) else min(by_link, by_round)
         rates[node] = sent * (1 + traffic.answered)
@@ -267,10 +269,11 @@ def observe_traffic(algorithm: Algorithm, num_params: int, dtype: WireDtype = Wi
             reaction = algorithm.handle(MessageReceived(peer, answer, answered), 2 * rounds + 1)
             chains = chains or any(isinstance(effect, Enqueue) for effect in reaction)
             effects += reaction  # training that waited for the answer goes on
-    payload = sum(message.body.wire_bytes(dtype) for message in sent)
+    bodies = Counter(message.body.wire_bytes(dtype) for message in sent)
     return Traffic(
         messages_per_round=len(sent) / max(1, rounds),
-        payload_bytes=payload / max(1, len(sent)),
+        payload_bytes=sum(size * count for size, count in bodies.items()) / max(1, len(sent)),
+        bodies=bodies,
         answered=answered / max(1, len(sent)),
         chains=chains,
     )

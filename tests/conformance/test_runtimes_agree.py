@@ -48,11 +48,15 @@ EXPERIMENT: dict[str, Any] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "dpsgd"])
-def test_simulation_and_processes_agree(kind: str, start: Start, room: Room) -> None:
+@pytest.mark.parametrize(
+    ("kind", "framing"),
+    [("divshare", "none"), ("divshare", "ethernet"), ("adpsgd_pingpong", "none"), ("dpsgd", "none")],
+)
+def test_simulation_and_processes_agree(kind: str, framing: str, start: Start, room: Room) -> None:
     options: dict[str, Any] = {"experiment": EXPERIMENT, "workers": 1}
-    simulated = done(start(f"algorithm.kind={kind}", "runtime=simulation", **options))
-    real = room.done(f"algorithm.kind={kind}", "runtime=processes", **options)
+    keys = (f"algorithm.kind={kind}", f"network.framing={framing}")
+    simulated = done(start(*keys, "runtime=simulation", **options))
+    real = room.done(*keys, "runtime=processes", **options)
     assert simulated.summary is not None
     assert real.summary is not None
     for figures in ("messages", "bytes"):

@@ -48,6 +48,7 @@ NETWORKS: list[dict[str, Any]] = [
         "preset": {"kind": "regions", "latency": "rtt", "jitter_ms": 2, "loss_percent": 0.5},
         "message_header_bytes": 0,
     },
+    {"framing": "ethernet", "tls": False},
     {"overrides": [{"source": 0, "destination": 1, "bandwidth_mbps": 1, "latency_ms": 3, "loss_percent": 2}]},
 ]
 CLASSES: dict[str, Any] = {

@@ -178,18 +178,25 @@ class NetworkConfig(ConfigModel):
     tls: bool | None = Field(
         default=None,
         description="encrypt what nodes send to each other and to the orchestrator, with certificates made for the run;"
-        " when absent the runtime decides: processes do not, as they share one host. Real runtimes only",
+        " when absent the runtime decides: processes do not, as they share one host. Real runtimes only, but for the"
+        " sizes of framing: ethernet, which are of encrypted traffic in all runtimes unless this is false",
     )
     sender: SenderConfig = Field(default_factory=SerialSender)
     transport: Literal["reliable", "datagram"] = Field(
         default="reliable",
         description="lost packets are sent again (without congestion control), or lose the message",
     )
+    framing: Literal["none", "ethernet"] = Field(
+        default="none",
+        description="what bandwidths are of: none: of messages with their message_header_bytes; ethernet: of the line,"
+        " which carries messages in frames of Ethernet, IP, TCP, TLS and HTTP/2, and their acknowledgements",
+    )
     message_header_bytes: int = Field(
         default=64,
         ge=0,
         le=2**20,
-        description="added to every message's body: 44 bytes of a frame's header and what carries the frame",
+        description="added to every message's body: 44 bytes of a frame's header and what carries the frame; to be left"
+        " out with framing: ethernet, where results count it but lines carry what it stands for",
     )
     overrides: tuple[OverrideConfig, ...] = Field(
         default=(), max_length=ENTRIES_MAX, description="pairs that differ from the preset"
@@ -211,6 +218,8 @@ class NetworkConfig(ConfigModel):
         self._check_that_traces_are_apart()
         if self.links == "direct":
             self._check_that_nothing_is_shaped()
+        if self.framing == "ethernet":
+            self._check_that_messages_are_real()
         return self
 
     def _check_that_traces_are_apart(self) -> None:
@@ -228,6 +237,16 @@ class NetworkConfig(ConfigModel):
                     raise ValueError(f"traces[{index}].{which}: must be another one: {other}")
                 first[place] = index
 
+    def _check_that_messages_are_real(self) -> None:
+        """Refuse with framing what real messages have not."""
+        if self.message_header_bytes != type(self).model_fields["message_header_bytes"].default:
+            raise ValueError(
+                f"message_header_bytes={self.message_header_bytes}: must be left out with framing: ethernet, whose"
+                " headers are those of real messages"
+            )
+        if self.transport != "reliable":
+            raise ValueError(f"transport={self.transport}: must be reliable with framing: ethernet, which is TCP's")
+
     def _check_that_nothing_is_shaped(self) -> None:
         """Refuse whatever direct links cannot give, under its key."""
         why = "with links: direct, which nothing shapes"
@@ -239,6 +258,8 @@ class NetworkConfig(ConfigModel):
         for key in ("latency_ms", "jitter_ms", "loss_percent"):
             if value := getattr(self.preset, key):
                 raise ValueError(f"preset.{key}={value:g}: must be 0 {why}")
+        if self.framing != "none":
+            raise ValueError(f"framing={self.framing}: must be none {why}")
         for key in ("overrides", "traces"):
             if getattr(self, key):
                 raise ValueError(f"links=direct: must come without {key}, as nothing shapes direct links")

@@ -2,7 +2,7 @@
 files."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from math import inf
 from typing import Any, assert_never
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from node.core.bounds import CHANGES_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, REGIONS_MAX, TIME_S_MAX, TRACE_ROWS_MAX
 from node.core.errors import ConfigError
+from node.core.framing import MTU_BYTES, Framing
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.rng import stream
 from node.core.sender_policy import PER_PEER, SERIAL, SenderPolicy, parallel
@@ -30,6 +31,7 @@ from orchestrator.experiment.networks.config import (
     TraceConfig,
     UniformPreset,
 )
+from orchestrator.shaping.line_rates import packet_segments
 
 FloatMatrix = npt.NDArray[np.float64]
 
@@ -74,7 +76,7 @@ def build_network(config: NetworkConfig, num_nodes: int, seed: int, files: Input
     for array in (draft.up_mbps, draft.down_mbps, draft.pair_mbps, draft.loss):
         if isinstance(array, np.ndarray):
             array.flags.writeable = False
-    return NetworkPlan(
+    plan = NetworkPlan(
         model=config.model,
         up_mbps=draft.up_mbps,
         down_mbps=draft.down_mbps,
@@ -88,6 +90,11 @@ def build_network(config: NetworkConfig, num_nodes: int, seed: int, files: Input
         changes=changes,
         stragglers=draft.stragglers,
     )
+    if config.framing == "none":
+        return plan
+    # The same in all runtimes, or their results could not be compared: encrypted unless the file says no.
+    segments = packet_segments(plan, MTU_BYTES)
+    return replace(plan, framing=Framing(tls=config.tls is not False, mtu=MTU_BYTES, segments=segments))
 
 
 def _sender_policy(sender: SenderConfig) -> SenderPolicy:

@@ -288,6 +288,17 @@ def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
     assert ("traffic" in make_plan(config, Path()).describe()) == encrypted
 
 
+@pytest.mark.parametrize("runtime", ["simulation", "processes"])
+@pytest.mark.parametrize(("tls", "framed"), [(None, True), (True, True), (False, False)])
+def test_sizes_of_framing_are_the_same_in_all_runtimes(runtime: str, tls: bool | None, framed: bool) -> None:
+    network = {"framing": "ethernet", "tls": tls}
+    config = parse_experiment({**BASE, "runtime": runtime, "network": network}, "f.yaml")
+    assert config.tls == (runtime == "processes" and tls is True), "nothing is sent in a simulation"
+    framing = make_plan(config, Path()).network.framing
+    assert framing is not None
+    assert framing.tls == framed
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -362,6 +373,19 @@ def test_who_encrypts(runtime: str, tls: bool | None, encrypted: bool) -> None:
             {**direct(), "runtime": "simulation"},
             "network.links=direct: must be emulated with runtime: simulation, which has no real ones",
         ),
+        (
+            {"network": {"framing": "ethernet", "message_header_bytes": 0}},
+            "network.message_header_bytes=0: must be left out with framing: ethernet, whose headers are those of real",
+        ),
+        (
+            {"network": {"framing": "ethernet", "transport": "datagram"}},
+            "network.transport=datagram: must be reliable with framing: ethernet, which is TCP's",
+        ),
+        (
+            {"runtime": "processes", "network": {**direct()["network"], "framing": "ethernet"}},
+            "network.framing=ethernet: must be none with links: direct, which nothing shapes",
+        ),
+        ({"network": {"framing": "ip"}}, "network.framing=ip: must be one of none or ethernet"),
         ({"network": {"tls": "auto"}}, "network.tls=auto: must be true or false"),
         ({"network": {"tls": True}}, "network.tls=true: must be absent with runtime: simulation"),
         ({"learning": {"partition": {"kind": "dirichlet"}}}, "learning.partition.alpha: missing"),
