@@ -49,6 +49,10 @@ class LineRates:
     factor_min: float
     factor_max: float
 
+    def to_json(self) -> dict[str, float]:
+        """Return the factors, for ``environment.json``."""
+        return {"factor": self.factor, "factor_min": self.factor_min, "factor_max": self.factor_max}
+
 
 def line_rates(network: NetworkPlan, messages: Mapping[int, float], *, tls: bool, mtu: int) -> LineRates:
     """Find the rates of lines on which the messages of an experiment get the rates of its network.
