@@ -1,7 +1,7 @@
-"""Start one node from its file, with nothing inherited: ``python -m node --config FILE [--run ID]``.
+"""Start one node from its file, with nothing inherited: ``python -m node --config FILE [--run ID] [--gate FILE]``.
 
 The file is read and checked first: what is wrong with it, or with the data that it names, is one line and exit code 2,
-before the node opens a socket. Then come the libraries, the data, the training worker, and last the network.
+before the node opens a socket. Then come the libraries, the data, the gate, the training worker, and last the network.
 
 Exit codes: 0 the node has come to its end; 1 it failed; 2 wrong input; 3 the orchestrator is gone; 130 Ctrl-C.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from node.config_file import read_node_config
 from node.core.errors import ConfigError, DataError, TestbedError
+from node.host.gate import wait_for_gate
 
 EXIT_FAILED = 1
 EXIT_WRONG_INPUT = 2
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m node", description="Start one node from its file.")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the node's JSON file")
     parser.add_argument("--run", metavar="ID", help="refuse the file unless it belongs to this run")
+    parser.add_argument("--gate", type=Path, metavar="FILE", help="open no socket before this file exists")
     options = parser.parse_args(arguments)
     try:
         config = read_node_config(options.config, options.run)
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             learner = load_learner(config)
         except (ConfigError, DataError) as error:
             raise type(error)(f"{options.config}: {error}") from None
+        if options.gate is not None:
+            wait_for_gate(options.gate, config.start_timeout_s)
         return run_built(config, learner)
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)

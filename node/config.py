@@ -103,6 +103,9 @@ class NodeScalars(ConfigModel):
     advertised: str | None = Field(
         pattern=r"^\S{1,255}$", description="host by which peers reach the node; null where it is the one to listen on"
     )
+    delays_arrivals: bool = Field(
+        description="hold what arrives for the latency and jitter of its link, which nothing else adds to direct links"
+    )
     evaluation_interval_ns: int = Field(ge=1, le=INT64_MAX, description="between two snapshots")
     evaluate_after_training: bool = Field(
         description="hand over the model after training instead of the one after aggregation"

@@ -209,6 +209,7 @@ class Scenario:
                 host="127.0.0.1",
                 port=0,
                 advertised=None,
+                delays_arrivals=False,
                 evaluation_interval_ns=NS_PER_S,
                 evaluate_after_training=False,
                 end_ns=None,

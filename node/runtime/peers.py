@@ -19,6 +19,7 @@ from node.emulation.uplink import EmulatedUplink
 from node.runtime.direct_path import DirectPath
 from node.runtime.emulated_path import RECEIPTS_WITHIN_MS, EmulatedPath
 from node.runtime.outgoing import UNLIMITED_MBPS, OutgoingFrames
+from node.transport.arrival_delays import ArrivalDelays
 from node.transport.control_values import some_nodes
 from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, plan_id
 from node.transport.peer_client import EchoInfo, PeerClient
@@ -91,6 +92,9 @@ class Peers:
             window_bytes,
             config.credentials,
         )
+        if config.delays_arrivals:
+            dilation = config.emulator_clock.dilation
+            self.server.delays = ArrivalDelays(config.network, config.node, config.seed, dilation)
         self.client = PeerClient(
             config.node,
             config.run_id,

@@ -29,6 +29,7 @@ from node.core.types import NodeId
 from node.host.addresses import host_and_port
 from node.host.credentials import Credentials, node_name
 from node.transport import tls
+from node.transport.arrival_delays import ArrivalDelays
 from node.transport.delay_line import DelayLine
 from node.transport.envelope import Content, Framed, parse
 from node.transport.frames import WIRE_VERSION, FrameRejectedError, RejectReason, WireContext, decode
@@ -179,6 +180,7 @@ class PeerServer:
         prompt: Whether what is held is handed over by a timer of its own. If not, it is handed over with the next frame
             or by :meth:`release`, which saves a wake-up, and counts as late only if it was read too late. May be
             changed while nothing is held.
+        delays: What arrives is held for them; None where links have their own latency. Set before :meth:`start`.
     """
 
     def __init__(
@@ -209,6 +211,7 @@ class PeerServer:
         self.frame_bytes = 0
         self.lateness = LatenessHistogram()
         self.prompt = True
+        self.delays: ArrivalDelays | None = None
         self._node = node
         self._run_id = run_id
         self._wire = wire
@@ -343,7 +346,7 @@ class PeerServer:
             self._take_other(stream, content, len(data), received_ns)
 
     def _take_frame(self, stream: _Stream, framed: Framed, received_ns: int) -> None:
-        frame, due_ns = framed.frame, framed.due_ns
+        frame = framed.frame
         frame_bytes = len(frame)
         self.frames += 1
         self.frame_bytes += frame_bytes
@@ -361,6 +364,7 @@ class PeerServer:
         except FrameRejectedError as error:
             self._drop(stream, frame_bytes, error.reason, str(error))
             return
+        due_ns = framed.due_ns if self.delays is None else self.delays.due_ns(sender, received_ns)
         arrival = Arrival(sender, message, framed.number, frame_bytes, due_ns, received_ns)
         if due_ns:
             self._hold(stream, arrival)
@@ -374,6 +378,8 @@ class PeerServer:
             if self._held_of.get(stream.sender, 0) >= self._queue_frames_max:
                 self.reject(stream.sender, RejectReason.FLOOD, f"a probe; {self._queue_frames_max} of its wait already")
                 return
+            if self.delays is not None:
+                due_ns = self.delays.due_ns(stream.sender, received_ns)
             info = ProbeInfo(probe.sequence, probe.sent_ns, len(probe.padding), due_ns, received_ns)
             if due_ns:
                 self._hold(stream, info)
@@ -387,7 +393,7 @@ class PeerServer:
     def _drop(self, stream: _Stream, frame_bytes: int, reason: RejectReason, text: str) -> None:
         stream.frames_rejected += 1
         self.reject(stream.sender, reason, text)
-        stream.settle(frame_bytes)
+        self._settle(stream, frame_bytes)
 
     def release(self, until_ns: int) -> None:
         """Hand over what is due by an instant of the host's monotonic clock, which has come."""
@@ -436,7 +442,14 @@ class PeerServer:
 
     def _hand_over(self, stream: _Stream, arrival: Arrival) -> None:
         self._on_message(arrival)
-        stream.settle(arrival.frame_bytes)
+        self._settle(stream, arrival.frame_bytes)
+
+    def _settle(self, stream: _Stream, frame_bytes: int) -> None:
+        """Let a receipt cover a frame, now or when the way back is over."""
+        if self.delays is not None and (later_s := self.delays.way_back_s(stream.sender)):
+            asyncio.get_running_loop().call_later(later_s, stream.settle, frame_bytes)
+        else:
+            stream.settle(frame_bytes)
 
 
 class _Handler(grpc.GenericRpcHandler):

@@ -76,6 +76,7 @@ def node_configs(
             host=part.host,
             port=0 if base is None else base + node,
             advertised=None,
+            delays_arrivals=False,
             evaluation_interval_ns=s_to_ns(config.evaluation.interval_s),
             evaluate_after_training=config.evaluation.model == "after_training",
             end_ns=plan.end_ns,

@@ -71,6 +71,7 @@ def configs(
         "host": "127.0.0.1",
         "port": 0,
         "advertised": "node-1.data",
+        "delays_arrivals": True,
         "evaluation_interval_ns": 10**9,
         "evaluate_after_training": True,
         "end_ns": 2 * 10**9,

@@ -51,6 +51,7 @@ def files(folder: Path, **changes: Any) -> list[Path]:
         "host": "127.0.0.1",
         "port": 0,
         "advertised": None,
+        "delays_arrivals": False,
         "evaluation_interval_ns": 10**9,
         "evaluate_after_training": False,
         "end_ns": 10**9,
@@ -151,6 +152,21 @@ def test_in_an_interpreter_of_its_own_no_socket_is_opened(
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {tmp_path}/{why}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_node_waits_at_its_gate_and_ends_if_nobody_opens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built: list[NodeConfig] = []
+    monkeypatch.setattr(build, "run_built", lambda config, learner: built.append(config) or 0)
+    monkeypatch.setattr(build, "log_to_stderr", lambda node: None)
+    file, gate = files(tmp_path, emulator=None)[0], tmp_path / "open"
+    assert main(["--config", str(file), "--gate", str(gate)]) == 1
+    assert said(capsys) == f"{gate}: was not there within 0.3 s: nobody has let this node begin"
+    assert built == []
+    gate.touch()
+    assert main(["--config", str(file), "--gate", str(gate)]) == 0
+    assert [config.node for config in built] == [0]
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
