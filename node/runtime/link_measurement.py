@@ -162,13 +162,26 @@ class Measurement:
         bytes_per_ns = mbps_to_bytes_per_ns(mbps)
         size = max(self._message_bytes, int(bytes_per_ns * LARGE_PROBE_NS))
         size = min(size, max(1_500, int(bytes_per_ns * (until_ns - ready_ns) / RATE_PROBES_MIN)))
-        self._send_next_large(peer, size, ready_ns, until_ns)
+        self._send_next_large(peer, size, ready_ns, until_ns, int(size / bytes_per_ns))
 
-    def _send_next_large(self, peer: NodeId, size: int, ready_ns: int, until_ns: int) -> None:
+    def _send_next_large(self, peer: NodeId, size: int, ready_ns: int, until_ns: int, takes_ns: int) -> None:
         if ready_ns >= until_ns:
             return
         number = self._probe(peer, 0, size, ready_ns)
-        self._then[number] = lambda at_ns: self._send_next_large(peer, size, at_ns, until_ns)
+
+        def follow(at_ns: int) -> None:
+            # A transport that buffers takes a probe sooner than the link carries it. More than the link carries would
+            # fill its queue, which the experiment would then find full.
+            early_ns = ready_ns + takes_ns - at_ns
+            if early_ns < NS_PER_MS:
+                self._send_next_large(peer, size, at_ns, until_ns, takes_ns)
+                return
+            asyncio.get_running_loop().call_later(
+                early_ns * self._clock.dilation / NS_PER_S,
+                lambda: self._send_next_large(peer, size, self._clock.now_ns(), until_ns, takes_ns),
+            )
+
+        self._then[number] = follow
 
     def _conclude(self) -> None:
         arrived = sorted(self._arrived)
