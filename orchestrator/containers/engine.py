@@ -22,6 +22,7 @@ from node.core.errors import ConfigError
 from orchestrator.containers.endpoint import Endpoint, find_endpoint
 from orchestrator.containers.facts import EngineFacts, check_scheme, check_usable
 from orchestrator.containers.interface import (
+    CommandConnection,
     ContainerEvent,
     ContainerSpec,
     ContainerState,
@@ -155,13 +156,8 @@ class DockerEngine:
 
     def __init__(self, api: Any, facts: EngineFacts) -> None:
         """Store the SDK's client of the engine and what the engine said of itself."""
+        self.facts = facts
         self._api = api
-        self._facts = facts
-
-    @property
-    def facts(self) -> EngineFacts:
-        """The engine as it described itself when it was connected."""
-        return self._facts
 
     # -- images --------------------------------------------------------------------------------------------
 
@@ -301,6 +297,12 @@ class DockerEngine:
             code = api.exec_inspect(task)["ExitCode"]
         return int(code), output.decode("utf-8", errors="replace")
 
+    def begin(self, container: str, command: Sequence[str]) -> CommandConnection:
+        """See :class:`~orchestrator.containers.interface.Engine`."""
+        with _errors(f"{command[0]} in container {container[:12]}"):
+            task = self._api.exec_create(container, list(command), stdin=True)["Id"]
+            return _Conversation(self._api.exec_start(task, socket=True), f"{command[0]} in container {container[:12]}")
+
     def output(self, container: str, since_ns: int) -> OutputStream:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         since = since_ns / 1e9 if since_ns else None
@@ -364,6 +366,42 @@ class DockerEngine:
     def close(self) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         self._api.close()
+
+
+class _Conversation:
+    """A command that is talked to; a :class:`~orchestrator.containers.interface.CommandConnection`."""
+
+    def __init__(self, stream: Any, what: str) -> None:
+        self._stream = stream
+        self._connection = getattr(stream, "_sock", stream)  # of the SDK's file object; the socket itself over TLS
+        self._connection.settimeout(_TIMEOUT_S)
+        self._what = what
+        self._received = bytearray()
+
+    def send(self, data: bytes) -> None:
+        with _errors(self._what):
+            self._connection.sendall(data)
+
+    def receive(self) -> tuple[int, bytes] | None:
+        received = self._received
+        while True:
+            if len(received) >= _FRAME.size:
+                stream, length = _FRAME.unpack_from(received)
+                end = _FRAME.size + length
+                if len(received) >= end:
+                    data = bytes(received[_FRAME.size : end])
+                    del received[:end]
+                    return stream, data
+            with _errors(self._what):
+                chunk = self._connection.recv(1 << 16)
+            if not chunk:
+                return None
+            received += chunk
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        _close(self._stream)
 
 
 class _SafeStream:

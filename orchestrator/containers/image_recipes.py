@@ -135,6 +135,8 @@ def node_recipe() -> ImageRecipe:
     content = {
         "torch.txt": _requirements(torch),
         "requirements.txt": _requirements(others),
+        # A node tells the orchestrator of which release it is, and asks Python for it.
+        "fragmesh.dist-info/METADATA": _metadata(package_version()),
         **{f"node/{name}": data for name, data in _source(Path(node.__file__).parent)},
     }
     return ImageRecipe("node", package_version(), _dockerfile("node"), content)
@@ -188,6 +190,10 @@ def pinned(names: Sequence[str]) -> dict[str, str]:
 
 def _requirements(pins: Mapping[str, str]) -> bytes:
     return "".join(f"{name}=={version}\n" for name, version in pins.items()).encode()
+
+
+def _metadata(version: str) -> bytes:
+    return f"Metadata-Version: 2.1\nName: fragmesh\nVersion: {version}\n".encode()
 
 
 def _dockerfile(kind: ImageKind) -> str:

@@ -197,6 +197,19 @@ class EventStream(Protocol):
         """End it, also for a thread that waits."""
 
 
+class CommandConnection(Protocol):
+    """A command that runs in a container: its input, and its outputs as they come."""
+
+    def send(self, data: bytes) -> None:
+        """Write to its input."""
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Wait for more of its output (1) or its error output (2); None when it has ended."""
+
+    def close(self) -> None:
+        """End its input, and the connection."""
+
+
 class Engine(Protocol):
     """A Docker engine."""
 
@@ -261,6 +274,9 @@ class Engine(Protocol):
 
     def execute(self, container: str, command: Sequence[str], text: str = "") -> tuple[int, str]:
         """Run a command in a running container with a standard input; return its exit code and output."""
+
+    def begin(self, container: str, command: Sequence[str]) -> CommandConnection:
+        """Begin a command in a running container, to be talked to."""
 
     def output(self, container: str, since_ns: int) -> OutputStream:
         """Follow what a container writes, from an instant on (Unix time; 0 is the beginning), until it ends."""

@@ -1,6 +1,7 @@
 # The image of a node. `fragmesh image` builds it and gives it its context:
 #
 #   node/               the package of the fragmesh that is installed
+#   fragmesh.dist-info/ its version
 #   torch.txt           torch and torchvision, of the same release
 #   requirements.txt    all other libraries of a node, of the same releases
 #   wheels/             wheels that are taken before any index is asked; may be empty
@@ -30,6 +31,7 @@ RUN /opt/venv/bin/python -B -c 'import grpc_health, grpc_reflection, PIL.Image, 
 
 FROM libraries AS code
 COPY node /opt/fragmesh/node
+COPY fragmesh.dist-info /opt/fragmesh/fragmesh.dist-info
 # Never compared with the source: the file system is read-only, and layers may change times.
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/fragmesh
 

@@ -11,6 +11,7 @@ from typing import BinaryIO, Generic, TypeVar
 
 from orchestrator.containers.facts import EngineFacts
 from orchestrator.containers.interface import (
+    CommandConnection,
     ContainerEvent,
     ContainerSpec,
     ContainerState,
@@ -188,6 +189,9 @@ class FakeEngine:
 
     def execute(self, container: str, command: Sequence[str], text: str = "") -> tuple[int, str]:
         return 0, f"{self.containers[container].spec.name}: {' '.join(command)}: {text}"
+
+    def begin(self, container: str, command: Sequence[str]) -> CommandConnection:
+        raise EngineError(f"{command[0]} in container {container}: not asked for")
 
     def output(self, container: str, since_ns: int) -> FakeStream[bytes]:
         with self._lock:
