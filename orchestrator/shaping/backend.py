@@ -12,9 +12,9 @@ Reading takes one command and a change at most three, for a command in a contain
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from node.core.errors import RunnerError
 from orchestrator.shaping.batch import Batch, change_to, removal
@@ -30,6 +30,20 @@ _DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _FAILED_LINE = re.compile(r"^Command failed -:(\d+)\s*$", re.MULTILINE)
 
 
+Carry: TypeAlias = Callable[[Sequence[str], str], tuple[int, str, str]]
+"""Runs a command with a standard input; returns its exit code, its output and its error output."""
+
+
+def carry_out_here(words: Sequence[str], text: str) -> tuple[int, str, str]:
+    """Run a command as a child of this process.
+
+    Raises:
+        OSError, subprocess.TimeoutExpired: It cannot be run, or hangs.
+    """
+    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkNamespace:
     """A network namespace, as the words that run a command in it.
@@ -37,13 +51,17 @@ class NetworkNamespace:
     Attributes:
         name: Whose it is, for messages: ``node 3``.
         enter: Words before the command; none for the namespace that this process is in.
+        carry: Runs the whole: here, or through a shell that is open elsewhere.
     """
 
     name: str
     enter: tuple[str, ...] = ()
+    carry: Carry = carry_out_here
 
     @classmethod
-    def of_process(cls, name: str, pid: int, via: Sequence[str] = ()) -> "NetworkNamespace":
+    def of_process(
+        cls, name: str, pid: int, via: Sequence[str] = (), carry: Carry = carry_out_here
+    ) -> "NetworkNamespace":
         """The namespace of a process.
 
         Args:
@@ -51,8 +69,9 @@ class NetworkNamespace:
             pid: The process, as it is called where ``nsenter`` runs.
             via: Words before ``nsenter`` that lead to where the process is seen with the right to enter, such as
                 ``docker exec -i HELPER``; the standard input must get through.
+            carry: Runs the whole.
         """
-        return cls(name, (*via, "nsenter", "-t", str(pid), "-n"))
+        return cls(name, (*via, "nsenter", "-t", str(pid), "-n"), carry)
 
     def run(self, command: Sequence[str], text: str = "") -> str:
         """Run a command and return what it printed.
@@ -66,16 +85,16 @@ class NetworkNamespace:
         """
         words = [*self.enter, *command]
         try:
-            done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            code, output, errors = self.carry(words, text)
         except FileNotFoundError:
             raise RunnerError(f"{self.name}: {words[0]}: not found; shaping needs it") from None
         except subprocess.TimeoutExpired:
             raise RunnerError(f"{self.name}: {command[0]}: no answer within {TIMEOUT_S:g} s") from None
         except OSError as error:
             raise RunnerError(f"{self.name}: {words[0]}: {error.strerror}") from None
-        if done.returncode:
-            raise RunnerError(f"{self.name}: {_failure(command, text, done.stderr or done.stdout, done.returncode)}")
-        return done.stdout
+        if code:
+            raise RunnerError(f"{self.name}: {_failure(command, text, errors or output, code)}")
+        return output
 
 
 def apply_shaping(namespace: NetworkNamespace, tree: NodeTree) -> tuple[ShapingDifference, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.core.errors import RunnerError
-from orchestrator.shaping.backend import NetworkNamespace
+from orchestrator.shaping.backend import Carry, NetworkNamespace, carry_out_here
 from orchestrator.shaping.tree import REDIRECT_PRIORITY, ROOT_MAJOR
 
 _MARK: Final = "@@"
@@ -71,18 +71,19 @@ class ShapingAbilities:
         return not self.problems.keys() - {NETEM}
 
 
-def probe_shaping(enter: Sequence[str] | None = None) -> ShapingAbilities:
+def probe_shaping(enter: Sequence[str] | None = None, carry: Carry = carry_out_here) -> ShapingAbilities:
     """Try every part of a plan in a scratch namespace.
 
     Args:
         enter: Words before a command that run it in a namespace of its own that ends with it, such as
             ``docker run --rm --network none --cap-add NET_ADMIN IMAGE``; by default ``unshare`` on this host, as
             another user than root with a namespace of users.
+        carry: Runs the whole; see :class:`~orchestrator.shaping.backend.NetworkNamespace`.
     """
     if enter is None:
         enter = ("unshare", "-n") if os.geteuid() == 0 else ("unshare", "-r", "-n")
     try:
-        printed = NetworkNamespace("probe of the kernel", tuple(enter)).run(["sh", "-c", _SCRIPT])
+        printed = NetworkNamespace("probe of the kernel", tuple(enter), carry).run(["sh", "-c", _SCRIPT])
     except RunnerError as error:
         return ShapingAbilities("", {"namespace": str(error)})
     said = {}
