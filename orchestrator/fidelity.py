@@ -126,6 +126,21 @@ class NodeFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelLinks:
+    """Findings about links that the kernel shapes.
+
+    Attributes:
+        nodes_shaped: Nodes whose shaping was read back and was as planned before they began.
+        changes_late_ns: How late each instant's planned changes were in force, real time; in their order.
+        changes_failed: Changes that failed, in words.
+    """
+
+    nodes_shaped: int
+    changes_late_ns: tuple[int, ...] = ()
+    changes_failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """Everything that the verdict rests on.
 
@@ -143,6 +158,7 @@ class Measured:
         deaths_allowed: Whether the experiment takes a node's end for granted, so that it does not count against
             the run.
         cpu_pressure: :func:`cpu_pressure` before and at the end of the run.
+        kernel: What became of links that the kernel shapes; None where it shapes none.
         links_name: What the links were made of.
         links_shaped: Whether anything gave the links the rates and latencies of the experiment. Where nothing did,
             nothing was requested of them: neither rates and round trips nor the delay of arrivals are judged.
@@ -160,6 +176,7 @@ class Measured:
     stalled: bool = False
     deaths_allowed: bool = False
     cpu_pressure: tuple[float | None, float | None] = (None, None)
+    kernel: KernelLinks | None = None
     links_name: str = "user-space emulator (max-min fair fluid)"
     links_shaped: bool = True
 
@@ -303,6 +320,8 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         yield from _emulator_checks(measured.emulator, tolerances)
     elif measured.links_emulated:
         yield Check("link emulators that reported", 1, None, "emulators", "one", False)
+    if measured.kernel is not None:
+        yield from _kernel_checks(measured.kernel, measured.time_dilation, tolerances)
     if measured.stalled:
         yield Check("stalls", 0, 1, "stalls", "none", False, "every node waited for another one")
     dead = measured.died.keys() - measured.hung
@@ -516,6 +535,24 @@ def _figures(measured: Measured) -> JsonObject:
             "cpu_s": emulator.cpu_s,
         }
     return figures
+
+
+def _kernel_checks(kernel: KernelLinks, dilation: float, tolerances: Tolerances) -> Iterator[Check]:
+    failed = kernel.changes_failed
+    yield Check("changes of the kernel's links that failed", 0, len(failed), "changes", "none", not failed, *failed[:1])
+    if kernel.changes_late_ns:
+        late_ms = sorted(late_ns / dilation / NS_PER_MS for late_ns in kernel.changes_late_ns)
+        count = len(late_ms)
+        typical_ms = late_ms[min(count - 1, int(0.99 * count))]
+        yield Check(
+            "delay of capacity changes, 99th percentile",
+            0,
+            typical_ms,
+            "ms",
+            f"{tolerances.late_ms:g} ms",
+            typical_ms <= tolerances.late_ms,
+            f"of {count:,} instants, the worst {late_ms[-1]:.2f} ms",
+        )
 
 
 def _figure(value: float) -> str:

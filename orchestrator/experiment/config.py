@@ -145,7 +145,23 @@ class WireConfig(ConfigModel):
     )
 
 
-class ProcessesConfig(ConfigModel):
+class RealNodesConfig(ConfigModel):
+    """Keys that all runtimes with real nodes have."""
+
+    start_timeout_s: float = Field(
+        60.0, gt=0, le=86_400, description="real time that nodes may take to get ready, beyond what their number costs"
+    )
+    on_node_death: Literal["auto", "continue", "fail"] = Field(
+        "auto", description="auto: go on without it, unless the algorithm waits for every message"
+    )
+
+    @property
+    def start_fresh(self) -> bool:
+        """Tell whether each node loads its libraries itself."""
+        return True
+
+
+class ProcessesConfig(RealNodesConfig):
     """Keys of the runtime with real processes on one machine."""
 
     base_port: int | None = Field(
@@ -156,11 +172,41 @@ class ProcessesConfig(ConfigModel):
         description="forked: nodes share libraries and data with their parent; fresh: each is a new interpreter that"
         " loads both again, from its own file, which takes seconds and memory",
     )
-    start_timeout_s: float = Field(
-        60.0, gt=0, le=86_400, description="real time that nodes may take to get ready, beyond what their number costs"
+
+    @property
+    def start_fresh(self) -> bool:
+        """See :class:`RealNodesConfig`."""
+        return self.start == "fresh"
+
+
+class DockerConfig(RealNodesConfig):
+    """Keys of the runtime with a container a node."""
+
+    image: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="image of the nodes; that of this version, built when it is missing",
     )
-    on_node_death: Literal["auto", "continue", "fail"] = Field(
-        "auto", description="auto: go on without it, unless the algorithm waits for every message"
+    subnet: str | None = Field(
+        None,
+        min_length=1,
+        max_length=18,
+        description="addresses of the run's two networks, such as 10.9.0.0/23; free ones when absent",
+    )
+    cpus: float | None = Field(
+        None, ge=0.01, le=1_024, description="cores that each node may use; no limit when absent"
+    )
+    memory_mb: int | None = Field(
+        None,
+        ge=64,
+        le=10**7,
+        description="memory that each node may use, 10^6 bytes; several times what a node needs when absent",
+    )
+    latency_by: Literal["auto", "kernel", "receiver"] = Field(
+        "auto",
+        description="what adds latency and jitter: the kernel's netem, or the receiving node after the kernel's rates;"
+        " auto: the kernel if it can",
     )
 
 
@@ -210,6 +256,7 @@ class ExperimentConfig(ConfigModel):
     output: OutputConfig = OutputConfig()
     wire: WireConfig = WireConfig()
     processes: ProcessesConfig = ProcessesConfig()
+    docker: DockerConfig = DockerConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
     @model_validator(mode="after")
@@ -220,7 +267,17 @@ class ExperimentConfig(ConfigModel):
             )
         if self.network.tls and self.network.framing == "none" and not RUNTIMES[self.runtime].has_real_links:
             raise ValueError(f"network.tls=true: must be absent with runtime: {self.runtime}, where nothing is sent")
+        if (chosen := self.network.congestion_control) and not RUNTIMES[self.runtime].has_kernel_links:
+            raise ValueError(
+                f"network.congestion_control={chosen}: must be absent with runtime: {self.runtime}, whose nodes have no"
+                " network of their own in the kernel"
+            )
         return self
+
+    @property
+    def real_nodes(self) -> RealNodesConfig:
+        """The keys of the runtime that is chosen, of those that all with real nodes have."""
+        return self.docker if self.runtime == "docker" else self.processes
 
     @property
     def tls(self) -> bool:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-RuntimeName = Literal["simulation", "processes"]
+RuntimeName = Literal["simulation", "processes", "docker"]
 """Values of the experiment's key ``runtime``."""
 
-PLANNED: Final = ("docker", "kubernetes")
+PLANNED: Final = ("kubernetes",)
 """Runtimes that people ask for and that this version does not have."""
 
 
@@ -22,6 +22,7 @@ class RuntimeDescription:
         purpose: Use that it is meant for, for the README's table.
         has_real_links: Whether nodes have links of their own, so that ``network.links`` may be direct.
         tls: Whether what its nodes send is encrypted where ``network.tls`` does not say.
+        has_kernel_links: Whether each node has a network of its own in the kernel, with settings of its own.
     """
 
     summary: str
@@ -30,6 +31,7 @@ class RuntimeDescription:
     purpose: str
     has_real_links: bool
     tls: bool
+    has_kernel_links: bool = False
 
 
 RUNTIMES: Final[Mapping[RuntimeName, RuntimeDescription]] = {
@@ -48,6 +50,15 @@ RUNTIMES: Final[Mapping[RuntimeName, RuntimeDescription]] = {
         purpose="what a real node does, without Docker or root",
         has_real_links=True,
         tls=False,
+    ),
+    "docker": RuntimeDescription(
+        "a container a node, gRPC over TLS, wall-clock time; links shaped by the kernel",
+        clock_name="testbed time",
+        real="also containers, TLS and the kernel's TCP; links are shaped by the kernel (`tc`), both directions",
+        purpose="what a deployed node does, on one machine with Docker",
+        has_real_links=True,
+        tls=True,
+        has_kernel_links=True,
     ),
 }
 

@@ -5,10 +5,11 @@ course of a run knows nothing of processes or containers. One fleet serves one p
 
 The supervisor is the only caller, from one thread, in this order:
 
-1. ``launch``, once. No control server listens yet, so that a fleet may fork; nodes ask until it does.
+1. ``open``, once, then ``launch``, once. No control server listens yet, so that a fleet may fork; nodes ask until it
+   does.
 2. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
 3. ``begin``, once, when the common start is decided; then step 2 again, and ``pause`` and ``resume``.
-4. ``close``, once, whatever happened before; also after a ``launch`` that failed.
+4. ``close``, once, whatever happened before; also after an ``open`` or ``launch`` that failed.
 
 Calls of the second step run between two events of the supervisor's loop, beside the control server. They must
 return within milliseconds: what takes longer is begun by one call and reported by ``newly_ended`` later.
@@ -21,6 +22,7 @@ from typing import Protocol
 from node.config import NodeConfig
 from node.core.types import NodeId
 from node.emulation.statistics import EmulatorStatistics
+from orchestrator.fidelity import KernelLinks
 
 LOGS = "logs"
 """Folder in the run directory with the nodes' output; gone when the run is complete and no node died."""
@@ -47,14 +49,26 @@ class Fleet(Protocol):
 
     @property
     def host(self) -> str:
-        """Address on which the control server listens, so that every node can reach it. Asked before ``launch``."""
+        """Address on which the control server listens, so that every node can reach it. Asked after ``open``."""
 
     @property
     def emulates_links(self) -> bool:
         """True where links are emulated in user space, so that the emulator must tell in the end what it measured."""
 
+    @property
+    def links_name(self) -> str:
+        """Name of what gives links their rates and latencies, for people and for ``fidelity.json``."""
+
+    def open(self) -> None:
+        """Make what must be there before nodes can be described, such as networks. Called first; may block for seconds.
+
+        Raises:
+            ConfigError: This host cannot run such nodes at all.
+            RunnerError: It cannot be made; ``close`` removes the rest.
+        """
+
     def launch(self, configs: Sequence[NodeConfig]) -> None:
-        """Make all nodes, and whatever carries their messages. Called first; may block for seconds.
+        """Make all nodes, and whatever carries their messages. May block for seconds.
 
         Args:
             configs: The nodes, in order of their numbers. Where links are emulated is the fleet's to add.
@@ -77,6 +91,9 @@ class Fleet(Protocol):
         Raises:
             RunnerError: The backend has ended or does not answer.
         """
+
+    def kernel_links(self) -> KernelLinks | None:
+        """Return what became of links that the kernel shapes; None where it shapes none. Asked after ``close``."""
 
     def newly_ended(self) -> Mapping[NodeId, NodeEnd]:
         """Return the nodes that have ended since the last call, each once. Those that ``kill`` ended are left out."""

@@ -136,7 +136,7 @@ class RealRun:
         _opened: The run's directory; None before it is open.
         _supervisor: Leads the nodes; None before there are any, and where only tests are left to do.
         _emulator: What the link emulator measured of itself; None before its end, or if there is none.
-        _emulates_links: Whether there was one.
+        _fleet: The nodes; None before there are any.
         _unsaved: Why what a continuation needs could not be saved; None if it was, or was not needed.
         _stalled: The nodes came to rest before the end.
         _part: What this part counted and its messages, once that was asked for.
@@ -150,6 +150,7 @@ class RealRun:
         make_fleet: Callable[[Prepared, Path], Fleet],
         dilation: float,
         costs: HostCosts | None = None,
+        backend: Mapping[str, Any] | None = None,
     ) -> None:
         """Store what is needed.
 
@@ -160,6 +161,7 @@ class RealRun:
             make_fleet: Makes the fleet, which uses the run directory given.
             dilation: Real seconds a testbed second.
             costs: The host's, from which the dilation follows; None where the experiment gives it.
+            backend: What the nodes run on, as ``environment.json`` records it.
         """
         self._plan = plan
         self._prepared = prepared
@@ -167,11 +169,12 @@ class RealRun:
         self._make_fleet = make_fleet
         self._dilation = dilation
         self._costs = costs
+        self._backend = backend or {}
         self._requests = StopRequests(levels=2)
         self._opened: _Directory | None = None
         self._supervisor: Supervisor | None = None
         self._emulator: EmulatorStatistics | None = None
-        self._emulates_links = False
+        self._fleet: Fleet | None = None
         self._unsaved: str | None = None
         self._stalled = False
         self._part: tuple[Part | None, dict[str, Column] | None] | None = None
@@ -183,7 +186,7 @@ class RealRun:
     def environment(self) -> Mapping[str, Any]:
         """See :class:`~orchestrator.runs.lifecycle.Course`."""
         costs = None if self._costs is None else self._costs.to_json()
-        return {"time_dilation": self._dilation, "host_costs": costs, "tls": self._plan.config.tls}
+        return {"time_dilation": self._dilation, "host_costs": costs, "tls": self._plan.config.tls, **self._backend}
 
     @property
     def stop_requested(self) -> bool:
@@ -302,7 +305,7 @@ class RealRun:
         directory = self._directory
         num_params = self._prepared.facts.num_params
         rules = rules_of(self._plan, num_params=num_params, dilation=self._dilation, begin_ns=directory.begin_ns)
-        fleet = self._make_fleet(self._prepared, directory.writer.path)
+        self._fleet = fleet = self._make_fleet(self._prepared, directory.writer.path)
         supervisor = Supervisor(
             rules, fleet, directory.collection, self._requests, self._progress, on_tick=self._on_tick
         )
@@ -317,6 +320,7 @@ class RealRun:
         )
         self._supervisor = supervisor
         try:
+            fleet.open()
             with ReservedPort(fleet.host) as at:
                 # A signal while this forks is a request to stop, as at any other time, and no exception.
                 fleet.launch(self._configs(rules.start_timeout_s, at.address, issued))
@@ -325,7 +329,7 @@ class RealRun:
                 finally:
                     directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
         finally:
-            self._emulator, self._emulates_links = fleet.close(), fleet.emulates_links
+            self._emulator = fleet.close()
             try:
                 remove_keys(directory.writer.path / NODES)
             except OSError as error:
@@ -395,7 +399,7 @@ class RealRun:
         return Part(directory.begin_ns, supervisor.ended_ns, self._wall_s(), counters, has_messages)
 
     def _measured(self) -> Measured:
-        collection, supervisor = self._directory.collection, self._supervisor
+        collection, supervisor, fleet = self._directory.collection, self._supervisor, self._fleet
         network = self._plan.network
         died = {
             int(node): watched
@@ -408,13 +412,15 @@ class RealRun:
             links=None if network.num_nodes == 1 else tuple(measured_links(network, collection.measurements)),
             nodes=tuple(node_figures(node, figures) for node, figures in sorted(collection.figures.items())),
             emulator=self._emulator,
-            links_emulated=self._emulates_links,
+            links_emulated=fleet is not None and fleet.emulates_links,
+            links_name="" if fleet is None else fleet.links_name,
+            kernel=None if fleet is None else fleet.kernel_links(),
             links_shaped=self._plan.config.network.links != "direct",
             died={node: watched.died for node, watched in died.items()},
             hung=frozenset(node for node, watched in died.items() if watched.hung),
             rejected=collection.rejected(_statuses(supervisor)),
             stalled=self._stalled,
-            deaths_allowed=self._plan.config.processes.on_node_death == "continue",
+            deaths_allowed=self._plan.config.real_nodes.on_node_death == "continue",
             cpu_pressure=supervisor.pressure if supervisor else (None, None),
         )
 

@@ -11,9 +11,9 @@ from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from orchestrator.experiment.plan import Plan
 
-START_A_NODE_S = {"forked": 1.0, "fresh": 15.0}
-"""Time that each node adds to the limit until all are ready, real time. Forked nodes load nothing, but share the cores;
-fresh ones load torch and the data, which takes seconds of a core."""
+START_A_NODE_S = {False: 1.0, True: 15.0}
+"""Time that each node adds to the limit until all are ready, real time, by whether it starts fresh. Forked nodes load
+nothing, but share the cores; fresh ones load torch and the data, which takes seconds of a core."""
 
 START_LEAD_S = (0.3, 0.01)
 """Real time from telling the common start to the start: at least, and for each node."""
@@ -113,7 +113,7 @@ class Rules:
 def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> Rules:
     """Derive the supervisor's rules from a plan."""
     config = plan.config
-    kind, policy = config.algorithm.kind, config.processes.on_node_death
+    kind, policy = config.algorithm.kind, config.real_nodes.on_node_death
     waits = plan.algorithm.needs_every_message
     last_change_ns = max((time_ns for time_ns, _ in plan.network.changes), default=-1)
     return Rules(
@@ -121,7 +121,8 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         dilation=dilation,
         begin_ns=begin_ns,
         end_ns=plan.end_ns,
-        start_timeout_s=config.processes.start_timeout_s + START_A_NODE_S[config.processes.start] * config.nodes,
+        start_timeout_s=config.real_nodes.start_timeout_s
+        + START_A_NODE_S[config.real_nodes.start_fresh] * config.nodes,
         block_s=ns_to_s(max(plan.compute.step_ns) * config.algorithm.local_steps),
         round_trip_s=ns_to_s(int(np.max(plan.network.round_trip_ns))),
         transfer_s=config.nodes * _slowest_transfer_s(plan.network, 4 * num_params),

@@ -74,11 +74,16 @@ class NodeHandle:
 
     def last_words(self) -> str:
         """The end of its log, on one line; empty if it said nothing."""
-        try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        except OSError:
-            return ""
-        return " | ".join(line.strip() for line in lines[-LOG_LINES_SHOWN:])
+        return last_words_of(self.log)
+
+
+def last_words_of(log: Path) -> str:
+    """Return the end of a node's log, on one line; empty if it said nothing."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return " | ".join(line.strip() for line in lines[-LOG_LINES_SHOWN:])
 
 
 def ending(exit_code: int) -> str:

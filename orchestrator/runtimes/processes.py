@@ -96,6 +96,7 @@ class ProcessFleet:
     """
 
     host = HOST
+    links_name = "user-space emulator (max-min fair fluid)"
 
     def __init__(self, prepared: Prepared, folder: Path, *, fresh: bool, emulates_links: bool) -> None:
         """Store what is needed.
@@ -113,6 +114,9 @@ class ProcessFleet:
         self._emulator: EmulatorHandle | None = None
         self._handles: dict[NodeId, NodeHandle] = {}
         self._reported: set[NodeId] = set()
+
+    def open(self) -> None:
+        """Do nothing: the host's own loopback is there."""
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
         """Start the emulator, where links are emulated, write the nodes' files, and start the nodes."""
@@ -140,6 +144,9 @@ class ProcessFleet:
         """Tell the emulator, which makes the plan's changes of capacity from then on."""
         if self._emulator is not None:
             self._emulator.begin(start_monotonic_ns, begin_ns=begin_ns, end_ns=end_ns)
+
+    def kernel_links(self) -> None:
+        """Return None: nothing is shaped by the kernel."""
 
     def newly_ended(self) -> Mapping[NodeId, NodeEnd]:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""

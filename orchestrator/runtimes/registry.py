@@ -73,9 +73,30 @@ def _examine_processes(name: str, host: Host) -> Finding:
     return Finding(name, text, "ok" if room >= 2 else "warn", note)
 
 
+def _run_docker(plan: Plan, options: RunOptions) -> RunOutcome:
+    from orchestrator.runtimes.docker import run_docker
+
+    return run_docker(plan, options)
+
+
+def _resume_docker(run: Path, options: RunOptions) -> RunOutcome:
+    from orchestrator.runtimes.docker import resume_docker
+
+    return resume_docker(run, options)
+
+
+def _examine_docker(name: str, host: Host) -> Finding:
+    try:
+        host.engine()
+    except ConfigError as error:
+        return Finding(name, "not usable", "missing", str(error))
+    return Finding(name, "usable", "ok", "real time; a run tries what the kernel can shape before it makes anything")
+
+
 REGISTRY: Final[Mapping[RuntimeName, Runtime]] = {
     "simulation": Runtime(_run_simulation, _resume_simulation, _examine_simulation),
     "processes": Runtime(_run_processes, _resume_processes, _examine_processes),
+    "docker": Runtime(_run_docker, _resume_docker, _examine_docker),
 }
 
 

@@ -172,14 +172,18 @@ class NetworkConfig(ConfigModel):
     preset: PresetConfig = Field(default_factory=UniformPreset)
     links: Literal["emulated", "direct"] = Field(
         default="emulated",
-        description="what links are made of: emulated by the testbed, or, with runtime: processes, direct: the host's"
-        " own, which nothing shapes, so that no rate, latency or loss may be declared",
+        description="what links are made of: emulated by the testbed (with runtime: docker, shaped by the kernel), or,"
+        " with a real runtime, direct: the host's own, which nothing shapes, so that no rate, latency or loss may be"
+        " declared",
     )
     tls: bool | None = Field(
         default=None,
         description="encrypt what nodes send to each other and to the orchestrator, with certificates made for the run;"
         " when absent the runtime decides: processes do not, as they share one host. Real runtimes only, but for the"
         " sizes of framing: ethernet, which are of encrypted traffic in all runtimes unless this is false",
+    )
+    congestion_control: Literal["cubic", "reno", "bbr"] | None = Field(
+        default=None, description="TCP's, of all nodes; the host's when absent. With runtime: docker only"
     )
     sender: SenderConfig = Field(default_factory=SerialSender)
     transport: Literal["reliable", "datagram"] = Field(

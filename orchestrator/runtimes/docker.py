@@ -1,0 +1,69 @@
+"""The ``docker`` runtime: a container a node, links shaped by the kernel.
+
+The course of such a run is :class:`~orchestrator.runs.real_run.RealRun`. What it needs of the host is found in
+:mod:`~orchestrator.runtimes.docker_backend` before anything is made; its fleet is in
+:mod:`~orchestrator.runtimes.docker_fleet`, and what shapes the links in
+:mod:`~orchestrator.runtimes.docker_shaping`.
+"""
+
+from contextlib import closing
+from pathlib import Path
+
+from orchestrator.containers.engine import connect
+from orchestrator.experiment.plan import Plan, errors_naming
+from orchestrator.progress import Progress
+from orchestrator.results.reader import Run
+from orchestrator.runs.lifecycle import conduct
+from orchestrator.runs.options import RunOptions, RunOutcome
+from orchestrator.runs.prepare import Prepared
+from orchestrator.runs.real_run import RealRun, check_resumable, choose_dilation
+from orchestrator.runs.resume import interrupted_run, recorded_plan
+from orchestrator.runtimes.docker_backend import check_model, find_backend
+from orchestrator.runtimes.docker_fleet import DockerFleet
+
+
+def run_docker(plan: Plan, options: RunOptions) -> RunOutcome:
+    """Run one experiment with a container a node.
+
+    Raises:
+        ConfigError, DataError: The experiment cannot start; nothing is left behind.
+        RunnerError: The results cannot be written; what was written stays valid.
+    """
+    return _run(plan, options, None)
+
+
+def resume_docker(path: Path, options: RunOptions) -> RunOutcome:
+    """Go on with an interrupted run, in its directory, as ``processes`` does.
+
+    Args:
+        path: The run directory.
+        options: ``data_root`` None takes the run's own; ``out`` is not used.
+
+    Raises:
+        ConfigError, DataError: The run cannot go on.
+        RunnerError: The results cannot be written; what was written stays valid.
+    """
+    found, options = interrupted_run(path, options)
+    check_resumable(found)
+    return _run(recorded_plan(found, options.input_root), options, found)
+
+
+def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
+    with closing(connect()) as engine:
+        with errors_naming(plan.place):
+            backend = find_backend(plan, engine, Progress(options.progress))
+
+        def make_run(prepared: Prepared, progress: Progress) -> RealRun:
+            num_params = prepared.facts.num_params
+            dilation, costs = choose_dilation(plan, prepared, progress)
+            with errors_naming(plan.place):
+                check_model(plan, backend, num_params, dilation)
+
+            def make_fleet(prepared: Prepared, folder: Path) -> DockerFleet:
+                return DockerFleet(plan, backend, folder, num_params, progress, lambda: run.stop_requested)
+
+            run = RealRun(plan, prepared, progress, make_fleet, dilation, costs, {"docker": backend.to_json()})
+            return run
+
+        # Models are tested with what is left of the host.
+        return conduct(plan, options, make_run, found=found, background=True)

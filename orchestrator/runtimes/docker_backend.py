@@ -1,0 +1,254 @@
+"""Everything that a run with containers finds and checks before it makes anything: engine, images, addresses, kernel.
+
+Each thing that is missing is one line with what to do. Only images are made here, which are no run's, and what dead
+orchestrators have left is removed.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from pathlib import Path
+from typing import Any, Final, Protocol
+from uuid import uuid4
+
+import numpy as np
+
+from node.core.errors import ConfigError
+from orchestrator.containers.cleanup import describe, reap, remove_labelled
+from orchestrator.containers.facts import check_memory
+from orchestrator.containers.image_builds import BuildOptions, BuiltImage, have_image, named_image
+from orchestrator.containers.image_recipes import ImageRecipe, node_recipe, shaper_recipe
+from orchestrator.containers.interface import ContainerSpec, Engine, EngineError
+from orchestrator.containers.networks import plan_networks
+from orchestrator.containers.ownership import Owner, RunScope
+from orchestrator.containers.shell import ContainerShell
+from orchestrator.experiment.plan import Plan
+from orchestrator.host.doctor import NODE_MODELS
+from orchestrator.shaping.node_shaping import KernelOptions, plan_node
+from orchestrator.shaping.probe import NETEM, ShapingAbilities, probe_shaping
+
+SUBNET_KEY: Final = "docker.subnet"
+
+CONTAINER_MEMORY_BYTES: Final = 200 * 10**6
+"""Memory of a node in a container besides models: its libraries, of which containers share what they read from the
+image, its training worker and its connections."""
+
+MEMORY_LIMIT: Final = (10**9, 4)
+"""Limit of a node's memory where the experiment has none: at least so many bytes, and so many times what it needs."""
+
+_CONGESTION: Final = Path("/proc/sys/net/ipv4")
+
+
+class Teller(Protocol):
+    """The use of a :class:`~orchestrator.progress.Progress`; see there."""
+
+    def preparing(self, what: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An engine in which an experiment can run.
+
+    Attributes:
+        engine: The engine.
+        node_image: The image of nodes.
+        shaper_image: The image of the helper that shapes; None where nothing is shaped.
+        abilities: The kernel's; None where nothing is shaped.
+        netem: Whether the kernel adds latency, jitter and loss. Else the receiving nodes add the first two.
+        subnet: Addresses that the experiment names; None for free ones.
+        congestion_control: TCP's, of all nodes.
+    """
+
+    engine: Engine
+    node_image: BuiltImage
+    shaper_image: BuiltImage | None
+    abilities: ShapingAbilities | None
+    netem: bool
+    subnet: IPv4Network | None
+    congestion_control: str
+
+    @property
+    def links_name(self) -> str:
+        """Name of what shapes links, for people."""
+        return "kernel: htb and netem" if self.netem else "kernel: htb, latency by the receivers' delay line"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``environment.json`` records of it."""
+        facts = self.engine.facts
+        images = {"node": self.node_image, "shaper": self.shaper_image}
+        return {
+            "engine": f"{facts.product} {facts.version}",
+            "images": {kind: f"{image.name} {image.facts.identity}" for kind, image in images.items() if image},
+            "latency_by": None if self.abilities is None else "kernel" if self.netem else "receiver",
+            "tc": None if self.abilities is None else self.abilities.tc_version,
+            "kernel_lacks": {} if self.abilities is None else dict(self.abilities.problems),
+            "sysctls": sysctls(self.congestion_control),
+        }
+
+
+def sysctls(congestion_control: str) -> dict[str, str]:
+    """Return the settings of TCP in each node's namespace.
+
+    A connection that was idle would else begin slowly again, though its link is as free as before.
+    """
+    return {
+        "net.ipv4.tcp_congestion_control": congestion_control,
+        "net.ipv4.tcp_slow_start_after_idle": "0",
+    }
+
+
+def find_backend(plan: Plan, engine: Engine, display: Teller, environment: Mapping[str, str] = os.environ) -> Backend:
+    """Check everything that does not depend on the model, build images that are missing, and remove what is left over.
+
+    Raises:
+        ConfigError: The experiment cannot run here; one line.
+    """
+    config = plan.config
+    settings, shaped = config.docker, config.network.links != "direct"
+    subnet = _subnet(settings.subnet)
+    congestion_control = _congestion_control(config.network.congestion_control)
+    _check_transport(plan)
+    with _as_config_errors():
+        _reap(engine, display)
+        plan_networks(engine, config.nodes, wanted=subnet, place=SUBNET_KEY)
+        shaper = _have(engine, shaper_recipe(), environment, display) if shaped else None
+        if settings.image is None:
+            image = _have(engine, node_recipe(), environment, display)
+        else:
+            image = named_image(engine, settings.image, node_recipe(), "docker.image")
+        abilities = None if shaper is None else _probe(engine, shaper.name)
+    netem = False if abilities is None else _choose_netem(plan, abilities)
+    return Backend(engine, image, shaper, abilities, netem, subnet, congestion_control)
+
+
+def check_model(plan: Plan, backend: Backend, num_params: int, dilation: float) -> None:
+    """Check what depends on the model and on the time dilation.
+
+    Raises:
+        ConfigError: There is too little memory, or the kernel cannot be told the links.
+    """
+    check_memory(backend.engine.facts, plan.config.nodes, memory_needed(num_params))
+    if backend.abilities is None:
+        return
+    options = KernelOptions(netem=backend.netem, time_dilation=dilation)
+    addresses = {node: f"198.18.{node // 250}.{1 + node % 250}" for node in range(plan.config.nodes)}
+    for node in addresses:
+        plan_node(plan.network, node, addresses, options)
+
+
+def memory_needed(num_params: int) -> int:
+    """Return the memory that a node needs, bytes."""
+    return CONTAINER_MEMORY_BYTES + NODE_MODELS * 4 * num_params
+
+
+def memory_limit(memory_mb: int | None, num_params: int) -> int:
+    """Return the memory that a node may use, bytes; ``memory_mb`` is what the experiment says."""
+    if memory_mb is not None:
+        return memory_mb * 10**6
+    least, times = MEMORY_LIMIT
+    return max(least, times * memory_needed(num_params))
+
+
+def _subnet(text: str | None) -> IPv4Network | None:
+    if text is None:
+        return None
+    try:
+        return IPv4Network(text)
+    except (AddressValueError, NetmaskValueError, ValueError):
+        raise ConfigError(f"{SUBNET_KEY}={text}: must be an IPv4 network, such as 10.9.0.0/23") from None
+
+
+def _congestion_control(wanted: str | None) -> str:
+    """Return TCP's congestion control: what is wanted, if a namespace may have it, or the host's."""
+    try:
+        allowed = (_CONGESTION / "tcp_allowed_congestion_control").read_text(encoding="ascii").split()
+        default = (_CONGESTION / "tcp_congestion_control").read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    chosen = wanted or default
+    if chosen not in allowed:
+        key = "network.congestion_control"
+        what = f"{key}={chosen}" if wanted else f"{key}: the host's is {chosen}"
+        raise ConfigError(
+            f"{what}: must be one of {', '.join(allowed)}, which this kernel lets containers choose"
+            " (sysctl net.ipv4.tcp_allowed_congestion_control)"
+        )
+    return chosen
+
+
+def _check_transport(plan: Plan) -> None:
+    if plan.config.network.transport == "datagram" and np.any(plan.network.loss):
+        raise ConfigError("network.transport=datagram: must be reliable with runtime: docker, whose links carry TCP")
+
+
+def _reap(engine: Engine, display: Teller) -> None:
+    left, problems = reap(engine, Owner.of_this_process())
+    for run in left:
+        display.note(f"removing what {run.run} has left: {describe(run.resources)}; {run.owner}")
+    for problem in problems:
+        display.note(problem)
+
+
+def _have(engine: Engine, recipe: ImageRecipe, environment: Mapping[str, str], display: Teller) -> BuiltImage:
+    if engine.find_image(recipe.tag) is None:
+        display.preparing(f"building the image {recipe.tag}, once: some minutes")
+    image = have_image(engine, recipe, BuildOptions.from_environment(environment), lambda line: None)
+    if image.build_s is not None:
+        display.note(f"built the image {image.name} in {image.build_s:.0f} s")
+    return image
+
+
+def _probe(engine: Engine, image: str) -> ShapingAbilities:
+    """Try what the kernel can shape, in a container of its own that has no network but what the probe makes."""
+    scope = RunScope(f"probe-{uuid4().hex[:12]}", Owner.of_this_process())
+    spec = ContainerSpec(
+        scope.name_of("probe"), image, labels=scope.labels("probe"), user="0:0", capabilities=["NET_ADMIN"]
+    )
+    try:
+        abilities = _probe_in(engine, spec)
+    finally:
+        remove_labelled(engine, scope.labels())
+    if not abilities.shapes_rates:
+        part, reason = next((part, reason) for part, reason in abilities.problems.items() if part != NETEM)
+        raise ConfigError(
+            f"network.links=emulated: this kernel cannot shape links: {part}: {reason}; fragmesh doctor says more"
+        )
+    return abilities
+
+
+def _probe_in(engine: Engine, spec: ContainerSpec) -> ShapingAbilities:
+    container = engine.create_container(spec)
+    engine.start(container)
+    shell = ContainerShell(engine, container)
+    try:
+        return probe_shaping((), shell.run)
+    finally:
+        shell.close()
+
+
+def _choose_netem(plan: Plan, abilities: ShapingAbilities) -> bool:
+    """Say whether the kernel adds latency, by the experiment and by what the kernel can."""
+    wanted = plan.config.docker.latency_by
+    reason = abilities.problems.get(NETEM, "")
+    if wanted == "kernel" and not abilities.has_netem:
+        raise ConfigError(f"docker.latency_by=kernel: must be auto or receiver: this kernel has no netem ({reason})")
+    netem = abilities.has_netem and wanted != "receiver"
+    if not netem and np.any(plan.network.loss):
+        why = "docker.latency_by=receiver loses no packets" if abilities.has_netem else f"no netem ({reason})"
+        raise ConfigError(
+            f"loss_percent: must be 0 where the kernel does not lose packets: {why}; a kernel with netem does, and"
+            " runtime: processes"
+        )
+    return netem
+
+
+@contextmanager
+def _as_config_errors() -> Iterator[None]:
+    """Nothing of the run is there yet, so whatever the engine refuses is about this host and not about the run."""
+    try:
+        yield
+    except EngineError as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,200 @@
+"""What is found and refused before a run with containers makes anything."""
+
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from node.core.errors import ConfigError
+from orchestrator.containers.interface import ImageFacts, NetworkFacts
+from orchestrator.containers.networks import make_networks
+from orchestrator.containers.ownership import Owner, RunScope
+from orchestrator.runtimes import docker_backend
+from orchestrator.runtimes.docker_backend import check_model, find_backend, memory_limit, memory_needed
+from orchestrator.shaping.probe import ShapingAbilities
+from tests.unit.orchestrator.containers.described import facts
+from tests.unit.orchestrator.containers.fake_engine import FakeEngine
+from tests.unit.orchestrator.runtimes.docker_plans import engine_with_images, plan
+
+ALL = ShapingAbilities("tc utility, iproute2-6.1.0", {})
+NO_NETEM = replace(ALL, problems={"netem": "Error: Specified qdisc kind is unknown."})
+
+
+class Told:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.prepared: list[str] = []
+
+    def preparing(self, what: str) -> None:
+        self.prepared.append(what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def abilities(monkeypatch: pytest.MonkeyPatch) -> dict[str, ShapingAbilities]:
+    """What the kernel can; a test puts another value in."""
+    found = {"kernel": ALL}
+    monkeypatch.setattr(docker_backend, "_probe_in", lambda engine, spec: found["kernel"])
+    return found
+
+
+@pytest.fixture
+def congestion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = tmp_path / "ipv4"
+    folder.mkdir()
+    (folder / "tcp_allowed_congestion_control").write_text("reno bbr\n")
+    (folder / "tcp_congestion_control").write_text("bbr\n")
+    monkeypatch.setattr(docker_backend, "_CONGESTION", folder)
+    return folder
+
+
+pytestmark = pytest.mark.usefixtures("abilities", "congestion")
+
+
+def refused(folder: Path, engine: FakeEngine | None = None, **changes: Any) -> str:
+    engine = engine or engine_with_images()
+    before = dict(engine.containers), dict(engine.resources)
+    with pytest.raises(ConfigError) as raised:
+        find_backend(plan(folder, **changes), engine, Told(), {})
+    assert "\n" not in str(raised.value)
+    assert (engine.containers, engine.resources) == before
+    return str(raised.value)
+
+
+def test_all_is_there(tmp_path: Path) -> None:
+    told = Told()
+    found = find_backend(plan(tmp_path), engine_with_images(), told, {})
+    assert found.netem
+    assert found.links_name == "kernel: htb and netem"
+    assert (told.notes, told.prepared) == ([], [])
+    recorded = found.to_json()
+    assert recorded["latency_by"] == "kernel"
+    assert recorded["sysctls"] == {
+        "net.ipv4.tcp_congestion_control": "bbr",
+        "net.ipv4.tcp_slow_start_after_idle": "0",
+    }
+    assert recorded["images"]["node"].endswith(" sha256:there")
+
+
+def test_a_missing_image_is_built_and_told_of(tmp_path: Path) -> None:
+    engine, told = engine_with_images(), Told()
+    tag = next(tag for tag in engine.images if "node" in tag)
+    del engine.images[tag]
+    engine.images["my-base"] = ImageFacts("sha256:base", ("my-base",), {}, 1)
+    found = find_backend(plan(tmp_path), engine, told, {"FRAGMESH_BASE_IMAGE": "my-base"})
+    assert found.node_image.name == tag
+    assert told.prepared == [f"building the image {tag}, once: some minutes"]
+    assert [build.tag for build in engine.builds] == [tag]
+
+
+def test_an_image_of_another_version_is_refused(tmp_path: Path) -> None:
+    engine = engine_with_images()
+    engine.images["mine"] = ImageFacts("sha256:mine", ("mine",), {"fragmesh.image": "node"}, 1)
+    assert refused(tmp_path, engine, docker={"image": "mine"}).startswith(
+        "docker.image=mine: fragmesh.version=missing: must be "
+    )
+    assert refused(tmp_path, docker={"image": "none"}).startswith("docker.image=none: there is no such image; ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"docker": {"subnet": "10.9"}}, "docker.subnet=10.9: must be an IPv4 network, such as 10.9.0.0/23"),
+        ({"docker": {"subnet": "10.9.0.1/23"}}, "docker.subnet=10.9.0.1/23: must be an IPv4 network"),
+        ({"docker": {"subnet": "10.9.0.0/30"}}, "docker.subnet=10.9.0.0/30: must be /26 or larger"),
+        ({"docker": {"subnet": "10.7.0.0/16"}}, "docker.subnet=10.7.0.0/16: must be free: 10.7.1.0/24 is the Docker"),
+        (
+            {"congestion_control": "cubic"},
+            "network.congestion_control=cubic: must be one of reno, bbr, which this kernel lets containers choose",
+        ),
+        (
+            {"transport": "datagram", "overrides": [{"source": 0, "destination": 1, "loss_percent": 1}]},
+            "network.transport=datagram: must be reliable with runtime: docker",
+        ),
+    ],
+)
+def test_what_cannot_be(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    engine = engine_with_images()
+    engine.others.append(NetworkFacts("1", "somebody", (IPv4Network("10.7.1.0/24"),)))
+    assert refused(tmp_path, engine, **changes).startswith(reason)
+
+
+def test_a_congestion_control_of_the_host_that_containers_may_not_have(tmp_path: Path, congestion: Path) -> None:
+    (congestion / "tcp_congestion_control").write_text("vegas\n")
+    assert refused(tmp_path).startswith("network.congestion_control: the host's is vegas: must be one of reno, bbr")
+    assert find_backend(plan(tmp_path, congestion_control="reno"), engine_with_images(), Told(), {})
+
+
+def test_without_netem_the_receivers_add_latency(tmp_path: Path, abilities: dict[str, ShapingAbilities]) -> None:
+    abilities["kernel"] = NO_NETEM
+    found = find_backend(plan(tmp_path), engine_with_images(), Told(), {})
+    assert not found.netem
+    assert found.links_name == "kernel: htb, latency by the receivers' delay line"
+    assert found.to_json()["latency_by"] == "receiver"
+    assert found.to_json()["kernel_lacks"] == {"netem": "Error: Specified qdisc kind is unknown."}
+    assert refused(tmp_path, docker={"latency_by": "kernel"}).startswith(
+        "docker.latency_by=kernel: must be auto or receiver: this kernel has no netem (Error: "
+    )
+    lossy = [{"source": 0, "destination": 1, "loss_percent": 1}]
+    assert refused(tmp_path, overrides=lossy).startswith(
+        "loss_percent: must be 0 where the kernel does not lose packets: no"
+    )
+
+
+def test_the_experiment_may_leave_latency_to_the_receivers(tmp_path: Path) -> None:
+    found = find_backend(plan(tmp_path, docker={"latency_by": "receiver"}), engine_with_images(), Told(), {})
+    assert not found.netem
+    lossy = [{"source": 0, "destination": 1, "loss_percent": 1}]
+    assert "docker.latency_by=receiver loses no packets" in refused(
+        tmp_path, docker={"latency_by": "receiver"}, overrides=lossy
+    )
+    assert find_backend(plan(tmp_path, overrides=lossy), engine_with_images(), Told(), {}).netem
+
+
+def test_a_kernel_that_shapes_nothing_is_refused(tmp_path: Path, abilities: dict[str, ShapingAbilities]) -> None:
+    abilities["kernel"] = replace(ALL, problems={"netem": "unknown", "ifb": "Error: Unknown device type."})
+    assert refused(tmp_path).startswith(
+        "network.links=emulated: this kernel cannot shape links: ifb: Error: Unknown device type.; "
+    )
+    direct = plan(tmp_path, links="direct", preset={"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0})
+    found = find_backend(direct, engine_with_images(), Told(), {})
+    assert (found.shaper_image, found.abilities, found.to_json()["latency_by"]) == (None, None, None)
+
+
+def test_what_dead_orchestrators_left_goes_first_and_is_told(tmp_path: Path) -> None:
+    engine, told = engine_with_images(), Told()
+    dead = RunScope("dead", replace(Owner.of_this_process(), started=1))
+    subnet = IPv4Network("10.9.0.0/23")
+    make_networks(engine, dead, 3, wanted=subnet)
+    find_backend(plan(tmp_path, docker={"subnet": str(subnet)}), engine, told, {})
+    assert engine.resources == {}
+    (note,) = told.notes
+    assert note.startswith("removing what dead has left: 2 networks; process ")
+
+
+def test_memory_is_checked_before_anything_is_made(tmp_path: Path) -> None:
+    engine = replace(engine_with_images(), facts=facts(memory_bytes=2 * 10**9))
+    found = find_backend(plan(tmp_path), engine, Told(), {})
+    check_model(plan(tmp_path), found, 1_000, 1.0)
+    with pytest.raises(ConfigError, match=r"^nodes=3: must be at most 2: the engine has 2 GB, about 1 GB each$"):
+        check_model(plan(tmp_path), found, 10**7, 1.0)
+
+
+def test_links_that_the_kernel_cannot_be_told(tmp_path: Path) -> None:
+    slow = plan(tmp_path, preset={"kind": "uniform", "bandwidth_mbps": 1, "latency_ms": 6_000})
+    found = find_backend(slow, engine_with_images(), Told(), {})
+    check_model(slow, found, 1_000, 1.0)
+    with pytest.raises(ConfigError, match=r"latency_ms=6000: must be at most 5000 where the kernel shapes at time_dil"):
+        check_model(slow, found, 1_000, 2.0)
+
+
+def test_a_limit_of_memory_leaves_room() -> None:
+    assert memory_limit(None, 1_000) >= 4 * memory_needed(1_000)
+    assert memory_limit(None, 0) == 10**9
+    assert memory_limit(300, 10**7) == 300_000_000
