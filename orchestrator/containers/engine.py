@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import select
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -19,6 +21,7 @@ from docker.tls import TLSConfig
 from docker.types import IPAMConfig, IPAMPool, LogConfig, Mount
 
 from node.core.errors import ConfigError
+from node.core.units import NS_PER_S
 from orchestrator.containers.endpoint import Endpoint, find_endpoint
 from orchestrator.containers.facts import EngineFacts, check_scheme, check_usable
 from orchestrator.containers.interface import (
@@ -51,6 +54,7 @@ _LOOK_EVERY_MS: Final = 200
 _FRAME: Final = struct.Struct(">BxxxL")
 """Before each piece of a command's output: which of the two it is of, and its length in bytes."""
 
+_INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 _GONE, _NOT_IN_THAT_STATE = 404, 409
 _DEFAULT_NETWORK: Final = "bridge"
 _LOG: Final = {"max-size": "20m", "max-file": "2"}
@@ -303,18 +307,18 @@ class DockerEngine:
             task = self._api.exec_create(container, list(command), stdin=True)["Id"]
             return _Conversation(self._api.exec_start(task, socket=True), f"{command[0]} in container {container[:12]}")
 
-    def output(self, container: str, since_ns: int) -> OutputStream:
+    def output(self, container: str, since_ns: int, *, follow: bool) -> OutputStream:
         """See :class:`~orchestrator.containers.interface.Engine`."""
-        since = since_ns / 1e9 if since_ns else None
+        since_s = since_ns // NS_PER_S or None  # a whole number; a float is not exact
         with _errors(f"output of container {container[:12]}"):
-            stream = self._api.logs(container, stream=True, follow=True, since=since)
-        return _SafeStream(stream)
+            stream = self._api.logs(container, stream=True, follow=follow, timestamps=True, since=since_s)
+        return _SafeStream(stream, since_ns)
 
     def events(self, labels: Labels, since_ns: int) -> EventStream:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         filters = {"type": ["container"], **_label_filter(labels)}
         with _errors("events"):
-            stream = self._api.events(since=since_ns // 10**9, filters=filters, decode=True)
+            stream = self._api.events(since=since_ns // NS_PER_S, filters=filters, decode=True)
         return _SafeEventStream(stream)
 
     # -- cleaning up ---------------------------------------------------------------------------------------
@@ -407,12 +411,16 @@ class _Conversation:
 class _SafeStream:
     """Output of a container, with errors of ours."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, since_ns: int) -> None:
+        self._stream, self._since_ns = stream, since_ns
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
         with _errors("output of a container"):
-            yield from self._stream
+            for line in self._stream:
+                instant, _, data = line.partition(b" ")
+                time_ns = parse_instant(instant.decode("ascii", errors="replace"))
+                if time_ns >= self._since_ns:
+                    yield time_ns, data
 
     def close(self) -> None:
         _close(self._stream)
@@ -433,6 +441,15 @@ class _SafeEventStream:
 
     def close(self) -> None:
         _close(self._stream)
+
+
+def parse_instant(text: str) -> int:
+    """Return what the engine writes as ``2026-01-02T03:04:05.123456789Z``, Unix time in ns; 0 for anything else."""
+    found = _INSTANT.fullmatch(text)
+    if found is None:
+        return 0
+    seconds = int(datetime.fromisoformat(f"{found[1]}+00:00").timestamp())
+    return seconds * NS_PER_S + int((found[2] or "").ljust(9, "0"))
 
 
 def _close(stream: Any) -> None:

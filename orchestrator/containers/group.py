@@ -24,16 +24,14 @@ from orchestrator.containers.interface import (
     Engine,
     EngineError,
     EventStream,
-    OutputStream,
 )
+from orchestrator.containers.output_copy import OutputCopy
 from orchestrator.containers.ownership import RunScope
 
 _Value = TypeVar("_Value")
 
 _CALLS: Final = 8
 """Calls at a time. More do not help: the kernel makes network namespaces one after the other."""
-_OUTPUT_S: Final = 10.0
-"""Longest time for which the end of a container is held back, for the rest of its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +54,15 @@ class _Member:
     Attributes:
         identity: The engine's name for it.
         starts: How often it has started.
-        ended_ns: When it last ended, Unix time; 0 if it has not.
         killed: Whether it was asked to end; then its end is no news.
-        copy: The thread that copies its output; None before it started.
+        copy: Copies its output since its last start; None before it started.
         last: The last command to it, after which the next one comes.
     """
 
     identity: str
     starts: int = 0
-    ended_ns: int = 0
     killed: bool = False
-    copy: "_OutputCopy | None" = None
+    copy: "OutputCopy | None" = None
     last: "Future[None] | None" = None
 
 
@@ -149,7 +145,7 @@ class ContainerGroup:
     def newly_ended(self) -> dict[str, ContainerEnd]:
         """Return containers that have ended since the last call, by name, but for those that were killed.
 
-        All that one wrote is in its log then.
+        All that one wrote is in its log then, or its end says that it is not.
         """
         return dict(_drain(self._ended))
 
@@ -247,7 +243,7 @@ class ContainerGroup:
             self._watcher.join()
         for member in self._members.values():
             if member.copy is not None:
-                member.copy.end()
+                member.copy.finish()
         return problems
 
     # -- events, in a thread of their own --------------------------------------------------------------------
@@ -270,27 +266,29 @@ class ContainerGroup:
         match event.action:
             case "start":
                 member.starts += 1
-                # It writes before its start is told, so what it writes is asked for from its last end on.
-                member.copy = _OutputCopy(self._engine, member.identity, self.log_of(name), member.ended_ns)
+                member.copy = OutputCopy(self._engine, member.identity, self.log_of(name), member.copy)
                 member.copy.begin()
                 if member.starts > 1:
                     self._restarted.put(name)
             case "die":
-                member.ended_ns = event.time_ns
+                if member.copy is not None:
+                    member.copy.tell_end()
                 with suppress(RuntimeError):  # the pool has been shut down: nobody asks any more
-                    self._pool.submit(self._conclude, name, member, event.exit_code)
+                    self._pool.submit(self._conclude, name, member, member.copy, event.exit_code)
 
-    def _conclude(self, name: str, member: _Member, exit_code: int) -> None:
+    def _conclude(self, name: str, member: _Member, copy: OutputCopy | None, exit_code: int) -> None:
         """Report the end of a container once its output is complete."""
         if member.killed:
             return
-        if member.copy is not None:
-            member.copy.wait(_OUTPUT_S)
+        is_complete = copy is None or copy.finish()
         out_of_memory = False
         with suppress(EngineError):
             state = self._engine.inspect(member.identity)
             out_of_memory = state is not None and state.out_of_memory
-        self._ended.put((name, ContainerEnd(ending(exit_code, out_of_memory=out_of_memory), exit_code != 0)))
+        how = ending(exit_code, out_of_memory=out_of_memory)
+        if not is_complete:
+            how += " (its log is not complete)"
+        self._ended.put((name, ContainerEnd(how, exit_code != 0)))
 
     def _fail(self, reason: str) -> None:
         if not self._closing and self._failure is None:
@@ -305,36 +303,6 @@ def ending(exit_code: int, *, out_of_memory: bool = False) -> str:
     if number in list(signal.Signals):
         return f"was killed by {signal.Signals(number).name}"
     return f"ended with code {exit_code}"
-
-
-class _OutputCopy:
-    """A thread that copies what a container writes into a file, as it comes."""
-
-    def __init__(self, engine: Engine, container: str, path: Path, since_ns: int) -> None:
-        self._engine, self._container, self._path, self._since_ns = engine, container, path, since_ns
-        self._stream: OutputStream | None = None
-        self._thread = threading.Thread(target=self._run, name=f"output of {path.stem}", daemon=True)
-
-    def begin(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait until the container has ended and everything is copied, but not for ever."""
-        self._thread.join(timeout_s)
-
-    def end(self) -> None:
-        """End it; a container that has been removed has ended it already."""
-        self._thread.join(_OUTPUT_S)
-        if self._thread.is_alive() and self._stream is not None:
-            self._stream.close()
-
-    def _run(self) -> None:
-        # A full disk or an engine that has ended ends the copy; either shows elsewhere.
-        with suppress(EngineError, OSError), self._path.open("ab", buffering=0) as file:
-            self._stream = self._engine.output(self._container, self._since_ns)
-            for data in self._stream:
-                file.write(data)
 
 
 def _drain(queue: SimpleQueue[_Value]) -> list[_Value]:

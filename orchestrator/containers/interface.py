@@ -178,10 +178,10 @@ class ContainerEvent:
 
 
 class OutputStream(Protocol):
-    """Values that the engine sends as they come, until it or :meth:`close` ends them."""
+    """Pieces of a container's output, until the engine or :meth:`close` ends them."""
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Wait for the next value, and the next."""
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Wait for the next piece and when it was written, Unix time in ns, and the next."""
 
     def close(self) -> None:
         """End it, also for a thread that waits."""
@@ -278,8 +278,14 @@ class Engine(Protocol):
     def begin(self, container: str, command: Sequence[str]) -> CommandConnection:
         """Begin a command in a running container, to be talked to."""
 
-    def output(self, container: str, since_ns: int) -> OutputStream:
-        """Follow what a container writes, from an instant on (Unix time; 0 is the beginning), until it ends."""
+    def output(self, container: str, since_ns: int, *, follow: bool) -> OutputStream:
+        """Return what a container wrote, always in the same order.
+
+        Args:
+            container: Which.
+            since_ns: From which instant on, Unix time; 0 is the beginning.
+            follow: Whether to go on with what it writes until it ends. The engine may break off before.
+        """
 
     def events(self, labels: Labels, since_ns: int) -> EventStream:
         """Follow the changes of containers with these labels, from an instant on (Unix time)."""

@@ -236,9 +236,14 @@ def test_output_is_in_the_log_while_the_container_runs(run: Run) -> None:
 
 
 def test_an_end_comes_after_all_output(run: Run) -> None:
-    name = run.start(0, ("sh", "-c", "seq 20000; exit 7"))
-    assert run.end() == ContainerEnd("ended with code 7", failed=True)
-    assert run.group.log_of(name).read_text().split() == [str(number) for number in range(1, 20_001)]
+    """Several at once: an engine that is busy breaks off its streams before the last lines."""
+    names = [run.name(node) for node in range(4)]
+    run.group.launch([run.spec(node, ("sh", "-c", "seq 20000; exit 7")) for node in range(4)])
+    ends: dict[str, ContainerEnd] = {}
+    until(lambda: ends.update(run.group.newly_ended()) or len(ends) == len(names), "all ends")
+    assert ends == dict.fromkeys(names, ContainerEnd("ended with code 7", failed=True))
+    for name in names:
+        assert run.group.log_of(name).read_text().split() == [str(number) for number in range(1, 20_001)]
 
 
 def test_a_container_that_is_killed_from_outside(run: Run) -> None:

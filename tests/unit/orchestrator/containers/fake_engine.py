@@ -48,13 +48,19 @@ class FakeStream(Generic[Value]):
 
 @dataclass
 class FakeContainer:
-    """A container with the stream of what it writes."""
+    """A container with what it wrote, and the streams that follow it."""
 
     spec: ContainerSpec
     status: str = "created"
     exit_code: int = 0
     out_of_memory: bool = False
-    output: FakeStream[bytes] = field(default_factory=FakeStream)
+    written: list[tuple[int, bytes]] = field(default_factory=list)
+    followers: list[FakeStream[tuple[int, bytes]]] = field(default_factory=list)
+
+    def end_streams(self) -> None:
+        for stream in self.followers:
+            stream.close()
+        self.followers.clear()
 
 
 @dataclass(frozen=True)
@@ -193,11 +199,20 @@ class FakeEngine:
     def begin(self, container: str, command: Sequence[str]) -> CommandConnection:
         raise EngineError(f"{command[0]} in container {container}: not asked for")
 
-    def output(self, container: str, since_ns: int) -> FakeStream[bytes]:
+    def output(self, container: str, since_ns: int, *, follow: bool) -> FakeStream[tuple[int, bytes]]:
         with self._lock:
             if container not in self.containers:
                 raise EngineError("no such container", 404)
-            return self.containers[container].output
+            found = self.containers[container]
+            stream: FakeStream[tuple[int, bytes]] = FakeStream()
+            for piece in found.written:
+                if piece[0] >= since_ns:
+                    stream.send(piece)
+            if follow and found.status in ("running", "paused"):
+                found.followers.append(stream)
+            else:
+                stream.close()
+            return stream
 
     def events(self, labels: Labels, since_ns: int) -> FakeStream[ContainerEvent]:
         stream: FakeStream[ContainerEvent] = FakeStream()
@@ -213,19 +228,33 @@ class FakeEngine:
         for stream in self._streams:
             stream.send(ContainerEvent(container, action, 10**18, exit_code))
 
+    def write(self, name: str, data: bytes, time_ns: int = 10**18) -> None:
+        """Let a container write something."""
+        with self._lock:
+            found = self.containers[self.identity_of(name)]
+            found.written.append((time_ns, data))
+            for stream in found.followers:
+                stream.send((time_ns, data))
+
+    def break_off(self, name: str) -> None:
+        """End the streams of what a container writes, though it goes on."""
+        with self._lock:
+            self.containers[self.identity_of(name)].end_streams()
+
     def end(self, name: str, exit_code: int, *, out_of_memory: bool = False) -> None:
         """Let a container end as if by itself."""
         identity = self.identity_of(name)
         found = self.containers[identity]
-        found.status, found.exit_code, found.out_of_memory = "exited", exit_code, out_of_memory
-        found.output.close()
+        with self._lock:
+            found.status, found.exit_code, found.out_of_memory = "exited", exit_code, out_of_memory
+            found.end_streams()
         self.happen(identity, "die", exit_code)
 
     def restart(self, name: str) -> None:
         """Let somebody start a container once more."""
         identity = self.identity_of(name)
         found = self.containers[identity]
-        found.status, found.output = "running", FakeStream()
+        found.status = "running"
         self.happen(identity, "start")
 
     def disappear(self) -> None:
@@ -254,7 +283,7 @@ class FakeEngine:
         with self._lock:
             self.calls.append(f"remove {resource.kind} {resource.name}")
             if resource.kind == "container":
-                self.containers.pop(resource.identity).output.close()
+                self.containers.pop(resource.identity).end_streams()
             else:
                 self.resources.pop(resource.identity)
                 self.subnets.pop(resource.identity, None)

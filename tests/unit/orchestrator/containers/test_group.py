@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.containers import group as group_module
+from orchestrator.containers import output_copy
 from orchestrator.containers.group import ContainerEnd, ContainerGroup, ending
 from orchestrator.containers.interface import ContainerSpec, EngineError
 from orchestrator.containers.networks import make_networks
@@ -66,14 +66,38 @@ def test_all_are_started(engine: FakeEngine, group: ContainerGroup) -> None:
 def test_an_end_is_told_once_and_after_all_that_was_written(
     engine: FakeEngine, group: ContainerGroup, tmp_path: Path
 ) -> None:
-    container = engine.containers[engine.identity_of(SECOND)]
-    container.output.send(b"hello\n")
-    container.output.send(b"bye\n")
+    engine.write(SECOND, b"hello\n")
+    engine.write(SECOND, b"bye\n")
     engine.end(SECOND, 1)
     assert next_end(group) == {SECOND: ContainerEnd("ended with code 1", failed=True)}
     assert group.log_of(SECOND) == tmp_path / "node-0001.log"
     assert group.log_of(SECOND).read_text() == "hello\nbye\n"
     assert group.newly_ended() == {}
+
+
+def test_what_a_broken_stream_did_not_bring_is_read_when_the_container_has_ended(
+    engine: FakeEngine, group: ContainerGroup
+) -> None:
+    engine.write(SECOND, b"seen\n")
+    log = group.log_of(SECOND)
+    until(lambda: log.exists() and log.read_text() == "seen\n", "the first line")
+    engine.break_off(SECOND)
+    engine.write(SECOND, b"not seen\n")
+    engine.end(SECOND, 0)
+    assert next_end(group) == {SECOND: ContainerEnd("ended with code 0", failed=False)}
+    assert log.read_text() == "seen\nnot seen\n"
+
+
+def test_an_end_tells_that_the_log_is_not_complete(
+    engine: FakeEngine, group: ContainerGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(container: str, since_ns: int, *, follow: bool) -> None:
+        raise EngineError("no log driver", 500)
+
+    monkeypatch.setattr(engine, "output", refuse)
+    engine.break_off(SECOND)
+    engine.end(SECOND, 3)
+    assert next_end(group) == {SECOND: ContainerEnd("ended with code 3 (its log is not complete)", failed=True)}
 
 
 @pytest.mark.parametrize(
@@ -112,14 +136,14 @@ def test_commands_keep_their_order(engine: FakeEngine, group: ContainerGroup) ->
 
 
 def test_a_restart_is_told_and_its_output_goes_on(engine: FakeEngine, group: ContainerGroup, tmp_path: Path) -> None:
-    engine.containers[engine.identity_of(FIRST)].output.send(b"once\n")
+    engine.write(FIRST, b"once\n")
     engine.end(FIRST, 137)
     assert list(next_end(group)) == [FIRST]
     engine.restart(FIRST)
     found: list[str] = []
     until(lambda: found.extend(group.newly_restarted()) or found, "the restart")
     assert found == [FIRST]
-    engine.containers[engine.identity_of(FIRST)].output.send(b"again\n")
+    engine.write(FIRST, b"again\n")
     until(lambda: group.log_of(FIRST).read_text() == "once\nagain\n", "the rest of the output")
 
 
@@ -147,7 +171,9 @@ def test_one_that_cannot_start_fails_the_launch_and_nothing_is_left(engine: Fake
     group.open()
     make_networks(engine, SCOPE, 4)
     engine.broken.add(SCOPE.name_of("node", 2))
-    with pytest.raises(EngineError, match=r"node-0002 cannot be started: no such file$"):
+    with pytest.raises(
+        EngineError, match=r"node-0002 cannot be started: no such file$"
+    ):
         group.launch([spec(node) for node in range(4)])
     assert group.close() == []
     assert engine.labelled(SCOPE.labels()) == []
@@ -168,7 +194,7 @@ def test_close_removes_everything_of_this_run_and_nothing_else(engine: FakeEngin
 
 
 def test_close_tells_what_is_left(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "_OUTPUT_S", 0.01)
+    monkeypatch.setattr(output_copy, "_STREAM_S", 0.01)
     group = ContainerGroup(engine, SCOPE, tmp_path)
     group.open()
     group.launch([spec(0)])

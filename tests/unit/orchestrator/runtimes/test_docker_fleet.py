@@ -273,7 +273,7 @@ def test_commands_reach_the_containers(make: Callable[..., Run]) -> None:
 def test_last_words_are_the_end_of_the_log(make: Callable[..., Run]) -> None:
     run = make()
     run.launch()
-    run.engine.containers[run.engine.identity_of(run.name(0))].output.send(b"one\ntwo\n")
+    run.engine.write(run.name(0), b"one\ntwo\n")
     until(lambda: run.fleet.last_words(NodeId(0)) == "one | two", "the log")
 
 
