@@ -162,6 +162,7 @@ class DockerEngine:
         """Store the SDK's client of the engine and what the engine said of itself."""
         self.facts = facts
         self._api = api
+        self._names = _Names()
 
     # -- images --------------------------------------------------------------------------------------------
 
@@ -253,24 +254,25 @@ class DockerEngine:
                     {name: api.create_endpoint_config(ipv4_address=str(address)) for name, address in first.items()}
                 ),
             )
+            self._names[made["Id"]] = f"container {spec.name}"
             for name, address in networks[1:]:
                 api.connect_container_to_network(made["Id"], name, ipv4_address=str(address))
         return str(made["Id"])
 
     def start(self, container: str) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
-        with _errors(f"container {container[:12]} cannot be started"):
+        with _errors(f"{self._names[container]} cannot be started"):
             self._api.start(container)
 
     def pause(self, container: str) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
-        with _errors(f"container {container[:12]} cannot be paused", but=(_GONE, _NOT_IN_THAT_STATE)):
+        with _errors(f"{self._names[container]} cannot be paused", but=(_GONE, _NOT_IN_THAT_STATE)):
             self._api.pause(container)
 
     def unpause(self, container: str) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         try:
-            with _errors(f"container {container[:12]} cannot go on", but=(_GONE, _NOT_IN_THAT_STATE)):
+            with _errors(f"{self._names[container]} cannot go on", but=(_GONE, _NOT_IN_THAT_STATE)):
                 self._api.unpause(container)
         except EngineError as error:
             if "not paused" not in str(error):  # for which the engine has no status of its own
@@ -278,20 +280,20 @@ class DockerEngine:
 
     def kill(self, container: str) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
-        with _errors(f"container {container[:12]} cannot be killed", but=(_GONE, _NOT_IN_THAT_STATE)):
+        with _errors(f"{self._names[container]} cannot be killed", but=(_GONE, _NOT_IN_THAT_STATE)):
             self._api.kill(container, signal="SIGKILL")
 
     def inspect(self, container: str) -> ContainerState | None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         found = None
-        with _errors(f"container {container[:12]}", but=(_GONE,)):
+        with _errors(self._names[container], but=(_GONE,)):
             found = self._api.inspect_container(container)
         return None if found is None else _state(found)
 
     def execute(self, container: str, command: Sequence[str], text: str = "") -> tuple[int, str]:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         api = self._api
-        with _errors(f"{command[0]} in container {container[:12]}"):
+        with _errors(f"{command[0]} in {self._names[container]}"):
             task = api.exec_create(container, list(command), stdin=bool(text))["Id"]
             if text:
                 stream = api.exec_start(task, socket=True)
@@ -303,14 +305,15 @@ class DockerEngine:
 
     def begin(self, container: str, command: Sequence[str]) -> CommandConnection:
         """See :class:`~orchestrator.containers.interface.Engine`."""
-        with _errors(f"{command[0]} in container {container[:12]}"):
+        what = f"{command[0]} in {self._names[container]}"
+        with _errors(what):
             task = self._api.exec_create(container, list(command), stdin=True)["Id"]
-            return _Conversation(self._api.exec_start(task, socket=True), f"{command[0]} in container {container[:12]}")
+            return _Conversation(self._api.exec_start(task, socket=True), what)
 
     def output(self, container: str, since_ns: int, *, follow: bool) -> OutputStream:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         since_s = since_ns // NS_PER_S or None  # a whole number; a float is not exact
-        with _errors(f"output of container {container[:12]}"):
+        with _errors(f"output of {self._names[container]}"):
             stream = self._api.logs(container, stream=True, follow=follow, timestamps=True, since=since_s)
         return _SafeStream(stream, since_ns)
 
@@ -370,6 +373,13 @@ class DockerEngine:
     def close(self) -> None:
         """See :class:`~orchestrator.containers.interface.Engine`."""
         self._api.close()
+
+
+class _Names(dict[str, str]):
+    """Words for containers in messages, by the engine's names: their own names where they were made here."""
+
+    def __missing__(self, container: str) -> str:
+        return f"container {container[:12]}"
 
 
 class _Conversation:

@@ -26,7 +26,7 @@ from orchestrator.containers.interface import (
     EventStream,
 )
 from orchestrator.containers.output_copy import OutputCopy
-from orchestrator.containers.ownership import RunScope
+from orchestrator.containers.ownership import NODE_LABEL, RunScope
 
 _Value = TypeVar("_Value")
 
@@ -133,12 +133,17 @@ class ContainerGroup:
     def _make_container(self, spec: ContainerSpec) -> None:
         if self._closing:
             return
-        identity = self._engine.create_container(spec)
-        with self._lock:
-            self._members[spec.name] = _Member(identity)
-            self._names[identity] = spec.name
-        if not self._closing:
-            self._engine.start(identity)
+        try:
+            identity = self._engine.create_container(spec)
+            with self._lock:
+                self._members[spec.name] = _Member(identity)
+                self._names[identity] = spec.name
+            if not self._closing:
+                self._engine.start(identity)
+        except EngineError as error:
+            if (node := spec.labels.get(NODE_LABEL)) is None:
+                raise
+            raise EngineError(f"node {node}: {error}", error.status) from error
 
     # -- looking: never waits ------------------------------------------------------------------------------
 

@@ -319,6 +319,7 @@ def test_a_restart_is_seen_and_the_log_goes_on(run: Run) -> None:
 def test_what_cannot_start_is_one_line_and_leaves_nothing(run: Run, more: dict[str, Any], reason: str) -> None:
     with pytest.raises(EngineError, match=reason) as raised:
         run.group.launch([run.spec(0), run.spec(1, **more), run.spec(2)])
+    assert str(raised.value).startswith(f"node 1: container {run.name(1)} cannot be ")
     assert "\n" not in str(raised.value)
 
 

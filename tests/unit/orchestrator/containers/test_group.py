@@ -172,7 +172,7 @@ def test_one_that_cannot_start_fails_the_launch_and_nothing_is_left(engine: Fake
     make_networks(engine, SCOPE, 4)
     engine.broken.add(SCOPE.name_of("node", 2))
     with pytest.raises(
-        EngineError, match=r"node-0002 cannot be started: no such file$"
+        EngineError, match=r"^node 2: container fragmesh-run-node-0002 cannot be started: no such file$"
     ):
         group.launch([spec(node) for node in range(4)])
     assert group.close() == []
