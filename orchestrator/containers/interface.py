@@ -313,6 +313,6 @@ class SubnetTaken(EngineError):
 class StuckNetwork(EngineError):
     """A network that nothing uses and the engine does not remove: it has counted a container too many.
 
-    Docker sometimes loses count when containers of a network start and end at the same time (moby issue 42119); it
-    counts anew when it is started.
+    Docker sometimes loses count when containers of a network end at the same time (moby issue 42119; 20.10 did at 2 of
+    41 ends of 8 containers at once, at none of their starts); it counts anew when it is started.
     """

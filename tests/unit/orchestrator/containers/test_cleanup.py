@@ -64,6 +64,28 @@ def test_containers_go_before_the_networks_that_they_use() -> None:
     assert kinds == ["container", "container", "network", "network"]
 
 
+def test_containers_of_a_run_leave_its_networks_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    scopes = [RunScope("a", DEAD), RunScope("b", DEAD)]
+    for scope in scopes:
+        add_run(engine, scope, nodes=8)
+    busy, together = set[str](), list[str]()
+    remove = engine.remove
+
+    def watch(resource: Resource) -> None:
+        run = resource.labels["fragmesh.run"] if resource.kind == "container" else resource.name
+        if run in busy:
+            together.append(resource.name)
+        busy.add(run)
+        remove(resource)
+        busy.discard(run)
+
+    monkeypatch.setattr(engine, "remove", watch)
+    assert reap(engine, HERE)[1] == []
+    assert engine.labelled({"fragmesh.run": ""}) == []
+    assert together == []
+
+
 def test_what_cannot_be_removed_is_told_and_the_rest_is_removed() -> None:
     engine = FakeEngine()
     scope = RunScope("old", DEAD)
