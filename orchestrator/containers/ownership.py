@@ -135,8 +135,11 @@ class RunScope:
         return labels
 
     def name_of(self, role: str, node: int | None = None) -> str:
-        """Return the name in the engine of a network or container."""
-        name = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"fragmesh-{self.run}-{role}")
+        """Return the name in the engine of a network or container.
+
+        It names the process too: runs of two folders may have one name, and the engine allows no name twice.
+        """
+        name = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"fragmesh-{self.run}-{self.owner.pid}-{role}")
         return name if node is None else f"{name}-{node:04d}"
 
 

@@ -48,7 +48,7 @@ def test_only_what_ended_processes_of_this_user_left_is_reaped() -> None:
     assert [(run.run, describe(run.resources)) for run in reaped] == [("old", "2 containers, 2 networks, 1 volume")]
     assert problems == []
     left = {resource.name for resource in engine.labelled({"fragmesh.run": ""})}
-    assert left == {"w"} | {f"fragmesh-{run}-{rest}" for run in ("now", "other") for rest in NAMES}
+    assert left == {"w"} | {f"fragmesh-{run}-{HERE.pid}-{rest}" for run in ("now", "other") for rest in NAMES}
     assert reap(engine, HERE) == ([], [])
 
 
@@ -92,9 +92,9 @@ def test_what_cannot_be_removed_is_told_and_the_rest_is_removed() -> None:
     add_run(engine, scope)
     engine.refused[scope.name_of("data")] = "has active endpoints"
     assert remove_labelled(engine, scope.labels()) == [
-        "network fragmesh-old-data cannot be removed: has active endpoints"
+        f"network {scope.name_of('data')} cannot be removed: has active endpoints"
     ]
-    assert [resource.name for resource in engine.labelled(scope.labels())] == ["fragmesh-old-data"]
+    assert [resource.name for resource in engine.labelled(scope.labels())] == [scope.name_of("data")]
 
 
 def test_a_network_that_only_the_engine_keeps_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +107,12 @@ def test_a_network_that_only_the_engine_keeps_is_told_soon(monkeypatch: pytest.M
 
     def keep(resource: Resource) -> None:
         if resource.name.endswith("data"):
-            raise StuckNetwork("network fragmesh-old-data cannot be removed: Docker has lost count", 403)
+            raise StuckNetwork(f"network {scope.name_of('data')} cannot be removed: Docker has lost count", 403)
         remove(resource)
 
     monkeypatch.setattr(engine, "remove", keep)
     assert remove_labelled(engine, scope.labels()) == [
-        "network fragmesh-old-data cannot be removed: Docker has lost count"
+        f"network {scope.name_of('data')} cannot be removed: Docker has lost count"
     ]
 
 

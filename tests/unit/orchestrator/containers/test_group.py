@@ -172,7 +172,7 @@ def test_one_that_cannot_start_fails_the_launch_and_nothing_is_left(engine: Fake
     make_networks(engine, SCOPE, 4)
     engine.broken.add(SCOPE.name_of("node", 2))
     with pytest.raises(
-        EngineError, match=r"^node 2: container fragmesh-run-node-0002 cannot be started: no such file$"
+        EngineError, match=rf"^node 2: container {SCOPE.name_of('node', 2)} cannot be started: no such file$"
     ):
         group.launch([spec(node) for node in range(4)])
     assert group.close() == []
@@ -189,7 +189,7 @@ def test_close_removes_everything_of_this_run_and_nothing_else(engine: FakeEngin
     # One that a call made whose answer never came.
     engine.create_container(ContainerSpec("unknown", "image", labels=SCOPE.labels("node", 9)))
     assert group.close() == []
-    assert [resource.name for resource in engine.labelled({"fragmesh.run": ""})] == ["fragmesh-other-node-0000"]
+    assert [resource.name for resource in engine.labelled({"fragmesh.run": ""})] == [other.name_of("node", 0)]
     assert group.failure() is None
 
 

@@ -25,12 +25,13 @@ def test_two_networks_with_this_machine_in_each() -> None:
     made = make_networks(engine, SCOPE, 8)
     assert list(made) == ["control", "data"]
     data = made["data"]
-    assert (data.name, str(data.subnet), str(data.gateway)) == ("fragmesh-run-data", "198.18.1.0/24", "198.18.1.1")
+    assert data.name == SCOPE.name_of("data")
+    assert (str(data.subnet), str(data.gateway)) == ("198.18.1.0/24", "198.18.1.1")
     assert str(data.address_of(3)) == "198.18.1.19"
     assert data.interface.startswith("br-")
     assert len(data.interface) <= 15  # of the kernel
     roles = {resource.name: resource.labels["fragmesh.role"] for resource in engine.labelled(SCOPE.labels())}
-    assert roles == {"fragmesh-run-control": "control", "fragmesh-run-data": "data"}
+    assert roles == {SCOPE.name_of(role): role for role in ("control", "data")}
 
 
 def test_neither_another_network_s_nor_a_route_s_addresses_are_taken() -> None:

@@ -66,8 +66,8 @@ def test_a_process_is_known_by_its_start() -> None:
 
 def test_names_are_such_as_an_engine_takes() -> None:
     scope = RunScope("a b/ü-2026", HERE)
-    assert scope.name_of("node", 3) == "fragmesh-a-b---2026-node-0003"
-    assert scope.name_of("data") == "fragmesh-a-b---2026-data"
+    assert scope.name_of("node", 3) == f"fragmesh-a-b---2026-{HERE.pid}-node-0003"
+    assert scope.name_of("data") == f"fragmesh-a-b---2026-{HERE.pid}-data"
     labels = scope.labels("node", 3)
     assert labels["fragmesh.run"] == "a b/ü-2026"
     assert (labels["fragmesh.role"], labels["fragmesh.node"]) == ("node", "3")

@@ -16,6 +16,7 @@ from node.core.types import NodeId
 from node.host.clock import Clock
 from orchestrator.containers.image_builds import BuiltImage
 from orchestrator.containers.interface import ContainerSpec
+from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import Plan
 from orchestrator.runs.certificates import issue_credentials
@@ -29,6 +30,7 @@ from tests.unit.orchestrator.containers.fake_engine import FakeEngine
 from tests.unit.orchestrator.runtimes.docker_plans import engine_with_images, plan
 
 RUN = "small-1"
+SCOPE = RunScope(RUN, Owner.of_this_process())
 ALL = [NodeId(0), NodeId(1), NodeId(2)]
 
 
@@ -53,7 +55,10 @@ class Links:
     def open_gates(self, gate: str, pids: Sequence[int]) -> None:
         self.done.append(("opened", len(pids)))
 
-    def change(self, time_ns: int, nodes: Sequence[NodeId]) -> None:
+    def forget(self, node: NodeId) -> None:
+        pass
+
+    def prepare(self, time_ns: int, nodes: Sequence[NodeId]) -> None:
         self.done.append(("changed", time_ns))
 
     def close(self) -> None:
@@ -100,7 +105,7 @@ class Run:
         return sorted((spec for spec in found if spec.labels["fragmesh.role"] == role), key=lambda spec: spec.name)
 
     def name(self, node: int) -> str:
-        return f"fragmesh-{RUN}-node-{node:04d}"
+        return SCOPE.name_of("node", node)
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -253,7 +258,7 @@ def test_a_restarted_container_that_cannot_be_shaped_stays_outside(make: Callabl
 def test_without_its_helper_no_node_goes_on(make: Callable[..., Run]) -> None:
     run = make()
     run.launch()
-    run.engine.end(f"fragmesh-{RUN}-shaper", 137)
+    run.engine.end(SCOPE.name_of("shaper"), 137)
     until(lambda: run.fleet.newly_ended() or run.fleet.failure(), "the failure")
     assert run.fleet.failure() == "the helper that shapes links was killed by SIGKILL"
 
@@ -280,7 +285,7 @@ def test_last_words_are_the_end_of_the_log(make: Callable[..., Run]) -> None:
 def test_a_problem_at_the_end_is_told(make: Callable[..., Run]) -> None:
     run = make()
     run.launch()
-    name = f"fragmesh-{RUN}-data"
+    name = SCOPE.name_of("data")
     run.engine.refused[name] = "busy"
     run.fleet.close()
     assert run.told.notes == [f"network {name} cannot be removed: busy"]
