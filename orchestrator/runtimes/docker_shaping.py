@@ -5,9 +5,11 @@ A command of its own in a container takes a tenth of a second, so that the helpe
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -16,7 +18,8 @@ from node.core.links import NetworkPlan
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from orchestrator.containers.shell import ContainerShell
-from orchestrator.shaping.backend import NetworkNamespace, apply_shaping
+from orchestrator.shaping.backend import NetworkNamespace, apply_shaping, carry_out, read_shaping
+from orchestrator.shaping.batch import Batch, change_to
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
 from orchestrator.shaping.tree import NodeTree
 
@@ -78,6 +81,10 @@ class LinkShaper:
         for _ in self._pool.map(self._shape_node, pids.items()):
             pass
 
+    def forget(self, node: NodeId) -> None:
+        """Leave the links of a node that has ended alone."""
+        self._entered.pop(node, None)
+
     def open_gates(self, gate: str, pids: Sequence[int]) -> None:
         """Make a file in containers, by the way on which the kernel shows their file systems.
 
@@ -87,28 +94,54 @@ class LinkShaper:
         paths = [f"/proc/{pid}/root{gate}" for pid in pids]
         NetworkNamespace("gates", carry=self._carry).run(["touch", *paths])
 
-    def change(self, time_ns: int, nodes: Sequence[NodeId]) -> None:
-        """Put the capacities of a testbed time in force at nodes, now.
+    def prepare(self, time_ns: int, nodes: Sequence[NodeId]) -> "Change":
+        """Prepare the capacities of a testbed time at nodes, so that what is left to do at the instant is short."""
+        batches = self._pool.map(partial(self._batch, time_ns), nodes)
+        return Change(self, time_ns, [batch for batch in batches if batch is not None])
 
-        Raises:
-            RunnerError: A command failed, or something is not as planned; the others are changed all the same.
-        """
+    def put_in_force(self, time_ns: int, batches: Iterable[tuple[NetworkNamespace, Batch]]) -> None:
+        """Carry out what was prepared, at several nodes at a time. What fails shows when it is confirmed."""
         self._time_ns = time_ns
-        futures = [self._pool.submit(self._apply, node, *self._entered[node]) for node in nodes]
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        if errors:
-            raise errors[0]
+        for _ in self._pool.map(_carry_out, batches):
+            pass
+
+    def confirm(self, nodes: Sequence[NodeId]) -> list[str]:
+        """Read back the links of nodes that live, mend what is not as planned, and return what cannot be mended."""
+        return [problem for problem in self._pool.map(self._problem, nodes) if problem]
+
+    def _batch(self, time_ns: int, node: NodeId) -> tuple[NetworkNamespace, Batch] | None:
+        """Return what is to be done at a node, and where; None if nothing is, or nothing can be."""
+        if (entered := self._entered.get(node)) is None:
+            return None
+        pid, device = entered
+        tree, namespace = self._tree(node, device, time_ns), self.namespace_of(node, pid)
+        try:
+            batch = change_to(tree, read_shaping(namespace, tree))
+        except RunnerError:  # if the node lives, this is told when the change is confirmed
+            return None
+        return (namespace, batch) if batch else None
+
+    def _problem(self, node: NodeId) -> str | None:
+        if (entered := self._entered.get(node)) is None:
+            return None
+        pid, device = entered
+        try:
+            self._apply(node, pid, device)
+        except RunnerError as error:
+            has_ended = self._carry(["test", "-d", f"/proc/{pid}"], "")[0] != 0
+            return None if has_ended else str(error)
+        return None
 
     def close(self) -> None:
-        """End the shells, with whatever they do."""
+        """End the shells, once they have done what they do."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         for shell in self._idle:
             shell.close()
 
-    def tree_of(self, node: NodeId, device: str) -> NodeTree:
-        """Plan what a node's namespace must hold now."""
+    def _tree(self, node: NodeId, device: str, time_ns: int) -> NodeTree:
+        """Plan what a node's namespace must hold at a testbed time."""
         options = replace(self._options, device=device)
-        return plan_node(self._network, node, self._texts, options, time_ns=self._time_ns).tree
+        return plan_node(self._network, node, self._texts, options, time_ns=time_ns).tree
 
     def namespace_of(self, node: NodeId, pid: int) -> NetworkNamespace:
         """Return a node's network namespace, in which commands can be run."""
@@ -121,7 +154,7 @@ class LinkShaper:
         self._entered[node] = pid, device
 
     def _apply(self, node: NodeId, pid: int, device: str) -> None:
-        found = apply_shaping(self.namespace_of(node, pid), self.tree_of(node, device))
+        found = apply_shaping(self.namespace_of(node, pid), self._tree(node, device, self._time_ns))
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise RunnerError(f"links of node {node} are not shaped as planned: {found[0]}{more}")
@@ -133,10 +166,42 @@ class LinkShaper:
                 shell = self._idle.pop() if self._idle else None
             if shell is None:
                 shell = self._open_shell()
-            result = shell.run(words, text)
-            with self._lock:  # one that failed is not used again
+            try:
+                result = shell.run(words, text)
+            except RunnerError:
+                shell.close()  # it may be in the middle of something
+                raise
+            with self._lock:
                 self._idle.append(shell)
         return result
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of links that is ready to be made.
+
+    Attributes:
+        shaper: Makes it.
+        time_ns: Testbed time whose capacities it puts in force.
+        batches: What is to be done in which namespace.
+    """
+
+    shaper: LinkShaper
+    time_ns: int
+    batches: Sequence[tuple[NetworkNamespace, Batch]]
+
+    def make(self) -> None:
+        """Make it, now. Never raises: what failed shows when it is confirmed."""
+        self.shaper.put_in_force(self.time_ns, self.batches)
+
+    def confirm(self, nodes: Sequence[NodeId]) -> list[str]:
+        """Read back what is there now; return what is not as planned, in words."""
+        return self.shaper.confirm(nodes)
+
+
+def _carry_out(item: tuple[NetworkNamespace, Batch]) -> None:
+    with suppress(RunnerError):
+        carry_out(*item)
 
 
 def data_device(namespace: NetworkNamespace, address: IPv4Address) -> str:
@@ -160,17 +225,17 @@ class PlannedChanges:
         failed: Those that failed, in words.
     """
 
-    def __init__(self, network: NetworkPlan, change: Callable[[int, Sequence[NodeId]], None]) -> None:
+    def __init__(self, network: NetworkPlan, prepare: Callable[[int, Sequence[NodeId]], Change]) -> None:
         """Store what is needed.
 
         Args:
             network: With its changes.
-            change: Puts the capacities of a testbed time in force at nodes; see :meth:`LinkShaper.change`.
+            prepare: Prepares the capacities of a testbed time at nodes; see :meth:`LinkShaper.prepare`.
         """
         self.late_ns: list[int] = []
         self.failed: list[str] = []
         self._instants = instants_of(network)
-        self._change = change
+        self._prepare = prepare
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -193,13 +258,18 @@ class PlannedChanges:
 
     def _run(self, due: Mapping[int, tuple[int, Sequence[NodeId]]]) -> None:
         for due_ns, (time_ns, nodes) in sorted(due.items()):
-            if self._stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / NS_PER_S)):
+            if self._stop.is_set():
                 return
             try:
-                self._change(time_ns, nodes)
-            except RunnerError as error:
-                self.failed.append(f"at {time_ns / NS_PER_S:g} s: {error}")
-            self.late_ns.append(time.monotonic_ns() - due_ns)
+                change = self._prepare(time_ns, nodes)
+                if self._stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / NS_PER_S)):
+                    return
+                change.make()
+                self.late_ns.append(time.monotonic_ns() - due_ns)
+                problems = change.confirm(nodes)
+            except RunnerError as error:  # the helper does not answer any more
+                problems = [str(error)]
+            self.failed += [f"at {time_ns / NS_PER_S:g} s: {problem}" for problem in problems]
 
 
 def instants_of(network: NetworkPlan) -> dict[int, list[NodeId]]:

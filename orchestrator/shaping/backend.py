@@ -110,7 +110,7 @@ def apply_shaping(namespace: NetworkNamespace, tree: NodeTree) -> tuple[ShapingD
     """
     batch = change_to(tree, read_shaping(namespace, tree))
     if batch:
-        _carry_out(namespace, batch)
+        carry_out(namespace, batch)
     return differences(tree, read_shaping(namespace, tree))
 
 
@@ -144,10 +144,15 @@ def remove_shaping(namespace: NetworkNamespace, tree: NodeTree, *, gso_segments:
     """
     batch = removal(tree, read_shaping(namespace, tree), gso_segments=gso_segments)
     if batch:
-        _carry_out(namespace, batch)
+        carry_out(namespace, batch)
 
 
-def _carry_out(namespace: NetworkNamespace, batch: Batch) -> None:
+def carry_out(namespace: NetworkNamespace, batch: Batch) -> None:
+    """Carry out a batch in a namespace.
+
+    Raises:
+        RunnerError: A command failed; what was done before it stays.
+    """
     for program, lines in (("ip", batch.links), ("tc", batch.shaping), ("ip", batch.links_after)):
         if lines:
             namespace.run([program, "-batch", "-"], "".join(f"{line}\n" for line in lines))
