@@ -20,7 +20,14 @@ from node.core.errors import RunnerError
 from orchestrator.shaping.batch import Batch, change_to, removal
 from orchestrator.shaping.differences import ShapingDifference, differences
 from orchestrator.shaping.kernel_units import GSO_SEGMENTS_MAX
-from orchestrator.shaping.reading import READ_SCRIPT, NodeReading, parse_namespace
+from orchestrator.shaping.reading import (
+    COUNTERS_SCRIPT,
+    READ_SCRIPT,
+    NodeReading,
+    QueuesCounters,
+    parse_counters,
+    parse_namespace,
+)
 from orchestrator.shaping.tree import NodeTree
 
 TIMEOUT_S: Final = 60.0
@@ -112,6 +119,16 @@ def apply_shaping(namespace: NetworkNamespace, tree: NodeTree) -> tuple[ShapingD
     if batch:
         carry_out(namespace, batch)
     return differences(tree, read_shaping(namespace, tree))
+
+
+def read_counters(namespace: NetworkNamespace, tree: NodeTree) -> QueuesCounters:
+    """Read the counters of the queues of a tree, and nothing else.
+
+    Raises:
+        RunnerError: The namespace has no such device, or a command failed.
+    """
+    devices = [device.device for device in tree.devices]
+    return parse_counters(namespace.run(["sh", "-c", COUNTERS_SCRIPT, "count", *devices]), tree)
 
 
 def read_shaping(namespace: NetworkNamespace, tree: NodeTree) -> NodeReading:

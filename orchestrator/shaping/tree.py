@@ -147,6 +147,11 @@ class NodeTree:
         """Both."""
         return self.egress, self.ingress
 
+    @property
+    def pieces(self) -> int:
+        """Number of disciplines, classes and filters."""
+        return 1 + sum(1 + len(each.classes) + len(each.leaves) + len(each.filters) for each in self.devices)
+
 
 def ifb_name(device: str) -> str:
     """Name of the ifb device that belongs to a device; at most the kernel's 15 letters."""
