@@ -40,9 +40,9 @@ from typer.main import get_command  # noqa: E402
 from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
 from node.core.counters import FIGURES  # noqa: E402
 from orchestrator import cli  # noqa: E402
+from orchestrator.checks import TOLERANCES  # noqa: E402
 from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES  # noqa: E402
-from orchestrator.fidelity import TOLERANCES  # noqa: E402
 from orchestrator.results import schema  # noqa: E402
 
 FOLDERS = ("algorithms", "reference")

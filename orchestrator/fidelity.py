@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from node.core.counters import NodeCounters
 from node.core.units import NS_PER_MS, ns_to_s
 from node.emulation.statistics import EmulatorStatistics
-
-JsonObject = dict[str, Any]
+from orchestrator.checks import TOLERANCES, Check, JsonObject, Tolerances, format_figure
+from orchestrator.kernel_fidelity import KernelLinks, kernel_checks, kernel_figures
 
 FAITHFUL: Final = "faithful"
 UNFAITHFUL: Final = "unfaithful"
@@ -37,38 +37,20 @@ DIRECT_LINKS: Final = "direct (not shaped)"
 
 
 @dataclass(frozen=True, slots=True)
-class Tolerances:
-    """Tolerances of the checks: a run within all of them is called faithful.
+class TimedMessage:
+    """One large probe that was answered, after a pause.
 
     Attributes:
-        rate_percent: Deviation of a link's goodput. The papers that the testbed reproduces tell bandwidths to two
-            digits; what follows from 3 % of bandwidth is below the spread between seeds.
-        rtt_ms, rtt_percent: Deviation of the median round trip. 1 ms is the least latency that presets use and
-            what a wake-up of a busy host costs; 2 % is for long paths, where it is below any jitter.
-        rtt_p99_ms: How much longer than requested one round trip in a hundred may take, besides ``rtt_percent``: a
-            slice of the kernel's scheduler.
-        overrun_percent: Time by which training exceeded its declared time, in percent of that. A node that is 1 %
-            slower than declared falls a round behind in a hundred.
-        late_ms: How late an arrival may be handed over, or a change of capacity be made (99th percentiles, the worst
-            of fewer than 100 changes); as ``rtt_p99_ms``, and a few percent of what a fragment takes on the links of
-            the presets.
-        late_starts_percent: Transfers whose start was told so late that the link emulator could not make up for it,
-            in percent of all; one is always allowed.
-        percentile_samples: Below so many arrivals, a node's 99th percentile is a single message, and counts only if
-            no node has more.
+        size_bytes: Its size.
+        requested_ms: How long it and its answer should take.
+        achieved_ms: How long they took; None: no answer came.
+        saved_bytes: What the link may let through at once after a pause.
     """
 
-    rate_percent: float = 3.0
-    rtt_ms: float = 1.0
-    rtt_percent: float = 2.0
-    rtt_p99_ms: float = 5.0
-    overrun_percent: float = 1.0
-    late_ms: float = 5.0
-    late_starts_percent: float = 0.1
-    percentile_samples: int = 100
-
-
-TOLERANCES: Final = Tolerances()
+    size_bytes: int
+    requested_ms: float
+    achieved_ms: float | None
+    saved_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +69,7 @@ class MeasuredLink:
         rtt_p99_ms: The 99th percentile of these, or the longest of fewer than 100; None: none was.
         probes: How many were answered.
         rtt_jitter_ms: Standard deviation that the round trip is requested to have.
+        timed: A message of the experiment, and what passes in 100 ms; empty where the links are not the kernel's.
     """
 
     source: int
@@ -98,6 +81,7 @@ class MeasuredLink:
     rtt_p99_ms: float | None
     probes: int
     rtt_jitter_ms: float = 0.0
+    timed: tuple[TimedMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +107,6 @@ class NodeFigures:
     late_p99_ns: int
     late_max_ns: int
     memory_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KernelLinks:
-    """Findings about links that the kernel shapes.
-
-    Attributes:
-        nodes_shaped: Nodes whose shaping was read back and was as planned before they began.
-        changes_late_ns: How late each instant's planned changes were in force, real time; in their order.
-        changes_failed: Changes that failed, in words.
-    """
-
-    nodes_shaped: int
-    changes_late_ns: tuple[int, ...] = ()
-    changes_failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,33 +148,6 @@ class Measured:
     kernel: KernelLinks | None = None
     links_name: str = "user-space emulator (max-min fair fluid)"
     links_shaped: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was requested, and what became of it.
-
-    Attributes:
-        name: What was compared.
-        requested: What it should be; of an upper bound, the bound.
-        achieved: What it was; None: it could not be measured, which is a failure.
-        unit: Of both.
-        tolerance: How far apart they may be, in words.
-        ok: Whether they are not further apart.
-        note: Which of many was the worst, and how many there are; may be empty.
-    """
-
-    name: str
-    requested: float
-    achieved: float | None
-    unit: str
-    tolerance: str
-    ok: bool
-    note: str = ""
-
-    def to_json(self) -> JsonObject:
-        """Return the content of ``fidelity.json``, in a fixed order."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def judge(
@@ -282,8 +224,8 @@ def unfaithful_reasons(fidelity: Mapping[str, Any] | None) -> list[str]:
 
 def _reason(check: Mapping[str, Any]) -> str:
     requested, achieved, unit = check.get("requested"), check.get("achieved"), check.get("unit", "")
-    became = "not measured" if achieved is None else f"{_figure(achieved)} {unit}"
-    wanted = "" if requested is None else f", requested {_figure(requested)} {unit}"
+    became = "not measured" if achieved is None else f"{format_figure(achieved)} {unit}"
+    wanted = "" if requested is None else f", requested {format_figure(requested)} {unit}"
     return f"{check.get('name')}: {became}{wanted} (tolerance: {check.get('tolerance')})"
 
 
@@ -307,7 +249,7 @@ def exit_code(fidelity: Mapping[str, Any] | None) -> int:
 
 def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
     if measured.links is not None and measured.links_shaped:
-        yield from _link_checks(measured.links, tolerances)
+        yield from _link_checks(measured.links, _TripBounds.of(measured, tolerances), tolerances)
     if not measured.nodes:
         yield Check("nodes that reported", 1, None, "nodes", "at least one", False)
     else:
@@ -321,7 +263,7 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
     elif measured.links_emulated:
         yield Check("link emulators that reported", 1, None, "emulators", "one", False)
     if measured.kernel is not None:
-        yield from _kernel_checks(measured.kernel, measured.time_dilation, tolerances)
+        yield from kernel_checks(measured.kernel, measured.time_dilation, tolerances)
     if measured.stalled:
         yield Check("stalls", 0, 1, "stalls", "none", False, "every node waited for another one")
     dead = measured.died.keys() - measured.hung
@@ -334,8 +276,42 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         yield Check(name, 0, len(measured.hung), "nodes", "none", False, _named(measured.hung))
 
 
-def _link_checks(links: Sequence[MeasuredLink], tolerances: Tolerances) -> Iterator[Check]:
-    """Three checks a profile, which is a pair of requested rate and round trip; the worst link of each speaks."""
+@dataclass(frozen=True, slots=True)
+class _TripBounds:
+    """Bounds of round trips, by what adds the latency.
+
+    Attributes:
+        fixed_ms, percent: Deviation of the median: so much, and so much of it.
+        both: Whether the two are added; else the larger one counts.
+    """
+
+    fixed_ms: float
+    percent: float
+    both: bool
+
+    @classmethod
+    def of(cls, measured: Measured, tolerances: Tolerances) -> "_TripBounds":
+        if measured.kernel is None:
+            return cls(tolerances.rtt_ms, tolerances.rtt_percent, both=True)
+        if measured.kernel.adds_latency:
+            return cls(tolerances.rtt_ms, tolerances.kernel_rtt_percent, both=False)
+        return cls(tolerances.receiver_rtt_ms, 0.0, both=False)
+
+    def ms(self, rtt_ms: float) -> float:
+        share_ms = self.percent / 100 * rtt_ms
+        return self.fixed_ms + share_ms if self.both else max(self.fixed_ms, share_ms)
+
+    def __str__(self) -> str:
+        if not self.percent:
+            return f"{self.fixed_ms:g} ms"
+        return f"{self.fixed_ms:g} ms {'+' if self.both else 'or'} {self.percent:g} %"
+
+
+def _link_checks(links: Sequence[MeasuredLink], bounds: _TripBounds, tolerances: Tolerances) -> Iterator[Check]:
+    """Three checks a profile, which is a pair of requested rate and round trip; the worst link of each speaks.
+
+    Of the kernel's links, a message of the experiment and a burst are two more.
+    """
     if not links:
         yield Check("links measured before the run", 1, None, "links", "at least one", False)
     groups: dict[tuple[float | None, float, float], list[MeasuredLink]] = {}
@@ -343,12 +319,19 @@ def _link_checks(links: Sequence[MeasuredLink], tolerances: Tolerances) -> Itera
         mbps = None if link.requested_mbps is None else round(link.requested_mbps, 6)  # sums differ in the last bits
         groups.setdefault((mbps, round(link.requested_rtt_ms, 6), round(link.rtt_jitter_ms, 6)), []).append(link)
     for (mbps, rtt_ms, jitter_ms), group in groups.items():
-        speed = "unlimited bandwidth" if mbps is None else f"{_figure(mbps)} Mbit/s"
-        name = f"links of {speed} and {_figure(rtt_ms)} ms" + (f" ± {_figure(jitter_ms)} ms" if jitter_ms else "")
+        speed = "unlimited bandwidth" if mbps is None else f"{format_figure(mbps)} Mbit/s"
+        name = f"links of {speed} and {format_figure(rtt_ms)} ms"
+        name += f" ± {format_figure(jitter_ms)} ms" if jitter_ms else ""
         if mbps is not None:
             yield _rate(f"rate, {name}", mbps, group, tolerances)
         if mbps != 0:  # nothing passes a link of rate 0, so that nothing can be answered
-            yield from _round_trips(name, rtt_ms, jitter_ms, group, tolerances)
+            yield from _round_trips(name, rtt_ms, jitter_ms, group, bounds, tolerances)
+        timed = [(link, message) for link in group for message in link.timed[:1]]
+        if timed:
+            yield _message(name, jitter_ms, timed, bounds, tolerances)
+        bursts = [(link, message) for link in group for message in link.timed[1:]]
+        if bursts and mbps:
+            yield _burst(name, mbps, jitter_ms, bursts, bounds)
 
 
 def _rate(name: str, mbps: float, group: Sequence[MeasuredLink], tolerances: Tolerances) -> Check:
@@ -360,22 +343,26 @@ def _rate(name: str, mbps: float, group: Sequence[MeasuredLink], tolerances: Tol
 
 
 def _round_trips(
-    name: str, rtt_ms: float, jitter_ms: float, group: Sequence[MeasuredLink], tolerances: Tolerances
+    name: str,
+    rtt_ms: float,
+    jitter_ms: float,
+    group: Sequence[MeasuredLink],
+    bounds: _TripBounds,
+    tolerances: Tolerances,
 ) -> Iterator[Check]:
-    share_ms = tolerances.rtt_percent / 100 * rtt_ms
     # Four standard errors, so that jitter that was asked for fails one run in ten thousand: of the median of n
     # values, 1.25 sigma / sqrt(n) each, and of the longest of a hundred, which lies 2.5 sigma above the mean.
     least = min(link.probes for link in group)
-    median_ms = tolerances.rtt_ms + share_ms + (5 * jitter_ms / max(1, least) ** 0.5)
-    long_ms = tolerances.rtt_p99_ms + share_ms + 4 * jitter_ms
-    beside = f" + {tolerances.rtt_percent:g} %" + (" + jitter" if jitter_ms else "")
+    median_ms = bounds.ms(rtt_ms) + (5 * jitter_ms / max(1, least) ** 0.5)
+    long_ms = tolerances.rtt_p99_ms + tolerances.rtt_percent / 100 * rtt_ms + 4 * jitter_ms
+    jitter = " + jitter" if jitter_ms else ""
     worst = _worst(group, lambda link: _off(link.rtt_p50_ms, rtt_ms))
     yield Check(
         f"round trip, median, {name}",
         rtt_ms,
         worst.rtt_p50_ms,
         "ms",
-        f"{tolerances.rtt_ms:g} ms{beside}",
+        f"{bounds}{jitter}",
         worst.rtt_p50_ms is not None and _off(worst.rtt_p50_ms, rtt_ms) <= median_ms,
         _which(worst, group),
     )
@@ -385,9 +372,60 @@ def _round_trips(
         rtt_ms,
         worst.rtt_p99_ms,
         "ms",
-        f"at most {tolerances.rtt_p99_ms:g} ms{beside} above",
+        f"at most {tolerances.rtt_p99_ms:g} ms + {tolerances.rtt_percent:g} %{jitter} above",
         worst.rtt_p99_ms is not None and worst.rtt_p99_ms <= rtt_ms + long_ms,
         _which(worst, group),
+    )
+
+
+Timed: TypeAlias = Sequence[tuple[MeasuredLink, TimedMessage]]
+
+
+def _message(name: str, jitter_ms: float, timed: Timed, bounds: _TripBounds, tolerances: Tolerances) -> Check:
+    """A message of the experiment takes no longer than its size, the rate and the latency say."""
+
+    def beyond(item: tuple[MeasuredLink, TimedMessage]) -> float:
+        link, message = item
+        if message.achieved_ms is None:
+            return float("inf")
+        transfer_ms = max(0.0, message.requested_ms - link.requested_rtt_ms)
+        allowed_ms = tolerances.rate_percent / 100 * transfer_ms + bounds.ms(link.requested_rtt_ms) + 4 * jitter_ms
+        return message.achieved_ms - message.requested_ms - allowed_ms
+
+    worst, message = max(timed, key=beyond)
+    return Check(
+        f"one message of {message.size_bytes:,} bytes and its answer, {name}",
+        message.requested_ms,
+        message.achieved_ms,
+        "ms",
+        f"at most {tolerances.rate_percent:g} % and {bounds}{' + jitter' if jitter_ms else ''} above",
+        beyond((worst, message)) <= 0,
+        _which(worst, [link for link, _ in timed]),
+    )
+
+
+def _burst(name: str, mbps: float, jitter_ms: float, timed: Timed, bounds: _TripBounds) -> Check:
+    """A link lets through no more at once after a pause than its bucket holds."""
+    bytes_per_ms = mbps * 125
+
+    def early_bytes(item: tuple[MeasuredLink, TimedMessage]) -> float:
+        _, message = item
+        if message.achieved_ms is None:
+            return float("inf")
+        return max(0.0, bytes_per_ms * (message.requested_ms - message.achieved_ms))
+
+    worst, message = max(timed, key=early_bytes)
+    early = early_bytes((worst, message))
+    allowed = message.saved_bytes + bytes_per_ms * (bounds.ms(worst.requested_rtt_ms) + 4 * jitter_ms)
+    milliseconds = message.size_bytes / bytes_per_ms
+    return Check(
+        f"bytes ahead of the rate in the first {format_figure(round(milliseconds, 1))} ms, {name}",
+        message.saved_bytes,
+        None if message.achieved_ms is None else early,
+        "bytes",
+        f"at most, and what passes in {bounds}{' + jitter' if jitter_ms else ''}",
+        early <= allowed,
+        _which(worst, [link for link, _ in timed]),
     )
 
 
@@ -478,7 +516,7 @@ def _emulator_checks(emulator: EmulatorStatistics, tolerances: Tolerances) -> It
             "ms",
             f"{tolerances.late_ms:g} ms",
             late_ms <= tolerances.late_ms,
-            f"of {emulator.changes:,} changes; the worst: {_figure(worst_ms)} ms",
+            f"of {emulator.changes:,} changes; the worst: {format_figure(worst_ms)} ms",
         )
 
 
@@ -517,47 +555,30 @@ def _figures(measured: Measured) -> JsonObject:
     if not measured.links_shaped:
         trips = [link.rtt_p50_ms for link in measured.links or () if link.rtt_p50_ms is not None]
         figures["round_trip_ms_median"] = median(trips) if trips else None
+    if measured.kernel is not None:
+        figures["kernel"] = kernel_figures(measured.kernel)
     if emulator is not None:
-        wake = emulator.wakeup_lateness_ns
-        figures["emulator"] = {
-            "transfers": emulator.starts,
-            "finished": emulator.finishes,
-            "aborted": emulator.aborts,
-            "changes": emulator.changes,
-            "ignored": emulator.ignored,
-            "late_starts": emulator.excessive_delays,
-            "start_late_ms_p99": emulator.start_lateness_ns.p99 / NS_PER_MS,
-            "change_late_ms_max": emulator.change_lateness_ns.max / NS_PER_MS,
-            "wake_ms_p50": wake.p50 / NS_PER_MS,
-            "wake_ms_p99": wake.p99 / NS_PER_MS,
-            "wake_ms_max": wake.max / NS_PER_MS,
-            "nodes_gone": emulator.nodes_gone,
-            "cpu_s": emulator.cpu_s,
-        }
+        figures["emulator"] = _emulator_figures(emulator)
     return figures
 
 
-def _kernel_checks(kernel: KernelLinks, dilation: float, tolerances: Tolerances) -> Iterator[Check]:
-    failed = kernel.changes_failed
-    yield Check("changes of the kernel's links that failed", 0, len(failed), "changes", "none", not failed, *failed[:1])
-    if kernel.changes_late_ns:
-        late_ms = sorted(late_ns / dilation / NS_PER_MS for late_ns in kernel.changes_late_ns)
-        count = len(late_ms)
-        typical_ms = late_ms[min(count - 1, int(0.99 * count))]
-        yield Check(
-            "delay of capacity changes, 99th percentile",
-            0,
-            typical_ms,
-            "ms",
-            f"{tolerances.late_ms:g} ms",
-            typical_ms <= tolerances.late_ms,
-            f"of {count:,} instants, the worst {late_ms[-1]:.2f} ms",
-        )
-
-
-def _figure(value: float) -> str:
-    """A number as people read it: whole and large ones without decimals, others to four digits."""
-    return f"{value:,.0f}" if value % 1 == 0 or abs(value) >= 10_000 else f"{value:.4g}"
+def _emulator_figures(emulator: EmulatorStatistics) -> JsonObject:
+    wake = emulator.wakeup_lateness_ns
+    return {
+        "transfers": emulator.starts,
+        "finished": emulator.finishes,
+        "aborted": emulator.aborts,
+        "changes": emulator.changes,
+        "ignored": emulator.ignored,
+        "late_starts": emulator.excessive_delays,
+        "start_late_ms_p99": emulator.start_lateness_ns.p99 / NS_PER_MS,
+        "change_late_ms_max": emulator.change_lateness_ns.max / NS_PER_MS,
+        "wake_ms_p50": wake.p50 / NS_PER_MS,
+        "wake_ms_p99": wake.p99 / NS_PER_MS,
+        "wake_ms_max": wake.max / NS_PER_MS,
+        "nodes_gone": emulator.nodes_gone,
+        "cpu_s": emulator.cpu_s,
+    }
 
 
 def cpu_pressure(text: str | None) -> float | None:

@@ -22,8 +22,8 @@ from node.core.messages import Message, frozen
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from node.core.wire_values import WireDtype
+from orchestrator.checks import TOLERANCES
 from orchestrator.experiment.plan import Plan
-from orchestrator.fidelity import TOLERANCES
 from orchestrator.host.costs import HostCosts
 
 LOAD_MAX: Final = 0.6

@@ -9,20 +9,22 @@ The supervisor is the only caller, from one thread, in this order:
    does.
 2. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
 3. ``begin``, once, when the common start is decided; then step 2 again, and ``pause`` and ``resume``.
-4. ``close``, once, whatever happened before; also after an ``open`` or ``launch`` that failed.
+4. ``look_at_links``, once after ``begin``, when the experiment is over; then step 2 again.
+5. ``close``, once, whatever happened before; also after an ``open`` or ``launch`` that failed.
 
 Calls of the second step run between two events of the supervisor's loop, beside the control server. They must
 return within milliseconds: what takes longer is begun by one call and reported by ``newly_ended`` later.
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from node.config import NodeConfig
 from node.core.types import NodeId
 from node.emulation.statistics import EmulatorStatistics
-from orchestrator.fidelity import KernelLinks
+from orchestrator.kernel_fidelity import KernelLinks
 
 LOGS = "logs"
 """Folder in the run directory with the nodes' output; gone when the run is complete and no node died."""
@@ -90,6 +92,13 @@ class Fleet(Protocol):
 
         Raises:
             RunnerError: The backend has ended or does not answer.
+        """
+
+    def look_at_links(self) -> "Future[Any] | None":
+        """Learn that the experiment is over, before any node does. Returns at once.
+
+        Returns:
+            Done when nodes may be told, because links are looked at as long as all are there; None if none are.
         """
 
     def kernel_links(self) -> KernelLinks | None:

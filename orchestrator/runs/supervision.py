@@ -53,6 +53,9 @@ DIVERGED_AFTER_S = 1.5
 """Real time from the first node that says that it diverged to the end of the run: more than a status period, so that
 one that had diverged before it has said so too, and the run names the node that a simulation names."""
 
+LOOK_S = 20.0
+"""Real time that a last look at the links may take."""
+
 KILL_AFTER_S = 3.0
 """Real time beyond that in which nodes may leave before they are killed."""
 
@@ -259,6 +262,7 @@ class Supervisor:
         """Stop the nodes, wait for what they hand over, and end those that do not end by themselves."""
         has_begun = self.clock is not None
         if has_begun:
+            await self._look_at_links()
             self.pressure = (self.pressure[0], host_pressure())  # nodes that hand over are not the experiment's load
             if self.ended_ns is None:
                 self.ended_ns = max(self._rules.begin_ns, self.now_ns())
@@ -287,6 +291,13 @@ class Supervisor:
                 watched.died = watched.end.how
                 self._display.note(self._roster.obituary(node))
         await control.stop(0.5)
+
+    async def _look_at_links(self) -> None:
+        """Let the fleet look at the links while all nodes are there, but not for ever."""
+        looking = self._fleet.look_at_links()
+        until_s = self._now_s() + LOOK_S
+        while looking is not None and not looking.done() and self._now_s() < until_s and not self._requests.in_a_hurry:
+            await asyncio.sleep(0.02)
 
     # -- step 6: conclude --------------------------------------------------------------------------------------
 

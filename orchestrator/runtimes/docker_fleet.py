@@ -6,6 +6,7 @@ The gate is a file in memory that ends with the container's processes, so that i
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,13 @@ from orchestrator.containers.networks import RunNetwork, make_networks
 from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.containers.shell import ContainerShell
 from orchestrator.experiment.plan import Plan
-from orchestrator.fidelity import KernelLinks
+from orchestrator.kernel_fidelity import KernelLinks
 from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
 from orchestrator.runs.stopping import StopRequested
 from orchestrator.runtimes.docker_backend import SUBNET_KEY, Backend, Teller
 from orchestrator.runtimes.docker_containers import GATE, NodeContainers, hand_over, helper_spec
 from orchestrator.runtimes.docker_shaping import LinkShaper, PlannedChanges
+from orchestrator.runtimes.docker_watch import KernelWatch, Looks
 from orchestrator.runtimes.forking import last_words_of
 from orchestrator.shaping.node_shaping import KernelOptions
 
@@ -41,6 +43,8 @@ class DockerFleet:
         _nodes: The nodes by the names of their containers; empty before the launch.
         _shaper: Shapes their links; None before the launch, and where links are direct.
         _changes: The planned changes; None likewise.
+        _watch: Looks at the links at the start and at the end.
+        _living: Nodes that had not ended before the last look.
         _shaped: Nodes that were shaped and read back.
         _reported: Nodes whose end the caller knows, or that it has killed.
         _again: Restarted nodes that are being shaped again.
@@ -81,6 +85,8 @@ class DockerFleet:
         self._nodes: dict[str, NodeId] = {}
         self._shaper: LinkShaper | None = None
         self._changes: PlannedChanges | None = None
+        self._watch = KernelWatch()
+        self._living: frozenset[NodeId] = frozenset()
         self._dilation = 1.0
         self._shaped: set[NodeId] = set()
         self._reported: set[NodeId] = set()
@@ -171,9 +177,23 @@ class DockerFleet:
     # -- watching ------------------------------------------------------------------------------------------
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
-        """Begin the planned changes of capacities."""
-        if self._changes is not None:
+        """Begin a look at the links, and the planned changes of capacities."""
+        if self._shaper is not None and self._changes is not None:
+            self._watch.begin(self._shaper.look)
             self._changes.begin(start_monotonic_ns, begin_ns, end_ns, self._dilation)
+
+    def look_at_links(self) -> "Future[Looks] | None":
+        """End the planned changes and look at the links once more, in a thread."""
+        shaper, changes = self._shaper, self._changes
+        if shaper is None or changes is None:
+            return None
+
+        def look(*, compare: bool) -> Looks:
+            changes.end()
+            return shaper.look(compare=compare)
+
+        self._living = frozenset(self._shaped - self._reported)
+        return self._watch.end(look)
 
     def newly_ended(self) -> Mapping[NodeId, NodeEnd]:
         """See :class:`~orchestrator.runs.fleet.Fleet`. Nodes that somebody has started again are let in besides."""
@@ -207,9 +227,18 @@ class DockerFleet:
 
     def kernel_links(self) -> KernelLinks | None:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""
-        if self._changes is None:
+        if self._shaper is None or self._changes is None:
             return None
-        return KernelLinks(len(self._shaped), tuple(self._changes.late_ns), tuple(self._changes.failed))
+        found = self._watch.findings(self._living)
+        return replace(
+            found,
+            nodes_shaped=len(self._shaped),
+            changes_late_ns=tuple(self._changes.late_ns),
+            changes_failed=tuple(self._changes.failed),
+            adds_latency=self._backend.netem,
+            compared=self._shaper.compared,
+            differences=tuple(self._shaper.differences),
+        )
 
     def last_words(self, node: NodeId) -> str:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""
@@ -233,6 +262,7 @@ class DockerFleet:
         if self._changes is not None:
             self._changes.end()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._watch.close()
         if self._shaper is not None:
             self._shaper.close()
         for problem in () if self._group is None else self._group.close():

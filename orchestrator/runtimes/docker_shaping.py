@@ -17,10 +17,14 @@ from node.core.errors import RunnerError
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
+from orchestrator.containers.cpu_use import CPU_SCRIPT, CpuCounters, parse_cpu_counters
 from orchestrator.containers.shell import ContainerShell
-from orchestrator.shaping.backend import NetworkNamespace, apply_shaping, carry_out, read_shaping
+from orchestrator.runtimes.docker_watch import Looks, NodeLook
+from orchestrator.shaping.backend import NetworkNamespace, apply_shaping, carry_out, read_counters, read_shaping
 from orchestrator.shaping.batch import Batch, change_to
+from orchestrator.shaping.differences import differences
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
+from orchestrator.shaping.reading import NodeReading
 from orchestrator.shaping.tree import NodeTree
 
 SHELLS: Final = 4
@@ -34,6 +38,9 @@ class LinkShaper:
     another one after a restart.
 
     State:
+        compared: Disciplines, classes and filters that were read back, each time: after they were set, before they are
+            changed, and at the end.
+        differences: Those that were not as they had been set, in words.
         _time_ns: Testbed time whose capacities are in force.
         _shells: That are open; a caller takes one and puts it back.
         _entered: Process and data device of each node, as it was last shaped.
@@ -63,6 +70,8 @@ class LinkShaper:
         self._options = options
         self._open_shell = open_shell
         self._time_ns = begin_ns
+        self.compared = 0
+        self.differences: list[str] = []
         self._entered: dict[NodeId, tuple[int, str]] = {}
         self._lock = threading.Lock()
         self._idle: list[ContainerShell] = []
@@ -92,7 +101,7 @@ class LinkShaper:
             RunnerError: One has ended.
         """
         paths = [f"/proc/{pid}/root{gate}" for pid in pids]
-        NetworkNamespace("gates", carry=self._carry).run(["touch", *paths])
+        self._here.run(["touch", *paths])
 
     def prepare(self, time_ns: int, nodes: Sequence[NodeId]) -> "Change":
         """Prepare the capacities of a testbed time at nodes, so that what is left to do at the instant is short."""
@@ -116,7 +125,9 @@ class LinkShaper:
         pid, device = entered
         tree, namespace = self._tree(node, device, time_ns), self.namespace_of(node, pid)
         try:
-            batch = change_to(tree, read_shaping(namespace, tree))
+            reading = read_shaping(namespace, tree)
+            self._note(node, self._tree(node, device, self._time_ns), reading)
+            batch = change_to(tree, reading)
         except RunnerError:  # if the node lives, this is told when the change is confirmed
             return None
         return (namespace, batch) if batch else None
@@ -125,12 +136,35 @@ class LinkShaper:
         if (entered := self._entered.get(node)) is None:
             return None
         pid, device = entered
+        namespace, tree = self.namespace_of(node, pid), self._tree(node, device, self._time_ns)
         try:
-            self._apply(node, pid, device)
+            if self._note(node, tree, read_shaping(namespace, tree)):
+                self._apply(node, pid, device)
         except RunnerError as error:
             has_ended = self._carry(["test", "-d", f"/proc/{pid}"], "")[0] != 0
             return None if has_ended else str(error)
         return None
+
+    def look(self, *, compare: bool) -> Looks:
+        """Look at the counters of all nodes that were shaped.
+
+        Args:
+            compare: Whether to compare what their namespaces hold with the plan, too; see ``differences``.
+        """
+        entered = dict(self._entered)
+        pids = [str(pid) for pid, _ in entered.values()]
+        cpu = parse_cpu_counters(self._here.run(["sh", "-c", CPU_SCRIPT, "cpu", *pids]))
+        futures = {
+            node: self._pool.submit(self._look_at, node, pid, device, cpu.get(pid), compare=compare)
+            for node, (pid, device) in entered.items()
+        }
+        found: dict[NodeId, NodeLook | str] = {}
+        for node, future in futures.items():
+            try:
+                found[node] = future.result()
+            except RunnerError as error:
+                found[node] = str(error)
+        return found
 
     def close(self) -> None:
         """End the shells, once they have done what they do."""
@@ -147,14 +181,39 @@ class LinkShaper:
         """Return a node's network namespace, in which commands can be run."""
         return NetworkNamespace.of_process(f"node {node}", pid, carry=self._carry)
 
+    @property
+    def _here(self) -> NetworkNamespace:
+        """The helper's own."""
+        return NetworkNamespace("the helper that shapes links", carry=self._carry)
+
     def _shape_node(self, item: tuple[NodeId, int]) -> None:
         node, pid = item
         device = data_device(self.namespace_of(node, pid), self._addresses[node])
         self._apply(node, pid, device)
         self._entered[node] = pid, device
 
+    def _look_at(self, node: NodeId, pid: int, device: str, cpu: CpuCounters | None, *, compare: bool) -> NodeLook:
+        namespace, tree = self.namespace_of(node, pid), self._tree(node, device, self._time_ns)
+        now_ns = time.monotonic_ns()
+        if not compare:
+            return NodeLook(now_ns, tree, read_counters(namespace, tree), cpu)
+        reading = read_shaping(namespace, tree)
+        self._note(node, tree, reading)
+        return NodeLook(now_ns, tree, reading.counters, cpu)
+
+    def _note(self, node: NodeId, tree: NodeTree, reading: NodeReading) -> bool:
+        """Note what is not as it was set, whoever has changed it; tell whether there is anything."""
+        found = [f"node {node}, {difference}" for difference in differences(tree, reading)]
+        with self._lock:
+            self.compared += tree.pieces
+            self.differences += found
+        return bool(found)
+
     def _apply(self, node: NodeId, pid: int, device: str) -> None:
-        found = apply_shaping(self.namespace_of(node, pid), self._tree(node, device, self._time_ns))
+        tree = self._tree(node, device, self._time_ns)
+        found = apply_shaping(self.namespace_of(node, pid), tree)
+        with self._lock:
+            self.compared += tree.pieces
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             raise RunnerError(f"links of node {node} are not shaped as planned: {found[0]}{more}")

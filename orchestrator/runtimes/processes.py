@@ -145,6 +145,9 @@ class ProcessFleet:
         if self._emulator is not None:
             self._emulator.begin(start_monotonic_ns, begin_ns=begin_ns, end_ns=end_ns)
 
+    def look_at_links(self) -> None:
+        """Do nothing: the link emulator keeps its own account."""
+
     def kernel_links(self) -> None:
         """Return None: nothing is shaped by the kernel."""
 

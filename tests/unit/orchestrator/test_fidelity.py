@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from node.core.counters import NodeCounters
 from node.core.lateness import Lateness
 from node.emulation.statistics import EmulatorStatistics
+from orchestrator.checks import TOLERANCES
 from orchestrator.fidelity import (
     DIRECT_LINKS,
     EXIT_UNFAITHFUL,
-    TOLERANCES,
     Measured,
     MeasuredLink,
     NodeFigures,

@@ -8,6 +8,7 @@ import asyncio
 import json
 import selectors
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -142,6 +143,7 @@ class FakeFleet:
         self.ended: dict[NodeId, NodeEnd] = {}
         self.killed: list[int] = []
         self.broken: str | None = None
+        self.looking: Future[None] | None = None
         self._news: dict[NodeId, NodeEnd] = {}
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
@@ -149,6 +151,9 @@ class FakeFleet:
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
         self.begun.append((start_monotonic_ns, begin_ns, end_ns))
+
+    def look_at_links(self) -> "Future[None] | None":
+        return self.looking
 
     def end(self, node: NodeId, how: NodeEnd) -> None:
         """Let a node end by itself."""
@@ -386,12 +391,14 @@ class Scenario:
         rules: The experiment; the number of nodes follows from the scripts.
         interrupts_s: When the user interrupts, after the begin.
         backend_fails_s: When the fleet's backend fails, after the begin.
+        looks_s: When the fleet's last look at the links is over, after the begin; None if it never is.
     """
 
     scripts: Sequence[Script] = field(default_factory=lambda: [Script(), Script(), Script()])
     rules: Rules = RULES
     interrupts_s: Sequence[float] = ()
     backend_fails_s: float | None = None
+    looks_s: float | None = 0.0
 
     def run(self) -> Outcome:
         """Supervise these nodes to their end."""
@@ -406,6 +413,9 @@ class Scenario:
         control = FakeControl(supervisor, fleet)
         for interrupt_s in self.interrupts_s:
             loop.call_later(interrupt_s, requests.request)
+        fleet.looking = looking = Future()
+        if self.looks_s is not None:
+            loop.call_later(self.looks_s, looking.set_result, None)
         if self.backend_fails_s is not None:
             loop.call_later(self.backend_fails_s, setattr, fleet, "broken", "the link emulator was killed by SIGKILL")
         error: BaseException | None = None

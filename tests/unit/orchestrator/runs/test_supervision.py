@@ -13,7 +13,7 @@ from node.transport.control_values import MeasureCommand, StartCommand, StopComm
 from orchestrator.runs import rules as bounds
 from orchestrator.runs.fleet import NodeEnd
 from orchestrator.runs.stopping import StopRequested
-from orchestrator.runs.supervision import DIVERGED_AFTER_S, KILL_AFTER_S
+from orchestrator.runs.supervision import DIVERGED_AFTER_S, KILL_AFTER_S, LOOK_S
 from orchestrator.runs.watched import LEAVE_S
 from tests.unit.orchestrator.runs.fakes import CLEAN, EPOCH_S, RULES, Scenario, Script
 
@@ -73,6 +73,20 @@ def test_all_learn_the_same_start_and_the_links_too() -> None:
     assert clock.at_ns(start.start_monotonic_ns) == s_to_ns(2.0)
     lasted_s = outcome.told_s(StopCommand) - outcome.told_s(StartCommand)
     assert lasted_s == pytest.approx((5.0 - 2.0) * 4.0 + rules.start_lead_ns / 1e9, abs=0.2)
+
+
+def test_no_node_is_told_of_the_end_before_the_links_have_been_looked_at() -> None:
+    outcome = Scenario(looks_s=10.0).run()
+    assert outcome.told_s(StopCommand) == pytest.approx(10.0, abs=0.1)
+    assert outcome.supervisor.ended_ns == s_to_ns(5.0)
+    assert outcome.error is None
+
+
+def test_a_look_at_the_links_is_not_waited_for_for_ever() -> None:
+    outcome = Scenario(looks_s=None).run()
+    planned_s = Scenario().run().told_s(StopCommand)
+    assert outcome.told_s(StopCommand) == pytest.approx(planned_s + LOOK_S, abs=0.1)
+    assert outcome.error is None
 
 
 def test_a_single_node_has_no_links_to_measure() -> None:

@@ -25,6 +25,7 @@ from orchestrator.runs.stopping import StopRequested
 from orchestrator.runtimes import docker_fleet
 from orchestrator.runtimes.docker_backend import Backend
 from orchestrator.runtimes.docker_fleet import DockerFleet
+from orchestrator.runtimes.docker_watch import Looks
 from orchestrator.shaping.probe import ShapingAbilities
 from tests.unit.orchestrator.containers.fake_engine import FakeEngine
 from tests.unit.orchestrator.runtimes.docker_plans import engine_with_images, plan
@@ -40,6 +41,8 @@ class Links:
     def __init__(self) -> None:
         self.done: list[tuple[str, object]] = []
         self.error: RunnerError | None = None
+        self.unreadable: list[NodeId] = []
+        self.compared, self.differences = 11, ["node 0, eth1 root: present=False: must be True"]
         self.made: tuple[Any, ...] = ()
         self.begin_ns = -1
 
@@ -60,6 +63,10 @@ class Links:
 
     def prepare(self, time_ns: int, nodes: Sequence[NodeId]) -> None:
         self.done.append(("changed", time_ns))
+
+    def look(self, *, compare: bool) -> Looks:
+        self.done.append(("looked", compare))
+        return dict.fromkeys(self.unreadable, "no such process") if compare else {}
 
     def close(self) -> None:
         self.done.append(("closed", None))
@@ -273,6 +280,36 @@ def test_commands_reach_the_containers(make: Callable[..., Run]) -> None:
     until(lambda: len(run.engine.calls) == 3, "the commands")
     assert run.engine.calls == [f"{word} {run.name(2)}" for word in ("pause", "unpause", "kill")]
     assert run.fleet.newly_ended() == {}
+
+
+def test_links_are_looked_at_before_the_start_and_before_nodes_are_told_of_the_end(
+    make: Callable[..., Run], links: Links
+) -> None:
+    run = make()
+    run.launch()
+    links.done.clear()
+    run.engine.end(run.name(2), 1)
+    until(run.fleet.newly_ended, "the end")
+    links.unreadable = [NodeId(1), NodeId(2)]
+    run.fleet.begin(0, begin_ns=5, end_ns=6)
+    looking = run.fleet.look_at_links()
+    assert looking is not None
+    looking.result(60)
+    assert [what for what in links.done if what[0] == "looked"] == [("looked", False), ("looked", True)]
+    run.fleet.close()
+    found = run.fleet.kernel_links()
+    assert found is not None
+    assert (found.nodes_shaped, found.adds_latency, found.compared) == (3, True, 11)
+    assert found.differences == ("node 0, eth1 root: present=False: must be True",)
+    assert found.unread == {0: "node 0: nobody could look", 1: "no such process"}  # node 2 had ended
+
+
+def test_direct_links_are_not_looked_at(make: Callable[..., Run], links: Links) -> None:
+    run = make(shaped=False, links="direct", preset={"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0})
+    run.launch()
+    run.fleet.begin(0, begin_ns=5, end_ns=6)
+    assert run.fleet.look_at_links() is None
+    assert links.done == []
 
 
 def test_last_words_are_the_end_of_the_log(make: Callable[..., Run]) -> None:

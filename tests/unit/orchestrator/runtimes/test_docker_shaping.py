@@ -12,8 +12,10 @@ from node.core.errors import RunnerError
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
+from orchestrator.containers.cpu_use import CpuCounters
 from orchestrator.containers.interface import EngineError
 from orchestrator.runtimes.docker_shaping import LinkShaper, PlannedChanges, data_device, instants_of
+from orchestrator.runtimes.docker_watch import NodeLook
 from orchestrator.shaping.backend import NetworkNamespace
 from orchestrator.shaping.batch import Batch
 from orchestrator.shaping.node_shaping import KernelOptions
@@ -73,6 +75,8 @@ class Helper:
             case ["touch", *paths]:
                 self.touched += paths
                 return 0, "", ""
+            case ["sh", "-c", _, "cpu", *pids]:
+                return 0, "".join(f"@@ {pid}\nnr_periods {pid}\nnr_throttled 1\nthrottled_time 7\n" for pid in pids), ""
             case ["test", "-d", path]:
                 return 0 if int(path.rpartition("/")[2]) in self.kernels else 1, "", ""
             case ["nsenter", "-t", pid, "-n", *command]:
@@ -127,6 +131,13 @@ def ceil(helper: Helper, pid: int, name: str = "fa01:1", device: str = "eth1") -
     return float(helper.kernels[pid].devices[device].classes[name]["ceil"]) / 1e6
 
 
+def forget_filter(helper: Helper, pid: int, to: int) -> None:
+    """Let somebody remove a node's filter to another one."""
+    filters = helper.kernels[pid].devices["eth1"].filters
+    (key,) = [key for key, (_, address, _) in filters.items() if address == str(ADDRESSES[NodeId(to)])]
+    del filters[key]
+
+
 def test_every_node_is_shaped_in_its_own_namespace(make: Make, helper: Helper) -> None:
     make().shape(PIDS)
     for node, pid in PIDS.items():
@@ -166,6 +177,51 @@ def test_what_is_not_as_planned_is_told(make: Make, helper: Helper, monkeypatch:
         RunnerError, match=r"^links of node 2 are not shaped as planned: eth1: gso_max_segs=65535: must"
     ):
         make().shape(PIDS)
+
+
+def test_a_look_at_counters_compares_nothing(make: Make, helper: Helper) -> None:
+    shaper = make()
+    shaper.shape(PIDS)
+    compared = shaper.compared
+    looks = shaper.look(compare=False)
+    assert looks.keys() == PIDS.keys()
+    for node, look in looks.items():
+        assert isinstance(look, NodeLook)
+        assert look.counters.egress.keys() == look.tree.egress.leaves.keys()
+        assert look.cpu == CpuCounters(PIDS[node], 1, 7, None)
+    assert (shaper.compared, shaper.differences) == (compared, [])
+
+
+def test_what_somebody_changed_is_seen_at_the_end(make: Make, helper: Helper) -> None:
+    shaper = make()
+    shaper.shape(PIDS)
+    compared, pieces = shaper.compared, TREE.pieces
+    forget_filter(helper, 101, to=0)
+    del helper.kernels[102]  # gone, and nobody has said so
+    looks = shaper.look(compare=True)
+    assert compared == 3 * pieces
+    assert shaper.compared == compared + 2 * pieces
+    assert shaper.differences == ["node 1, eth1 filter to fa01:100: present=False: must be True"]
+    assert looks[NodeId(2)] == "node 2: ip and tc: nsenter: cannot open /proc/102/ns/net: No such file or directory"
+
+
+@pytest.mark.parametrize("when", ["before it is prepared", "after that"])
+def test_what_somebody_changed_is_mended_with_the_next_change_and_not_forgotten(
+    when: str, make: Make, helper: Helper
+) -> None:
+    shaper = make()
+    shaper.shape(PIDS)
+    nodes = [NodeId(0), NodeId(1)]
+    if when == "before it is prepared":
+        forget_filter(helper, 100, to=1)
+    change = shaper.prepare(NS_PER_S, nodes)
+    if when == "after that":
+        forget_filter(helper, 100, to=1)
+    change.make()
+    assert change.confirm(nodes) == []
+    addresses = [address for _, address, _ in helper.kernels[100].devices["eth1"].filters.values()]
+    assert str(ADDRESSES[NodeId(1)]) in addresses
+    assert shaper.differences == ["node 0, eth1 filter to fa01:101: present=False: must be True"]
 
 
 def test_a_shell_that_failed_is_not_used_again(make: Make, helper: Helper) -> None:
