@@ -269,6 +269,10 @@ def validate(
             "samples a node": f"{min(samples)} to {max(samples)}",
             "parameters": f"{prepared.facts.num_params:,}",
         } | plan.sizes(prepared.facts.num_params)
+        if plan.config.is_shaped_by_kernel:
+            from orchestrator.host.lines import describe_lines, lines_of
+
+            rows["rates in the kernel"] = describe_lines(lines_of(plan, prepared.trainer.tensor_sizes))
         if prepared.notes:
             rows[NOTES_ROW] = "; ".join(prepared.notes)
         load = plan.load(prepared.facts.num_params)

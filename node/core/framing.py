@@ -37,6 +37,8 @@ frame where the default of 16 KiB would make three."""
 WINDOW_UPDATES_BYTES: Final = 26
 RECEIPT_BYTES: Final = 50
 """A receipt of three numbers with its prefixes, and the WINDOW_UPDATE that answers the message."""
+PROBE_HEADER_BYTES: Final = 18
+"""Header of a large probe: its envelope without its padding."""
 TLS_RECORD_BYTES: Final = 22
 TLS_CONTENT_BYTES: Final = 16_284
 TCP_IP_BYTES: Final = 52
@@ -45,6 +47,9 @@ MTU_BYTES: Final = 1_500
 MTU_BYTES_MIN: Final = 576
 MTU_BYTES_MAX: Final = 65_535
 SEGMENTS_MAX: Final = 65_535
+
+_CARRIED_BYTES = FRAME_HEADER_BYTES + ENVELOPE_BYTES + WINDOW_UPDATES_BYTES
+"""Bytes that a message has in the place of a probe's header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +81,23 @@ class Framing:
         headers = self.packets(body_bytes) * (TCP_IP_BYTES + ETHERNET_HEADER_BYTES)
         return self.stream_bytes(body_bytes) + headers
 
+    @property
+    def receipt_bytes(self) -> int:
+        """Bytes of a receipt in the stream back."""
+        return RECEIPT_BYTES + (TLS_RECORD_BYTES if self.tls else 0)
+
     def acknowledgement_bytes(self, body_bytes: int) -> int:
         """Bytes that come back for a message: acknowledgements and its receipt."""
         sent = self.packets(body_bytes)
         # Several packets are acknowledged at once, before the receiver has read them and can say so.
         packets = max(min(2, sent), -(-sent // max(2, self.segments)))
-        receipt = RECEIPT_BYTES + (TLS_RECORD_BYTES if self.tls else 0)
-        return packets * (TCP_IP_BYTES + ETHERNET_HEADER_BYTES) + receipt
+        return packets * (TCP_IP_BYTES + ETHERNET_HEADER_BYTES) + self.receipt_bytes
 
     def link_bytes(self, body_bytes: int) -> int:
         """Bytes of a link's capacity that a message takes: its own, and what comes back for it."""
         return self.message_bytes(body_bytes) + self.acknowledgement_bytes(body_bytes)
+
+    def probe_bytes(self, padding_bytes: int) -> int:
+        """Bytes of a link's capacity that a large probe takes, which nothing answers but acknowledgements."""
+        body_bytes = max(0, padding_bytes + PROBE_HEADER_BYTES - _CARRIED_BYTES)
+        return self.link_bytes(body_bytes) - self.receipt_bytes

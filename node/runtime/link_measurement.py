@@ -51,6 +51,7 @@ class Result:
         round_trips_ms: Testbed time of each that was answered.
         received_from: The node whose large probes arrived here; -1 for none.
         received_mbps: At what rate; None if too few arrived.
+        received_bytes: Size of each of them, the mean; 0 for none.
     """
 
     peer: int
@@ -58,6 +59,7 @@ class Result:
     round_trips_ms: list[float] = field(default_factory=list)
     received_from: int = -1
     received_mbps: float | None = None
+    received_bytes: float = 0.0
 
 
 class Measurement:
@@ -189,6 +191,7 @@ class Measurement:
             return
         real_ns = arrived[-1][0] - arrived[0][0]
         carried_bytes = sum(size for _, size in arrived[1:])
+        self.result.received_bytes = carried_bytes / (len(arrived) - 1)
         self.result.received_mbps = carried_bytes * 8_000 / (real_ns / self._clock.dilation)
 
 

@@ -280,6 +280,11 @@ class ExperimentConfig(ConfigModel):
         return self.docker if self.runtime == "docker" else self.processes
 
     @property
+    def is_shaped_by_kernel(self) -> bool:
+        """Tell whether the kernel gives links their rates."""
+        return RUNTIMES[self.runtime].has_kernel_links and self.network.links != "direct"
+
+    @property
     def tls(self) -> bool:
         """Tell whether what nodes send is encrypted."""
         runtime = RUNTIMES[self.runtime]

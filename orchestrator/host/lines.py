@@ -2,24 +2,24 @@
 
 from collections import Counter
 
+from node.core.framing import MTU_BYTES
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.dilation import observe_traffic
 from orchestrator.shaping.line_rates import LineRates, line_rates
 
 
-def lines_of(plan: Plan, tensor_sizes: tuple[int, ...], *, mtu: int) -> LineRates:
+def lines_of(plan: Plan, tensor_sizes: tuple[int, ...]) -> LineRates:
     """Find the rates to ask the kernel for, so that messages get what ``network.framing`` promises them.
 
     Args:
         plan: The experiment.
         tensor_sizes: Of the model; see :class:`node.core.training.Trainer`.
-        mtu: The largest packet of the links' devices, bytes.
     """
     messages: Counter[int] = Counter()
     if plan.network.framing is None:
         for algorithm in plan.algorithms(tensor_sizes):
             messages.update(observe_traffic(algorithm, sum(tensor_sizes), plan.config.wire.dtype).bodies)
-    return line_rates(plan.network, messages, tls=plan.config.tls, mtu=mtu)
+    return line_rates(plan.network, messages, tls=plan.config.tls, mtu=MTU_BYTES)
 
 
 def describe_lines(lines: LineRates) -> str:

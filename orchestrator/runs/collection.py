@@ -27,6 +27,7 @@ from orchestrator.results.schema import EndStatus, RunTotals
 from orchestrator.runs.evaluation import utilization
 from orchestrator.runs.snapshots import Part
 from orchestrator.runs.watched import reasons_text
+from orchestrator.shaping.line_rates import LineRates
 
 
 class Collection:
@@ -202,13 +203,23 @@ def totals_of(
     )
 
 
-def measured_links(network: NetworkPlan, measurements: Mapping[NodeId, Mapping[str, Any]]) -> Iterator[MeasuredLink]:
-    """Compare requested and achieved, for every path that was measured. Senders tell round trips, receivers rates."""
+def measured_links(
+    network: NetworkPlan, measurements: Mapping[NodeId, Mapping[str, Any]], lines: LineRates | None = None
+) -> Iterator[MeasuredLink]:
+    """Compare requested and achieved, for every path that was measured. Senders tell round trips, receivers rates.
+
+    Args:
+        network: What was requested.
+        measurements: What each node measured.
+        lines: Where the kernel shapes lines: what probes have of a line is then less than its rate.
+    """
     for source, measured in sorted(measurements.items()):
         destination = int(measured["peer"])
         mbps = requested_mbps(network, source, destination)
         arrived = measurements.get(NodeId(destination), {})
         achieved = arrived.get("received_mbps") if arrived.get("received_from") == source else None
+        if lines is not None and achieved:
+            achieved = lines.messages_mbps(achieved, arrived["received_bytes"])
         trips = np.array(measured["round_trips_ms"])
         there, back = network.pair(source, destination), network.pair(destination, source)
         yield MeasuredLink(

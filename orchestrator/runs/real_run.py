@@ -53,6 +53,7 @@ from orchestrator.runs.snapshots import Earlier, Part, Snapshots
 from orchestrator.runs.stopping import StopRequested, StopRequests
 from orchestrator.runs.supervision import Supervisor
 from orchestrator.runs.watched import progress_of
+from orchestrator.shaping.line_rates import LineRates
 
 if TYPE_CHECKING:
     from orchestrator.runs.certificates import RunCredentials
@@ -151,6 +152,7 @@ class RealRun:
         dilation: float,
         costs: HostCosts | None = None,
         backend: Mapping[str, Any] | None = None,
+        lines: LineRates | None = None,
     ) -> None:
         """Store what is needed.
 
@@ -162,6 +164,7 @@ class RealRun:
             dilation: Real seconds a testbed second.
             costs: The host's, from which the dilation follows; None where the experiment gives it.
             backend: What the nodes run on, as ``environment.json`` records it.
+            lines: What the kernel is asked for; None where it shapes nothing.
         """
         self._plan = plan
         self._prepared = prepared
@@ -170,6 +173,7 @@ class RealRun:
         self._dilation = dilation
         self._costs = costs
         self._backend = backend or {}
+        self._lines = lines
         self._requests = StopRequests(levels=2)
         self._opened: _Directory | None = None
         self._supervisor: Supervisor | None = None
@@ -409,7 +413,9 @@ class RealRun:
         return Measured(
             runtime=self._plan.config.runtime,
             time_dilation=self._dilation,
-            links=None if network.num_nodes == 1 else tuple(measured_links(network, collection.measurements)),
+            links=None
+            if network.num_nodes == 1
+            else tuple(measured_links(network, collection.measurements, self._lines)),
             nodes=tuple(node_figures(node, figures) for node, figures in sorted(collection.figures.items())),
             emulator=self._emulator,
             links_emulated=fleet is not None and fleet.emulates_links,

@@ -7,10 +7,12 @@ The course of such a run is :class:`~orchestrator.runs.real_run.RealRun`. What i
 """
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.containers.engine import connect
 from orchestrator.experiment.plan import Plan, errors_naming
+from orchestrator.host.lines import lines_of
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.runs.lifecycle import conduct
@@ -56,13 +58,18 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
         def make_run(prepared: Prepared, progress: Progress) -> RealRun:
             num_params = prepared.facts.num_params
             dilation, costs = choose_dilation(plan, prepared, progress)
+            lines = lines_of(plan, prepared.trainer.tensor_sizes)
+            # The kernel is asked for lines; everybody else knows the network that the experiment describes.
+            on_lines = replace(plan, network=lines.network)
             with errors_naming(plan.place):
-                check_model(plan, backend, num_params, dilation)
+                check_model(on_lines, backend, num_params, dilation)
 
             def make_fleet(prepared: Prepared, folder: Path) -> DockerFleet:
-                return DockerFleet(plan, backend, folder, num_params, progress, lambda: run.stop_requested)
+                return DockerFleet(on_lines, backend, folder, num_params, progress, lambda: run.stop_requested)
 
-            run = RealRun(plan, prepared, progress, make_fleet, dilation, costs, {"docker": backend.to_json()})
+            is_shaped = backend.abilities is not None
+            facts = {"docker": backend.to_json(), "lines": lines.to_json() if is_shaped else None}
+            run = RealRun(plan, prepared, progress, make_fleet, dilation, costs, facts, lines if is_shaped else None)
             return run
 
         # Models are tested with what is left of the host.

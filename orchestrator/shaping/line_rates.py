@@ -40,14 +40,25 @@ class LineRates:
     Attributes:
         network: The network with the rates of its lines; the one that was given where factor is 1.
         factor: Rate of a line by the rate that messages are to get.
+        framing: What carries messages on the lines.
         factor_min: The same for the largest messages alone, which get more than their rate by factor / factor_min.
         factor_max: The same for the smallest, which get less.
     """
 
     network: NetworkPlan
     factor: float
+    framing: Framing
     factor_min: float
     factor_max: float
+
+    def messages_mbps(self, probes_mbps: float, probe_bytes: float) -> float:
+        """Return the rate that a link has in the network's terms, where large probes came at some rate.
+
+        Args:
+            probes_mbps: Rate of the probes' padding, 10^6 bits a second.
+            probe_bytes: Padding of each.
+        """
+        return probes_mbps * self.framing.probe_bytes(round(probe_bytes)) / probe_bytes / self.factor
 
     def to_json(self) -> dict[str, float]:
         """Return the factors, for ``environment.json``."""
@@ -63,9 +74,11 @@ def line_rates(network: NetworkPlan, messages: Mapping[int, float], *, tls: bool
         tls: Whether streams are encrypted.
         mtu: The largest packet of the links' devices, bytes.
     """
-    if network.framing is not None or not messages:
-        return LineRates(network, 1.0, 1.0, 1.0)
+    if network.framing is not None:
+        return LineRates(network, 1.0, network.framing, 1.0, 1.0)
     framing = Framing(tls=tls, mtu=mtu, segments=packet_segments(network, mtu))
+    if not messages:
+        return LineRates(network, 1.0, framing, 1.0, 1.0)
     on_line = {body: framing.link_bytes(body) for body in messages}
     counted = {body: max(1, network.link_bytes(body)) for body in messages}
     ratios = [on_line[body] / counted[body] for body in messages]
@@ -78,4 +91,4 @@ def line_rates(network: NetworkPlan, messages: Mapping[int, float], *, tls: bool
         pair_mbps=None if network.pair_mbps is None else network.pair_mbps * factor,
         changes=tuple((at_ns, replace(change, mbps=change.mbps * factor)) for at_ns, change in network.changes),
     )
-    return LineRates(scaled, factor, min(ratios), max(ratios))
+    return LineRates(scaled, factor, framing, min(ratios), max(ratios))

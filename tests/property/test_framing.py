@@ -9,12 +9,13 @@ from node.core.framing import (
     FRAME_HEADER_BYTES,
     MTU_BYTES,
     MTU_BYTES_MIN,
+    PROBE_HEADER_BYTES,
     TCP_IP_BYTES,
     Framing,
 )
 from node.transport.envelope import PREFIX_BYTES, pack
 from node.transport.frames import HEADER_BYTES
-from node.transport.pb.peer_pb2 import Receipt
+from node.transport.pb.peer_pb2 import Envelope, Probe, Receipt
 
 SIZES = st.integers(0, 4_000_000)
 FRAMINGS = st.builds(
@@ -68,6 +69,19 @@ def test_a_packet_more_begins_exactly_where_one_is_full(framing: Framing, body: 
     assert framing.packets(full) == framing.packets(body)
     assert framing.message_bytes(full) == framing.packets(full) * (framing.mtu + ETHERNET_HEADER_BYTES)
     assert framing.packets(full + 1) == framing.packets(full) + 1
+
+
+@given(framing=FRAMINGS, padding=st.integers(1_000, 2_000_000))
+def test_a_probe_is_the_packets_of_its_envelope(framing: Framing, padding: int) -> None:
+    envelope = len(Envelope(probe=Probe(sequence=0, sent_ns=0, padding=bytes(padding)), due_ns=[0]).SerializeToString())
+    assert abs(envelope - padding - PROBE_HEADER_BYTES) <= 3, "lengths are longer for longer ones"
+    stream = padding + PROBE_HEADER_BYTES + 5
+    stream += 9 * len(pieces(stream, 2**20))
+    if framing.tls:
+        stream += 22 * len(pieces(stream, 16_284))
+    packets = len(pieces(stream, framing.mtu - TCP_IP_BYTES))
+    acknowledged = max(min(2, packets), len(pieces(packets, max(2, framing.segments))))
+    assert framing.probe_bytes(padding) == stream + 66 * (packets + acknowledged)
 
 
 def test_figures_of_the_model() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from node.core.counters import NodeCounters, counter_values
 from node.core.errors import DivergedError, ProtocolError, RunnerError
+from node.core.framing import Framing
 from node.core.links import NetworkPlan
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
@@ -23,6 +24,7 @@ from orchestrator.runs.collection import (
     totals_of,
 )
 from orchestrator.runs.snapshots import Part
+from orchestrator.shaping.line_rates import line_rates
 from tests.messages import Kind, make_message
 
 SECOND = 1_000_000_000
@@ -215,6 +217,20 @@ def test_senders_tell_round_trips_and_receivers_rates() -> None:
     assert first.rtt_p99_ms == pytest.approx(3.96)
     assert (third.rtt_p50_ms, third.rtt_p99_ms, third.probes) == (None, None, 0)
     assert first.requested_rtt_ms == requested_round_trip_ms(network, 0, 1)
+
+
+def test_rates_of_lines_are_compared_as_what_messages_get() -> None:
+    network = links([1.0, 2.0])
+    lines = line_rates(network, {10_000: 1}, tls=True, mtu=1_500)
+    told = {"received_from": 1, "received_mbps": 2.1, "received_bytes": 6_000.0}
+    measurements: dict[NodeId, dict[str, Any]] = {
+        NodeId(0): {"peer": 1, "round_trips_ms": [1.0], **told},
+        NodeId(1): {"peer": 0, "round_trips_ms": [1.0], "received_from": -1, "received_mbps": None},
+    }
+    there, back = measured_links(network, measurements, lines)
+    assert there.achieved_mbps is None
+    expected = 2.1 * Framing().probe_bytes(6_000) / 6_000 * 10_064 / Framing().link_bytes(10_000)
+    assert back.achieved_mbps == pytest.approx(expected)
 
 
 def test_a_receiver_that_told_nothing_and_links_that_request_nothing() -> None:

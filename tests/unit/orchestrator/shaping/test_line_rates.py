@@ -58,6 +58,17 @@ def test_lines_that_are_meant_and_nodes_that_send_nothing_stay() -> None:
     assert line_rates(silent, {}, tls=True, mtu=1_500).network is silent
 
 
+def test_a_line_that_is_as_it_was_asked_for_is_measured_as_what_messages_get() -> None:
+    """Whatever the size of the probes, and whatever the messages'."""
+    for plain in (network(up=4, down=4), network(up=4, down=4, framing=Framing())):
+        for messages in ({100_000: 1}, {500: 1}):
+            lines = line_rates(plain, messages, tls=True, mtu=1_500)
+            line_mbps = lines.network.up_mbps[0]
+            for padding in (2_500, 60_000):
+                probes_mbps = line_mbps * padding / Framing().probe_bytes(padding)
+                assert lines.messages_mbps(probes_mbps, padding) == pytest.approx(4)
+
+
 @pytest.mark.parametrize("mbps", [0.0, 0.5, 2, 10, 12.112, 40, 100, 1_000, inf])
 def test_packets_are_as_long_as_the_kernel_is_told(mbps: float) -> None:
     for other in ({}, {"jitter_ns": 1_000_000}, {"loss": 0.01}, {"changes": CHANGES}):
