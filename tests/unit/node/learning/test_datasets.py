@@ -1,13 +1,16 @@
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from node.core.errors import ConfigError, DataError
-from node.learning import cifar10, image_folder, ratings
+from node.learning import cifar10, datasets, image_folder, ratings
 from node.learning.config import (
     Cifar10Config,
     DigitsConfig,
@@ -36,6 +39,30 @@ def test_digits_are_split_once_per_seed() -> None:
     assert one.train.inputs.max() == 255
     assert np.array_equal(one.test.inputs, same.test.inputs)
     assert not np.array_equal(one.test.targets, other.test.targets)
+
+
+def test_digits_are_those_that_scikit_learn_ships() -> None:
+    shipped, loaded = load_digits(), load_dataset(DigitsConfig(), None, 1)
+    images = np.concatenate([loaded.train.inputs, loaded.test.inputs]).reshape(-1, 64)
+    rows = np.column_stack([images, np.concatenate([loaded.train.targets, loaded.test.targets])])
+    expected = np.column_stack([np.rint(shipped.data * (255 / 16)), shipped.target])
+    assert sorted(rows.tolist()) == sorted(expected.tolist())
+
+
+def test_digits_are_read_without_scikit_learn_itself() -> None:
+    code = (
+        "import sys; from node.learning.config import DigitsConfig; from node.learning.datasets import load_dataset\n"
+        "load_dataset(DigitsConfig(), None, 1); sys.exit(bool({'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_digits_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    with pytest.raises(
+        DataError, match=r"^learning\.dataset\.kind=digits: scikit-learn, which ships them, is not inst"
+    ):
+        load_dataset(DigitsConfig(), None, 1)
 
 
 def test_an_image_folder_and_its_tar_give_the_same_arrays(tmp_path: Path) -> None:
