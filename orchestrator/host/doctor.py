@@ -26,6 +26,7 @@ from orchestrator.host.dilation import Recommendation, real_seconds, recommend
 from orchestrator.host.environment import cpu_model, memory_bytes, usable_cores, versions
 from orchestrator.host.step_time import measure_evaluation_seconds, measure_step_seconds
 from orchestrator.report.text import format_bytes, format_duration
+from orchestrator.shaping.probe import ShapingAbilities, probe_shaping
 
 Status = Literal["ok", "warn", "missing"]
 
@@ -147,6 +148,10 @@ class Host:
         tag = node_recipe().tag
         with closing(connect()) as engine:
             return tag, engine.find_image(tag) is not None
+
+    def shaping(self) -> ShapingAbilities:
+        """Try what this kernel can shape, in a namespace of its own that ends with the trial."""
+        return probe_shaping()
 
     def can_fork(self) -> bool:
         """Return whether processes can be forked and joined by sockets that keep records apart."""

@@ -87,10 +87,22 @@ def _resume_docker(run: Path, options: RunOptions) -> RunOutcome:
 
 def _examine_docker(name: str, host: Host) -> Finding:
     try:
-        host.engine()
+        facts = host.engine()
     except ConfigError as error:
         return Finding(name, "not usable", "missing", str(error))
-    return Finding(name, "usable", "ok", "real time; a run tries what the kernel can shape before it makes anything")
+    from orchestrator.runtimes.docker_backend import CONTAINER_MEMORY_BYTES
+
+    text = f"usable, memory for about {facts.memory_bytes // CONTAINER_MEMORY_BYTES:,} small nodes"
+    abilities = host.shaping()
+    if abilities.has_netem:
+        return Finding(name, text, "ok", "real time; the kernel shapes rates, latency, jitter and loss")
+    part, reason = next(iter(abilities.problems.items()))
+    if abilities.shapes_rates:
+        note = f"the kernel shapes rates, receiving nodes add latency and jitter, and loss is refused: {part}: {reason}"
+        return Finding(name, text, "warn", note)
+    if not abilities.tc_version:  # of this host; the helper brings its own
+        return Finding(name, text, "ok", f"a run tries what the kernel can shape; it could not be tried here: {reason}")
+    return Finding(name, text, "warn", f"with network.links: direct only: the kernel cannot shape: {part}: {reason}")
 
 
 REGISTRY: Final[Mapping[RuntimeName, Runtime]] = {

@@ -19,6 +19,7 @@ from orchestrator.host.costs import HostCosts
 from orchestrator.host.doctor import Estimate, Finding, Host, estimate, examine
 from orchestrator.host.environment import environment, source
 from orchestrator.runtimes.registry import examine_runtimes
+from orchestrator.shaping.probe import ShapingAbilities
 from tests.unit.orchestrator.containers.described import facts
 
 
@@ -37,6 +38,7 @@ class Described(Host):
         forks: bool = True,
         engine: EngineFacts | ConfigError | None = None,
         has_image: bool = True,
+        shaping: ShapingAbilities | None = None,
     ) -> None:
         self.commands = commands or {}
         self.files = files or {}
@@ -46,6 +48,7 @@ class Described(Host):
         self.memory = memory
         self.forks = forks
         self.has_image = has_image
+        self.tried = shaping or ShapingAbilities("", {"namespace": "unshare: not found"})
         self.described = engine or ConfigError("Docker engine at unix:///var/run/docker.sock: no engine listens there")
 
     def run(self, *command: str) -> tuple[int, str] | None:
@@ -79,6 +82,9 @@ class Described(Host):
 
     def node_image(self) -> tuple[str, bool]:
         return "fragmesh-node:0.1.0-abc", self.has_image
+
+    def shaping(self) -> ShapingAbilities:
+        return self.tried
 
     def can_fork(self) -> bool:
         return self.forks
@@ -118,6 +124,30 @@ def test_what_real_processes_need() -> None:
     assert found(Described(memory=4 * 10**8)).status == "warn"
     assert found(Described(memory=None)).value == "usable"
     assert Host().can_fork()
+
+
+@pytest.mark.parametrize(
+    ("problems", "status", "note"),
+    [
+        ({}, "ok", "real time; the kernel shapes rates, latency, jitter and loss"),
+        ({"netem": "unknown"}, "warn", "the kernel shapes rates, receiving nodes add latency and jitter, and loss is"),
+        ({"htb": "unknown"}, "warn", "with network.links: direct only: the kernel cannot shape: htb: unknown"),
+    ],
+)
+def test_what_containers_need_of_the_kernel_is_tried(problems: dict[str, str], status: str, note: str) -> None:
+    host = Described(engine=facts(memory_bytes=4 * 10**9), shaping=ShapingAbilities("tc", problems))
+    found = by_name(list(examine_runtimes(host)))["runtime docker"]
+    assert (found.value, found.status) == ("usable, memory for about 20 small nodes", status)
+    assert found.note.startswith(note)
+
+
+def test_containers_where_nothing_can_be_tried() -> None:
+    found = by_name(list(examine_runtimes(Described(engine=facts()))))["runtime docker"]
+    assert found.status == "ok"
+    assert found.note.endswith("it could not be tried here: unshare: not found")
+    found = by_name(list(examine_runtimes(Described())))["runtime docker"]
+    assert (found.value, found.status) == ("not usable", "missing")
+    assert "no engine listens there" in found.note
 
 
 EXPERIMENT = {
