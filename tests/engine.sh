@@ -57,8 +57,10 @@ base() {
 stop() {
     [ -f "$PID_FILE" ] || return 0
     pid=$(cat "$PID_FILE")
-    kill "$pid" 2> /dev/null || true
-    while kill -0 "$pid" 2> /dev/null; do sleep 0.2; done
+    if grep -q dockerd "/proc/$pid/cmdline" 2> /dev/null; then # else it ended, and its number may be another's
+        kill "$pid"
+        while kill -0 "$pid" 2> /dev/null; do sleep 0.2; done
+    fi
     rm -f "$PID_FILE"
 }
 
