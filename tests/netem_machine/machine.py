@@ -164,7 +164,7 @@ class Machine:
             f"mem={memory_mb}M",
             *([f"ubd0=/tmp/written,/disks/{disk.name}"] if disk else []),
             *("root=/dev/root", "rootfstype=hostfs", "rootflags=/host", "ro", f"init={sys.executable}"),
-            *("con=null", "con0=fd:0,fd:1", "quiet", "--", str(Path(__file__).with_name("init.py"))),
+            *("seccomp=auto", "con=null", "con0=fd:0,fd:1", "quiet", "--", str(Path(__file__).with_name("init.py"))),
         ]
         # All processes of the machine are in a namespace of their own and end with its first one.
         words = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-ec"]
