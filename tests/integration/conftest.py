@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.engine import base_image, engine, node_image
+from tests.integration.engine import base_image, engine, node_image, shaper_image
 from tests.integration.host import Host
 from tests.integration.started import Room
 
-__all__ = ["base_image", "engine", "node_image"]  # fixtures
+__all__ = ["base_image", "engine", "node_image", "shaper_image"]  # fixtures
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from node.core.errors import ConfigError
 from orchestrator.containers.engine import DockerEngine, connect
 from orchestrator.containers.image_builds import BuildOptions, have_image
-from orchestrator.containers.image_recipes import node_recipe, python_image
+from orchestrator.containers.image_recipes import node_recipe, python_image, shaper_recipe
 from tests.requirements import unavailable
 
 BASES = (python_image(), "fragmesh-base")
@@ -41,3 +41,10 @@ def node_image(engine: DockerEngine, base_image: str) -> str:
     """The image of nodes, built if it is missing."""
     options = BuildOptions.from_environment(os.environ | {"FRAGMESH_BASE_IMAGE": base_image})
     return have_image(engine, node_recipe(), options, print).name
+
+
+@pytest.fixture(scope="session")
+def shaper_image(engine: DockerEngine, base_image: str) -> str:
+    """The image of the helper that shapes links, built if it is missing."""
+    options = BuildOptions.from_environment(os.environ | {"FRAGMESH_BASE_IMAGE": base_image})
+    return have_image(engine, shaper_recipe(), options, print).name
