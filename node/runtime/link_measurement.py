@@ -2,7 +2,9 @@
 
 Each node measures the path to one peer, the next one by number, while it trains as it will in the experiment: so every
 uplink and every downlink is used by one flow, and the rate that each should have is known. Small probes are echoed and
-give the round trip; large ones, back to back, give the rate, which the receiver measures.
+give the round trip; large ones, back to back, give the rate, which the receiver measures. Where a kernel makes the
+links, two large probes follow, each after a pause and answered by a small one: a message of the experiment shows what
+its transport costs besides, and a tenth of a second of the link's rate how much the link lets through at once.
 
 Loss is left out: a lost probe would say nothing about rate or latency. Where a path draws jitter, it does so from
 streams of its own for probes, so that a measurement changes nothing in the experiment.
@@ -37,6 +39,21 @@ LARGE_PROBE_NS = 5 * NS_PER_MS
 link's rate; during the experiment that cost shows as lateness.
 """
 
+ANSWERED = 1 << 31
+"""Large probes that are answered are numbered from here, in this order: a message, then a burst."""
+
+MESSAGE_SHARE = 0.15
+"""Part of the time that the answered message may take on the link; a longer one is made smaller."""
+
+BURST_NS = 100 * NS_PER_MS
+"""The time at the link's rate that the burst holds."""
+
+BURST_BYTES_MAX = 1_000_000
+"""Longest burst; what is longer, a receiver might take for an attack."""
+
+PAUSE_NS = 50 * NS_PER_MS
+"""Pause before an answered probe, in which what a link has saved up is saved up again."""
+
 RATE_PROBES_MIN = 10
 """Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
 
@@ -52,6 +69,9 @@ class Result:
         received_from: The node whose large probes arrived here; -1 for none.
         received_mbps: At what rate; None if too few arrived.
         received_bytes: Size of each of them, the mean; 0 for none.
+        answered_bytes: Sizes of the large probes that were to be answered: a message and a burst; empty where links are
+            not a kernel's, or have no rate.
+        answered_ms: Testbed time from the wish to send each to its answer; None where none came.
     """
 
     peer: int
@@ -60,6 +80,8 @@ class Result:
     received_from: int = -1
     received_mbps: float | None = None
     received_bytes: float = 0.0
+    answered_bytes: list[int] = field(default_factory=list)
+    answered_ms: list[float | None] = field(default_factory=list)
 
 
 class Measurement:
@@ -71,6 +93,7 @@ class Measurement:
         clock: Testbed time; any epoch.
         path: What is measured; :meth:`probe_sent` is to be told of its probes.
         message_bytes: The size of the experiment's messages.
+        times_messages: Whether a message and a burst are timed as well: where a kernel makes the links.
     """
 
     def __init__(
@@ -81,12 +104,14 @@ class Measurement:
         clock: Clock,
         path: Path,
         message_bytes: int,
+        times_messages: bool = False,
     ) -> None:
         self._node = node
         self._network = network
         self._clock = clock
         self._path = path
         self._message_bytes = message_bytes
+        self._times_messages = times_messages
         self._next_number = FIRST_NUMBER
         self._then: dict[int, Callable[[int], None]] = {}  # large probe -> what follows when it has left
         self._arrived: list[tuple[int, int]] = []  # (monotonic clock, bytes) of large probes
@@ -94,7 +119,7 @@ class Measurement:
         self.result = Result(peer=(node + 1) % network.num_nodes)
 
     async def run(self, duration_ns: int) -> Result:
-        """Measure for so much testbed time, and a round trip longer.
+        """Measure for so much testbed time, and some round trips longer.
 
         What arrives is answered from the moment this object exists.
         """
@@ -113,7 +138,27 @@ class Measurement:
         await self._until(begin_ns + duration_ns + 2 * round_trip_ns)
         await asyncio.sleep(0.2)  # what the host is late by
         self._conclude()
+        if self._times_messages and 0 < mbps < inf:
+            bytes_per_ns = mbps_to_bytes_per_ns(mbps)
+            message = min(self._message_bytes, int(bytes_per_ns * MESSAGE_SHARE * duration_ns))
+            for size in (message, min(int(bytes_per_ns * BURST_NS), BURST_BYTES_MAX)):
+                await self._time_probe(peer, max(1, size), int(size / bytes_per_ns) + round_trip_ns)
         return self.result
+
+    async def _time_probe(self, peer: NodeId, size: int, takes_ns: int) -> None:
+        """Send one large probe after a pause and wait for its answer, for twice as long as it should take."""
+        await self._until(self._clock.now_ns() + PAUSE_NS)
+        answered, sequence = self.result.answered_ms, ANSWERED + len(self.result.answered_ms)
+        self.result.answered_bytes.append(size)
+        answered.append(None)
+        begin_ns = self._clock.now_ns()
+        self._wanted_ns[sequence] = time.monotonic_ns()
+        self._probe(peer, sequence, size, begin_ns)
+        until_ns = begin_ns + 2 * takes_ns
+        while answered[-1] is None and self._clock.now_ns() < until_ns:
+            await self._until(min(until_ns, self._clock.now_ns() + max(NS_PER_MS, takes_ns // 20)))
+        if answered[-1] is None:
+            await asyncio.sleep(0.2)  # what the host is late by
 
     async def _until(self, time_ns: int) -> None:
         await asyncio.sleep(max(0.0, (self._clock.monotonic_ns(time_ns) - time.monotonic_ns()) / NS_PER_S))
@@ -129,7 +174,7 @@ class Measurement:
         if then is not None:
             then(at_ns)
 
-    # -- round trips -----------------------------------------------------------------------------------------
+    # -- probes that are answered ------------------------------------------------------------------------------
 
     def _send_probe(self, peer: NodeId, sequence: int) -> None:
         wanted_ns = self._clock.now_ns()
@@ -138,11 +183,11 @@ class Measurement:
         self._probe(peer, sequence, 0, wanted_ns)
 
     def probe_arrived(self, sender: NodeId, sequence: int, padding_bytes: int) -> None:
-        """A probe is due here: count a large one, answer a small one, take an answer.
+        """A probe is due here: count a large one, answer a small one or one that asks for it, take an answer.
 
         An answer goes the way of a message, as the probe did.
         """
-        if padding_bytes:
+        if padding_bytes and sequence < ANSWERED:
             self.result.received_from = sender
             self._arrived.append((time.monotonic_ns(), padding_bytes))
             return
@@ -153,9 +198,13 @@ class Measurement:
 
     def _answered(self, sequence: int) -> None:
         wanted_ns = self._wanted_ns.pop(sequence, None)
-        if wanted_ns is not None:
-            real_ns = time.monotonic_ns() - wanted_ns
-            self.result.round_trips_ms.append(real_ns / self._clock.dilation / NS_PER_MS)
+        if wanted_ns is None:
+            return
+        took_ms = (time.monotonic_ns() - wanted_ns) / self._clock.dilation / NS_PER_MS
+        if sequence >= ANSWERED:
+            self.result.answered_ms[sequence - ANSWERED] = took_ms
+        else:
+            self.result.round_trips_ms.append(took_ms)
 
     # -- rate ------------------------------------------------------------------------------------------------
 

@@ -312,6 +312,7 @@ class NodeProcess:
                 clock=self._config.emulator_clock,
                 path=self._peers.path,
                 message_bytes=self._peers.message_bytes,
+                times_messages=self._config.emulator is None,
             )
             self._peers.path.measure(self._measurement)
         return self._measurement

@@ -14,6 +14,7 @@ from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.link_measurement import (
+    ANSWERED,
     ANSWERS,
     FIRST_NUMBER,
     PROBES,
@@ -51,6 +52,7 @@ class Ring:
         message_bytes: Of the experiment.
         wake_ns: By how much a node learns late that a transfer ended; it begins the next one only then.
         arrival_ns: By how much arrivals are handed over late.
+        times_messages: Whether a message and a burst are timed as well.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Ring:
         message_bytes: int = 5_000,
         wake_ns: int = 0,
         arrival_ns: int = 0,
+        times_messages: bool = False,
     ) -> None:
         self.host, self.clock = Host(), Clock(EPOCH_NS, dilation)
         self.wake_ns, self.arrival_ns = wake_ns, arrival_ns
@@ -81,7 +84,14 @@ class Ring:
             for node in range(plan.num_nodes)
         ]
         self.nodes = [
-            Measurement(node=NodeId(node), network=plan, clock=self.clock, path=path, message_bytes=message_bytes)
+            Measurement(
+                node=NodeId(node),
+                network=plan,
+                clock=self.clock,
+                path=path,
+                message_bytes=message_bytes,
+                times_messages=times_messages,
+            )
             for node, path in enumerate(self.paths)
         ]
         for node, path in zip(self.nodes, self.paths, strict=True):
@@ -228,3 +238,38 @@ def test_probes_without_an_answer_are_counted() -> None:
 def test_a_short_measurement_still_asks_once() -> None:
     for result in Ring(network(2, 10.0)).run(duration_ns=1 * MS):
         assert result.sent_probes == len(result.round_trips_ms) == 1
+
+
+@pytest.mark.parametrize("dilation", [1.0, 5.0])
+def test_a_message_and_a_burst_take_what_rate_and_latency_say(dilation: float) -> None:
+    plan = network(4, [0.5, 1.0, 8.0, 600.0], latency_ns=LATENCY)
+    for node, result in zip((3, 0, 1, 2), Ring(plan, dilation=dilation, times_messages=True).run(), strict=True):
+        mbps = requested_mbps(plan, node, result.peer)
+        # 100 ms of the rate, and no more than a receiver takes; of the message no more than 0.15 s.
+        assert result.answered_bytes == [min(5_000, int(mbps * 18_750)), min(int(mbps * 12_500), 1_000_000)]
+        round_trip_ms = requested_round_trip_ms(plan, node, result.peer)
+        for size, took_ms in zip(result.answered_bytes, result.answered_ms, strict=True):
+            assert took_ms == pytest.approx(size * 8e-3 / mbps + round_trip_ms, abs=0.1)
+        assert result.received_mbps == pytest.approx(requested_mbps(plan, (node - 1) % 4, node), rel=1e-3)
+
+
+def test_nothing_is_timed_where_a_link_has_no_rate_or_nobody_asks() -> None:
+    (unlimited, _), (unasked, _) = (
+        Ring(network(2, float("inf")), times_messages=True).run(),
+        Ring(network(2, 10.0)).run(),
+    )
+    assert unlimited.answered_ms == unasked.answered_ms == []
+
+
+def test_a_message_without_an_answer_is_told() -> None:
+    ring = Ring(network(2, 10.0), times_messages=True)
+    arrived = ring.nodes[1].probe_arrived
+
+    def no_messages(sender: NodeId, sequence: int, padding_bytes: int) -> None:
+        if sequence < ANSWERED or sequence >= ANSWERS:
+            arrived(sender, sequence, padding_bytes)
+
+    ring.nodes[1].probe_arrived = no_messages  # type: ignore[method-assign]
+    results = {result.peer: result for result in ring.run()}
+    assert results[1].answered_ms == [None, None]
+    assert None not in results[0].answered_ms
