@@ -99,5 +99,13 @@ class Framing:
 
     def probe_bytes(self, padding_bytes: int) -> int:
         """Bytes of a link's capacity that a large probe takes, which nothing answers but acknowledgements."""
-        body_bytes = max(0, padding_bytes + PROBE_HEADER_BYTES - _CARRIED_BYTES)
-        return self.link_bytes(body_bytes) - self.receipt_bytes
+        return self.link_bytes(_probe_body_bytes(padding_bytes)) - self.receipt_bytes
+
+    def lone_probe_bytes(self, padding_bytes: int) -> int:
+        """Bytes that a large probe has to wait for on a link that carries nothing else: its own, one way."""
+        return self.message_bytes(_probe_body_bytes(padding_bytes))
+
+
+def _probe_body_bytes(padding_bytes: int) -> int:
+    """Bytes of the body of a message that is as long as a probe."""
+    return max(0, padding_bytes + PROBE_HEADER_BYTES - _CARRIED_BYTES)

@@ -22,7 +22,7 @@ from node.core.types import NodeId, Vector
 from node.runtime.link_measurement import requested_mbps, requested_round_trip_ms
 from node.runtime.message_records import Column, join
 from node.transport.control_values import ModelSnapshot, NodeStatus
-from orchestrator.fidelity import MeasuredLink, NodeFigures
+from orchestrator.fidelity import MeasuredLink, NodeFigures, TimedMessage
 from orchestrator.results.schema import EndStatus, RunTotals
 from orchestrator.runs.evaluation import utilization
 from orchestrator.runs.snapshots import Part
@@ -220,6 +220,7 @@ def measured_links(
         achieved = arrived.get("received_mbps") if arrived.get("received_from") == source else None
         if lines is not None and achieved:
             achieved = lines.messages_mbps(achieved, arrived["received_bytes"])
+        round_trip_ms = requested_round_trip_ms(network, source, destination)
         trips = np.array(measured["round_trips_ms"])
         there, back = network.pair(source, destination), network.pair(destination, source)
         yield MeasuredLink(
@@ -227,12 +228,19 @@ def measured_links(
             destination=destination,
             requested_mbps=None if mbps == inf else mbps,
             achieved_mbps=achieved if mbps else 0.0,
-            requested_rtt_ms=requested_round_trip_ms(network, source, destination),
+            requested_rtt_ms=round_trip_ms,
             rtt_p50_ms=float(np.median(trips)) if trips.size else None,
             rtt_p99_ms=float(np.percentile(trips, 99)) if trips.size else None,
             probes=int(trips.size),
             rtt_jitter_ms=float(np.hypot(there.jitter_ms, back.jitter_ms)),
+            timed=() if lines is None else tuple(_timed(measured, mbps, round_trip_ms, lines)),
         )
+
+
+def _timed(measured: Mapping[str, Any], mbps: float, round_trip_ms: float, lines: LineRates) -> Iterator[TimedMessage]:
+    for size, took_ms in zip(measured.get("answered_bytes", ()), measured.get("answered_ms", ()), strict=True):
+        wanted_ms = lines.probe_ms(size, mbps) + round_trip_ms
+        yield TimedMessage(size, wanted_ms, took_ms, lines.saved_bytes(mbps))
 
 
 def node_figures(node: NodeId, figures: Mapping[str, Any]) -> NodeFigures:

@@ -15,7 +15,7 @@ import numpy as np
 
 from node.core.framing import ETHERNET_HEADER_BYTES, Framing
 from node.core.links import NetworkPlan
-from orchestrator.shaping.kernel_units import GSO_BYTES_MAX, PARKED_BPS, UNLIMITED_BPS, gso_segments
+from orchestrator.shaping.kernel_units import GSO_BYTES_MAX, PARKED_BPS, UNLIMITED_BPS, burst_bytes, gso_segments
 
 
 def packet_segments(network: NetworkPlan, mtu: int) -> int:
@@ -59,6 +59,19 @@ class LineRates:
             probe_bytes: Padding of each.
         """
         return probes_mbps * self.framing.probe_bytes(round(probe_bytes)) / probe_bytes / self.factor
+
+    def probe_ms(self, probe_bytes: int, mbps: float) -> float:
+        """Return how long one large probe takes on a link that is idle, without its latency; testbed milliseconds.
+
+        Args:
+            probe_bytes: Its padding.
+            mbps: Rate of the link in the network's terms.
+        """
+        return self.framing.lone_probe_bytes(probe_bytes) * 8e-3 / (mbps * self.factor)
+
+    def saved_bytes(self, mbps: float) -> int:
+        """Return what such a link may let through at once after a pause: a bucket, and a packet that overdraws it."""
+        return 2 * burst_bytes(round(mbps * self.factor * 1e6), self.framing.mtu)
 
     def to_json(self) -> dict[str, float]:
         """Return the factors, for ``environment.json``."""

@@ -233,6 +233,27 @@ def test_rates_of_lines_are_compared_as_what_messages_get() -> None:
     assert back.achieved_mbps == pytest.approx(expected)
 
 
+def test_messages_are_held_against_what_a_line_alone_takes() -> None:
+    network = links([1.0, 2.0])
+    lines = line_rates(network, {10_000: 1}, tls=True, mtu=1_500)
+    told = {"answered_bytes": [10_000, 12_500], "answered_ms": [81.0, None]}
+    measurements: dict[NodeId, dict[str, Any]] = {NodeId(0): {"peer": 1, "round_trips_ms": [1.0], **told}}
+    (link,) = measured_links(network, measurements, lines)
+    message, burst = link.timed
+    # A message of the experiment has 1 Mbit/s; its acknowledgements go the other way.
+    round_trip_ms = requested_round_trip_ms(network, 0, 1)
+    assert 0.96 * 80 < message.requested_ms - round_trip_ms < 80
+    assert (message.size_bytes, message.achieved_ms, burst.size_bytes, burst.achieved_ms) == (
+        10_000,
+        81.0,
+        12_500,
+        None,
+    )
+    assert message.saved_bytes == 2 * 1_514
+    (unshaped,) = measured_links(network, measurements)
+    assert unshaped.timed == ()
+
+
 def test_a_receiver_that_told_nothing_and_links_that_request_nothing() -> None:
     unlimited = NetworkPlan("access", np.full(2, np.inf), np.full(2, np.inf))
     (link,) = measured_links(unlimited, {NodeId(0): {"peer": 1, "round_trips_ms": [1.0]}})
