@@ -8,9 +8,10 @@ The supervisor is the only caller, from one thread, in this order:
 1. ``open``, once, then ``launch``, once. No control server listens yet, so that a fleet may fork; nodes ask until it
    does.
 2. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
-3. ``begin``, once, when the common start is decided; then step 2 again, and ``pause`` and ``resume``.
-4. ``look_at_links``, once after ``begin``, when the experiment is over; then step 2 again.
-5. ``close``, once, whatever happened before; also after an ``open`` or ``launch`` that failed.
+3. ``links_are_set``, until it says so, when all nodes have reached their peers; step 2 goes on meanwhile.
+4. ``begin``, once, when the common start is decided; then step 2 again, and ``pause`` and ``resume``.
+5. ``look_at_links``, once after ``begin``, when the experiment is over; then step 2 again.
+6. ``close``, once, whatever happened before; also after an ``open`` or ``launch`` that failed.
 
 Calls of the second step run between two events of the supervisor's loop, beside the control server. They must
 return within milliseconds: what takes longer is begun by one call and reported by ``newly_ended`` later.
@@ -78,6 +79,15 @@ class Fleet(Protocol):
         Raises:
             ConfigError: This host cannot run such nodes at all.
             RunnerError: A node or the backend cannot be started; ``close`` ends the others.
+        """
+
+    def links_are_set(self) -> bool:
+        """Give the links the rates of the experiment, and return whether they have them. Never waits.
+
+        Until then connections are made, over links that may be faster. The first call begins.
+
+        Raises:
+            RunnerError: That is not possible.
         """
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:

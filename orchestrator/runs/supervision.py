@@ -2,8 +2,9 @@
 
 :class:`Supervisor` holds the steps in their order; each is a method that can be read and tested alone:
 
-1. ``gather``: all nodes come to two barriers, first with their own address, then with streams to their peers. No node
-   may die here: an experiment that has not begun has nothing to go on with.
+1. ``gather``: all nodes come to two barriers, first with their own address, then with streams to their peers. Then
+   links get their rates, which they may not have had while connections were made. No node may die here: an experiment
+   that has not begun has nothing to go on with.
 2. ``calibrate``: all nodes measure their links at the same time and train meanwhile, so that the host is as busy as it
    will be.
 3. ``start``: all learn the same instant at which testbed time begins.
@@ -75,6 +76,11 @@ class Display(Protocol):
 
     def preparing(self, what: str) -> None: ...
     def note(self, text: str) -> None: ...
+
+
+async def _links_are_set(fleet: Fleet) -> None:
+    while not fleet.links_are_set():
+        await asyncio.sleep(0.02)
 
 
 class Supervisor:
@@ -154,6 +160,7 @@ class Supervisor:
         # A node that cannot connect says why when its own time is over, so that the second wait is longer.
         for point, more_s in (("ready", 0.0), ("connected", LEAVE_S)):
             await self._while_all_live(control.reached(point, self._rules.start_timeout_s + more_s))
+        await self._while_all_live(_links_are_set(self._fleet))
 
     async def _while_all_live(self, work: Awaitable[None]) -> None:
         """Wait for something before the start, where a node's end is a failure."""

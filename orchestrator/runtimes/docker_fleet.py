@@ -1,6 +1,8 @@
 """The fleet of the ``docker`` runtime: a container a node, two networks, and a helper that shapes the nodes' links.
 
 A node starts with a closed gate: it loads its libraries and opens no socket before its links are shaped and read back.
+While nodes connect to their peers the rates hold nothing back: on slow links the handshakes of sixty peers would take
+minutes. They get their rates, which are read back too, before anything is measured.
 The gate is a file in memory that ends with the container's processes, so that it is closed again after a restart.
 """
 
@@ -47,6 +49,7 @@ class DockerFleet:
         _living: Nodes that had not ended before the last look.
         _shaped: Nodes that were shaped and read back.
         _reported: Nodes whose end the caller knows, or that it has killed.
+        _limited: The limiting of rates; None before it began.
         _again: Restarted nodes that are being shaped again.
         _broken: Why no node can go on.
     """
@@ -91,6 +94,7 @@ class DockerFleet:
         self._shaped: set[NodeId] = set()
         self._reported: set[NodeId] = set()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="restarts")
+        self._limited: Future[None] | None = None
         self._again: list[tuple[NodeId, Future[None]]] = []
         self._broken: str | None = None
 
@@ -175,6 +179,17 @@ class DockerFleet:
         )
 
     # -- watching ------------------------------------------------------------------------------------------
+
+    def links_are_set(self) -> bool:
+        """Limit the rates of all links, in a thread."""
+        if self._shaper is None:
+            return True
+        if self._limited is None:
+            self._limited = self._pool.submit(self._shaper.limit)
+        if not self._limited.done():
+            return False
+        self._limited.result()
+        return True
 
     def begin(self, start_monotonic_ns: int, *, begin_ns: int, end_ns: int | None) -> None:
         """Begin a look at the links, and the planned changes of capacities."""

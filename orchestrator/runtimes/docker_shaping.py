@@ -23,7 +23,7 @@ from orchestrator.runtimes.docker_watch import Looks, NodeLook
 from orchestrator.shaping.backend import NetworkNamespace, apply_shaping, carry_out, read_counters, read_shaping
 from orchestrator.shaping.batch import Batch, change_to
 from orchestrator.shaping.differences import differences
-from orchestrator.shaping.node_shaping import KernelOptions, plan_node
+from orchestrator.shaping.node_shaping import KernelOptions, plan_node, without_limits
 from orchestrator.shaping.reading import NodeReading
 from orchestrator.shaping.tree import NodeTree
 
@@ -42,7 +42,8 @@ class LinkShaper:
             changed, and at the end.
         differences: Those that were not as they had been set, in words.
         _time_ns: Testbed time whose capacities are in force.
-        _shells: That are open; a caller takes one and puts it back.
+        _is_open: Whether rates hold nothing back yet, so that connections are made in no time.
+        _idle: Shells that are open; a caller takes one and puts it back.
         _entered: Process and data device of each node, as it was last shaped.
     """
 
@@ -72,6 +73,7 @@ class LinkShaper:
         self._time_ns = begin_ns
         self.compared = 0
         self.differences: list[str] = []
+        self._is_open = True
         self._entered: dict[NodeId, tuple[int, str]] = {}
         self._lock = threading.Lock()
         self._idle: list[ContainerShell] = []
@@ -89,6 +91,17 @@ class LinkShaper:
         """
         for _ in self._pool.map(self._shape_node, pids.items()):
             pass
+
+    def limit(self) -> None:
+        """Give all links their rates, which until then hold nothing back, and read them back.
+
+        Raises:
+            RunnerError: A command failed, or something is not as planned.
+        """
+        self._is_open = False
+        for problem in self._pool.map(partial(self._problem, is_changed=True), list(self._entered)):
+            if problem:
+                raise RunnerError(problem)
 
     def forget(self, node: NodeId) -> None:
         """Leave the links of a node that has ended alone."""
@@ -132,13 +145,14 @@ class LinkShaper:
             return None
         return (namespace, batch) if batch else None
 
-    def _problem(self, node: NodeId) -> str | None:
+    def _problem(self, node: NodeId, *, is_changed: bool = False) -> str | None:
+        """Mend what is not as planned, and return what cannot be; ``is_changed``: there is another plan than before."""
         if (entered := self._entered.get(node)) is None:
             return None
         pid, device = entered
         namespace, tree = self.namespace_of(node, pid), self._tree(node, device, self._time_ns)
         try:
-            if self._note(node, tree, read_shaping(namespace, tree)):
+            if is_changed or self._note(node, tree, read_shaping(namespace, tree)):
                 self._apply(node, pid, device)
         except RunnerError as error:
             has_ended = self._carry(["test", "-d", f"/proc/{pid}"], "")[0] != 0
@@ -175,7 +189,8 @@ class LinkShaper:
     def _tree(self, node: NodeId, device: str, time_ns: int) -> NodeTree:
         """Plan what a node's namespace must hold at a testbed time."""
         options = replace(self._options, device=device)
-        return plan_node(self._network, node, self._texts, options, time_ns=time_ns).tree
+        tree = plan_node(self._network, node, self._texts, options, time_ns=time_ns).tree
+        return without_limits(tree) if self._is_open else tree
 
     def namespace_of(self, node: NodeId, pid: int) -> NetworkNamespace:
         """Return a node's network namespace, in which commands can be run."""

@@ -130,6 +130,25 @@ def plan_node(
     return NodeShaping(tree, {} if kernel.netem else dict(_delays_of_paths(network, node, peers)))
 
 
+def without_limits(tree: NodeTree) -> NodeTree:
+    """Return a tree with the same classes, queues, delays and filters, in which no rate holds anything back.
+
+    Connections that are made through it are as those through the tree itself, and take no time that depends on rates.
+    """
+
+    def opened(device: DeviceTree) -> DeviceTree:
+        free = device.classes[DEFAULT_MINOR]
+        classes = dict(device.classes)
+        for minor, limited in classes.items():
+            if minor == ACCESS_MINOR:
+                classes[minor] = free
+            elif minor != DEFAULT_MINOR:
+                classes[minor] = replace(limited, ceil_bps=free.ceil_bps, cburst_bytes=free.cburst_bytes)
+        return replace(device, classes=classes)
+
+    return replace(tree, egress=opened(tree.egress), ingress=opened(tree.ingress))
+
+
 class _Capacities:
     """The capacities of a network as the kernel takes them."""
 

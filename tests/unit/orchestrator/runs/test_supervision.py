@@ -36,6 +36,7 @@ def test_the_steps_come_in_their_order() -> None:
     assert outcome.control.address.startswith("127.0.0.1:")
     assert [type(command) for _, command in outcome.control.commands] == [MeasureCommand, StartCommand, StopCommand]
     assert outcome.told_s(MeasureCommand) > 0.19  # both barriers
+    assert outcome.fleet.asked > 3  # links have their rates before they are measured
     assert outcome.told_s(StartCommand) > outcome.told_s(MeasureCommand) + 0.49  # all measurements
     assert (outcome.died, outcome.notes, outcome.fleet.killed) == ({}, [], [])
 

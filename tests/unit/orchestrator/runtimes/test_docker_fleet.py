@@ -43,6 +43,7 @@ class Links:
         self.error: RunnerError | None = None
         self.unreadable: list[NodeId] = []
         self.compared, self.differences = 11, ["node 0, eth1 root: present=False: must be True"]
+        self.go_on = threading.Event()
         self.made: tuple[Any, ...] = ()
         self.begin_ns = -1
 
@@ -54,6 +55,12 @@ class Links:
         if self.error is not None:
             raise self.error
         self.done.append(("shaped", sorted(pids)))
+
+    def limit(self) -> None:
+        self.go_on.wait(60)
+        if self.error is not None:
+            raise self.error
+        self.done.append(("limited", None))
 
     def open_gates(self, gate: str, pids: Sequence[int]) -> None:
         self.done.append(("opened", len(pids)))
@@ -159,6 +166,25 @@ def test_nodes_are_shaped_before_their_gates_open(make: Callable[..., Run], link
     assert run.fleet.failure() is None
 
 
+def test_links_are_limited_without_anybody_waiting(make: Callable[..., Run], links: Links) -> None:
+    run = make()
+    run.launch()
+    assert not run.fleet.links_are_set()
+    assert not run.fleet.links_are_set()
+    links.go_on.set()
+    until(run.fleet.links_are_set, "the limits")
+    assert links.done == [("shaped", ALL), ("opened", 3), ("limited", None)]
+
+
+def test_links_that_cannot_be_limited_end_the_run(make: Callable[..., Run], links: Links) -> None:
+    run = make()
+    run.launch()
+    links.error = RunnerError("node 1: tc: no")
+    links.go_on.set()
+    with pytest.raises(RunnerError, match=r"^node 1: tc: no$"):
+        until(run.fleet.links_are_set, "the failure")
+
+
 def test_a_node_is_as_tight_as_it_can_be(make: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 1234)
     monkeypatch.setattr("os.getgid", lambda: 55)
@@ -208,6 +234,7 @@ def test_nodes_are_told_where_they_are_reached_and_what_to_add(netem: bool, make
 def test_direct_links_have_neither_helper_nor_gate(make: Callable[..., Run], links: Links) -> None:
     run = make(shaped=False, links="direct", preset={"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0})
     run.launch()
+    assert run.fleet.links_are_set()
     assert links.done == []
     assert run.specs("shaper") == []
     assert not [spec for spec in run.specs() if "--gate" in spec.command]

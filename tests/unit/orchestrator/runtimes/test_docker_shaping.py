@@ -139,11 +139,35 @@ def forget_filter(helper: Helper, pid: int, to: int) -> None:
 
 
 def test_every_node_is_shaped_in_its_own_namespace(make: Make, helper: Helper) -> None:
-    make().shape(PIDS)
+    shaper = make()
+    shaper.shape(PIDS)
     for node, pid in PIDS.items():
         filters = helper.kernels[pid].devices["eth1"].filters.values()
         assert {address for _, address, _ in filters} == {str(ADDRESSES[peer]) for peer in PIDS if peer != node}
-        assert ceil(helper, pid) == 10.0
+
+
+def test_rates_hold_nothing_back_while_nodes_connect(make: Make, helper: Helper) -> None:
+    shaper = make()
+    shaper.shape(PIDS)
+    classes = [(device, name) for device in ("eth1", "fm-eth1") for name in ("fa01:1", "fa01:101", "fa01:102")]
+    assert {ceil(helper, 100, name, device) for device, name in classes} == {100_000.0}
+    lines = len(helper.kernels[100].done)
+    shaper.limit()
+    assert (ceil(helper, 100), ceil(helper, 100, device="fm-eth1")) == (10.0, 10.0)
+    # Nothing but the rates of the two access links: no pair of this network has one of its own.
+    assert len(helper.kernels[100].done) == lines + 2
+    # A container that is started again now has its rates from the beginning.
+    helper.kernels[200] = FakeKernel()
+    shaper.shape({NodeId(1): 200})
+    assert ceil(helper, 200) == 10.0
+
+
+def test_rates_that_cannot_be_set_are_one_line(make: Make, helper: Helper) -> None:
+    shaper = make()
+    shaper.shape(PIDS)
+    helper.refused.add(101)
+    with pytest.raises(RunnerError, match=r"^node 1: tc class replace .*: RTNETLINK answers: Operation not permitted$"):
+        shaper.limit()
 
 
 def test_what_is_shaped_again_costs_nothing(make: Make, helper: Helper) -> None:
@@ -155,7 +179,9 @@ def test_what_is_shaped_again_costs_nothing(make: Make, helper: Helper) -> None:
 
 
 def test_a_part_that_goes_on_has_the_capacities_of_its_time(make: Make, helper: Helper) -> None:
-    make(begin_ns=NS_PER_S).shape(PIDS)
+    shaper = make(begin_ns=NS_PER_S)
+    shaper.shape(PIDS)
+    shaper.limit()
     assert (ceil(helper, 100), ceil(helper, 101)) == (4.0, 10.0)
     assert ceil(helper, 101, device="fm-eth1") == 5.0
 
@@ -238,6 +264,7 @@ def test_a_shell_that_failed_is_not_used_again(make: Make, helper: Helper) -> No
 def test_a_change_is_prepared_made_and_confirmed(make: Make, helper: Helper) -> None:
     shaper = make()
     shaper.shape(PIDS)
+    shaper.limit()
     done = [len(kernel.done) for kernel in helper.kernels.values()]
     nodes = [NodeId(0), NodeId(1)]
     change = shaper.prepare(NS_PER_S, nodes)
@@ -257,6 +284,7 @@ def test_a_change_is_prepared_made_and_confirmed(make: Make, helper: Helper) -> 
 def test_a_change_that_fails_is_told(make: Make, helper: Helper) -> None:
     shaper = make()
     shaper.shape(PIDS)
+    shaper.limit()
     helper.refused.add(100)
     change = shaper.prepare(NS_PER_S, [NodeId(0), NodeId(1)])
     change.make()
@@ -269,6 +297,7 @@ def test_a_change_that_fails_is_told(make: Make, helper: Helper) -> None:
 def test_the_links_of_a_node_that_has_ended_are_no_failure(make: Make, helper: Helper) -> None:
     shaper = make()
     shaper.shape(PIDS)
+    shaper.limit()
     change = shaper.prepare(NS_PER_S, [NodeId(0), NodeId(1)])
     del helper.kernels[100]
     change.make()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from node.core.errors import ConfigError
 from node.core.links import CapacityChange, LinkShape, NetworkPlan
 from orchestrator.shaping import kernel_units as units
-from orchestrator.shaping.node_shaping import KernelOptions, plan_node
+from orchestrator.shaping.node_shaping import KernelOptions, plan_node, without_limits
 from orchestrator.shaping.tree import (
     ACCESS_MINOR,
     DEFAULT_MINOR,
@@ -224,3 +224,17 @@ def test_packets_fit_the_slowest_link_that_they_pass_at_any_time(plan: NetworkPl
 def test_names_of_ifb_devices_are_short_enough() -> None:
     assert ifb_name("eth1") == "fm-eth1"
     assert len(ifb_name("a-device-name15")) <= 15
+
+
+def test_without_limits_only_rates_are_others() -> None:
+    limited = tree(network(5.0, 7.0, pair_mbps=pairs(3, inf, {(0, 1): 2.0}), latency_ns=10**6))
+    free = without_limits(limited)
+    for before, after in zip(limited.devices, free.devices, strict=True):
+        assert (after.leaves, after.filters, after.classes.keys()) == (
+            before.leaves,
+            before.filters,
+            before.classes.keys(),
+        )
+        assert {item.ceil_bps for item in after.classes.values()} == {10**11}
+        assert [item.parent for item in after.classes.values()] == [item.parent for item in before.classes.values()]
+    assert free.gso_segments == limited.gso_segments
