@@ -97,9 +97,14 @@ class Framing:
         """Bytes of a link's capacity that a message takes: its own, and what comes back for it."""
         return self.message_bytes(body_bytes) + self.acknowledgement_bytes(body_bytes)
 
-    def probe_bytes(self, padding_bytes: int) -> int:
-        """Bytes of a link's capacity that a large probe takes, which nothing answers but acknowledgements."""
-        return self.link_bytes(_probe_body_bytes(padding_bytes)) - self.receipt_bytes
+    def queued_probe_bytes(self, padding_bytes: int) -> float:
+        """Bytes of a link's capacity that a large probe takes among others that wait too: together they fill packets.
+
+        Nothing answers but acknowledgements.
+        """
+        stream = self.stream_bytes(_probe_body_bytes(padding_bytes))
+        packets = stream / (self.mtu - TCP_IP_BYTES)
+        return stream + (packets + packets / max(2, self.segments)) * (TCP_IP_BYTES + ETHERNET_HEADER_BYTES)
 
     def lone_probe_bytes(self, padding_bytes: int) -> int:
         """Bytes that a large probe has to wait for on a link that carries nothing else: its own, one way."""

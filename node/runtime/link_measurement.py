@@ -54,6 +54,21 @@ BURST_BYTES_MAX = 1_000_000
 PAUSE_NS = 50 * NS_PER_MS
 """Pause before an answered probe, in which what a link has saved up is saved up again."""
 
+OFFERED = 1.2
+"""Rate at which large probes are offered to a transport that buffers, by the link's: a timer that is late must not
+leave the link idle, and a probe has less framing than a message. The rest waits in a queue, which holds a quarter of a
+second and is empty again before anything else is measured.
+"""
+
+DRAIN_SHARE = 0.2
+"""Part of the time in which the queue of large probes is surely empty again: more than was offered too much."""
+
+CATCH_UP_NS = 100 * NS_PER_MS
+"""Time for which offering may lag behind and still catch up, by less than a queue holds."""
+
+SAVED_SHARE = 0.25
+"""Part of the large probes, the first ones, that does not count: a link lets through at once what it has saved up."""
+
 RATE_PROBES_MIN = 10
 """Large probes in a measurement of the rate, at least: they are made smaller where a message is too large for that."""
 
@@ -139,6 +154,7 @@ class Measurement:
         await asyncio.sleep(0.2)  # what the host is late by
         self._conclude()
         if self._times_messages and 0 < mbps < inf:
+            await self._until(self._clock.now_ns() + int(DRAIN_SHARE * duration_ns))
             bytes_per_ns = mbps_to_bytes_per_ns(mbps)
             message = min(self._message_bytes, int(bytes_per_ns * MESSAGE_SHARE * duration_ns))
             for size in (message, min(int(bytes_per_ns * BURST_NS), BURST_BYTES_MAX)):
@@ -213,31 +229,31 @@ class Measurement:
         bytes_per_ns = mbps_to_bytes_per_ns(mbps)
         size = max(self._message_bytes, int(bytes_per_ns * LARGE_PROBE_NS))
         size = min(size, max(1_500, int(bytes_per_ns * (until_ns - ready_ns) / RATE_PROBES_MIN)))
-        self._send_next_large(peer, size, ready_ns, until_ns, int(size / bytes_per_ns))
+        self._send_next_large(peer, size, ready_ns, until_ns, int(size / bytes_per_ns / OFFERED))
 
     def _send_next_large(self, peer: NodeId, size: int, ready_ns: int, until_ns: int, takes_ns: int) -> None:
         if ready_ns >= until_ns:
             return
-        number = self._probe(peer, 0, size, ready_ns)
+        number = self._probe(peer, 0, size, self._clock.now_ns() if self._times_messages else ready_ns)
 
         def follow(at_ns: int) -> None:
-            # A transport that buffers takes a probe sooner than the link carries it. More than the link carries would
-            # fill its queue, which the experiment would then find full.
-            early_ns = ready_ns + takes_ns - at_ns
-            if early_ns < NS_PER_MS:
-                self._send_next_large(peer, size, at_ns, until_ns, takes_ns)
+            # A transport that buffers takes a probe sooner than the link carries it. Much more than the link carries
+            # would fill its queue, which the experiment would then find full. A host that is late catches up.
+            next_ns = max(ready_ns + takes_ns, at_ns - (CATCH_UP_NS if self._times_messages else 0))
+            if next_ns - at_ns < NS_PER_MS:
+                self._send_next_large(peer, size, next_ns, until_ns, takes_ns)
                 return
             asyncio.get_running_loop().call_later(
-                early_ns * self._clock.dilation / NS_PER_S,
-                lambda: self._send_next_large(peer, size, self._clock.now_ns(), until_ns, takes_ns),
+                (next_ns - at_ns) * self._clock.dilation / NS_PER_S,
+                lambda: self._send_next_large(peer, size, next_ns, until_ns, takes_ns),
             )
 
         self._then[number] = follow
 
     def _conclude(self) -> None:
-        arrived = sorted(self._arrived)
-        if len(arrived) < 3:
+        if len(self._arrived) < 3:
             return
+        arrived = sorted(self._arrived)[int(SAVED_SHARE * len(self._arrived)) :]
         real_ns = arrived[-1][0] - arrived[0][0]
         carried_bytes = sum(size for _, size in arrived[1:])
         self.result.received_bytes = carried_bytes / (len(arrived) - 1)

@@ -52,13 +52,13 @@ class LineRates:
     factor_max: float
 
     def messages_mbps(self, probes_mbps: float, probe_bytes: float) -> float:
-        """Return the rate that a link has in the network's terms, where large probes came at some rate.
+        """Return the rate that a link has in the network's terms, where large probes came at some rate and others wait.
 
         Args:
             probes_mbps: Rate of the probes' padding, 10^6 bits a second.
             probe_bytes: Padding of each.
         """
-        return probes_mbps * self.framing.probe_bytes(round(probe_bytes)) / probe_bytes / self.factor
+        return probes_mbps * self.framing.queued_probe_bytes(round(probe_bytes)) / probe_bytes / self.factor
 
     def probe_ms(self, probe_bytes: int, mbps: float) -> float:
         """Return how long one large probe takes on a link that is idle, without its latency; testbed milliseconds.

@@ -229,7 +229,7 @@ def test_rates_of_lines_are_compared_as_what_messages_get() -> None:
     }
     there, back = measured_links(network, measurements, lines)
     assert there.achieved_mbps is None
-    expected = 2.1 * Framing().probe_bytes(6_000) / 6_000 * 10_064 / Framing().link_bytes(10_000)
+    expected = 2.1 * Framing().queued_probe_bytes(6_000) / 6_000 * 10_064 / Framing().link_bytes(10_000)
     assert back.achieved_mbps == pytest.approx(expected)
 
 

@@ -65,7 +65,7 @@ def test_a_line_that_is_as_it_was_asked_for_is_measured_as_what_messages_get() -
             lines = line_rates(plain, messages, tls=True, mtu=1_500)
             line_mbps = lines.network.up_mbps[0]
             for padding in (2_500, 60_000):
-                probes_mbps = line_mbps * padding / Framing().probe_bytes(padding)
+                probes_mbps = line_mbps * padding / Framing().queued_probe_bytes(padding)
                 assert lines.messages_mbps(probes_mbps, padding) == pytest.approx(4)
 
 
