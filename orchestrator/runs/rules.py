@@ -84,7 +84,9 @@ class Rules:
     @property
     def measured_within_s(self) -> float:
         """Real time until all nodes must have told their measurement: probes come back and a block ends first."""
-        return self.dilation * (self.measure_s + 3 * self.round_trip_s + 2 * self.block_s) + 30.0
+        # On the kernel's links a message and a burst are waited for besides, each for twice its time.
+        probes_s = 1.5 * self.measure_s + 0.3
+        return self.dilation * (probes_s + 7 * self.round_trip_s + 2 * self.block_s) + 30.0
 
     @property
     def start_lead_ns(self) -> int:
