@@ -150,6 +150,17 @@ def test_a_run_from_beginning_to_end(start: Callable[..., DockerRun]) -> None:
     assert min(took_ms) >= 5
 
 
+def test_planned_changes_reach_the_kernel(start: Callable[..., DockerRun], tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("time_s,bandwidth_mbps\n0.3,2\n0.6,3\n")
+    traces = [{"node": 1, "direction": direction, "file": "trace.csv"} for direction in ("up", "down")]
+    run = start(network={**FAST, "traces": traces})
+    assert run.process.wait(WAIT_S) == 0, run.said()
+    assert run.end() == 0
+    checks = {check["name"]: check for check in json.loads((run.path / "fidelity.json").read_text())["checks"]}
+    assert checks["changes of the kernel's links that failed"]["achieved"] == 0
+    assert checks["delay of capacity changes, 99th percentile"]["note"].startswith("of 2 instants, ")
+
+
 def test_links_may_be_the_host_s_own(start: Callable[..., DockerRun]) -> None:
     direct = {"links": "direct", "preset": {"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0}}
     run = start(network=direct)
