@@ -34,6 +34,10 @@ OPENING = (1 << 64) - 1
 OPEN_AGAIN_S = 5.0
 """After so long without an answer an opening probe is sent again, real time."""
 
+OPENED_AT_ONCE = 8
+"""Streams that a node opens at the same time. Sixty nodes that open all theirs at once, with a handshake each, keep
+each other from answering in time, and begin again."""
+
 STREAMS_OPENED_MAX = 128
 """Streams that are opened before the start, at most; others when they are needed first."""
 
@@ -189,16 +193,21 @@ class Peers:
         self.client.set_addresses(addresses)
         self._unopened = self._to_open()
         until_s = self._loop.time() + within_s
+        asked: dict[NodeId, float] = {}  # the peers whose answer is waited for, and since when
         while self._unopened:
-            for peer in sorted(self._unopened):  # again, where an attempt failed
-                self.client.probe(peer, OPENING, 0, 0, 0)
-            again_s = min(self._loop.time() + OPEN_AGAIN_S, until_s)
-            while self._unopened and self._loop.time() < again_s:
-                await asyncio.sleep(0.01)
-            if self._unopened and self._loop.time() >= until_s:
+            now_s = self._loop.time()
+            if now_s >= until_s:
                 missing = sorted(self._unopened)
                 why = self.client.troubles.get(missing[0], "no answer")
                 raise TransportError(f"{some_nodes(missing)} cannot be reached ({missing[0]}: {why})")
+            asked = {peer: since_s for peer, since_s in asked.items() if peer in self._unopened}
+            # Each node begins with the one after itself: nobody is asked by all at once.
+            others = sorted(self._unopened - asked.keys(), key=lambda peer: (peer < self._config.node, peer))
+            again = [peer for peer, since_s in asked.items() if now_s - since_s >= OPEN_AGAIN_S]
+            for peer in [*again, *others[: OPENED_AT_ONCE - len(asked)]]:
+                asked[peer] = now_s
+                self.client.probe(peer, OPENING, 0, 0, 0)
+            await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         """End all traffic."""
