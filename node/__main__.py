@@ -9,6 +9,7 @@ Exit codes: 0 the node has come to its end; 1 it failed; 2 wrong input; 3 the or
 import argparse
 import gc
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the node's JSON file")
     parser.add_argument("--run", metavar="ID", help="refuse the file unless it belongs to this run")
     parser.add_argument("--gate", type=Path, metavar="FILE", help="open no socket before this file exists")
+    parser.add_argument("--linger", type=float, default=0.0, metavar="S", help="stay for so long after the end")
     options = parser.parse_args(arguments)
     try:
         config = read_node_config(options.config, options.run)
@@ -49,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise type(error)(f"{options.config}: {error}") from None
         if options.gate is not None:
             wait_for_gate(options.gate, config.start_timeout_s)
-        return run_built(config, learner)
+        code = run_built(config, learner)
+        time.sleep(options.linger)
+        return code
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_WRONG_INPUT

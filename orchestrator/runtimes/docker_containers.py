@@ -35,6 +35,11 @@ SHAPER_CAPABILITIES: Final = ("NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE")
 """Capabilities of the helper: to shape, to enter a namespace, and to find that of another user's process."""
 
 
+LEAVE_EVERY_S: Final = 0.25
+LEAVE_WITHIN_S: Final = 10.0
+"""Nodes leave one after the other at the end: so far apart, but all of them within so long."""
+
+
 @dataclass(frozen=True)
 class NodeContainers:
     """The containers of a run's nodes.
@@ -61,7 +66,10 @@ class NodeContainers:
             config: The node.
             file: Its JSON file on this machine; the others lie beside it.
         """
-        command = [*NODE_COMMAND, "--config", f"{FILES}/{file.name}", "--run", config.run_id]
+        # Nodes that leave at once may cost the run a network, see StuckNetwork.
+        linger_s = config.node * min(LEAVE_EVERY_S, LEAVE_WITHIN_S / config.network.num_nodes)
+        command = [*NODE_COMMAND, "--linger", f"{linger_s:.2f}"]
+        command += ["--config", f"{FILES}/{file.name}", "--run", config.run_id]
         if self.backend.abilities is not None:
             command += ["--gate", GATE]
         cache = cache_dir().absolute()

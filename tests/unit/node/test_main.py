@@ -169,6 +169,16 @@ def test_a_node_waits_at_its_gate_and_ends_if_nobody_opens_it(
     assert [config.node for config in built] == [0]
 
 
+def test_a_node_may_be_asked_to_stay_after_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(build, "run_built", lambda config, learner: done.append("ended") or 3)
+    monkeypatch.setattr(build, "log_to_stderr", lambda node: None)
+    monkeypatch.setattr("node.__main__.time.sleep", done.append)
+    file = files(tmp_path)[0]
+    assert main(["--config", str(file), "--linger", "0.75"]) == 3
+    assert done == ["ended", 0.75]
+
+
 def test_no_file_at_all(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "node"], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 2

@@ -194,6 +194,7 @@ def test_a_node_is_as_tight_as_it_can_be(make: Callable[..., Run], monkeypatch: 
     assert spec.capabilities == ()
     assert not spec.host_pids
     assert (spec.user, spec.cpus, spec.memory_bytes) == ("1234:55", 0.5, 300_000_000)
+    assert list(spec.command[-8:-6]) == ["--linger", "0.25"]
     assert spec.command[-6:] == ["--config", "/run/node/node-0001.json", "--run", RUN, "--gate", "/run/gate/open"]
     own = ["common.npz", "node-0001.json", "node-0001.npz", "node-0001.pem"]
     files = {bind.target: bind for bind in spec.binds if bind.target.startswith("/run/node")}
