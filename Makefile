@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 EXPERIMENT ?= deploy/experiments/quickstart.yaml
 
-.PHONY: run test test-all coverage docs check format protos protos-check bench clean help
+.PHONY: run test test-all coverage docs check format protos protos-check bench bench-docker clean help
 
 help:
 	@echo "make run      set up, run the quickstart experiment, say where its report is"
@@ -16,6 +16,7 @@ help:
 	@echo "make check    formatting, lint, types, import rules, generated code"
 	@echo "make protos   generate node/transport/pb from protos/"
 	@echo "make bench    the benchmark table (minutes; the comparisons: make bench-science, hours)"
+	@echo "make bench-docker  containers against the simulator (half an hour; needs a Docker engine)"
 	@echo "make clean    remove the virtual environment and caches"
 
 # On Linux PyPI's torch is a CUDA build of several GB. The CPU build is named by its version, so that a machine
@@ -89,6 +90,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks
+
+bench-docker: $(READY)
+	$(BIN)/fragmesh image > /dev/null
+	$(BIN)/python -m tests.benchmarks.bench_docker
 
 bench-science: $(READY)
 	$(BIN)/python -m tests.benchmarks.bench_science
