@@ -20,7 +20,7 @@ from orchestrator.containers.engine import DockerEngine
 from orchestrator.containers.image_builds import BuildOptions, have_image
 from orchestrator.containers.image_recipes import shaper_recipe
 from orchestrator.containers.interface import Resource
-from orchestrator.containers.ownership import RUN_LABEL, Owner
+from orchestrator.containers.ownership import OWNER_LABEL, RUN_LABEL, Owner
 from orchestrator.results.reader import load_run
 from tests.integration.started import ENDLESS, SMALL, WAIT_S
 
@@ -73,12 +73,17 @@ class DockerRun:
         self.until(nodes_after, "a model of every node")
 
     def has(self, role: str = "") -> list[Resource]:
-        labels = {RUN_LABEL: self.path.name} | ({"fragmesh.role": role} if role else {})
-        return self.engine.labelled(labels)
+        return self._labelled({"fragmesh.role": role} if role else {})
 
     def node(self, node: int) -> Resource:
-        (found,) = self.engine.labelled({RUN_LABEL: self.path.name, "fragmesh.node": str(node)})
+        (found,) = self._labelled({"fragmesh.node": str(node)})
         return found
+
+    def _labelled(self, labels: dict[str, str]) -> list[Resource]:
+        """What this process made: another run that began in the same second has the same name."""
+        found = self.engine.labelled({RUN_LABEL: self.path.name, **labels})
+        owners = [Owner.from_label(resource.labels[OWNER_LABEL]) for resource in found]
+        return [mine for mine, by in zip(found, owners, strict=True) if by and by.pid == self.process.pid]
 
     def end(self) -> int:
         """Wait for its end, and see that it has left nothing."""
