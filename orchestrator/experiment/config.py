@@ -386,7 +386,7 @@ def _describe(problem: ErrorDetails) -> str:
     value, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
     match kind:
         case "literal_error" if key == "runtime" and value in PLANNED:
-            known = " or ".join(RUNTIMES)
+            known = ", ".join(RUNTIMES)
             return f"runtime={value}: is planned and not part of this version: must be one of {known}"
         case "json_invalid":  # of all that YAML lets through
             return "holds half of a surrogate pair, which is no text"
