@@ -45,8 +45,9 @@ from orchestrator.runs.collection import (
 from orchestrator.runs.control_server import ControlServer
 from orchestrator.runs.fleet import LOGS, NODES, Fleet
 from orchestrator.runs.lifecycle import RunResults
+from orchestrator.runs.options import RunOptions
 from orchestrator.runs.prepare import Prepared
-from orchestrator.runs.resume import killed_part
+from orchestrator.runs.resume import interrupted_run, killed_part, recorded_plan
 from orchestrator.runs.rules import Rules, rules_of
 from orchestrator.runs.snapshot_tests import SnapshotTests
 from orchestrator.runs.snapshots import Earlier, Part, Snapshots
@@ -92,14 +93,20 @@ def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple
     return advice.dilation, costs
 
 
-def check_resumable(run: Run) -> None:
-    """Refuse a run that ended before its nodes handed over anything.
+def part_to_resume(path: Path, options: RunOptions) -> tuple[Plan, RunOptions, Run]:
+    """Return what the next part of an interrupted run with real nodes needs: its plan, the options, the run as it was.
+
+    Args:
+        path: The run directory.
+        options: ``data_root`` None takes the run's own; ``out`` is not used.
 
     Raises:
-        ConfigError: There is nothing to go on with.
+        ConfigError: The run cannot go on, or ended before its nodes handed over anything.
     """
-    if not (run.path / SNAPSHOTS).is_dir():
-        raise ConfigError(f"{run.path / SNAPSHOTS}: nothing to resume from: the run ended before it began")
+    found, options = interrupted_run(path, options)
+    if not (found.path / SNAPSHOTS).is_dir():
+        raise ConfigError(f"{found.path / SNAPSHOTS}: nothing to resume from: the run ended before it began")
+    return recorded_plan(found, options.input_root), options, found
 
 
 @dataclass(frozen=True, eq=False)

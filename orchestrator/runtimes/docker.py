@@ -18,8 +18,7 @@ from orchestrator.results.reader import Run
 from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
-from orchestrator.runs.real_run import RealRun, check_resumable, choose_dilation
-from orchestrator.runs.resume import interrupted_run, recorded_plan
+from orchestrator.runs.real_run import RealRun, choose_dilation, part_to_resume
 from orchestrator.runtimes.docker_backend import check_model, find_backend
 from orchestrator.runtimes.docker_fleet import DockerFleet
 
@@ -45,9 +44,7 @@ def resume_docker(path: Path, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: The run cannot go on.
         RunnerError: The results cannot be written; what was written stays valid.
     """
-    found, options = interrupted_run(path, options)
-    check_resumable(found)
-    return _run(recorded_plan(found, options.input_root), options, found)
+    return _run(*part_to_resume(path, options))
 
 
 def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:

@@ -22,8 +22,7 @@ from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
 from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
-from orchestrator.runs.real_run import RealRun, check_resumable, choose_dilation
-from orchestrator.runs.resume import interrupted_run, recorded_plan
+from orchestrator.runs.real_run import RealRun, choose_dilation, part_to_resume
 from orchestrator.runtimes.forking import NodeHandle, ending, fork_nodes, start_fresh_nodes
 
 HOST = "127.0.0.1"
@@ -53,9 +52,7 @@ def resume_processes(path: Path, options: RunOptions) -> RunOutcome:
         ConfigError, DataError: The run cannot go on.
         RunnerError: The results cannot be written; what was written stays valid.
     """
-    found, options = interrupted_run(path, options)
-    check_resumable(found)
-    return _run(recorded_plan(found, options.input_root), options, found)
+    return _run(*part_to_resume(path, options))
 
 
 def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:

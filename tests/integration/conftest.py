@@ -6,6 +6,7 @@ import pytest
 
 from tests.integration.engine import base_image, engine, node_image, shaper_image
 from tests.integration.host import Host
+from tests.integration.shaping_host import ShapingHost
 from tests.integration.started import Room
 
 __all__ = ["base_image", "engine", "node_image", "shaper_image"]  # fixtures
@@ -15,6 +16,13 @@ __all__ = ["base_image", "engine", "node_image", "shaper_image"]  # fixtures
 def host() -> Iterator[Host]:
     """The host, with the dilation of this attempt; see :mod:`tests.integration.host`."""
     return Host()
+
+
+@pytest.fixture
+def shaping_host() -> Iterator[ShapingHost]:
+    """The host of a test of shaping, with the dilation of this attempt."""
+    with ShapingHost() as host:
+        yield host
 
 
 @pytest.hookimpl(tryfirst=True)

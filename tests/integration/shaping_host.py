@@ -17,9 +17,13 @@ import pytest
 from orchestrator.shaping.probe import ShapingAbilities, probe_shaping
 from tests.integration.host import Host
 from tests.integration.namespaces import Stream
+from tests.netem_machine.machine import FOLDER_VARIABLE
 
 REQUIRED_VARIABLE = "FRAGMESH_REQUIRE"
 """Names of what must be there, with commas between them: tests that would be skipped for lack of it then fail."""
+
+MACHINE_FOLDER = os.environ.get(FOLDER_VARIABLE, "")
+"""Folder of the virtual machine with netem; empty where the environment names none."""
 
 _SLEEP_S = 0.001
 LATE_S = 0.001
@@ -45,6 +49,15 @@ def need_kernel_shaping() -> ShapingAbilities:
     problems = ", ".join(f"{name}: {reason}" for name, reason in found.problems.items() if name != "netem")
     need("tc", None if found.shapes_rates else f"this kernel or its tc cannot shape: {problems}")
     return found
+
+
+def need_netem(command: str) -> None:
+    """Skip or fail where the kernel has no netem; ``command`` runs these tests in a virtual machine that has."""
+    if need_kernel_shaping().has_netem:
+        return
+    if MACHINE_FOLDER:
+        pytest.skip("this kernel has no netem; the virtual machine of test_netem_machine has")
+    need("netem", f"this kernel has no netem; {command} tests it in a virtual machine")
 
 
 class ShapingHost(Host):

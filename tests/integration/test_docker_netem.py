@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from orchestrator.results.reader import Run, load_run
-from tests.integration.shaping_host import ShapingHost, need, need_kernel_shaping
+from tests.integration.shaping_host import ShapingHost, need_netem
 from tests.integration.started import WAIT_S, Room, is_late
 from tests.integration.test_docker_runs import ROOT, DockerRun, start
-from tests.integration.test_netem_machine import MACHINE_FOLDER
 
 __all__ = ["start"]  # a fixture
 
@@ -25,11 +24,7 @@ LINKS = ("rate", "round trip, median")
 
 @pytest.fixture(scope="module", autouse=True)
 def _needed() -> None:
-    if need_kernel_shaping().has_netem:
-        return
-    if MACHINE_FOLDER:
-        pytest.skip("this kernel has no netem; the virtual machine of test_netem_machine has")
-    need("netem", "this kernel has no netem; python -m tests.netem_machine --engine run tests it in a virtual machine")
+    need_netem("python -m tests.netem_machine --engine run")
 
 
 class DockerRoom(Room):

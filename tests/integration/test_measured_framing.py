@@ -40,12 +40,6 @@ def _needed() -> None:
     need_kernel_shaping()
 
 
-@pytest.fixture
-def shaping_host() -> Iterator[ShapingHost]:
-    with ShapingHost() as host:
-        yield host
-
-
 class MeasuredStream:
     """A stream from one node to another, and the bytes that go both ways."""
 

@@ -3,7 +3,6 @@
 Runs where the environment names a folder for the machine; it is built there when it is missing, which fetches 38 MB.
 """
 
-import os
 import re
 import signal
 import sys
@@ -15,12 +14,11 @@ import pytest
 
 from orchestrator.containers.engine import DockerEngine
 from orchestrator.shaping.probe import probe_shaping
-from tests.integration.shaping_host import need
+from tests.integration.shaping_host import MACHINE_FOLDER, need
 from tests.netem_machine.calls import MachineError
 from tests.netem_machine.engine_disk import why_no_engine
 from tests.netem_machine.machine import ENGINE_MEMORY_MB, FOLDER_VARIABLE, Machine, why_not
 
-MACHINE_FOLDER = os.environ.get(FOLDER_VARIABLE, "")
 SHAPING_TESTS = ("tests/integration/test_shaping_netem.py",)
 DOCKER_TESTS = (
     "tests/integration/test_docker_netem.py",

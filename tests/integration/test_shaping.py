@@ -4,7 +4,6 @@ All of it needs root and a kernel with HTB, u32, ifb and mirred; netem has tests
 """
 
 import time
-from collections.abc import Iterator
 from math import inf
 
 import numpy as np
@@ -28,13 +27,6 @@ RATE_TOLERANCE = 0.03
 @pytest.fixture(scope="module", autouse=True)
 def _needed() -> None:
     need_kernel_shaping()
-
-
-@pytest.fixture
-def shaping_host() -> Iterator[ShapingHost]:
-    """The host, with the dilation of this attempt."""
-    with ShapingHost() as host:
-        yield host
 
 
 def plan(nodes: Namespaces, node: int, whole: NetworkPlan, *, time_ns: int = 0, dilation: float = 1.0) -> NodeTree:

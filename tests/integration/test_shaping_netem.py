@@ -7,7 +7,6 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from math import inf, sqrt
@@ -21,8 +20,7 @@ from orchestrator.shaping.batch import change_to
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
 from orchestrator.shaping.tree import NodeTree, peer_minor
 from tests.integration.namespaces import DEEP_QUEUE_BYTES, FRAMING, PORT, Namespaces, Stream, namespaces
-from tests.integration.shaping_host import ShapingHost, need, need_kernel_shaping
-from tests.integration.test_netem_machine import MACHINE_FOLDER
+from tests.integration.shaping_host import ShapingHost, need_netem
 from tests.unit.orchestrator.shaping.networks import network, networks, pairs
 
 RATE_TOLERANCE = 0.03
@@ -32,18 +30,7 @@ MS = 1_000_000
 
 @pytest.fixture(scope="module", autouse=True)
 def _needed() -> None:
-    if need_kernel_shaping().has_netem:
-        return
-    if MACHINE_FOLDER:
-        pytest.skip("this kernel has no netem; the virtual machine of test_netem_machine has")
-    need("netem", "this kernel has no netem; python -m tests.netem_machine run tests it in a virtual machine")
-
-
-@pytest.fixture
-def shaping_host() -> Iterator[ShapingHost]:
-    """The host, with the dilation of this attempt."""
-    with ShapingHost() as host:
-        yield host
+    need_netem("python -m tests.netem_machine run")
 
 
 def plan(nodes: Namespaces, node: int, whole: NetworkPlan, dilation: float = 1.0) -> NodeTree:
