@@ -20,6 +20,7 @@ from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.real_run import RealRun, choose_dilation, part_to_resume
 from orchestrator.runtimes.docker_backend import check_model, find_backend
+from orchestrator.runtimes.docker_containers import check_folders
 from orchestrator.runtimes.docker_fleet import DockerFleet
 
 
@@ -58,6 +59,7 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
             lines = lines_of(plan, prepared.trainer.tensor_sizes)
             # The kernel is asked for lines; everybody else knows the network that the experiment describes.
             on_lines = replace(plan, network=lines.network)
+            check_folders(prepared.data_root)
             with errors_naming(plan.place):
                 check_model(on_lines, backend, num_params, dilation)
 

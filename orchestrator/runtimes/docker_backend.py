@@ -38,7 +38,7 @@ image, its training worker and its connections."""
 MEMORY_LIMIT: Final = (10**9, 4)
 """Limit of a node's memory where the experiment has none: at least so many bytes, and so many times what it needs."""
 
-_CONGESTION: Final = Path("/proc/sys/net/ipv4")
+_IPV4: Final = Path("/proc/sys/net/ipv4")
 
 
 class Teller(Protocol):
@@ -111,6 +111,8 @@ def find_backend(plan: Plan, engine: Engine, display: Teller, environment: Mappi
     subnet = _subnet(settings.subnet)
     congestion_control = _congestion_control(config.network.congestion_control)
     _check_transport(plan)
+    if not shaped:
+        _check_neighbours(plan)
     with _as_config_errors():
         _reap(engine, display)
         plan_networks(engine, config.nodes, wanted=subnet, place=SUBNET_KEY)
@@ -164,8 +166,8 @@ def _subnet(text: str | None) -> IPv4Network | None:
 def _congestion_control(wanted: str | None) -> str:
     """Return TCP's congestion control: what is wanted, if a namespace may have it, or the host's."""
     try:
-        allowed = (_CONGESTION / "tcp_allowed_congestion_control").read_text(encoding="ascii").split()
-        default = (_CONGESTION / "tcp_congestion_control").read_text(encoding="ascii").strip()
+        allowed = (_IPV4 / "tcp_allowed_congestion_control").read_text(encoding="ascii").split()
+        default = (_IPV4 / "tcp_congestion_control").read_text(encoding="ascii").strip()
     except OSError as error:
         raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from None
     chosen = wanted or default
@@ -182,6 +184,22 @@ def _congestion_control(wanted: str | None) -> str:
 def _check_transport(plan: Plan) -> None:
     if plan.config.network.transport == "datagram" and np.any(plan.network.loss):
         raise ConfigError("network.transport=datagram: must be reliable with runtime: docker, whose links carry TCP")
+
+
+def _check_neighbours(plan: Plan) -> None:
+    """Who shapes links sets the neighbours too, see :mod:`orchestrator.shaping.neighbours`; else nodes ask for them."""
+    sysctl, bound = "net.ipv4.neigh.default.gc_thresh3", _IPV4 / "neigh/default/gc_thresh3"
+    try:
+        room = int(bound.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # in a container of its own, say: the run will tell
+        return
+    # One for each direction of an edge, and one for each way between a node and the orchestrator.
+    needed = 2 * (plan.topology.num_edges + plan.config.nodes)
+    if needed > room:
+        raise ConfigError(
+            f"network.links=direct: must be emulated, or {sysctl} at least {needed:,} (it is {room:,}): so many"
+            f" entries of this machine's neighbour table are what {plan.config.nodes} nodes need"
+        )
 
 
 def _reap(engine: Engine, display: Teller) -> None:

@@ -1,13 +1,15 @@
 """The containers of the ``docker`` runtime as values: what each may do, see and use."""
 
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from node.config import NodeConfig
 from node.config_file import COMMON
+from node.core.errors import ConfigError
 from node.learning.data_files import cache_dir
 from orchestrator.containers.image_recipes import NODE_COMMAND
 from orchestrator.containers.interface import Bind, ContainerSpec
@@ -24,6 +26,8 @@ FILES: Final = "/run/node"
 
 _NOBODY: Final = 65_532
 """User and group of nodes where the orchestrator is root, so that no node is."""
+
+_LOOKED_INTO: Final = stat.S_IROTH | stat.S_IXOTH
 
 _TMP_BYTES: Final = 64 * 2**20
 _GATE_BYTES: Final = 2**16
@@ -72,17 +76,19 @@ class NodeContainers:
         command += ["--config", f"{FILES}/{file.name}", "--run", config.run_id]
         if self.backend.abilities is not None:
             command += ["--gate", GATE]
-        cache = cache_dir().absolute()
-        data = [] if config.data_root is None else [Path(config.data_root)]
         own = [file.with_name(COMMON), *sorted(file.parent.glob(f"{file.stem}.*"))]
         return ContainerSpec(
             scope.name_of("node", config.node),
             self.backend.node_image.name,
             command,
             labels=scope.labels("node", config.node),
-            environment={"FRAGMESH_CACHE": str(cache)},
+            environment={"FRAGMESH_CACHE": str(cache_dir().absolute())},
             user=self.user,
-            binds=[*(Bind(path.absolute(), f"{FILES}/{path.name}") for path in own), *_folders([*data, cache])],
+            binds=[
+                *(Bind(path.absolute(), f"{FILES}/{path.name}") for path in own),
+                # At the same places as here: what is decoded is found by the paths of its sources.
+                *(Bind(place, str(place)) for place in _places_with_data(config.data_root)),
+            ],
             tmpfs={"/tmp": _TMP_BYTES, os.path.dirname(GATE): _GATE_BYTES},
             networks={network.name: network.address_of(config.node) for network in self.networks.values()},
             cpus=self.settings.cpus,
@@ -104,6 +110,22 @@ def helper_spec(scope: RunScope, image: str) -> ContainerSpec:
     )
 
 
+def check_folders(data_root: str | None) -> None:
+    """Check that the nodes' user may look into the folders with data, before anything is made.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    if os.getuid() != 0:  # nodes are the same user
+        return
+    for place in _places_with_data(data_root):
+        if place.stat().st_mode & _LOOKED_INTO != _LOOKED_INTO:
+            raise ConfigError(
+                f"{place}: must be readable by others, for nodes are not root in their containers:"
+                f" chmod -R o+rX {place}"
+            )
+
+
 def hand_over(folder: Path) -> str:
     """Let the nodes' user read their files, and return that user as ``uid:gid``.
 
@@ -117,7 +139,7 @@ def hand_over(folder: Path) -> str:
     return f"{_NOBODY}:{_NOBODY}"
 
 
-def _folders(places: Iterable[Path]) -> list[Bind]:
-    """Bind folders with data at the same places as here: what is decoded is found by the paths of its sources."""
-    found = dict.fromkeys(place for place in places if place.is_dir())
-    return [Bind(place, str(place)) for place in found]
+def _places_with_data(data_root: str | None) -> list[Path]:
+    """Return the folders with data that there are, each once."""
+    named = [] if data_root is None else [Path(data_root)]
+    return [place for place in dict.fromkeys([*named, cache_dir().absolute()]) if place.is_dir()]

@@ -23,6 +23,7 @@ from orchestrator.runtimes.docker_watch import Looks, NodeLook
 from orchestrator.shaping.backend import NetworkNamespace, apply_shaping, carry_out, read_counters, read_shaping
 from orchestrator.shaping.batch import Batch, change_to
 from orchestrator.shaping.differences import differences
+from orchestrator.shaping.neighbours import neighbour_lines
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node, without_limits
 from orchestrator.shaping.reading import NodeReading
 from orchestrator.shaping.tree import NodeTree
@@ -203,7 +204,10 @@ class LinkShaper:
 
     def _shape_node(self, item: tuple[NodeId, int]) -> None:
         node, pid = item
-        device = data_device(self.namespace_of(node, pid), self._addresses[node])
+        namespace, own = self.namespace_of(node, pid), self._addresses[node]
+        device = data_device(namespace, own)
+        peers = [address for peer, address in self._addresses.items() if peer != node]
+        namespace.run_batch("ip", neighbour_lines(device, own, peers))
         self._apply(node, pid, device)
         self._entered[node] = pid, device
 

@@ -103,6 +103,15 @@ class NetworkNamespace:
             raise RunnerError(f"{self.name}: {_failure(command, text, errors or output, code)}")
         return output
 
+    def run_batch(self, program: str, lines: Sequence[str]) -> None:
+        """Let ``ip`` or ``tc`` carry out lines, if there are any.
+
+        Raises:
+            RunnerError: A line failed, which ends it; those before it are done.
+        """
+        if lines:
+            self.run([program, "-batch", "-"], "".join(f"{line}\n" for line in lines))
+
 
 def apply_shaping(namespace: NetworkNamespace, tree: NodeTree) -> tuple[ShapingDifference, ...]:
     """Make a namespace hold what is wanted, changing only what differs, and read it back.
@@ -171,8 +180,7 @@ def carry_out(namespace: NetworkNamespace, batch: Batch) -> None:
         RunnerError: A command failed; what was done before it stays.
     """
     for program, lines in (("ip", batch.links), ("tc", batch.shaping), ("ip", batch.links_after)):
-        if lines:
-            namespace.run([program, "-batch", "-"], "".join(f"{line}\n" for line in lines))
+        namespace.run_batch(program, lines)
 
 
 def _failure(command: Sequence[str], text: str, printed: str, status: int) -> str:

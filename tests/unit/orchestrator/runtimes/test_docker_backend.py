@@ -50,7 +50,7 @@ def congestion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "tcp_allowed_congestion_control").write_text("reno bbr\n")
     (folder / "tcp_congestion_control").write_text("bbr\n")
-    monkeypatch.setattr(docker_backend, "_CONGESTION", folder)
+    monkeypatch.setattr(docker_backend, "_IPV4", folder)
     return folder
 
 
@@ -165,6 +165,19 @@ def test_a_kernel_that_shapes_nothing_is_refused(tmp_path: Path, abilities: dict
     direct = plan(tmp_path, links="direct", preset={"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0})
     found = find_backend(direct, engine_with_images(), Told(), {})
     assert (found.shaper_image, found.abilities, found.to_json()["latency_by"]) == (None, None, None)
+
+
+def test_a_neighbour_table_that_is_too_small_is_refused_where_nobody_fills_it(tmp_path: Path, congestion: Path) -> None:
+    free = {"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0}
+    (congestion / "neigh" / "default").mkdir(parents=True)
+    bound = congestion / "neigh" / "default" / "gc_thresh3"
+    bound.write_text("1056\n")  # of 32 nodes, 31 for each and two between each and the orchestrator
+    find_backend(plan(tmp_path, nodes=32, links="direct", preset=free), engine_with_images(), Told(), {})
+    assert refused(tmp_path, nodes=33, links="direct", preset=free) == (
+        "network.links=direct: must be emulated, or net.ipv4.neigh.default.gc_thresh3 at least 1,122 (it is 1,056):"
+        " so many entries of this machine's neighbour table are what 33 nodes need"
+    )
+    find_backend(plan(tmp_path, nodes=33), engine_with_images(), Told(), {})
 
 
 def test_what_dead_orchestrators_left_goes_first_and_is_told(tmp_path: Path) -> None:

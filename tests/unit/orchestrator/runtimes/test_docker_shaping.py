@@ -146,6 +146,15 @@ def test_every_node_is_shaped_in_its_own_namespace(make: Make, helper: Helper) -
         assert {address for _, address, _ in filters} == {str(ADDRESSES[peer]) for peer in PIDS if peer != node}
 
 
+def test_every_node_knows_its_peers_without_asking(make: Make, helper: Helper) -> None:
+    make().shape(PIDS)
+    hardware = {address: f"02:42:0a:01:00:{2 + node:02x}" for node, address in ADDRESSES.items()}
+    for node, pid in PIDS.items():
+        kernel = helper.kernels[pid]
+        assert kernel.devices["eth1"].address == hardware[ADDRESSES[node]]
+        assert kernel.neighbours == {str(ADDRESSES[peer]): hardware[ADDRESSES[peer]] for peer in PIDS if peer != node}
+
+
 def test_rates_hold_nothing_back_while_nodes_connect(make: Make, helper: Helper) -> None:
     shaper = make()
     shaper.shape(PIDS)

@@ -20,6 +20,7 @@ class FakeDevice:
     def __init__(self) -> None:
         self.root = False
         self.is_up = False
+        self.address = ""
         self.gso_max_segs = 65_535
         self.classes: dict[str, dict[str, Any]] = {}
         self.leaves: dict[str, dict[str, Any]] = {}
@@ -31,18 +32,27 @@ class FakeKernel:
     """A namespace with the device ``eth1``.
 
     Attributes:
-        done: All lines that were carried out.
+        done: All lines that were carried out, but for those of neighbours.
+        neighbours: Hardware addresses by address.
     """
 
     def __init__(self) -> None:
         self.devices = {"eth1": FakeDevice()}
         self.done: list[str] = []
+        self.neighbours: dict[str, str] = {}
 
     def carry_out(self, batch: Batch) -> None:
         """Carry a batch out."""
         for line in (*batch.links, *batch.shaping, *batch.links_after):
-            self.done.append(line)
             words = line.split()
+            match words:
+                case ["link", "set", "dev", device, "address", address]:
+                    self.devices[device].address = address
+                    continue
+                case ["neigh", "replace", peer, "lladdr", address, "nud", "permanent", "dev", "eth1"]:
+                    self.neighbours[peer] = address
+                    continue
+            self.done.append(line)
             match words[:2]:
                 case ["link", "add"]:
                     self.devices[words[words.index("name") + 1]] = FakeDevice()
