@@ -23,7 +23,7 @@ from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan, StepTimer
 from node.core.errors import DivergedError
-from node.core.links import CapacityChange, NetworkPlan
+from node.core.links import LinkChange, NetworkPlan
 from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
@@ -34,8 +34,8 @@ from node.runtime.accounting import Accounting
 from node.runtime.driver import Driver, Rounds
 from node.runtime.emulated_path import EmulatedPath
 from node.runtime.outgoing import InFlight, OutgoingFrames
-from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED
-from node.sim.network import Due, NetworkFlow, change_capacity, make_network
+from node.sim.event_order import DELIVERY, LINK_CHANGE, STEPS_DONE, TIMER, TRANSFER_ENDED
+from node.sim.network import Due, NetworkFlow, change_links, make_network
 from node.sim.world import World
 from node.transport.delay_line import DelayLine
 from node.transport.frames import WireContext, decode, plan_id
@@ -371,7 +371,7 @@ class VirtualNetwork:
                 path.in_flight = _NoBound(scenario.network, node)
         self._started = False
         for time_ns, change in scenario.network.changes:
-            self._plan(time_ns, CAPACITY_CHANGE, 0, lambda change=change: self._change(change))  # type: ignore[misc]
+            self._plan(time_ns, LINK_CHANGE, 0, lambda change=change: self._change(change))  # type: ignore[misc]
 
     @property
     def now_ns(self) -> int:
@@ -432,5 +432,5 @@ class VirtualNetwork:
         for flow in self.fluid.finish(what, time_ns):
             flow.token.ended(flow, time_ns)
 
-    def _change(self, change: CapacityChange) -> None:
-        change_capacity(self.fluid, change, self.now_ns)
+    def _change(self, change: LinkChange) -> None:
+        change_links(self.fluid, change, self.now_ns)

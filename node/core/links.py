@@ -9,16 +9,19 @@ slow down as TCP's congestion control would. With ``datagram`` a message is lost
 packets is lost; it occupies the links all the same and the receiver never sees it.
 """
 
-from dataclasses import dataclass, replace
-from math import inf, isfinite
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import hypot, inf, isfinite
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from node.core.errors import ConfigError
 from node.core.framing import Framing
+from node.core.schedule import NOTHING, Groups, Overlay, Place, is_cut, over_path
 from node.core.sender_policy import SERIAL, SenderPolicy
+from node.core.steps import Steps
 from node.core.types import Float64Vector
 from node.core.units import NS_PER_MS
 from node.core.wire_values import WireDtype
@@ -77,6 +80,35 @@ class CapacityChange:
     mbps: float
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionChange:
+    """The nodes that do not reach each other change while the experiment runs.
+
+    Attributes:
+        partitions: Those that hold from then on; none lets all nodes reach each other.
+    """
+
+    partitions: tuple[Groups, ...]
+
+
+LinkChange: TypeAlias = CapacityChange | PartitionChange
+
+
+@dataclass(frozen=True, slots=True)
+class PathShape:
+    """What a message meets on its path besides rates.
+
+    Attributes:
+        latency_ns: One way, >= 0.
+        jitter_ns: Standard deviation of the latency, >= 0.
+        loss: Probability that a packet is lost, in [0, 1).
+    """
+
+    latency_ns: int
+    jitter_ns: float
+    loss: float
+
+
 @dataclass(frozen=True, eq=False)
 class NetworkPlan:
     """A whole network. Arrays are read-only; matrices exist only where a preset needs them.
@@ -100,6 +132,8 @@ class NetworkPlan:
             a link as is counted of it.
         wire_dtype: How values travel.
         changes: (time_ns, change) in order of time.
+        overlays: What is laid over links, of which :meth:`path` takes all but the rates: those are among the changes.
+        partitions: The nodes that do not reach each other at first.
         stragglers: The nodes with a slowed access link.
     """
 
@@ -115,7 +149,9 @@ class NetworkPlan:
     header_bytes: int = 64
     framing: Framing | None = None
     wire_dtype: WireDtype = WireDtype.FLOAT32
-    changes: tuple[tuple[int, CapacityChange], ...] = ()
+    changes: tuple[tuple[int, LinkChange], ...] = ()
+    overlays: Mapping[Place, Steps[Overlay]] = field(default_factory=dict)
+    partitions: tuple[Groups, ...] = ()
     stragglers: frozenset[int] = frozenset()
 
     @property
@@ -129,6 +165,20 @@ class NetworkPlan:
         if isinstance(self.latency_ns, int):
             return 2 * self.latency_ns
         return self.latency_ns + self.latency_ns.T
+
+    @property
+    def may_jitter(self) -> bool:
+        """True if the latency of any message is ever drawn."""
+        return bool(np.any(self.jitter_ns)) or any(over.jitter_ns for over in self._laid_over())
+
+    @property
+    def may_lose(self) -> bool:
+        """True if any packet is ever lost."""
+        return bool(np.any(self.loss)) or any(over.loss for over in self._laid_over())
+
+    def _laid_over(self) -> Iterator[Overlay]:
+        for steps in self.overlays.values():
+            yield from steps.values
 
     def link_bytes(self, body_bytes: int) -> int:
         """Bytes of a link that a message takes, of which nothing is sent again. The one place that says so."""
@@ -157,10 +207,13 @@ class NetworkPlan:
             return self
         up, down = self.up_mbps.copy(), self.down_mbps.copy()
         pairs = None if self.pair_mbps is None else self.pair_mbps.copy()
+        partitions = self.partitions
         for change_ns, change in self.changes:
             if change_ns > time_ns:
                 break
-            if change.kind == "up":
+            if isinstance(change, PartitionChange):
+                partitions = change.partitions
+            elif change.kind == "up":
                 up[change.source] = change.mbps
             elif change.kind == "down":
                 down[change.destination] = change.mbps
@@ -169,20 +222,48 @@ class NetworkPlan:
                     pairs = np.full((self.num_nodes, self.num_nodes), inf)
                 pairs[change.source, change.destination] = change.mbps
         changes = tuple(item for item in self.changes if item[0] > time_ns)
-        return replace(self, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes)
+        return replace(self, up_mbps=up, down_mbps=down, pair_mbps=pairs, changes=changes, partitions=partitions)
+
+    def capacity_changes(self) -> Iterator[tuple[int, CapacityChange]]:
+        """The changes of capacities among all changes."""
+        for time_ns, change in self.changes:
+            if isinstance(change, CapacityChange):
+                yield time_ns, change
 
     def is_parked(self, source: int, destination: int) -> bool:
-        """Return whether nothing moves from ``source`` to ``destination``, for lack of bandwidth."""
+        """Return whether nothing moves from ``source`` to ``destination``, for lack of bandwidth or of a way."""
         parked = self.up_mbps[source] == 0 or self.down_mbps[destination] == 0
+        parked = parked or is_cut(self.partitions, source, destination)
         return bool(parked or (self.pair_mbps is not None and self.pair_mbps[source, destination] == 0))
 
-    def pair(self, source: int, destination: int) -> LinkShape:
-        """The path from ``source`` to ``destination`` beyond their access links."""
+    def path(self, source: int, destination: int, at_ns: int = 0) -> PathShape:
+        """What a message from ``source`` to ``destination`` meets at a time, with whatever is laid over then."""
+        latency_ns = int(entry_of_pair(self.latency_ns, source, destination))
+        jitter_ns = float(entry_of_pair(self.jitter_ns, source, destination))
+        loss = float(entry_of_pair(self.loss, source, destination))
+        over = over_path(self.overlays, source, destination, at_ns) if self.overlays else NOTHING
+        if not over.shapes_path:
+            return PathShape(latency_ns, jitter_ns, loss)
+        return PathShape(
+            latency_ns=round(latency_ns * over.latency_factor) + over.latency_ns,
+            jitter_ns=hypot(jitter_ns, over.jitter_ns),
+            loss=loss + over.loss * (1.0 - loss),
+        )
+
+    def pair(self, source: int, destination: int, at_ns: int = 0) -> LinkShape:
+        """The path from ``source`` to ``destination`` beyond their access links.
+
+        Args:
+            source: The sender.
+            destination: The receiver.
+            at_ns: When, but for the bandwidth, which is that of :meth:`at_time`.
+        """
+        path = self.path(source, destination, at_ns)
         return LinkShape(
             bandwidth_mbps=None if self.pair_mbps is None else _finite(self.pair_mbps[source, destination]),
-            latency_ms=int(entry_of_pair(self.latency_ns, source, destination)) / NS_PER_MS,
-            jitter_ms=int(entry_of_pair(self.jitter_ns, source, destination)) / NS_PER_MS,
-            loss_percent=float(entry_of_pair(self.loss, source, destination)) * 100.0,
+            latency_ms=path.latency_ns / NS_PER_MS,
+            jitter_ms=path.jitter_ns / NS_PER_MS,
+            loss_percent=path.loss * 100.0,
         )
 
 

@@ -54,7 +54,7 @@ from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
 from node.host.forked import belong_to, close_all_but
 from node.host.timed_poll import TimedPoll
-from node.sim.network import Due, NetworkFlow, change_capacity, make_network
+from node.sim.network import Due, NetworkFlow, change_links, make_network
 
 LATENESS_MAX_S = 0.05
 """Lateness with which a record still takes effect at its own time, in real seconds."""
@@ -342,7 +342,7 @@ class LinkEmulator:
         change, at_ns = self._changes[self._changes_made][1], self._next_change_ns
         self._changes_made += 1
         self._change_lateness.add(self._now_ns - at_ns)
-        change_capacity(self._network, change, at_ns)
+        change_links(self._network, change, at_ns)
         self._look_for_change()
 
     # --- what goes out ---

@@ -191,7 +191,7 @@ class DirectPath(Path):
 
 def _slowest_mbps(network: NetworkPlan) -> float:
     """The slowest capacity that any link ever has; inf where none is limited."""
-    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.changes)]
+    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.capacity_changes())]
     if network.pair_mbps is not None:
         others = network.pair_mbps[~np.eye(network.num_nodes, dtype=bool)]
         rates.append(others.min(initial=inf))

@@ -310,7 +310,7 @@ class Driver:
                 self._story.tell(at_ns, "did all its rounds")
                 self._on_end(None)
             return
-        end_ns = at_ns + self._timer.duration_ns(count)
+        end_ns = at_ns + self._timer.duration_ns(count, at_ns)
         self._steps = (at_ns, end_ns)
         self._story.tell(at_ns, "began {} local steps of round {}", count, self.counters.rounds)
         self._trainer.begin(self._node, params, self.counters.local_steps, count)

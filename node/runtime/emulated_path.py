@@ -17,7 +17,7 @@ knows of it.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -98,7 +98,8 @@ class EmulatedPath(Path):
         self._node = node
         self._network = network
         self._deliveries = DeliveryModel(network, seed)
-        self._probe_deliveries = DeliveryModel(network, seed ^ _PROBE_SEED)
+        # Links are measured before anything is laid over them.
+        self._probe_deliveries = DeliveryModel(replace(network, overlays={}), seed ^ _PROBE_SEED)
         self._emulator_clock = emulator_clock
         self._clock = emulator_clock
         self._offset_ns = 0  # the emulator's time minus the clock's
@@ -143,7 +144,7 @@ class EmulatedPath(Path):
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
         """See :class:`Path`."""
         body_bytes = self._frames.body_bytes(message)
-        link_bytes = self._deliveries.link_bytes(body_bytes, self._node, receiver)
+        link_bytes = self._deliveries.link_bytes(body_bytes, self._node, receiver, ready_ns)
         wire_bytes = self._network.counted_bytes(body_bytes, link_bytes)
         self.in_flight.add(number, receiver, self._frames.frame_bytes(message))
         self._under_way[number] = _MessageTransfer(receiver, message, wire_bytes)
@@ -185,7 +186,7 @@ class EmulatedPath(Path):
                 self._message_left(number, transfer, at_ns)
             case _ProbeTransfer(receiver, sequence, padding_bytes):
                 if self._probe_events is not None:
-                    latency_ns = self._probe_deliveries.latency_ns(self._node, receiver)
+                    latency_ns = self._probe_deliveries.latency_ns(self._node, receiver, at_ns)
                     due_ns = self._clock.monotonic_ns(at_ns + latency_ns)
                     self._streams.probe(receiver, sequence, 0, padding_bytes, due_ns)
                     self._probe_events.probe_sent(number, at_ns)
@@ -196,8 +197,8 @@ class EmulatedPath(Path):
             return
         receiver, message = transfer.receiver, transfer.message
         # The draws come in this order in the simulator as well, one for each message that has left.
-        due_ns = self._clock.monotonic_ns(at_ns + self._deliveries.latency_ns(self._node, receiver))
-        if self._deliveries.is_lost(self._frames.body_bytes(message), self._node, receiver):
+        due_ns = self._clock.monotonic_ns(at_ns + self._deliveries.latency_ns(self._node, receiver, at_ns))
+        if self._deliveries.is_lost(self._frames.body_bytes(message), self._node, receiver, at_ns):
             self.in_flight.remove(number)  # before the driver is told, who then looks for room
             events.sent(number, at_ns)
             events.lost(number, transfer.wire_bytes, at_ns)

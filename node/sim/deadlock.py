@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, TIMER, Entry
+from node.sim.event_order import DELIVERY, LINK_CHANGE, TIMER, Entry
 from node.sim.network import Network
 from node.sim.simulated_node import SimulatedNode
 
@@ -22,8 +22,8 @@ def at_rest(nodes: Sequence[SimulatedNode], network: Network, schedule: Iterable
     flows = [flow for node in nodes for flow in network.outgoing(node.index)]
     if not all(network.is_parked(flow) for flow in flows):
         return False
-    # A change of capacity can wake transfers that are parked on a link without bandwidth.
-    wakers = (DELIVERY, TIMER, CAPACITY_CHANGE) if flows else (DELIVERY, TIMER)
+    # A change of links can wake transfers that are parked.
+    wakers = (DELIVERY, TIMER, LINK_CHANGE) if flows else (DELIVERY, TIMER)
     return not any(entry[1] in wakers for entry in schedule)
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 Entry: TypeAlias = tuple[int, int, int, int, Any]
 
-CAPACITY_CHANGE = 0
-"""A link's bandwidth changes."""
+LINK_CHANGE = 0
+"""A link's bandwidth changes, or who reaches whom."""
 TRANSFER_ENDED = 1
 """The last byte of a message left its sender."""
 DELIVERY = 2

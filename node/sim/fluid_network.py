@@ -32,8 +32,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from node.core.links import NetworkPlan
+from node.core.schedule import Groups, is_cut
 from node.sim.flows import UNKNOWN_LINK, Flow, FlowTable, insert
-from node.sim.rates import NEVER, UNLIMITED, capacity_of
+from node.sim.rates import NEVER, UNLIMITED, capacity_of, pair_capacity
 from node.sim.regions import fill_region
 
 
@@ -48,6 +49,7 @@ class FluidNetwork:
         _table: The transfers by link, and the capacities.
         _shared_in: How many transfers into each node come from a sender with more than one.
         _pair_changed: Capacities of pairs that were changed, by source * n + destination; they override the plan's.
+        _partitions: Who does not reach each other: the capacity of such a pair is 0, whatever else it would be.
         _sequence: The next transfer's.
         _epoch: The last filling of a region.
     """
@@ -60,10 +62,11 @@ class FluidNetwork:
         self._table = FlowTable(
             [capacity_of(mbps) for mbps in plan.up_mbps.tolist()],
             [capacity_of(mbps) for mbps in plan.down_mbps.tolist()],
-            pairs_limit=plan.pair_mbps is not None,
+            pairs_limit=plan.pair_mbps is not None or bool(plan.partitions),
         )
         self._shared_in = [0] * plan.num_nodes
         self._pair_changed: dict[int, float] = {}
+        self._partitions = plan.partitions
         self._sequence = 0
         self._epoch = 0
 
@@ -165,20 +168,16 @@ class FluidNetwork:
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
-        table, capacity = self._table, capacity_of(mbps)
-        table.index_pairs()
-        key = source * table.count + destination
-        self._pair_changed[key] = capacity
-        members = table.by_pair.get(key, [])
-        if not members:
-            return
-        incoming = table.incoming[destination]
-        for flow in members:
-            flow.pair = capacity
-            flow.cap = min(table.up[source], capacity)
-            incoming.remove(flow)
-            insert(incoming, flow)
-        self._fill_region(table.links(members[0]), now_ns)
+        self._pair_changed[source * self._table.count + destination] = capacity_of(mbps)
+        self._pair_has_changed(source, destination, now_ns)
+
+    def set_partitions(self, partitions: Sequence[Groups], now_ns: int) -> None:
+        """Change who does not reach each other; transfers between them are parked."""
+        self._table.index_pairs()
+        before, self._partitions = self._partitions, tuple(partitions)
+        for source, destination in dict.fromkeys((flow.source, flow.destination) for flow in self.active()):
+            if is_cut(before, source, destination) != is_cut(partitions, source, destination):
+                self._pair_has_changed(source, destination, now_ns)
 
     def rates(self) -> dict[int, float]:
         """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
@@ -206,6 +205,21 @@ class FluidNetwork:
         if flow.active and now_ns > flow.updated_ns:
             left -= flow.rate * (now_ns - flow.updated_ns)
         return flow.size if left <= 0 else int(flow.size - left)
+
+    def _pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+        table = self._table
+        table.index_pairs()
+        members = table.by_pair.get(source * table.count + destination, [])
+        if not members:
+            return
+        capacity = self._pair_capacity(source, destination)
+        incoming = table.incoming[destination]
+        for flow in members:
+            flow.pair = capacity
+            flow.cap = min(table.up[source], capacity)
+            incoming.remove(flow)
+            insert(incoming, flow)
+        self._fill_region(table.links(members[0]), now_ns)
 
     def _remove(self, flow: Flow, now_ns: int) -> None:
         flow.active = False
@@ -296,12 +310,8 @@ class FluidNetwork:
             self._settle(flow, flow.target, now_ns)
 
     def _pair_capacity(self, source: int, destination: int) -> float:
-        changed = self._pair_changed.get(source * self._table.count + destination)
-        if changed is not None:
-            return changed
-        if self._pair_mbps is None:
-            return UNLIMITED
-        return capacity_of(float(self._pair_mbps[source, destination]))
+        count = self._table.count
+        return pair_capacity(source, destination, count, self._pair_mbps, self._pair_changed, self._partitions)
 
 
 def _ceil(value: float) -> int:

@@ -24,9 +24,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from node.core.links import NetworkPlan
+from node.core.schedule import Groups, is_cut
 from node.sim.ceilings import LOWER_AT, activate_if_needed, leave_alone_if_possible, set_ceiling
 from node.sim.levels import NEW, LevelFlow, SharedLink, few_digits, fill
-from node.sim.rates import NEVER, UNLIMITED, capacity_of
+from node.sim.rates import NEVER, UNLIMITED, capacity_of, pair_capacity
 
 
 class Filling:
@@ -55,6 +56,7 @@ class LevelNetwork:
         _new: Transfers begun since the last filling, in order of start.
         _touched: Numbers of links of which the transfers or the capacity have changed since.
         _pair_changed: Capacities of pairs that were changed, by source * n + destination; they override the plan's.
+        _partitions: Who does not reach each other: the capacity of such a pair is 0, whatever else it would be.
     """
 
     rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "_pair_mbps"})
@@ -66,6 +68,7 @@ class LevelNetwork:
         self._schedule = schedule
         self._pair_mbps = plan.pair_mbps
         self._pair_changed: dict[int, float] = {}
+        self._partitions = plan.partitions
         self._links: dict[int, SharedLink] = {}
         for node, mbps in enumerate(plan.up_mbps.tolist()):
             self._links[node] = SharedLink(node, capacity_of(mbps), is_uplink=True, active=True)
@@ -83,7 +86,7 @@ class LevelNetwork:
         """See :meth:`node.sim.fluid_network.FluidNetwork.start`."""
         links, sequence = self._links, self._sequence
         numbers: tuple[int, ...] = (source, self._count + destination)
-        if self._pair_mbps is not None or self._pair_changed:
+        if self._pair_mbps is not None or self._pair_changed or self._partitions:
             numbers += self._pair_link(source, destination)
         flow = LevelFlow(source, destination, size, now_ns, token, sequence, numbers)
         self._sequence = sequence + 1
@@ -133,12 +136,12 @@ class LevelNetwork:
 
     def set_up(self, node: int, mbps: float, now_ns: int) -> None:
         """Change a node's uplink; inf is unlimited, 0 parks its transfers."""
-        self._set_capacity(self._links[node], mbps, now_ns)
+        self._set_capacity(self._links[node], capacity_of(mbps), now_ns)
 
     def set_down(self, node: int, mbps: float, now_ns: int) -> None:
         """Change a node's downlink; inf is unlimited, 0 parks its transfers."""
         link = self._links[self._count + node]
-        self._set_capacity(link, mbps, now_ns)
+        self._set_capacity(link, capacity_of(mbps), now_ns)
         above = link.capacity_above
         counted = (flow for flow in link.flows.values() if flow.held != NEW)
         link.potential = sum(min(self._links[flow.links[0]].ceiling, above) for flow in counted)
@@ -147,19 +150,15 @@ class LevelNetwork:
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
-        key = source * self._count + destination
-        self._pair_changed[key] = capacity_of(mbps)
-        link = self._links.get(2 * self._count + key)
-        if link is None:
-            uplink = self._links[source]
-            members = [flow for flow in uplink.flows.values() if flow.destination == destination]
-            if not members or not (numbers := self._pair_link(source, destination)):
-                return
-            link = self._links[numbers[0]]
-            for flow in members:
-                flow.links += numbers
-                link.flows[flow.sequence] = uplink.exposed[flow.sequence] = flow
-        self._set_capacity(link, mbps, now_ns)
+        self._pair_changed[source * self._count + destination] = capacity_of(mbps)
+        self._pair_has_changed(source, destination, now_ns)
+
+    def set_partitions(self, partitions: Sequence[Groups], now_ns: int) -> None:
+        """Change who does not reach each other; transfers between them are parked."""
+        before, self._partitions = self._partitions, tuple(partitions)
+        for source, destination in dict.fromkeys((flow.source, flow.destination) for flow in self.active()):
+            if is_cut(before, source, destination) != is_cut(partitions, source, destination):
+                self._pair_has_changed(source, destination, now_ns)
 
     def rates(self) -> dict[int, float]:
         """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
@@ -204,8 +203,22 @@ class LevelNetwork:
             self._planned_ns = now_ns
             self._schedule(now_ns, self.filling)
 
-    def _set_capacity(self, link: SharedLink, mbps: float, now_ns: int) -> None:
-        link.capacity = capacity_of(mbps)
+    def _pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+        number = 2 * self._count + source * self._count + destination
+        link = self._links.get(number)
+        if link is None:
+            uplink = self._links[source]
+            members = [flow for flow in uplink.flows.values() if flow.destination == destination]
+            if not members or not (numbers := self._pair_link(source, destination)):
+                return
+            link = self._links[number]
+            for flow in members:
+                flow.links += numbers
+                link.flows[flow.sequence] = uplink.exposed[flow.sequence] = flow
+        self._set_capacity(link, self._pair_capacity(source, destination), now_ns)
+
+    def _set_capacity(self, link: SharedLink, capacity: float, now_ns: int) -> None:
+        link.capacity = capacity
         link.capacity_above = few_digits(link.capacity)
         self._touched[link.source] = None
         for flow in link.flows.values():
@@ -238,18 +251,16 @@ class LevelNetwork:
 
     def _pair_link(self, source: int, destination: int) -> tuple[int, ...]:
         """The number of a pair's link, which is made if there is none; nothing where the pair is not limited."""
-        key = source * self._count + destination
-        number = 2 * self._count + key
+        number = 2 * self._count + source * self._count + destination
         if number not in self._links:
-            capacity = self._pair_changed.get(key)
-            if capacity is None:
-                if self._pair_mbps is None:
-                    return ()
-                capacity = capacity_of(float(self._pair_mbps[source, destination]))
+            capacity = self._pair_capacity(source, destination)
             if capacity >= UNLIMITED:
                 return ()
             self._links[number] = SharedLink(number, capacity, is_uplink=False, active=True)
         return (number,)
+
+    def _pair_capacity(self, source: int, destination: int) -> float:
+        return pair_capacity(source, destination, self._count, self._pair_mbps, self._pair_changed, self._partitions)
 
     # -- rates -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ transfers with the same bottleneck, and is fast where a node has many.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from node.core.links import CapacityChange, NetworkPlan
+from node.core.links import CapacityChange, LinkChange, NetworkPlan, PartitionChange
+from node.core.schedule import Groups
 from node.core.types import NodeId
 from node.sim.fluid_network import FluidNetwork
 from node.sim.level_network import LevelNetwork
@@ -70,6 +71,9 @@ class Network(Protocol):
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
 
+    def set_partitions(self, partitions: Sequence[Groups], now_ns: int) -> None:
+        """Change who does not reach each other; transfers between them are parked."""
+
     def outgoing(self, node: int) -> Sequence[Any]:
         """Return the transfers of a sender, in order of start."""
 
@@ -84,18 +88,20 @@ def make_network(plan: NetworkPlan, schedule: Callable[[int, Any], None]) -> Net
     """Return the network that suits the sender policy of a plan.
 
     Args:
-        plan: Capacities at the start; its ``changes`` are applied by the caller, see :func:`change_capacity`.
+        plan: Capacities at the start; its ``changes`` are applied by the caller, see :func:`change_links`.
         schedule: Called with (time_ns, what): the caller calls :meth:`Network.finish` with these at this time.
     """
     return LevelNetwork(plan, schedule) if plan.sender.per_peer else FluidNetwork(plan, schedule)
 
 
-def change_capacity(network: Network, change: CapacityChange, at_ns: int) -> None:
+def change_links(network: Network, change: LinkChange, at_ns: int) -> None:
     """Let a change of the plan take effect in a network, at ``at_ns`` of the network's time."""
-    match change.kind:
-        case "up":
-            network.set_up(change.source, change.mbps, at_ns)
-        case "down":
-            network.set_down(change.destination, change.mbps, at_ns)
-        case "pair":
-            network.set_pair(change.source, change.destination, change.mbps, at_ns)
+    match change:
+        case PartitionChange(partitions=partitions):
+            network.set_partitions(partitions, at_ns)
+        case CapacityChange(kind="up", source=source, mbps=mbps):
+            network.set_up(source, mbps, at_ns)
+        case CapacityChange(kind="down", destination=destination, mbps=mbps):
+            network.set_down(destination, mbps, at_ns)
+        case CapacityChange(kind="pair", source=source, destination=destination, mbps=mbps):
+            network.set_pair(source, destination, mbps, at_ns)

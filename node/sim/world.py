@@ -42,8 +42,8 @@ from node.core.training import Trainer
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.sim.deadlock import at_rest, explain_deadlock
-from node.sim.event_order import CAPACITY_CHANGE, DELIVERY, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
-from node.sim.network import Due, NetworkFlow, change_capacity, make_network
+from node.sim.event_order import DELIVERY, LINK_CHANGE, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
+from node.sim.network import Due, NetworkFlow, change_links, make_network
 from node.sim.simulated_node import SimulatedNode
 
 NO_ROW = 0
@@ -92,7 +92,7 @@ class World:
         self.max_transfers = network.sender.transfers_max(network.num_nodes)
         self._deliveries = DeliveryModel(network, seed)
         self._latency_ns = self._deliveries.common_latency_ns
-        self._has_loss, self._has_framing = bool(np.any(network.loss)), network.framing is not None
+        self._has_loss, self._has_framing = network.may_lose, network.framing is not None
         in_order = self._latency_ns is not None and not self._has_loss
         self._late_hand_over = in_order and all(algorithm.passive for algorithm in algorithms)
         self._size_tells_payload = not self._has_loss and all(map(_carries_only_values, algorithms))
@@ -107,7 +107,7 @@ class World:
         self._unfinished = len(self.nodes)
         self._started = False
         for time_ns, change in network.changes:
-            self._push(time_ns, CAPACITY_CHANGE, 0, change)
+            self._push(time_ns, LINK_CHANGE, 0, change)
 
     @property
     def totals(self) -> NetworkTotals:
@@ -169,7 +169,7 @@ class World:
                 node.hand_over_arrivals(now_ns)
                 self._execute(node, node.algorithm.handle(TimerFired(payload), now_ns))
             else:
-                change_capacity(self._network, payload, now_ns)
+                change_links(self._network, payload, now_ns)
         return False
 
     def _push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
@@ -190,7 +190,7 @@ class World:
         node.block = count
         self._trainer.begin(node.index, params, node.counters.local_steps, count)
         node.counters.local_steps += count
-        self._push(self.now_ns + node.timer.duration_ns(count), STEPS_DONE, node.index, None)
+        self._push(self.now_ns + node.timer.duration_ns(count, self.now_ns), STEPS_DONE, node.index, None)
 
     def _steps_done(self, node: SimulatedNode) -> None:
         node.hand_over_arrivals(self.now_ns)
@@ -286,7 +286,7 @@ class World:
             link_bytes = message.body.wire_bytes(dtype) + header_bytes
             if self._has_framing or self._has_loss:
                 body_bytes = link_bytes - header_bytes
-                link_bytes = self._deliveries.link_bytes(body_bytes, node.index, receiver)
+                link_bytes = self._deliveries.link_bytes(body_bytes, node.index, receiver, now_ns)
                 if trace is not None and self._has_loss:
                     trace.resent[row] = self._plan.counted_bytes(body_bytes, link_bytes)
             if trace is not None:
@@ -317,12 +317,15 @@ class World:
             count.bytes_payload += body.payload_bytes(self._dtype)
             count.bytes_index += body.index_bytes + body.header_bytes
         latency_ns = self._latency_ns
-        arrival_ns = now_ns + (self._deliveries.latency_ns(flow.source, receiver) if latency_ns is None else latency_ns)
+        if latency_ns is None:
+            latency_ns = self._deliveries.latency_ns(flow.source, receiver, now_ns)
+        arrival_ns = now_ns + latency_ns
         if trace is not None:
             trace.sent.extend((row, now_ns, arrival_ns))
         if self._rounds_values:
             message = flow.token = replace(message, body=message.body.received(self._dtype))
-        if self._has_loss and self._deliveries.is_lost(message.body.wire_bytes(self._dtype), flow.source, receiver):
+        body_bytes = message.body.wire_bytes(self._dtype) if self._has_loss else 0
+        if self._has_loss and self._deliveries.is_lost(body_bytes, flow.source, receiver, now_ns):
             count.messages_lost += 1
             count.bytes_lost += size
             if trace is not None:

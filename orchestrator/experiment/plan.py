@@ -200,7 +200,7 @@ def _make_plan(config: ExperimentConfig, files: InputFiles, place: str) -> Plan:
     _check_targets(config)
     _check_algorithm(config, topology, _ANY_MODEL)
     algorithm = config.algorithm.selected
-    if algorithm.needs_every_message and network.transport == "datagram" and np.any(network.loss):
+    if algorithm.needs_every_message and network.transport == "datagram" and network.may_lose:
         raise ConfigError(
             f"network.transport=datagram: {config.algorithm.kind} stops for good when a message is lost;"
             " must be reliable, or without loss"

@@ -284,7 +284,7 @@ def _uplink_mbps(plan: Plan) -> Float64Vector:
     network = plan.network
     up = network.up_mbps.copy()
     pairs = None if network.pair_mbps is None else network.pair_mbps.copy()
-    for _, change in network.changes:
+    for _, change in network.capacity_changes():
         if change.kind == "up":
             up[change.source] = max(up[change.source], change.mbps)
         elif change.kind == "pair" and pairs is not None:

@@ -100,7 +100,7 @@ def mean_capacity_mbps(network: NetworkPlan, direction: str, end_ns: int) -> Flo
     """Access capacity of every node averaged over ``[0, end_ns]``, Mbit/s; inf where unlimited."""
     capacity = (network.up_mbps if direction == "up" else network.down_mbps).copy()
     total = capacity * end_ns
-    for time_ns, change in network.changes:
+    for time_ns, change in network.capacity_changes():
         if change.kind != direction or time_ns >= end_ns:
             continue
         node = change.source if direction == "up" else change.destination

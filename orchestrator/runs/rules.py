@@ -139,7 +139,11 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
 
 def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
     """Compute how long ``size`` bytes take on the slowest link that moves at all, at its slowest, testbed seconds."""
-    capacities = [network.up_mbps, network.down_mbps, np.array([change.mbps for _, change in network.changes])]
+    capacities = [
+        network.up_mbps,
+        network.down_mbps,
+        np.array([change.mbps for _, change in network.capacity_changes()]),
+    ]
     if network.pair_mbps is not None:
         capacities.append(network.pair_mbps.ravel())
     mbps = np.concatenate(capacities)

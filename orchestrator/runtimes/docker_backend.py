@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
-import numpy as np
-
 from node.core.errors import ConfigError
 from orchestrator.containers.cleanup import describe, reap, remove_labelled
 from orchestrator.containers.facts import check_memory
@@ -182,7 +180,7 @@ def _congestion_control(wanted: str | None) -> str:
 
 
 def _check_transport(plan: Plan) -> None:
-    if plan.config.network.transport == "datagram" and np.any(plan.network.loss):
+    if plan.config.network.transport == "datagram" and plan.network.may_lose:
         raise ConfigError("network.transport=datagram: must be reliable with runtime: docker, whose links carry TCP")
 
 
@@ -254,7 +252,7 @@ def _choose_netem(plan: Plan, abilities: ShapingAbilities) -> bool:
     if wanted == "kernel" and not abilities.has_netem:
         raise ConfigError(f"docker.latency_by=kernel: must be auto or receiver: this kernel has no netem ({reason})")
     netem = abilities.has_netem and wanted != "receiver"
-    if not netem and np.any(plan.network.loss):
+    if not netem and plan.network.may_lose:
         why = "docker.latency_by=receiver loses no packets" if abilities.has_netem else f"no netem ({reason})"
         raise ConfigError(
             f"loss_percent: must be 0 where the kernel does not lose packets: {why}; a kernel with netem does, and"

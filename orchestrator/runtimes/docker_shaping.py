@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from node.core.errors import RunnerError
-from node.core.links import NetworkPlan
+from node.core.links import NetworkPlan, PartitionChange
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from orchestrator.containers.cpu_use import CPU_SCRIPT, CpuCounters, parse_cpu_counters
@@ -351,9 +351,18 @@ class PlannedChanges:
 
 
 def instants_of(network: NetworkPlan) -> dict[int, list[NodeId]]:
-    """Return the testbed times at which capacities change, and the nodes in whose namespaces they do."""
+    """Return the testbed times at which links change, and the nodes in whose namespaces they do."""
     instants: dict[int, set[int]] = {}
+    everybody = range(network.num_nodes)
     for time_ns, change in network.changes:
-        node = change.destination if change.kind == "down" else change.source
-        instants.setdefault(time_ns, set()).add(node)
+        if isinstance(change, PartitionChange):
+            instants.setdefault(time_ns, set()).update(everybody)
+        else:
+            node = change.destination if change.kind == "down" else change.source
+            instants.setdefault(time_ns, set()).add(node)
+    # What is laid over a path besides rates is its receiver's matter.
+    for place, steps in network.overlays.items():
+        receivers = everybody if place.kind == "up" else [place.destination]
+        for time_ns in steps.times_ns:
+            instants.setdefault(time_ns, set()).update(receivers)
     return {time_ns: [NodeId(node) for node in sorted(nodes)] for time_ns, nodes in sorted(instants.items())}

@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-import numpy as np
-
 from node.core.framing import ETHERNET_HEADER_BYTES, Framing
-from node.core.links import NetworkPlan
+from node.core.links import CapacityChange, LinkChange, NetworkPlan
 from orchestrator.shaping.kernel_units import GSO_BYTES_MAX, PARKED_BPS, UNLIMITED_BPS, burst_bytes, gso_segments
 
 
@@ -23,11 +21,11 @@ def packet_segments(network: NetworkPlan, mtu: int) -> int:
 
     A node all of whose own links are faster sends longer packets, which are acknowledged less often.
     """
-    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.changes)]
+    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.capacity_changes())]
     if network.pair_mbps is not None:
         rates.append(network.pair_mbps.min())
     slowest = float(min(rates))
-    each_packet_counts = bool(np.any(network.jitter_ns) or np.any(network.loss))
+    each_packet_counts = network.may_jitter or network.may_lose
     slowest_bps = UNLIMITED_BPS if slowest == inf else max(PARKED_BPS, round(slowest * 1e6))
     most = GSO_BYTES_MAX // (mtu + ETHERNET_HEADER_BYTES)
     return min(most, gso_segments(slowest_bps, mtu, each_packet_counts=each_packet_counts))
@@ -102,6 +100,10 @@ def line_rates(network: NetworkPlan, messages: Mapping[int, float], *, tls: bool
         up_mbps=network.up_mbps * factor,
         down_mbps=network.down_mbps * factor,
         pair_mbps=None if network.pair_mbps is None else network.pair_mbps * factor,
-        changes=tuple((at_ns, replace(change, mbps=change.mbps * factor)) for at_ns, change in network.changes),
+        changes=tuple((at_ns, _scaled(change, factor)) for at_ns, change in network.changes),
     )
     return LineRates(scaled, factor, framing, min(ratios), max(ratios))
+
+
+def _scaled(change: LinkChange, factor: float) -> LinkChange:
+    return replace(change, mbps=change.mbps * factor) if isinstance(change, CapacityChange) else change

@@ -9,6 +9,8 @@ from typing import Literal
 
 from node.core.errors import ConfigError
 from node.core.links import LinkShape, NetworkPlan
+from node.core.schedule import Overlay, Place, is_cut
+from node.core.steps import Steps
 from orchestrator.shaping import kernel_units as units
 from orchestrator.shaping.tree import (
     ACCESS_MINOR,
@@ -107,7 +109,8 @@ def plan_node(
         sent_bps = min(up.most, outgoing[peer].most)
         egress_leaves[peer] = FifoLeaf(_queue_bytes(sent_bps, kernel))
         ingress_leaves[peer] = _ingress_leaf(
-            network.pair(peer, node),
+            network.pair(peer, node, time_ns),
+            _worst_of_path(network, peer, node),
             f"link from node {peer} to node {node}",
             kernel,
             arriving_bps=min(capacities.up(peer).most, incoming[peer].most),
@@ -119,7 +122,7 @@ def plan_node(
     # What a pair carries is limited where it is sent.
     unlimited = dict.fromkeys(peers, units.UNLIMITED_BPS)
     passed = [up.least, *(outgoing[peer].least for peer in peers), *(capacities.down(peer).least for peer in peers)]
-    shapes = [network.pair(node, peer) for peer in peers]
+    shapes = [_worst_of_path(network, node, peer) for peer in peers]
     each_packet_counts = any(shape.jitter_ms or shape.loss_percent for shape in shapes)
     segments = units.gso_segments(min(passed), kernel.mtu, kernel.time_dilation, each_packet_counts=each_packet_counts)
     tree = NodeTree(
@@ -175,7 +178,9 @@ class _Capacities:
             for plan in (self._network, self._now)
         )
         place = f"link from node {source} to node {destination}"
-        return self._span(("pair", source, destination), first, now, place)
+        span = self._span(("pair", source, destination), first, now, place)
+        # Sizes follow from the rate that the link has when there is a way.
+        return replace(span, now=units.PARKED_BPS) if is_cut(self._now.partitions, source, destination) else span
 
     def _span(self, key: tuple[str, int, int], first: float, now: float, place: str) -> _CapacitySpan:
         least, most = self._changed.get(key, (first, first))
@@ -185,10 +190,33 @@ class _Capacities:
 
 
 @lru_cache(maxsize=2)
+def _worst_overlays(network: NetworkPlan) -> Mapping[Place, Overlay]:
+    """The most of everything that is ever laid over each link; once for all nodes of a network."""
+    worst = {}
+    for place, steps in network.overlays.items():
+        values = (steps.first, *steps.values)
+        worst[place] = Overlay(
+            latency_factor=max(value.latency_factor for value in values),
+            latency_ns=max(value.latency_ns for value in values),
+            jitter_ns=max(value.jitter_ns for value in values),
+            loss=max(value.loss for value in values),
+        )
+    return worst
+
+
+def _worst_of_path(network: NetworkPlan, source: int, destination: int) -> LinkShape:
+    """Latency, jitter and loss that a path never exceeds."""
+    if not network.overlays:
+        return network.pair(source, destination)
+    laid = {place: Steps(worst) for place, worst in _worst_overlays(network).items()}
+    return replace(network, overlays=laid).pair(source, destination)
+
+
+@lru_cache(maxsize=2)
 def _bounds_of_changes(network: NetworkPlan) -> Mapping[tuple[str, int, int], tuple[float, float]]:
     """The least and the most Mbit/s of each capacity that changes; once for all nodes of a network."""
     bounds: dict[tuple[str, int, int], tuple[float, float]] = {}
-    for _, change in network.changes:
+    for _, change in network.capacity_changes():
         key = (change.kind, change.source, change.destination)
         least, most = bounds.get(key, (change.mbps, change.mbps))
         bounds[key] = (min(least, change.mbps), max(most, change.mbps))
@@ -221,9 +249,19 @@ def _peers(network: NetworkPlan, node: int, addresses: Mapping[int, str]) -> tup
 
 
 def _ingress_leaf(
-    shape: LinkShape, place: str, kernel: KernelOptions, *, arriving_bps: int, leaving_bps: int, reverse_bps: int
+    shape: LinkShape,
+    worst: LinkShape,
+    place: str,
+    kernel: KernelOptions,
+    *,
+    arriving_bps: int,
+    leaving_bps: int,
+    reverse_bps: int,
 ) -> Leaf:
-    """The queue of one peer's packets before the downlink, which delays them where the kernel has netem."""
+    """The queue of one peer's packets before the downlink, which delays them where the kernel has netem.
+
+    ``worst`` bounds ``shape`` at all times.
+    """
     queue_bytes = _queue_bytes(leaving_bps, kernel)
     if not kernel.netem:
         return FifoLeaf(queue_bytes)
@@ -231,7 +269,8 @@ def _ingress_leaf(
     jitter_us = _delay_us("jitter_ms", shape.jitter_ms, units.JITTER_US_MAX, place, kernel)
     if jitter_us:
         latency_us = max(latency_us, 1)  # tc refuses a jitter around no latency at all
-    longest_us = latency_us + _JITTERS * jitter_us
+    longest_us = _delay_us("latency_ms", worst.latency_ms, units.LATENCY_US_MAX, place, kernel)
+    longest_us += _JITTERS * _delay_us("jitter_ms", worst.jitter_ms, units.JITTER_US_MAX, place, kernel)
     limit = units.delay_limit_packets(arriving_bps, reverse_bps, longest_us, queue_bytes, kernel.mtu)
     return NetemLeaf(limit, latency_us, jitter_us, shape.loss_percent, units.UNLIMITED_BPS)
 

@@ -61,6 +61,7 @@ class Harness:
         self.up = [min(mbps / 8000, UNLIMITED) for mbps in plan.up_mbps.tolist()]
         self.down = [min(mbps / 8000, UNLIMITED) for mbps in plan.down_mbps.tolist()]
         self.pair: dict[tuple[int, int], float] = {}
+        self.partitions = plan.partitions
         if plan.pair_mbps is not None:
             for s in range(plan.num_nodes):
                 for d in range(plan.num_nodes):
@@ -90,14 +91,21 @@ class Harness:
                 self.check()
         self.move(until)
 
+    def expected(self) -> dict[int, float]:
+        pair = dict(self.pair)
+        for flow in self.flows:
+            if any(groups[flow.source] != groups[flow.destination] for groups in self.partitions):
+                pair[flow.source, flow.destination] = 0.0
+        return reference_rates(self.flows, self.up, self.down, pair)
+
     def move(self, at: int) -> None:
         """Integrate the reference's rates."""
-        for sequence, rate in reference_rates(self.flows, self.up, self.down, self.pair).items():
+        for sequence, rate in self.expected().items():
             self.moved[sequence] = self.moved.get(sequence, 0.0) + rate * (at - self.now)
         self.now = at
 
     def check(self) -> None:
-        expected = reference_rates(self.flows, self.up, self.down, self.pair)
+        expected = self.expected()
         rates = self.network.rates()
         assert rates.keys() == expected.keys()
         for sequence, rate in expected.items():
@@ -125,7 +133,7 @@ MBPS = st.sampled_from([0.0, 1.0, 7.0, 10.0, 12.0, 60.0, 60.0, 100.0, inf])
 
 
 @st.composite
-def scenarios(draw: st.DrawFn) -> tuple[NetworkPlan, bool, list[tuple[int, ...]]]:
+def scenarios(draw: st.DrawFn) -> tuple[NetworkPlan, bool, list[tuple[Any, ...]]]:
     n = draw(st.integers(2, 6))
     serial = draw(st.booleans())
     pairs = draw(st.booleans())
@@ -140,6 +148,7 @@ def scenarios(draw: st.DrawFn) -> tuple[NetworkPlan, bool, list[tuple[int, ...]]
         st.tuples(st.just(3), small, st.integers(0, 5)),  # uplink
         st.tuples(st.just(4), small, st.integers(0, 5)),  # downlink
         st.tuples(st.just(5), small, small, st.integers(0, 5)),  # pair
+        st.lists(st.tuples(*[st.integers(0, 1)] * n), max_size=2).map(lambda these: (6, *these)),  # partitions
     )
     return plan, serial, draw(st.lists(step, min_size=1, max_size=40))
 
@@ -147,7 +156,7 @@ def scenarios(draw: st.DrawFn) -> tuple[NetworkPlan, bool, list[tuple[int, ...]]
 CHANGED = (0.0, 3.0, 10.0, 25.0, 60.0, inf)
 
 
-def play(kind: Kind, plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...]]) -> Harness:
+def play(kind: Kind, plan: NetworkPlan, serial: bool, steps: list[tuple[Any, ...]]) -> Harness:
     h = Harness(plan, kind)
     for step in steps:
         match step:
@@ -175,6 +184,9 @@ def play(kind: Kind, plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...
             case (5, source, destination, value):
                 h.pair[source, destination] = min(CHANGED[value] / 8000, UNLIMITED)
                 h.network.set_pair(source, destination, CHANGED[value], h.now)
+            case (6, *partitions):
+                h.partitions = tuple(partitions)
+                h.network.set_partitions(h.partitions, h.now)
         h.check()
     return h
 
@@ -183,7 +195,7 @@ def play(kind: Kind, plan: NetworkPlan, serial: bool, steps: list[tuple[int, ...
 @settings(max_examples=300, deadline=None)
 @given(scenario=scenarios())
 def test_rates_equal_progressive_filling_after_every_step(
-    kind: Kind, scenario: tuple[NetworkPlan, bool, list[tuple[int, ...]]]
+    kind: Kind, scenario: tuple[NetworkPlan, bool, list[tuple[Any, ...]]]
 ) -> None:
     first = play(kind, *scenario)
     second = play(kind, *scenario)
@@ -194,6 +206,8 @@ def test_rates_equal_progressive_filling_after_every_step(
         first.up[node] = first.down[node] = 10 / 8000
         first.network.set_up(node, 10, first.now)
         first.network.set_down(node, 10, first.now)
+    first.partitions = ()
+    first.network.set_partitions((), first.now)
     for source, destination in first.pair:
         first.pair[source, destination] = UNLIMITED
         first.network.set_pair(source, destination, inf, first.now)
@@ -284,38 +298,38 @@ def delivery(**fields: object) -> NetworkPlan:
 
 def test_delays_without_jitter_and_loss_draw_nothing() -> None:
     model = DeliveryModel(delivery(latency_ns=5), seed=1)
-    assert model.latency_ns(0, 1) == 5
-    assert model.link_bytes(100, 0, 1) == 164
-    assert not model.is_lost(10**9, 0, 1)
+    assert model.latency_ns(0, 1, 0) == 5
+    assert model.link_bytes(100, 0, 1, 0) == 164
+    assert not model.is_lost(10**9, 0, 1, 0)
     matrix = np.arange(16, dtype=np.int64).reshape(4, 4)
-    assert DeliveryModel(delivery(latency_ns=matrix), seed=1).latency_ns(2, 3) == 11
+    assert DeliveryModel(delivery(latency_ns=matrix), seed=1).latency_ns(2, 3, 0) == 11
 
 
 def test_jitter_has_the_stated_spread_and_never_goes_below_zero() -> None:
     model = DeliveryModel(delivery(latency_ns=1_000_000, jitter_ns=100_000), seed=1)
-    drawn = np.array([model.latency_ns(0, 1) for _ in range(4000)])
+    drawn = np.array([model.latency_ns(0, 1, 0) for _ in range(4000)])
     assert drawn.mean() == pytest.approx(1_000_000, rel=0.01)
     assert drawn.std() == pytest.approx(100_000, rel=0.05)
     again = DeliveryModel(delivery(latency_ns=1_000_000, jitter_ns=100_000), seed=1)
-    again.latency_ns(2, 1)  # another sender's draws do not matter
-    assert [again.latency_ns(0, 1) for _ in range(5)] == drawn[:5].tolist()
+    again.latency_ns(2, 1, 0)  # another sender's draws do not matter
+    assert [again.latency_ns(0, 1, 0) for _ in range(5)] == drawn[:5].tolist()
     wild = DeliveryModel(delivery(latency_ns=1000, jitter_ns=100_000), seed=1)
-    assert min(wild.latency_ns(0, 1) for _ in range(200)) == 0
+    assert min(wild.latency_ns(0, 1, 0) for _ in range(200)) == 0
 
 
 def test_reliable_loss_is_paid_in_bytes_and_datagram_loss_in_messages() -> None:
     size = 15_000 - 64
     reliable = DeliveryModel(delivery(loss=0.2), seed=3)
-    wire = np.array([reliable.link_bytes(size, 0, 1) for _ in range(4000)])
+    wire = np.array([reliable.link_bytes(size, 0, 1, 0) for _ in range(4000)])
     assert wire.min() >= 15_000
     assert wire.mean() == pytest.approx(15_000 / 0.8, rel=0.02)  # each packet is sent 1 / (1 - p) times
-    assert not reliable.is_lost(size, 0, 1)
+    assert not reliable.is_lost(size, 0, 1, 0)
     datagram = DeliveryModel(delivery(loss=0.02, transport="datagram"), seed=3)
-    assert datagram.link_bytes(size, 0, 1) == 15_000
-    lost = np.mean([datagram.is_lost(size, 0, 1) for _ in range(4000)])
+    assert datagram.link_bytes(size, 0, 1, 0) == 15_000
+    lost = np.mean([datagram.is_lost(size, 0, 1, 0) for _ in range(4000)])
     assert lost == pytest.approx(1 - 0.98**10, abs=0.02)
     matrix = np.zeros((4, 4))
     matrix[0, 1] = 0.5
     some = DeliveryModel(delivery(loss=matrix), seed=3)
-    assert some.link_bytes(size, 1, 0) == 15_000
-    assert not DeliveryModel(delivery(loss=matrix, transport="datagram"), seed=3).is_lost(size, 1, 0)
+    assert some.link_bytes(size, 1, 0, 0) == 15_000
+    assert not DeliveryModel(delivery(loss=matrix, transport="datagram"), seed=3).is_lost(size, 1, 0, 0)
