@@ -145,7 +145,8 @@ class Machine:
             disk = stack.enter_context(engine_disk(self.folder / "jail/disks", images)) if images else None
             needed = {str(Path(path).resolve()) for path in (ROOT, sys.prefix, sys.base_prefix)}
             task = {
-                "command": list(command),
+                # Its PATH is a plain one.
+                "command": [shutil.which(command[0]) or command[0], *command[1:]],
                 "folder": str(ROOT),
                 "environment": dict(environment or {}),
                 "modules": MODULES,
