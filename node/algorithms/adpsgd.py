@@ -61,7 +61,7 @@ from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.messages import Message, frozen, tag_name
 from node.core.topology import Topology, complete_bipartite
 from node.core.types import NodeId, Vector
@@ -200,8 +200,8 @@ class AdPsgd(Algorithm):
                 if message.tag is AdPsgdTag.AVERAGE_REPLY:
                     return self._on_reply(event, now_ns)
                 raise ProtocolError(f"{tag_name(message.tag)} from node {event.sender}: not a message of adpsgd")
-            case TimerFired():
-                raise AssertionError("adpsgd sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""

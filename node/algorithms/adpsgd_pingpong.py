@@ -45,7 +45,7 @@ from node.core.bodies import Whole
 from node.core.bounds import NODES_MAX
 from node.core.effects import Aggregated, Effect, Enqueue, ReplaceQueued, StartLocalSteps
 from node.core.errors import ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.inbox import Inbox, Replacement, average_models
 from node.core.messages import Message, frozen, tag_name
 from node.core.topology import Topology
@@ -124,8 +124,8 @@ class AdPsgdPingPong(Algorithm):
                 return [StartLocalSteps(params, self.context.local_steps)]
             case LocalStepsDone(params=params):
                 return self._share_and_average(params)
-            case TimerFired():
-                raise AssertionError("adpsgd_pingpong sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def _on_message(self, event: MessageReceived) -> list[Effect]:
         match event.message.tag:

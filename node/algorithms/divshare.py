@@ -40,7 +40,7 @@ from node.core.bodies import FragmentOf
 from node.core.bounds import NODES_MAX
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.fragments import FragmentLayout, FragmentPlan, FragmentRounding, fragment_plan, num_fragments
 from node.core.inbox import Inbox, Replacement, average_fragments
 from node.core.messages import Message
@@ -136,8 +136,8 @@ class DivShare(Algorithm):
                 return [StartLocalSteps(params, self.context.local_steps)]
             case LocalStepsDone(params=params):
                 return self._share_and_average(params)
-            case TimerFired():
-                raise AssertionError("DivShare sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def _share_and_average(self, params: Vector) -> list[Effect]:
         effects: list[Effect] = []

@@ -36,7 +36,7 @@ from node.core.algorithm import Algorithm, NodeContext, advance
 from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.inbox import RoundInbox
 from node.core.messages import Message, frozen
 from node.core.mixing import metropolis_hastings, weighted_average
@@ -113,8 +113,8 @@ class DPsgd(Algorithm):
                     raise ProtocolError(f"model from node {sender}: not a neighbor")
                 self._inbox.keep(event, self._round)
                 return self._combine_if_complete()
-            case TimerFired():
-                raise AssertionError("D-PSGD sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""

@@ -45,7 +45,7 @@ from node.core.bodies import EMPTY, Empty, Whole
 from node.core.bounds import NODES_MAX
 from node.core.effects import Addressed, Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.inbox import RoundInbox, average_models
 from node.core.messages import Message, frozen, tag_name
 from node.core.recipients import address, regular_graph, shared_recipients
@@ -164,8 +164,8 @@ class Epidemic(Algorithm):
                     raise ProtocolError(f"{tag_name(message.tag)} from node {sender}: not a message of epidemic")
                 self._inbox.keep(event, self._round)
                 return self._average_if_complete()
-            case TimerFired():
-                raise AssertionError("Epidemic Learning sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""

@@ -23,7 +23,7 @@ from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Body
 from node.core.effects import Effect, StartLocalSteps
 from node.core.errors import ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.topology import Topology
 from node.core.types import NodeId
 
@@ -51,5 +51,5 @@ class Local(Algorithm):
                 return [StartLocalSteps(params, self.context.local_steps)]
             case MessageReceived(sender=sender):
                 raise ProtocolError(f"message from node {sender}: local training exchanges none")
-            case TimerFired():
-                raise AssertionError("local training sets no timer")
+            case _:
+                return self.without_effect(event)

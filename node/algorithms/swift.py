@@ -58,7 +58,7 @@ from node.core.bodies import Whole
 from node.core.bounds import COUNT_MAX
 from node.core.effects import Aggregated, CancelQueued, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.inbox import Inbox
 from node.core.messages import Message, frozen
 from node.core.mixing import ccw, weighted_average
@@ -172,8 +172,8 @@ class Swift(Algorithm):
                 return self._begin(params)
             case LocalStepsDone(params=params):
                 return self._finish(params)
-            case TimerFired():
-                raise AssertionError("SWIFT sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def check_invariants(self) -> None:
         """See :meth:`Algorithm.check_invariants`."""

@@ -39,7 +39,7 @@ from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import Whole
 from node.core.bounds import NODES_MAX
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, Started
 from node.core.inbox import Inbox, Replacement, average_models
 from node.core.messages import Message, frozen
 from node.core.recipients import address
@@ -102,8 +102,8 @@ class SwiftDivShare(Algorithm):
                 return [StartLocalSteps(params, self.context.local_steps)]
             case LocalStepsDone(params=params):
                 return self._share_and_average(params)
-            case TimerFired():
-                raise AssertionError("swift_divshare sets no timer")
+            case _:
+                return self.without_effect(event)
 
     def _share_and_average(self, params: Vector) -> list[Effect]:
         model = Message(SwiftDivShareTag.MODEL, self._round, Whole(frozen(params)))

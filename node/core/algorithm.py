@@ -15,7 +15,7 @@ import numpy as np
 
 from node.core.bodies import Body
 from node.core.effects import Effect
-from node.core.events import Event
+from node.core.events import Event, PeerDown, PeerUp
 from node.core.fragments import FragmentPlan
 from node.core.rng import stream
 from node.core.topology import Topology
@@ -105,6 +105,11 @@ class Algorithm(ABC):
         Returns:
             Effects, to be executed in order.
         """
+
+    def without_effect(self, event: Event) -> Sequence[Effect]:
+        """Take an event that the algorithm has no use for: news of peers. It must set no timer."""
+        assert isinstance(event, PeerDown | PeerUp), f"{type(self).__name__} sets no timer"
+        return ()
 
     @property
     def fragments(self) -> FragmentPlan | None:

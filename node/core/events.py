@@ -45,4 +45,18 @@ class TimerFired:
     timer: int
 
 
-Event: TypeAlias = Started | LocalStepsDone | MessageReceived | TimerFired
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """A neighbor has ended: what is sent to it is lost, and it does not answer any more. Told some time after that."""
+
+    peer: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A neighbor that had ended has begun again, and knows nothing of what was before."""
+
+    peer: NodeId
+
+
+Event: TypeAlias = Started | LocalStepsDone | MessageReceived | TimerFired | PeerDown | PeerUp

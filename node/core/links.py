@@ -230,6 +230,12 @@ class NetworkPlan:
             if isinstance(change, CapacityChange):
                 yield time_ns, change
 
+    def separations(self) -> Steps[tuple[Groups, ...]]:
+        """The partitions that hold, at any time."""
+        changes = [(at_ns, change) for at_ns, change in self.changes if isinstance(change, PartitionChange)]
+        times_ns = tuple(time_ns for time_ns, _ in changes)
+        return Steps(self.partitions, times_ns, tuple(change.partitions for _, change in changes))
+
     def is_parked(self, source: int, destination: int) -> bool:
         """Return whether nothing moves from ``source`` to ``destination``, for lack of bandwidth or of a way."""
         parked = self.up_mbps[source] == 0 or self.down_mbps[destination] == 0

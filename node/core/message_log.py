@@ -35,12 +35,14 @@ class Trace:
         started: Log of (row, time): its first byte left. The driver writes this and the next one.
         sent: Log of (row, time, time of arrival): its last byte left.
         resent: Row -> bytes on the wire, where packets may have been retransmitted.
+        held: Row -> when a node that stood still took the message that had arrived; :data:`NEVER` if it has not yet.
     """
 
     def __init__(self, header_bytes: int = 0, dtype: WireDtype = WireDtype.FLOAT32) -> None:
         self.started = array("q")
         self.sent = array("q")
         self.resent: dict[int, int] = {}
+        self.held: dict[int, int] = {}
         self._header_bytes = header_bytes
         self._dtype = dtype
         self._receiver = array("i")
@@ -112,6 +114,7 @@ class Trace:
         rows, when, arrival_ns = _table(self.sent, 3).T
         sent_ns[rows] = when
         delivered_ns[rows] = np.where(arrival_ns <= now_ns, arrival_ns, NEVER)
+        delivered_ns[list(self.held)] = list(self.held.values())
         delivered_ns[_column(self._lost)] = NEVER
         tag, round_, fragment, payload_bytes, body_bytes = _table(self._messages, 5)[_column(self._message)].T
         queued_ns, sender, counts = _table(self._batches, 3).T

@@ -123,6 +123,11 @@ class PartitionSpan:
     groups: Groups
 
 
+Comeback: TypeAlias = Literal["last", "common", "peer"]
+"""The model with which a node begins that comes back: the last one that it handed over for evaluation, the one with
+which all began, or that of a neighbor."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSpan:
     """A node is down, stands still or computes slowly for a while; times as of :class:`LinkSpan`.
@@ -131,6 +136,7 @@ class NodeSpan:
         node: Which.
         kind: What happens to it.
         slowdown: How many times longer its local steps take; 1 unless it is slowed.
+        model: Where it begins when it comes back; counts only of one that was down.
     """
 
     begin_ns: int
@@ -138,6 +144,7 @@ class NodeSpan:
     node: int
     kind: Literal["down", "paused", "slowed"]
     slowdown: float = 1.0
+    model: Comeback = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +155,13 @@ class NodeState:
         is_down: Its process has ended, and what it held in memory is lost.
         is_paused: Its process stands still.
         slowdown: How many times longer its local steps take, >= 1.
+        model: Of a node that is down: where it will begin.
     """
 
     is_down: bool = False
     is_paused: bool = False
     slowdown: float = 1.0
+    model: Comeback = "last"
 
     @property
     def speed(self) -> float:
@@ -200,6 +209,17 @@ class Schedule:
         return {node: steps_of(those, _state) for node, those in spans.items()}
 
 
+def speeds_of(states: Mapping[int, Steps[NodeState]]) -> dict[int, Steps[float]]:
+    """Return the speed of each node to which something happens, at any time.
+
+    A node that is down does no work at all, so that its speed then means nothing.
+    """
+    return {
+        node: Steps(steps.first.speed, steps.times_ns, tuple(state.speed for state in steps.values))
+        for node, steps in states.items()
+    }
+
+
 def is_cut(partitions: Sequence[Groups], source: int, destination: int) -> bool:
     """Return whether one of the partitions sets two nodes apart."""
     for groups in partitions:
@@ -230,10 +250,14 @@ def _state(held: Sequence[NodeSpan]) -> NodeState:
     if not held:
         return RUNNING
     slowdown = 1.0
+    model: Comeback = "last"
     for span in held:
         slowdown *= span.slowdown
+        if span.kind == "down":
+            model = span.model
     return NodeState(
         is_down=any(span.kind == "down" for span in held),
         is_paused=any(span.kind == "paused" for span in held),
         slowdown=slowdown,
+        model=model,
     )

@@ -68,6 +68,9 @@ class Trainer(Protocol):
             RunnerError: Training failed, or a worker process died.
         """
 
+    def reset_momentum(self, node: NodeId) -> None:
+        """Set the node's momentum to zero, its value at the start of a run."""
+
     def close(self) -> None:
         """Free processes and memory. May be called twice."""
 
@@ -102,9 +105,6 @@ class RealTimeTrainer(Trainer, Protocol):
             node: The node.
             values: Shape (num_params,), float32. Copied.
         """
-
-    def reset_momentum(self, node: NodeId) -> None:
-        """Set the node's momentum to zero, its value at the start of a run."""
 
 
 class Evaluator(Protocol):

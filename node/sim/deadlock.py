@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from node.sim.event_order import DELIVERY, LINK_CHANGE, TIMER, Entry
+from node.sim.event_order import DELIVERY, LINK_CHANGE, NEWS, NODE_CHANGE, TIMER, Entry
 from node.sim.network import Network
 from node.sim.simulated_node import SimulatedNode
 
@@ -23,7 +23,7 @@ def at_rest(nodes: Sequence[SimulatedNode], network: Network, schedule: Iterable
     if not all(network.is_parked(flow) for flow in flows):
         return False
     # A change of links can wake transfers that are parked.
-    wakers = (DELIVERY, TIMER, LINK_CHANGE) if flows else (DELIVERY, TIMER)
+    wakers = (DELIVERY, NEWS, NODE_CHANGE, TIMER, *([LINK_CHANGE] if flows else []))
     return not any(entry[1] in wakers for entry in schedule)
 
 

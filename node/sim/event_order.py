@@ -10,11 +10,15 @@ Entry: TypeAlias = tuple[int, int, int, int, Any]
 
 LINK_CHANGE = 0
 """A link's bandwidth changes, or who reaches whom."""
-TRANSFER_ENDED = 1
+NODE_CHANGE = 1
+"""A node goes down or comes back, stands still or goes on, or its speed changes."""
+TRANSFER_ENDED = 2
 """The last byte of a message left its sender."""
-DELIVERY = 2
+DELIVERY = 3
 """The last byte of a message arrived. Before STEPS_DONE: what arrives at this instant is averaged at once."""
-TIMER = 3
+NEWS = 4
+"""A node learns that a neighbor has ended, or has begun again."""
+TIMER = 5
 """A timer of an algorithm ran out."""
-STEPS_DONE = 4
+STEPS_DONE = 6
 """A node's local steps ended."""

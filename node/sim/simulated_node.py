@@ -3,7 +3,7 @@
 from array import array
 from bisect import bisect_right
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
@@ -11,6 +11,7 @@ from node.core.counters import NodeCounters
 from node.core.events import MessageReceived
 from node.core.messages import Message
 from node.core.outbox import Outbox
+from node.core.schedule import RUNNING
 from node.core.types import NodeId, Vector
 
 
@@ -60,6 +61,12 @@ class SimulatedNode:
         training: Local steps are outstanding.
         block: How many local steps were asked for last; the counters hold them from then on.
         finished: Asked for more local steps than the stop rule allows; it only listens and sends.
+        state: What has happened to it.
+        runs: It is neither down nor standing still.
+        life: How often it has come back. What was planned in an earlier life does not happen.
+        held: Events, class and payload, that have happened to it while it stands still.
+        gone: Neighbors of which it knows that they have ended.
+        handed_over: The model that it handed over last for evaluation.
     """
 
     __slots__ = (
@@ -68,9 +75,15 @@ class SimulatedNode:
         "block",
         "counters",
         "finished",
+        "gone",
+        "handed_over",
+        "held",
         "index",
+        "life",
         "outbox",
         "params",
+        "runs",
+        "state",
         "timer",
         "trained",
         "training",
@@ -88,6 +101,12 @@ class SimulatedNode:
         self.block = 0
         self.training = False
         self.finished = False
+        self.state = RUNNING
+        self.runs = True
+        self.life = 0
+        self.held: list[tuple[int, Any]] = []
+        self.gone: dict[NodeId, None] = {}
+        self.handed_over = params
 
     def current_counters(self) -> NodeCounters:
         """Return a copy of the figures as they are now."""

@@ -3,9 +3,11 @@
 import numpy as np
 
 from node.algorithms.registry import ALGORITHMS
-from node.core.algorithm import NodeContext
+from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan
 from node.core.links import NetworkPlan
+from node.core.schedule import Schedule, speeds_of
+from node.core.scheduled_network import scheduled
 from node.core.sender_policy import PER_PEER, SERIAL, parallel
 from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
@@ -47,22 +49,31 @@ def world(
     topology: Topology | None = None,
     local_steps: int = 2,
     jitter: float = 0.0,
+    schedule: Schedule | None = None,
     **parameters: object,
 ) -> World:
-    """A traced world; ``parameters`` go to the algorithm."""
+    """A traced world in which a schedule happens; ``parameters`` go to the algorithm."""
     topology = topology or graph_for(kind, nodes)
     entry = ALGORITHMS[kind]
     config = entry.config.model_validate({**EVERY_ALGORITHM[kind], **parameters})
     targets = np.random.default_rng(seed).standard_normal((nodes, NUM_PARAMS)).astype(np.float32)
     trainer = QuadraticTrainer(targets, learning_rate)
+    schedule = schedule or Schedule()
+    states = schedule.node_states()
+
+    def make(node: NodeId, life: int) -> Algorithm:
+        context = NodeContext(node, topology, trainer.tensor_sizes, local_steps, seed, stream_key=node + life * nodes)
+        return entry.make(context, config)
+
     return World(
-        algorithms=[
-            entry.make(NodeContext(NodeId(i), topology, trainer.tensor_sizes, local_steps, seed), config)
-            for i in range(nodes)
-        ],
+        algorithms=[make(NodeId(node), 0) for node in range(nodes)],
         trainer=trainer,
-        network=network_plan or network(nodes),
-        compute=ComputePlan(tuple(ms_to_ns(ms) for ms in step_ms or [1.0] * nodes), jitter=jitter),
+        network=scheduled(network_plan or network(nodes), schedule),
+        compute=ComputePlan(
+            tuple(ms_to_ns(ms) for ms in step_ms or [1.0] * nodes), jitter=jitter, speeds=speeds_of(states)
+        ),
         seed=seed,
+        states=states,
+        make_algorithm=make,
         max_rounds=max_rounds,
     )
