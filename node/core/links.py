@@ -96,7 +96,7 @@ LinkChange: TypeAlias = CapacityChange | PartitionChange
 
 @dataclass(frozen=True, slots=True)
 class PathShape:
-    """What a message meets on its path besides rates.
+    """A path apart from its rates: what a message meets on it.
 
     Attributes:
         latency_ns: One way, >= 0.
@@ -243,7 +243,7 @@ class NetworkPlan:
         return bool(parked or (self.pair_mbps is not None and self.pair_mbps[source, destination] == 0))
 
     def path(self, source: int, destination: int, at_ns: int = 0) -> PathShape:
-        """What a message from ``source`` to ``destination`` meets at a time, with whatever is laid over then."""
+        """Return what a message from ``source`` to ``destination`` meets at a time, with whatever is laid over then."""
         latency_ns = int(entry_of_pair(self.latency_ns, source, destination))
         jitter_ns = float(entry_of_pair(self.jitter_ns, source, destination))
         loss = float(entry_of_pair(self.loss, source, destination))

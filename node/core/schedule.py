@@ -1,4 +1,4 @@
-"""What changes on purpose while an experiment runs: a schedule as values, and the state that follows from it; pure.
+"""A schedule of what changes on purpose while an experiment runs, and the state that follows from it; pure.
 
 A schedule is a set of spans: something holds from one instant of testbed time to another. What a link or a node is at
 a time follows from the network, the spans that hold then, and nothing else; above all not from what was done before.
@@ -47,7 +47,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What is laid over a link; by default nothing.
+    """Something laid over a link; by default nothing.
 
     Attributes:
         base_mbps: Takes the place of the network's own capacity, as a trace does; None leaves it.
@@ -149,7 +149,7 @@ class NodeSpan:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """What a node is at a time; by default one that runs.
+    """A node's state at a time; by default it runs.
 
     Attributes:
         is_down: Its process has ended, and what it held in memory is lost.

@@ -37,7 +37,7 @@ File = TypeVar("File")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Place:
+class _ImagePlace:
     """Place of an image: ``train`` or ``test``, its class, its name below the class's folder."""
 
     part: str
@@ -49,7 +49,7 @@ class _Place:
 class _Layout:
     """The images of a folder, and in words what is left out."""
 
-    places: Mapping[str, _Place]
+    places: Mapping[str, _ImagePlace]
     notes: tuple[str, ...]
 
 
@@ -120,7 +120,7 @@ def _decode_all(
     """Decode every image, in the order of class and file name whatever the order on disk."""
     # Step 1: decode, in the order in which the files come.
     what = f"decoding {path.name}"
-    decoded: dict[_Place, DecodedImage] = {}
+    decoded: dict[_ImagePlace, DecodedImage] = {}
     with errors_of_reading(path):
         for names, content in contents:
             image = decode(content, f"{path}: {printable(names[0])}")
@@ -166,7 +166,7 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
     """
     # Step 1: give each file its place, or a reason why it has none. Hidden files and dead links come before suffixes:
     # they are left out for what they are, image or not.
-    places: dict[str, _Place] = {}
+    places: dict[str, _ImagePlace] = {}
     above: dict[str, set[str]] = {part: set() for part in _PARTS}
     left_out: Counter[str] = Counter()
     depth = _wrapper_depth(listing)
@@ -192,7 +192,7 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
                 if folder in _PARTS:
                     raise DataError(f"{path}: {printable(name)}: a second folder {folder}/ below {part}/ is ambiguous")
             above[part].add("/".join(folders[:at]))
-            places[name] = _Place(part, class_name, "/".join([*folders[at + 2 :], own_name]))
+            places[name] = _ImagePlace(part, class_name, "/".join([*folders[at + 2 :], own_name]))
     # Step 2: each part lies in one folder and has images. Only then is it known what its classes are.
     for part in _PARTS:
         if len(above[part]) > 1:
@@ -214,7 +214,7 @@ def _layout(listing: Listing[File], path: Path) -> _Layout:
     return _Layout(places, tuple(notes))
 
 
-def _classes(places: Collection[_Place], path: Path) -> set[str]:
+def _classes(places: Collection[_ImagePlace], path: Path) -> set[str]:
     """Return the names of the classes.
 
     Raises:

@@ -32,9 +32,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from node.core.links import NetworkPlan
-from node.core.schedule import Groups, is_cut
 from node.sim.flows import UNKNOWN_LINK, Flow, FlowTable, insert
-from node.sim.rates import NEVER, UNLIMITED, capacity_of, pair_capacity
+from node.sim.rates import NEVER, UNLIMITED, PairLimits, capacity_of
 from node.sim.regions import fill_region
 
 
@@ -45,28 +44,27 @@ class FluidNetwork:
         plan: Capacities at the start; its ``changes`` are applied by the caller through the ``set_`` methods.
         schedule: Called with (finish_ns, flow): the caller calls :meth:`finish` with this flow at this time.
 
+    Attributes:
+        pairs: The limits of pairs.
+
     State:
         _table: The transfers by link, and the capacities.
         _shared_in: How many transfers into each node come from a sender with more than one.
-        _pair_changed: Capacities of pairs that were changed, by source * n + destination; they override the plan's.
-        _partitions: Who does not reach each other: the capacity of such a pair is 0, whatever else it would be.
         _sequence: The next transfer's.
         _epoch: The last filling of a region.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "_pair_mbps"})
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "pairs"})
 
     def __init__(self, plan: NetworkPlan, schedule: Callable[[int, Flow], None]) -> None:
         self._schedule = schedule
-        self._pair_mbps = plan.pair_mbps
+        self.pairs = PairLimits(plan)
         self._table = FlowTable(
             [capacity_of(mbps) for mbps in plan.up_mbps.tolist()],
             [capacity_of(mbps) for mbps in plan.down_mbps.tolist()],
-            pairs_limit=plan.pair_mbps is not None or bool(plan.partitions),
+            pairs_limit=bool(self.pairs),
         )
         self._shared_in = [0] * plan.num_nodes
-        self._pair_changed: dict[int, float] = {}
-        self._partitions = plan.partitions
         self._sequence = 0
         self._epoch = 0
 
@@ -84,8 +82,9 @@ class FluidNetwork:
         flow = Flow(source, destination, size, now_ns, token, self._sequence)
         self._sequence += 1
         cap = table.up[source]
-        if table.pairs_limit:
-            pair = self._pair_capacity(source, destination)
+        if table.pairs_limit or self.pairs:
+            table.index_pairs()
+            pair = self.pairs.of(source, destination)
             flow.pair = pair
             if pair < cap:
                 cap = pair
@@ -168,16 +167,8 @@ class FluidNetwork:
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
-        self._pair_changed[source * self._table.count + destination] = capacity_of(mbps)
-        self._pair_has_changed(source, destination, now_ns)
-
-    def set_partitions(self, partitions: Sequence[Groups], now_ns: int) -> None:
-        """Change who does not reach each other; transfers between them are parked."""
-        self._table.index_pairs()
-        before, self._partitions = self._partitions, tuple(partitions)
-        for source, destination in dict.fromkeys((flow.source, flow.destination) for flow in self.active()):
-            if is_cut(before, source, destination) != is_cut(partitions, source, destination):
-                self._pair_has_changed(source, destination, now_ns)
+        self.pairs.change(source, destination, mbps)
+        self.pair_has_changed(source, destination, now_ns)
 
     def rates(self) -> dict[int, float]:
         """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
@@ -206,13 +197,14 @@ class FluidNetwork:
             left -= flow.rate * (now_ns - flow.updated_ns)
         return flow.size if left <= 0 else int(flow.size - left)
 
-    def _pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+    def pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+        """Take in another capacity of a pair, which :attr:`pairs` has already."""
         table = self._table
         table.index_pairs()
         members = table.by_pair.get(source * table.count + destination, [])
         if not members:
             return
-        capacity = self._pair_capacity(source, destination)
+        capacity = self.pairs.of(source, destination)
         incoming = table.incoming[destination]
         for flow in members:
             flow.pair = capacity
@@ -308,10 +300,6 @@ class FluidNetwork:
         self._epoch += 1
         for flow in fill_region(self._table, touched, self._epoch):
             self._settle(flow, flow.target, now_ns)
-
-    def _pair_capacity(self, source: int, destination: int) -> float:
-        count = self._table.count
-        return pair_capacity(source, destination, count, self._pair_mbps, self._pair_changed, self._partitions)
 
 
 def _ceil(value: float) -> int:

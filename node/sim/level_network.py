@@ -24,10 +24,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from node.core.links import NetworkPlan
-from node.core.schedule import Groups, is_cut
 from node.sim.ceilings import LOWER_AT, activate_if_needed, leave_alone_if_possible, set_ceiling
 from node.sim.levels import NEW, LevelFlow, SharedLink, few_digits, fill
-from node.sim.rates import NEVER, UNLIMITED, capacity_of, pair_capacity
+from node.sim.rates import NEVER, UNLIMITED, PairLimits, capacity_of
 
 
 class Filling:
@@ -50,25 +49,24 @@ class LevelNetwork:
         plan: Capacities at the start; its ``changes`` are applied by the caller through the ``set_`` methods.
         schedule: Called with (time_ns, what): the caller calls :meth:`finish` with these at this time.
 
+    Attributes:
+        pairs: The limits of pairs.
+
     State:
         _links: By number: s for the uplink of s, n + d for the downlink of d, 2n + s * n + d for the pair (s, d), which
             exists while it has transfers and was ever limited.
         _new: Transfers begun since the last filling, in order of start.
         _touched: Numbers of links of which the transfers or the capacity have changed since.
-        _pair_changed: Capacities of pairs that were changed, by source * n + destination; they override the plan's.
-        _partitions: Who does not reach each other: the capacity of such a pair is 0, whatever else it would be.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "_pair_mbps"})
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "pairs"})
 
     def __init__(self, plan: NetworkPlan, schedule: Callable[[int, Any], None]) -> None:
         count = plan.num_nodes
         self.filling = Filling(3 * count * count + 3 * count)
         self._count = count
         self._schedule = schedule
-        self._pair_mbps = plan.pair_mbps
-        self._pair_changed: dict[int, float] = {}
-        self._partitions = plan.partitions
+        self.pairs = PairLimits(plan)
         self._links: dict[int, SharedLink] = {}
         for node, mbps in enumerate(plan.up_mbps.tolist()):
             self._links[node] = SharedLink(node, capacity_of(mbps), is_uplink=True, active=True)
@@ -86,7 +84,7 @@ class LevelNetwork:
         """See :meth:`node.sim.fluid_network.FluidNetwork.start`."""
         links, sequence = self._links, self._sequence
         numbers: tuple[int, ...] = (source, self._count + destination)
-        if self._pair_mbps is not None or self._pair_changed or self._partitions:
+        if self.pairs:
             numbers += self._pair_link(source, destination)
         flow = LevelFlow(source, destination, size, now_ns, token, sequence, numbers)
         self._sequence = sequence + 1
@@ -150,15 +148,8 @@ class LevelNetwork:
 
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
-        self._pair_changed[source * self._count + destination] = capacity_of(mbps)
-        self._pair_has_changed(source, destination, now_ns)
-
-    def set_partitions(self, partitions: Sequence[Groups], now_ns: int) -> None:
-        """Change who does not reach each other; transfers between them are parked."""
-        before, self._partitions = self._partitions, tuple(partitions)
-        for source, destination in dict.fromkeys((flow.source, flow.destination) for flow in self.active()):
-            if is_cut(before, source, destination) != is_cut(partitions, source, destination):
-                self._pair_has_changed(source, destination, now_ns)
+        self.pairs.change(source, destination, mbps)
+        self.pair_has_changed(source, destination, now_ns)
 
     def rates(self) -> dict[int, float]:
         """The rate of every transfer under way in bytes a nanosecond, by sequence number."""
@@ -203,7 +194,8 @@ class LevelNetwork:
             self._planned_ns = now_ns
             self._schedule(now_ns, self.filling)
 
-    def _pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+    def pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+        """Take in another capacity of a pair, which :attr:`pairs` has already."""
         number = 2 * self._count + source * self._count + destination
         link = self._links.get(number)
         if link is None:
@@ -215,7 +207,7 @@ class LevelNetwork:
             for flow in members:
                 flow.links += numbers
                 link.flows[flow.sequence] = uplink.exposed[flow.sequence] = flow
-        self._set_capacity(link, self._pair_capacity(source, destination), now_ns)
+        self._set_capacity(link, self.pairs.of(source, destination), now_ns)
 
     def _set_capacity(self, link: SharedLink, capacity: float, now_ns: int) -> None:
         link.capacity = capacity
@@ -253,14 +245,11 @@ class LevelNetwork:
         """The number of a pair's link, which is made if there is none; nothing where the pair is not limited."""
         number = 2 * self._count + source * self._count + destination
         if number not in self._links:
-            capacity = self._pair_capacity(source, destination)
+            capacity = self.pairs.of(source, destination)
             if capacity >= UNLIMITED:
                 return ()
             self._links[number] = SharedLink(number, capacity, is_uplink=False, active=True)
         return (number,)
-
-    def _pair_capacity(self, source: int, destination: int) -> float:
-        return pair_capacity(source, destination, self._count, self._pair_mbps, self._pair_changed, self._partitions)
 
     # -- rates -------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from node.core.schedule import Groups
 from node.core.types import NodeId
 from node.sim.fluid_network import FluidNetwork
 from node.sim.level_network import LevelNetwork
+from node.sim.rates import PairLimits
 
 
 class NetworkFlow(Protocol):
@@ -51,7 +52,12 @@ class Network(Protocol):
     """All transfers under way and their max-min fair rates.
 
     Its owner keeps the network's events in order of time: each is one call of :meth:`finish`.
+
+    Attributes:
+        pairs: The limits of pairs.
     """
+
+    pairs: PairLimits
 
     def start(self, now_ns: int, source: int, destination: int, size: int, token: Any) -> Any:
         """Begin a transfer of ``size`` bytes, which is returned; its rate may be found in an event at ``now_ns``."""
@@ -71,8 +77,11 @@ class Network(Protocol):
     def set_pair(self, source: int, destination: int, mbps: float, now_ns: int) -> None:
         """Change the capacity that transfers from ``source`` to ``destination`` share."""
 
-    def set_partitions(self, partitions: Sequence[Groups], now_ns: int) -> None:
-        """Change who does not reach each other; transfers between them are parked."""
+    def pair_has_changed(self, source: int, destination: int, now_ns: int) -> None:
+        """Take in another capacity of a pair, which :attr:`pairs` has already."""
+
+    def active(self) -> Sequence[Any]:
+        """Return the transfers under way, in order of start."""
 
     def outgoing(self, node: int) -> Sequence[Any]:
         """Return the transfers of a sender, in order of start."""
@@ -98,10 +107,17 @@ def change_links(network: Network, change: LinkChange, at_ns: int) -> None:
     """Let a change of the plan take effect in a network, at ``at_ns`` of the network's time."""
     match change:
         case PartitionChange(partitions=partitions):
-            network.set_partitions(partitions, at_ns)
+            set_partitions(network, partitions, at_ns)
         case CapacityChange(kind="up", source=source, mbps=mbps):
             network.set_up(source, mbps, at_ns)
         case CapacityChange(kind="down", destination=destination, mbps=mbps):
             network.set_down(destination, mbps, at_ns)
         case CapacityChange(kind="pair", source=source, destination=destination, mbps=mbps):
             network.set_pair(source, destination, mbps, at_ns)
+
+
+def set_partitions(network: Network, partitions: Sequence[Groups], at_ns: int) -> None:
+    """Change who does not reach each other; transfers between them are parked."""
+    under_way = ((flow.source, flow.destination) for flow in network.active())
+    for source, destination in network.pairs.set_partitions(partitions, under_way):
+        network.pair_has_changed(source, destination, at_ns)

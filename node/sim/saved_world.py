@@ -57,7 +57,7 @@ def restore_world(world: World, trainer: RealTimeTrainer, state: State, more_cla
     for node, momentum in zip(world.nodes, root["momentum"], strict=True):
         if momentum is not None:
             trainer.set_momentum(node.index, momentum)
-    world.begin_again()
+    world.steps.begin_again()
     return root["more"]
 
 
@@ -73,7 +73,7 @@ def _classes(world: World) -> frozenset[type]:
 
 def _anchors(world: World) -> list[object]:
     """List the objects that a new world has as well. What an algorithm was given is among them: it may keep it."""
-    parts: list[object] = [world, world._network, world._deliveries]
+    parts: list[object] = [world, world.network, world.network.pairs, world.steps, world._deliveries]
     if world.trace is not None:
         parts.append(world.trace)
     for node in world.nodes:

@@ -8,17 +8,10 @@ What happens to a message: queued in its sender's outbox, pulled from it when th
 begin, transmitted at the rate that the network grants, in flight for the link's latency, delivered. A round
 ends with the local steps that it began with.
 
-What happens when something happens to a node
-=============================================
-
-A node that stands still begins no transfer, and its local steps make no progress; transfers under way go on, and what
-happens to it meanwhile happens when it goes on. A node that goes down loses its queue, its transfers, its local steps
-and its algorithm's state; what arrives while it is down is lost. It comes back with a model and nothing else. A
-neighbor learns of either after the latency of the way to it, and if a partition keeps the two apart, after that has
-ended: as it would by the end of a connection. From then on what it sends to a node that is down is lost at once.
+What happens to the nodes themselves is in :mod:`node.sim.node_faults`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Any, ClassVar, assert_never
@@ -29,7 +22,7 @@ from node.core.algorithm import Algorithm
 from node.core.compute import ComputePlan, StepTimer
 from node.core.counters import NetworkTotals, sum_counters
 from node.core.delivery import DeliveryModel
-from node.core.divergence import IN_SILENCE, check_outgoing, check_trained
+from node.core.divergence import IN_SILENCE, check_outgoing
 from node.core.effects import (
     Addressed,
     Aggregated,
@@ -40,26 +33,22 @@ from node.core.effects import (
     StartLocalSteps,
     StartTimer,
 )
-from node.core.errors import RunnerError, StalledError
-from node.core.events import LocalStepsDone, MessageReceived, PeerDown, PeerUp, Started, TimerFired
+from node.core.errors import StalledError
+from node.core.events import MessageReceived, Started, TimerFired
 from node.core.links import NetworkPlan
-from node.core.message_log import NEVER, Trace
+from node.core.message_log import Trace
 from node.core.messages import Message
 from node.core.outbox import make_outbox
 from node.core.recipients import distinct_messages
-from node.core.rng import stream
-from node.core.schedule import Comeback, NodeState, is_cut
-from node.core.steps import Steps
 from node.core.training import Trainer
-from node.core.types import NodeId, Vector
+from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.sim.deadlock import at_rest, explain_deadlock
-from node.sim.event_order import DELIVERY, LINK_CHANGE, NEWS, NODE_CHANGE, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
+from node.sim.event_order import DELIVERY, LINK_CHANGE, NODE_CHANGE, STEPS_DONE, TIMER, TRANSFER_ENDED, Entry
+from node.sim.local_steps import LocalSteps
 from node.sim.network import Due, NetworkFlow, change_links, make_network
+from node.sim.node_faults import NodeFates, NodeFaults, count_lost
 from node.sim.simulated_node import SimulatedNode
-
-FOREVER_NS = 2**62
-"""When what never happens does."""
 
 NO_ROW = 0
 """Without a trace, messages are numbered from here on: the numbers mean nothing."""
@@ -74,16 +63,12 @@ class World:
         network: Links, sender policy and their changes over time.
         compute: How long each node's local steps take.
         seed: The experiment's seed.
-        states: Nodes to which something happens, at any time.
-        make_algorithm: Makes the algorithm of a node that comes back, from its number and how often it has.
         max_rounds: A node stops training after so many rounds; None for no limit.
         keep_messages: Keep the life of every message in :attr:`trace`; without it there are only counters.
         after_steps: Called after each block of local steps; for progress displays.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset(
-        {"_after_steps", "_make_algorithm", "_plan", "_separations", "_trainer", "sender", "stop_requested"}
-    )
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_faults", "_plan", "sender", "stop_requested"})
 
     def __init__(
         self,
@@ -93,8 +78,6 @@ class World:
         network: NetworkPlan,
         compute: ComputePlan,
         seed: int,
-        states: Mapping[int, Steps[NodeState]] | None = None,
-        make_algorithm: Callable[[NodeId, int], Algorithm] | None = None,
         max_rounds: int | None = None,
         keep_messages: bool = True,
         after_steps: Callable[[], None] | None = None,
@@ -113,27 +96,23 @@ class World:
         self._latency_ns = self._deliveries.common_latency_ns
         self._has_loss, self._has_framing = network.may_lose, network.framing is not None
         in_order = self._latency_ns is not None and not self._has_loss
-        passive = all(algorithm.passive for algorithm in algorithms)
-        self._late_hand_over = in_order and passive and not states
+        self._late_hand_over = in_order and all(algorithm.passive for algorithm in algorithms)
         self._size_tells_payload = not self._has_loss and all(map(_carries_only_values, algorithms))
-        self._trainer = trainer
-        self._make_algorithm = make_algorithm
-        self._seed = seed
-        self._separations = network.separations()
-        self._max_rounds = max_rounds
-        self._after_steps = after_steps
         self._header_bytes, self._dtype = network.header_bytes, network.wire_dtype
         self._rounds_values = network.wire_dtype is not WireDtype.FLOAT32
         self._heap: list[Entry] = []
         self._sequence = 0
-        self._network = make_network(network, self._schedule_network_event)
-        self._unfinished = len(self.nodes)
+        self.network = make_network(network, self._schedule_network_event)
         self._started = False
         for time_ns, change in network.changes:
-            self._push(time_ns, LINK_CHANGE, 0, change)
-        for node, steps in sorted((states or {}).items()):
-            for time_ns, state in steps:
-                self._push(time_ns, NODE_CHANGE, node, state)
+            self.push(time_ns, LINK_CHANGE, 0, change)
+        self.steps = LocalSteps(self, trainer, max_rounds, after_steps)
+        self._faults = NodeFaults(self, trainer, network, seed)
+
+    def let_happen(self, fates: NodeFates) -> None:
+        """Plan what happens to nodes. To be called before anything else, if at all."""
+        self._late_hand_over = False
+        self._faults.plan(fates)
 
     @property
     def totals(self) -> NetworkTotals:
@@ -145,7 +124,7 @@ class World:
     @property
     def finished(self) -> bool:
         """Every node has done all rounds that the stop rule allows."""
-        return self._unfinished == 0
+        return self.steps.unfinished == 0
 
     def advance(self, until_ns: int) -> bool:
         """Process all events up to and including an instant.
@@ -166,7 +145,7 @@ class World:
             if not self._started:
                 self._started = True
                 for node in self.nodes:
-                    self._execute(node, node.algorithm.handle(Started(node.params), 0))
+                    self.execute(node, node.algorithm.handle(Started(node.params), 0))
             try:
                 return self._process(until_ns)
             finally:
@@ -174,10 +153,10 @@ class World:
                     node.hand_over_arrivals(self.now_ns)
 
     def _process(self, until_ns: int) -> bool:
-        heap, nodes, ended = self._heap, self.nodes, self._network.finish
-        while not self.stop_requested and self._unfinished:
+        heap, nodes, ended = self._heap, self.nodes, self.network.finish
+        while not self.stop_requested and self.steps.unfinished:
             if not heap or heap[0][0] > until_ns:
-                if at_rest(nodes, self._network, heap):
+                if at_rest(nodes, self.network, heap):
                     raise StalledError(explain_deadlock(nodes, self.now_ns))
                 self.now_ns = until_ns
                 return True
@@ -187,94 +166,58 @@ class World:
                 for flow in ended(payload, now_ns):
                     self._transfer_ended(flow)
             elif event_class == LINK_CHANGE:
-                change_links(self._network, payload, now_ns)
+                change_links(self.network, payload, now_ns)
             elif event_class == NODE_CHANGE:
-                self._change_node(nodes[index], payload)
+                self._faults.change(nodes[index], payload)
             else:
-                node = nodes[index]
-                if not node.runs:
-                    self._withhold(node, event_class, payload)
-                elif event_class == DELIVERY:
-                    self._deliver(node, payload)
-                elif event_class == STEPS_DONE:
-                    if payload == node.life:
-                        self._steps_done(node)
-                elif event_class == TIMER:
-                    timer, life = payload
-                    if life == node.life:
-                        node.hand_over_arrivals(now_ns)
-                        self._execute(node, node.algorithm.handle(TimerFired(timer), now_ns))
-                else:
-                    self._hear(node, payload)
+                self._happens(nodes[index], event_class, payload)
         return False
 
-    def _push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
+    def _happens(self, node: SimulatedNode, event_class: int, payload: Any) -> None:
+        """Tell a node of an event of its own."""
+        if not node.runs:
+            self._faults.withhold(node, event_class, payload)
+        elif event_class == DELIVERY:
+            self._deliver(node, payload)
+        elif event_class == STEPS_DONE:
+            if payload == node.life:
+                self.steps.done(node)
+        elif event_class == TIMER:
+            timer, life = payload
+            if life == node.life:
+                node.hand_over_arrivals(self.now_ns)
+                self.execute(node, node.algorithm.handle(TimerFired(timer), self.now_ns))
+        else:
+            self._faults.hear(node, payload)
+
+    def push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
         self._sequence += 1
         heappush(self._heap, (time_ns, event_class, node, self._sequence, payload))
 
-    # -- local steps -----------------------------------------------------------------------------------------
-
-    def _start_steps(self, node: SimulatedNode, params: Vector, count: int) -> None:
-        assert not node.training, "local steps are outstanding already"
-        node.params = params
-        if self._max_rounds is not None and node.counters.rounds >= self._max_rounds:
-            if not node.finished:
-                node.finished = True
-                self._unfinished -= 1
-            return
-        node.training = True
-        node.block = count
-        self._trainer.begin(node.index, params, node.counters.local_steps, count)
-        node.counters.local_steps += count
-        self._push(self.now_ns + node.timer.duration_ns(count, self.now_ns), STEPS_DONE, node.index, node.life)
-
-    def _steps_done(self, node: SimulatedNode) -> None:
-        node.hand_over_arrivals(self.now_ns)
-        try:
-            result = self._trainer.finish(node.index)
-        except RunnerError:
-            # It did not happen: the world can still be saved.
-            self._push(self.now_ns, STEPS_DONE, node.index, node.life)
-            raise
-        node.training = False
-        node.counters.rounds += 1
-        node.counters.train_loss = result.loss
-        node.trained = result.params
-        check_trained(result.params, node.index, node.counters, self.now_ns)
-        self._execute(node, node.algorithm.handle(LocalStepsDone(result.params), self.now_ns))
-        if self._after_steps is not None:
-            self._after_steps()
-
-    def begin_again(self) -> None:
-        """Begin the local steps that are outstanding, with a trainer that does not know of them."""
-        for node in self.nodes:
-            if node.training:
-                self._trainer.begin(node.index, node.params, node.counters.local_steps - node.block, node.block)
-
     # -- effects ---------------------------------------------------------------------------------------------
 
-    def _execute(self, node: SimulatedNode, effects: Sequence[Effect]) -> None:
+    def execute(self, node: SimulatedNode, effects: Sequence[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Enqueue(items=items):
                     self._enqueue(node, items)
                 case StartLocalSteps(params=params, count=count):
-                    self._start_steps(node, params, count)
+                    self.steps.start(node, params, count)
                 case Aggregated(deliveries=deliveries):
                     self._aggregated(node, deliveries)
                 case CancelQueued(abort_in_flight=abort):
-                    self._cancel(node, abort)
+                    self.cancel(node, abort)
                 case ReplaceQueued(old=old, new=new):
                     check_outgoing([new], self._dtype, node.index, node.counters, self.now_ns)
                     rows = node.outbox.replace(old, new)
                     if self.trace is not None:
                         self.trace.replaced(rows, new)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
-                    self._push(self.now_ns + delay_ns, TIMER, node.index, (timer, node.life))
+                    self.push(self.now_ns + delay_ns, TIMER, node.index, (timer, node.life))
                 case _:
                     assert_never(effect)
         if node.outbox.startable:
-            self._pull(node)
+            self.pull(node)
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
         if items:
@@ -283,19 +226,19 @@ class World:
             row = NO_ROW if self.trace is None else self.trace.queued(self.now_ns, node.index, items)
             node.outbox.append(items, row)
 
-    def _cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
+    def cancel(self, node: SimulatedNode, abort_in_flight: bool) -> None:
         node.counters.messages_cancelled += len(node.outbox)
         if self.trace is not None:
             for rows in node.outbox.numbers():
                 self.trace.cancelled(rows, self.now_ns)
         node.outbox.clear()
         if abort_in_flight:
-            for flow in self._network.outgoing(node.index):
+            for flow in self.network.outgoing(node.index):
                 node.outbox.ended(flow.destination)
-                self._abort(node, flow)
+                self.abort(node, flow)
 
-    def _abort(self, node: SimulatedNode, flow: NetworkFlow) -> None:
-        wasted = self._network.abort(flow, self.now_ns)
+    def abort(self, node: SimulatedNode, flow: NetworkFlow) -> None:
+        wasted = self.network.abort(flow, self.now_ns)
         if self._has_framing:
             wasted = self._plan.counted_bytes(flow.token.body.wire_bytes(self._dtype), wasted)
         count = node.counters
@@ -312,124 +255,16 @@ class World:
             current = node.counters.rounds if node.training else node.counters.rounds - 1
             self.trace.aggregated(deliveries, self.now_ns, current)
 
-    # -- what happens to nodes ---------------------------------------------------------------------------------
-
-    def _change_node(self, node: SimulatedNode, state: NodeState) -> None:
-        before, node.state = node.state, state
-        node.runs = not (state.is_down or state.is_paused)
-        if state.is_down and not before.is_down:
-            self._goes_down(node)
-            self._tell_neighbors(node, PeerDown(node.index))
-        elif before.is_down and not state.is_down:
-            self._comes_back(node, before.model)
-            self._tell_neighbors(node, PeerUp(node.index))
-        if node.runs and node.held:
-            # Again in the order of the events of one instant.
-            for event_class, payload in node.held:
-                self._push(self.now_ns, event_class, node.index, payload)
-            node.held = []
-        if node.outbox.startable:
-            self._pull(node)
-
-    def _goes_down(self, node: SimulatedNode) -> None:
-        """End a node: all that it holds is lost."""
-        if node.training:
-            self._trainer.finish(node.index)  # of no use to anybody
-            node.training = False
-        self._cancel(node, abort_in_flight=True)
-        held, node.held = node.held, []
-        node.life += 1
-        for event_class, payload in held:
-            self._withhold(node, event_class, payload)
-
-    def _comes_back(self, node: SimulatedNode, model: Comeback) -> None:
-        """Begin a node anew: with a model, and an algorithm and an outbox that know of nothing."""
-        assert self._make_algorithm is not None, "nodes that come back need an algorithm"
-        self._trainer.reset_momentum(node.index)
-        node.algorithm = self._make_algorithm(node.index, node.life)
-        node.outbox = make_outbox(self.sender)
-        node.params = node.handed_over = self._model_for(node, model)
-        node.trained = None
-        node.gone = {}
-        self._execute(node, node.algorithm.handle(Started(node.params), self.now_ns))
-        for peer in node.algorithm.context.neighbors:
-            if self.nodes[peer].state.is_down:
-                self._push(self._heard_ns(peer, node.index), NEWS, node.index, PeerDown(peer))
-
-    def _model_for(self, node: SimulatedNode, model: Comeback) -> Vector:
-        match model:
-            case "last":
-                return node.handed_over
-            case "common":
-                return self._trainer.initial_params()
-            case "peer":
-                peers = [peer for peer in node.algorithm.context.neighbors if not self.nodes[peer].state.is_down]
-                if not peers:
-                    return node.handed_over
-                chosen = stream(self._seed, f"comeback.{node.life}", node.index).integers(len(peers))
-                return self.nodes[peers[int(chosen)]].handed_over
-
-    def _withhold(self, node: SimulatedNode, event_class: int, payload: Any) -> None:
-        """Take an event of a node that does not run: it happens later, or is lost."""
-        if not node.state.is_down:
-            node.held.append((event_class, payload))
-            if event_class == DELIVERY and self.trace is not None:
-                self.trace.held[payload.number] = NEVER
-        elif event_class == DELIVERY:
-            flow: NetworkFlow = payload
-            self._count_lost(self.nodes[flow.source], flow.size, flow.number)
-
-    def _tell_neighbors(self, node: SimulatedNode, news: PeerDown | PeerUp) -> None:
-        for peer in node.algorithm.context.neighbors:
-            self._push(self._heard_ns(node.index, peer), NEWS, peer, news)
-
-    def _heard_ns(self, source: int, destination: int) -> int:
-        """When a node learns of what has happened to another one now."""
-        at_ns = self.now_ns
-        if is_cut(self._separations.at(at_ns), source, destination):
-            later = self._separations.after(at_ns)
-            at_ns = next((time_ns for time_ns, cuts in later if not is_cut(cuts, source, destination)), FOREVER_NS)
-        return at_ns + self._plan.path(source, destination, at_ns).latency_ns
-
-    def _hear(self, node: SimulatedNode, news: PeerDown | PeerUp) -> None:
-        peer = news.peer
-        if isinstance(news, PeerUp) == (peer not in node.gone):
-            return  # it has heard of it already, when it came back
-        if isinstance(news, PeerUp):
-            del node.gone[peer]
-        else:
-            node.gone[peer] = None
-            for flow in self._network.outgoing(node.index):
-                if flow.destination == peer:
-                    node.outbox.ended(peer)
-                    self._abort(node, flow)
-        node.hand_over_arrivals(self.now_ns)
-        self._execute(node, node.algorithm.handle(news, self.now_ns))
-
-    def _lose_at_once(self, node: SimulatedNode, receiver: NodeId, row: int) -> None:
-        """Lose a message whose sender knows that its receiver is down: it takes nothing of any link."""
-        node.outbox.ended(receiver)
-        if self.trace is not None:
-            self.trace.started.extend((row, self.now_ns))
-            self.trace.sent.extend((row, self.now_ns, self.now_ns))
-        self._count_lost(node, 0, row)
-
-    def _count_lost(self, sender: SimulatedNode, size: int, row: int) -> None:
-        sender.counters.messages_lost += 1
-        sender.counters.bytes_lost += size
-        if self.trace is not None:
-            self.trace.lost(row)
-
     # -- messages --------------------------------------------------------------------------------------------
 
-    def _pull(self, node: SimulatedNode) -> None:
+    def pull(self, node: SimulatedNode) -> None:
         """Start what the sender policy lets begin."""
         outbox, trace, now_ns = node.outbox, self.trace, self.now_ns
         dtype, header_bytes = self._dtype, self._header_bytes
         while outbox.startable and node.runs:
             (receiver, message), row = outbox.pop()
             if receiver in node.gone:
-                self._lose_at_once(node, receiver, row)
+                self._faults.lose_at_once(node, receiver, row)
                 continue
             link_bytes = message.body.wire_bytes(dtype) + header_bytes
             if self._has_framing or self._has_loss:
@@ -439,11 +274,11 @@ class World:
                     trace.resent[row] = self._plan.counted_bytes(body_bytes, link_bytes)
             if trace is not None:
                 trace.started.extend((row, now_ns))
-            flow = self._network.start(now_ns, node.index, receiver, link_bytes, message)
+            flow = self.network.start(now_ns, node.index, receiver, link_bytes, message)
             flow.number = row
 
     def _schedule_network_event(self, time_ns: int, what: Due) -> None:
-        self._sequence = sequence = self._sequence + 1  # as in _push, written out: it is called for every transfer
+        self._sequence = sequence = self._sequence + 1  # as in push, written out: it is called for every transfer
         heappush(self._heap, (time_ns, TRANSFER_ENDED, what.source, sequence, what))
 
     def _transfer_ended(self, flow: NetworkFlow) -> None:
@@ -474,15 +309,15 @@ class World:
             message = flow.token = replace(message, body=message.body.received(self._dtype))
         body_bytes = message.body.wire_bytes(self._dtype) if self._has_loss else 0
         if self._has_loss and self._deliveries.is_lost(body_bytes, flow.source, receiver, now_ns):
-            self._count_lost(node, size, row)
+            count_lost(self.trace, node, size, row)
         elif self._late_hand_over:
             arrivals = self.nodes[receiver].arrivals
             arrivals.messages.append(message)
             arrivals.details.extend((arrival_ns, node.index, row, size))
         else:
-            self._push(arrival_ns, DELIVERY, receiver, flow)
+            self.push(arrival_ns, DELIVERY, receiver, flow)
         if node.outbox.startable:
-            self._pull(node)
+            self.pull(node)
 
     def _deliver(self, node: SimulatedNode, flow: NetworkFlow) -> None:
         count = node.counters
@@ -493,7 +328,7 @@ class World:
         arrival = MessageReceived(flow.source, flow.token, flow.number)
         effects = node.algorithm.handle(arrival, self.now_ns)
         if effects:
-            self._execute(node, effects)
+            self.execute(node, effects)
 
 
 def _carries_only_values(algorithm: Algorithm) -> bool:

@@ -15,6 +15,7 @@ from node.core.links import NetworkPlan
 from node.sim.flows import Flow
 from node.sim.fluid_network import FluidNetwork
 from node.sim.level_network import LevelNetwork
+from node.sim.network import set_partitions
 from node.sim.rates import NEVER, UNLIMITED
 
 
@@ -186,7 +187,7 @@ def play(kind: Kind, plan: NetworkPlan, serial: bool, steps: list[tuple[Any, ...
                 h.network.set_pair(source, destination, CHANGED[value], h.now)
             case (6, *partitions):
                 h.partitions = tuple(partitions)
-                h.network.set_partitions(h.partitions, h.now)
+                set_partitions(h.network, h.partitions, h.now)
         h.check()
     return h
 
@@ -207,7 +208,7 @@ def test_rates_equal_progressive_filling_after_every_step(
         first.network.set_up(node, 10, first.now)
         first.network.set_down(node, 10, first.now)
     first.partitions = ()
-    first.network.set_partitions((), first.now)
+    set_partitions(first.network, (), first.now)
     for source, destination in first.pair:
         first.pair[source, destination] = UNLIMITED
         first.network.set_pair(source, destination, inf, first.now)

@@ -13,6 +13,7 @@ from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
 from node.core.units import ms_to_ns
+from node.sim.node_faults import NodeFates
 from node.sim.world import World
 
 NUM_PARAMS = 40
@@ -65,7 +66,7 @@ def world(
         context = NodeContext(node, topology, trainer.tensor_sizes, local_steps, seed, stream_key=node + life * nodes)
         return entry.make(context, config)
 
-    return World(
+    made = World(
         algorithms=[make(NodeId(node), 0) for node in range(nodes)],
         trainer=trainer,
         network=scheduled(network_plan or network(nodes), schedule),
@@ -73,7 +74,8 @@ def world(
             tuple(ms_to_ns(ms) for ms in step_ms or [1.0] * nodes), jitter=jitter, speeds=speeds_of(states)
         ),
         seed=seed,
-        states=states,
-        make_algorithm=make,
         max_rounds=max_rounds,
     )
+    if states:
+        made.let_happen(NodeFates(states, make))
+    return made

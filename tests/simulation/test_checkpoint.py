@@ -55,7 +55,7 @@ def plans() -> dict[str, NetworkPlan]:
 
 def saved(w: World, trainer: RealTimeTrainer | None = None, more: object = None) -> State:
     """As if it had been in a file."""
-    state = save_world(w, trainer or w._trainer, more, ())  # type: ignore[arg-type]
+    state = save_world(w, trainer or w.steps._trainer, more, ())  # type: ignore[arg-type]
     return State(json.loads(json.dumps(state.structure)), [values.copy() for values in state.arrays])
 
 
@@ -122,7 +122,7 @@ def test_an_algorithm_that_says_nothing_about_saving_is_saved(
     assert whole.totals.messages["delivered"] > 30
     if instant is not None:
         part.advance(instant)
-    restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
+    restore_world(restored, restored.steps._trainer, saved(part), ())  # type: ignore[arg-type]
     restored.advance(END_NS)
     assert outcome(restored) == outcome(whole)
 
@@ -142,7 +142,7 @@ def test_a_restored_world_goes_on_as_the_saved_one(kind: str, name: str) -> None
         if instant is not None:
             continued.advance(instant)
         restored = world(kind, network_plan=plan, jitter=0.2)
-        assert restore_world(restored, restored._trainer, saved(continued, more=[1]), {}) == [1]  # type: ignore[arg-type]
+        assert restore_world(restored, restored.steps._trainer, saved(continued, more=[1]), {}) == [1]  # type: ignore[arg-type]
         restored.advance(END_NS)
         assert outcome(restored) == expected, instant
     continued.advance(END_NS)
@@ -168,7 +168,7 @@ def test_a_world_that_is_asked_to_stop_can_be_saved_after_any_event(kind: str, m
         for _ in range(80):
             assert not current.advance(END_NS)
             following = world(kind, network_plan=plan)
-            restore_world(following, following._trainer, saved(current), ())  # type: ignore[arg-type]
+            restore_world(following, following.steps._trainer, saved(current), ())  # type: ignore[arg-type]
             current = following
     assert current.nodes[0].counters.rounds > 0
     current.advance(END_NS)
@@ -195,7 +195,7 @@ def test_parameters_that_keep_more_state() -> None:
             )
             until_rest(whole, END_NS)
             until_rest(part, instant)
-            restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
+            restore_world(restored, restored.steps._trainer, saved(part), ())  # type: ignore[arg-type]
             until_rest(restored, END_NS)
             assert outcome(restored) == outcome(whole), (kind, parameters, instant)
 
@@ -213,7 +213,7 @@ def test_rounds_that_are_over_stay_over_and_a_world_without_a_trace_has_none() -
         w.trace = None
     while not any(node.finished for node in part.nodes):
         part.advance(part.now_ns + 500_000)
-    restore_world(restored, restored._trainer, saved(part), ())  # type: ignore[arg-type]
+    restore_world(restored, restored.steps._trainer, saved(part), ())  # type: ignore[arg-type]
     assert not restored.advance(END_NS)
     assert restored.finished
     assert restored.now_ns == whole.now_ns
@@ -224,7 +224,7 @@ def test_the_state_of_another_world_is_refused() -> None:
     state = saved(world("divshare"))
     for other in (world("divshare", nodes=5), world("swift_divshare"), world("dpsgd")):
         with pytest.raises(ConfigError, match="not a state that this version can read"):
-            restore_world(other, other._trainer, state, ())  # type: ignore[arg-type]
+            restore_world(other, other.steps._trainer, state, ())  # type: ignore[arg-type]
 
 
 # -- with real training ----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def check_bytes(w: World) -> None:
         fates = {fate: int((own == fate).sum()) for fate in MessageState}
         assert node.counters.messages_queued == len(own) == sum(fates.values())
         assert fates[MessageState.QUEUED] == len(node.outbox)
-        transfers = w._network.outgoing(node.index)
+        transfers = w.network.outgoing(node.index)
         assert fates[MessageState.SENDING] == len(transfers) <= w.max_transfers
         if w.sender.per_peer:
             peers = [flow.destination for flow in transfers]

@@ -134,10 +134,10 @@ def test_a_seed_replays_a_run_and_another_one_does_not(kind: str) -> None:
 def test_gen_1_one_node_follows_plain_sgd_bit_for_bit(kind: str) -> None:
     w = world(kind, nodes=1, topology=full(1), max_rounds=7)
     w.advance(10**12)
-    expected = w._trainer.initial_params()
+    expected = w.steps._trainer.initial_params()
     for block in range(7):
-        w._trainer.begin(NodeId(0), expected, 2 * block, 2)
-        expected = w._trainer.finish(NodeId(0)).params
+        w.steps._trainer.begin(NodeId(0), expected, 2 * block, 2)
+        expected = w.steps._trainer.finish(NodeId(0)).params
     np.testing.assert_array_equal(w.nodes[0].params, expected)
 
 

@@ -340,7 +340,7 @@ def test_the_example_algorithm_can_be_saved(example: Entry) -> None:
     whole.advance(10**9)
     part.advance(123_456_789)
     assert part.totals.messages["aggregated"] > 10
-    restore_world(restored, restored._trainer, save_world(part, part._trainer, None, ()), ())  # type: ignore[arg-type]
+    restore_world(restored, restored.steps._trainer, save_world(part, part.steps._trainer, None, ()), ())  # type: ignore[arg-type]
     restored.advance(10**9)
     assert restored.totals == whole.totals
     assert [node.params.tobytes() for node in restored.nodes] == [node.params.tobytes() for node in whole.nodes]
