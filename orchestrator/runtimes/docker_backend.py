@@ -185,7 +185,7 @@ def _check_transport(plan: Plan) -> None:
 
 
 def _check_neighbours(plan: Plan) -> None:
-    """Refuse nodes that nobody tells their neighbours (:mod:`orchestrator.shaping.neighbours`) and that are too many."""
+    """Refuse too many nodes where nobody tells them their neighbours (:mod:`orchestrator.shaping.neighbours`)."""
     sysctl, bound = "net.ipv4.neigh.default.gc_thresh3", _IPV4 / "neigh/default/gc_thresh3"
     try:
         room = int(bound.read_text(encoding="ascii"))
