@@ -3,9 +3,12 @@
 For links that something else makes: the host's own loopback, or a kernel that shapes. What each event means here:
 
 - A message has *started* when the driver gives it to the path, which hands its frame to the peer's stream at once.
-- It is *sent* when the transport has taken the whole frame, or when a receipt for it comes first. The transport
-  buffers: its last byte may leave the host later, by as much as the bound in flight allows. A sender that may have one
-  transfer at a time waits for this, and then for room in the window.
+- It is *sent* when the transport has taken the whole frame and the links, at their declared rates, can have carried
+  it; or when a receipt for it comes first. The transport buffers, so that its last byte may leave the host later, by as
+  much as the bound in flight allows. A sender that may have one transfer at a time waits for this, and then for room.
+- It is *overdue* when its receipt has not come a round trip after that: somebody else uses the receiver's link as well.
+  To a sender with a bounded number of transfers it is then a transfer still under way, as it is in a simulation. Such
+  a sender has begun another one meanwhile, for without that every message would cost it a round trip of silence.
 - It has *arrived*, by the sender's knowledge, when a receipt covers it. That is late by the way back of the receipt,
   and by the millisecond that a receipt may wait for others. The receiver records the instant itself, exactly.
 - It is *lost* when its stream breaks before a receipt comes, when its peer cannot be reached, or when no receipt comes
@@ -22,15 +25,16 @@ network as on the emulated path.
 
 import asyncio
 import time
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Protocol
 
 import numpy as np
 
-from node.core.links import NetworkPlan
+from node.core.links import NetworkPlan, entry_of_pair
 from node.core.messages import Message
 from node.core.types import NodeId
-from node.core.units import NS_PER_S, mbps_to_bytes_per_ns
+from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.host.clock import Clock
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, InFlight, OutgoingFrames
 from node.runtime.path import Path, PathEvents, ProbeEvents
@@ -39,6 +43,13 @@ from node.transport.window import Window
 
 PARKED_NS = 3_600 * NS_PER_S
 """Real time that a receipt may take where a link has no rate at all for a while."""
+
+
+RECEIPT_LATE_NS = 2 * NS_PER_MS
+"""Testbed time by which a receipt may be late besides half a round trip: it waits for others, and the host is late."""
+
+
+NEVER_NS = (1 << 63) - 1
 
 
 class WritingStreams(Protocol):
@@ -90,6 +101,8 @@ class DirectPath(Path):
         self._events: PathEvents | None = None  # None before begin() and after stop()
         self._probe_events: ProbeEvents | None = None
         self._started: dict[int, NodeId] = {}  # message -> receiver, until it is sent
+        self._pace = None if network.sender.per_peer else _Pace(network, node)
+        self._under_way: dict[int, _UnderWay] = {}  # without a receipt; of a sender with bounded transfers
         self._probes: set[int] = set()  # those not written yet
 
     # -- called by the driver and by a measurement -------------------------------------------------------------
@@ -107,6 +120,10 @@ class DirectPath(Path):
 
     def has_room(self, receiver: NodeId, message: Message) -> bool:
         """See :class:`Path`."""
+        if self._under_way:
+            now_ns = self._clock.now_ns()
+            if sum(each.overdue_ns <= now_ns for each in self._under_way.values()) >= self.sender.transfers:
+                return False
         return self.in_flight.fits(receiver, self._frames.frame_bytes(message))
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
@@ -114,13 +131,21 @@ class DirectPath(Path):
         frame = self._frames.of(message)
         self.in_flight.add(number, receiver, len(frame))
         self._started[number] = receiver
+        if self._pace is not None:
+            self._under_way[number] = self._pace.of(receiver, self._frames.body_bytes(message), ready_ns)
         self._streams.send(receiver, frame, number, 0, time.monotonic_ns() + self._receipt_within_ns())
         return self._wire_bytes(len(frame))
 
     def abort(self, number: int) -> None:
         """See :class:`Path`. Possible only while the frame waits for its stream."""
         receiver = self._started.get(number)
-        if receiver is None or not self._streams.withdraw(receiver, number):
+        if receiver is None:
+            return
+        if not self._streams.withdraw(receiver, number):
+            if (under_way := self._under_way.get(number)) is not None:
+                under_way.end_ns = 0  # it has left as soon as it is written
+                if under_way.timer is not None:
+                    self._loop.call_soon(self._has_left, number)
             return
         del self._started[number]
         self._loop.call_soon(self._withdrawn, number)  # never from within: the driver is in the middle of an event
@@ -132,6 +157,8 @@ class DirectPath(Path):
     def stop(self) -> None:
         """See :class:`Path`."""
         self._events = self._probe_events = None
+        for number in [*self._under_way]:
+            self._forget(number)
 
     def measure(self, events: ProbeEvents) -> None:
         """See :class:`Path`."""
@@ -146,9 +173,13 @@ class DirectPath(Path):
 
     def written(self, number: int) -> None:
         """The transport has taken a frame or a probe. May come after the frame's receipt, and then says nothing."""
-        if self._started.pop(number, None) is not None:
-            if self._events is not None:
-                self._events.sent(number, self._clock.now_ns())
+        if number in self._started:
+            under_way = self._under_way.get(number)
+            if under_way is None or under_way.end_ns <= self._clock.now_ns():
+                self._has_left(number)
+            elif under_way.timer is None:
+                due_s = self._clock.monotonic_ns(under_way.end_ns) / NS_PER_S
+                under_way.timer = self._loop.call_at(due_s, self._has_left, number)
         elif number in self._probes:
             self._probes.remove(number)
             if self._probe_events is not None:
@@ -157,21 +188,33 @@ class DirectPath(Path):
     def acknowledged(self, number: int) -> None:
         """A receipt covers a frame. May come before the end of its write is told."""
         self.in_flight.remove(number)
-        self.written(number)
+        self._forget(number)
+        self._has_left(number)
         if self._events is not None:
             self._events.arrived(number, self._clock.now_ns())
 
     def delivery_failed(self, number: int, frame_bytes: int) -> None:
         """A frame was handed to a stream that broke, or its receiver cannot be reached."""
         self.in_flight.remove(number)
+        self._forget(number)
         has_left = self._started.pop(number, None) is None
         if self._events is not None:
             self._events.lost(number, self._wire_bytes(frame_bytes) if has_left else 0, self._clock.now_ns())
 
     # ----------------------------------------------------------------------------------------------------------
 
+    def _has_left(self, number: int) -> None:
+        if self._started.pop(number, None) is not None and self._events is not None:
+            self._events.sent(number, self._clock.now_ns())
+
+    def _forget(self, number: int) -> None:
+        under_way = self._under_way.pop(number, None)
+        if under_way is not None and under_way.timer is not None:
+            under_way.timer.cancel()
+
     def _withdrawn(self, number: int) -> None:
         self.in_flight.remove(number)
+        self._forget(number)
         if self._events is not None:
             self._events.aborted(number, 0, self._clock.now_ns())
 
@@ -187,6 +230,47 @@ class DirectPath(Path):
             return RECEIPT_WITHIN_NS
         testbed_ns = self._num_nodes * self.window.bound_bytes / mbps_to_bytes_per_ns(self._slowest_mbps)
         return RECEIPT_WITHIN_NS + int(testbed_ns * self._clock.dilation)
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A message without a receipt; testbed time.
+
+    Attributes:
+        end_ns: When its last byte can have passed its links.
+        overdue_ns: When its receipt should have come.
+        timer: Tells that it has left, once it is written.
+    """
+
+    end_ns: int
+    overdue_ns: int
+    timer: asyncio.TimerHandle | None = None
+
+
+class _Pace:
+    """When messages of a node can have passed links that nobody else uses.
+
+    Args:
+        network: At first: a node is not told of changes. Where links are slower now, its messages are overdue.
+        node: The sender.
+    """
+
+    def __init__(self, network: NetworkPlan, node: int) -> None:
+        self._network = network
+        self._node = node
+
+    def of(self, receiver: NodeId, body_bytes: int, ready_ns: int) -> _UnderWay:
+        """Of a message that begins at a time."""
+        network, node = self._network, self._node
+        mbps = min(float(network.up_mbps[node]), float(network.down_mbps[receiver]))
+        if network.pair_mbps is not None:
+            mbps = min(mbps, float(network.pair_mbps[node, receiver]))
+        if not isfinite(mbps):
+            return _UnderWay(ready_ns, NEVER_NS)
+        # A link that stands still at first may not do so any more.
+        end_ns = ready_ns + (round(network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps)) if mbps else 0)
+        round_trip_ns = int(entry_of_pair(network.round_trip_ns, node, receiver))
+        return _UnderWay(end_ns, end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS)
 
 
 def _slowest_mbps(network: NetworkPlan) -> float:

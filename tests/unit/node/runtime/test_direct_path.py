@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from node.core.counters import NodeCounters
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.messages import Message, MessageState, frozen
-from node.core.sender_policy import parallel
+from node.core.sender_policy import PER_PEER, parallel
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
-from node.runtime.direct_path import PARKED_NS, DirectPath
+from node.runtime.direct_path import PARKED_NS, RECEIPT_LATE_NS, DirectPath
 from node.runtime.message_records import Records
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
@@ -239,6 +239,103 @@ def test_a_receipt_may_take_longer_on_slow_links() -> None:
     assert deadline_of(network(4, UNLIMITED, pair_mbps=pairs)) < RECEIPT_WITHIN_NS + MS
 
 
+# --- one transfer at a time, on links with a rate ---------------------------------------------------------------
+
+SLOW = network(4, [0.08, 0.08, 0.008, 0.08], latency_ns=MS)
+"""A message takes 8 ms to node 1 and 80 ms to node 2."""
+
+
+@pytest.fixture
+def slow() -> Iterator[tuple[Bench, Recorder]]:
+    bench, listener = Bench(SLOW), Recorder()
+    with bench.host.is_the_clock():
+        bench.path.begin(listener, bench.clock)
+        yield bench, listener
+
+
+def write(bench: Bench, number: int, receiver: int, ready_ns: int) -> None:
+    bench.path.send(number, NodeId(receiver), message(), ready_ns)
+    act(bench, "begin writing", number)
+    act(bench, "written", number)
+
+
+@pytest.mark.parametrize(("receiver", "end_ns"), [(1, 8 * MS), (2, 80 * MS)])
+def test_a_message_has_left_when_its_links_can_have_carried_it(
+    slow: tuple[Bench, Recorder], receiver: int, end_ns: int
+) -> None:
+    bench, recorder = slow
+    write(bench, 0, receiver, 0)
+    bench.at(end_ns - 1)
+    assert recorder.told == []
+    bench.at(end_ns)
+    assert recorder.told == [("sent", 0, end_ns)]
+    act(bench, "receipt")
+    assert recorder.told[1:] == [("arrived", 0, end_ns)]
+
+
+def test_a_receipt_that_comes_before_ends_the_transfer(slow: tuple[Bench, Recorder]) -> None:
+    bench, recorder = slow
+    write(bench, 0, 2, 0)
+    bench.at(5 * MS)
+    act(bench, "receipt")
+    bench.at(200 * MS)
+    assert recorder.told == [("sent", 0, 5 * MS), ("arrived", 0, 5 * MS)]
+
+
+def test_a_transfer_counts_from_when_it_could_begin(slow: tuple[Bench, Recorder]) -> None:
+    bench, recorder = slow
+    bench.at(3 * MS)
+    write(bench, 0, 1, 1 * MS)
+    bench.at(9 * MS)
+    assert recorder.told == [("sent", 0, 9 * MS)]
+
+
+def test_an_overdue_message_holds_back_the_others(slow: tuple[Bench, Recorder]) -> None:
+    """Somebody else sends to node 1 as well."""
+    bench, _ = slow
+    write(bench, 0, 1, 0)
+    overdue_ns = 8 * MS + 3 * MS + RECEIPT_LATE_NS
+    bench.at(overdue_ns - 1)
+    assert bench.path.has_room(NodeId(3), message())
+    bench.at(overdue_ns)
+    assert not bench.path.has_room(NodeId(3), message())
+    act(bench, "receipt")
+    assert bench.path.has_room(NodeId(3), message())
+
+
+def test_a_message_that_is_lost_holds_back_nobody(slow: tuple[Bench, Recorder]) -> None:
+    bench, recorder = slow
+    write(bench, 0, 1, 0)
+    act(bench, "broken")
+    bench.at(200 * MS)
+    assert bench.path.has_room(NodeId(3), message())
+    assert [told[0] for told in recorder.told] == ["lost"]
+
+
+@pytest.mark.parametrize("order", [["written", "abort"], ["abort", "written"]])
+def test_what_is_written_cannot_be_given_up_and_has_left_at_once(
+    slow: tuple[Bench, Recorder], order: list[str]
+) -> None:
+    bench, recorder = slow
+    bench.path.send(0, NodeId(2), message(), 0)
+    act(bench, "begin writing")
+    bench.at(2 * MS)
+    for what in order:
+        act(bench, what)
+    bench.at(2 * MS)
+    assert recorder.told == [("sent", 0, 2 * MS)]
+
+
+def test_a_queue_for_each_peer_waits_for_nobody() -> None:
+    bench, recorder = Bench(replace(SLOW, sender=PER_PEER)), Recorder()
+    with bench.host.is_the_clock():
+        bench.path.begin(recorder, bench.clock)
+        write(bench, 0, 2, 0)
+        assert [told[0] for told in recorder.told] == ["sent"]
+        bench.at(200 * MS)
+        assert bench.path.has_room(NodeId(1), message())
+
+
 # --- probes ---------------------------------------------------------------------------------------------------
 
 
@@ -311,11 +408,16 @@ class Transport:
 
 
 @settings(max_examples=40, deadline=None)
-@given(transfers=st.integers(1, 3), data=st.data(), abort_every=st.integers(3, 9))
+@given(
+    transfers=st.integers(1, 3),
+    mbps=st.sampled_from([UNLIMITED, 0.08, 1e5]),
+    data=st.data(),
+    abort_every=st.integers(3, 9),
+)
 def test_in_any_order_every_message_ends_once_and_the_bound_holds(
-    transfers: int, data: st.DataObject, abort_every: int
+    transfers: int, mbps: float, data: st.DataObject, abort_every: int
 ) -> None:
-    bench = Bench(network(4, UNLIMITED, sender=parallel(transfers)))
+    bench = Bench(network(4, mbps, sender=parallel(transfers)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with bench.host.is_the_clock():
         counters, records = NodeCounters(), Records(40, WireDtype.FLOAT32)
