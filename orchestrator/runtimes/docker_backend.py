@@ -14,6 +14,9 @@ from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from node.core.errors import ConfigError
+from node.core.units import NS_PER_MS
+from node.transport.frames import HEADER_BYTES
+from node.transport.window import bound_bytes
 from orchestrator.containers.cleanup import describe, reap, remove_labelled
 from orchestrator.containers.facts import check_memory
 from orchestrator.containers.image_builds import BuildOptions, BuiltImage, have_image, named_image
@@ -133,10 +136,24 @@ def check_model(plan: Plan, backend: Backend, num_params: int, dilation: float) 
     check_memory(backend.engine.facts, plan.config.nodes, memory_needed(num_params))
     if backend.abilities is None:
         return
-    options = KernelOptions(netem=backend.netem, time_dilation=dilation)
+    options = kernel_options(plan, backend, num_params, dilation)
     addresses = {node: f"198.18.{node // 250}.{1 + node % 250}" for node in range(plan.config.nodes)}
     for node in addresses:
         plan_node(plan.network, node, addresses, options)
+
+
+def kernel_options(plan: Plan, backend: Backend, num_params: int, dilation: float) -> KernelOptions:
+    """Return what the shaping of all nodes depends on besides the network."""
+    network = plan.network
+    frame_bytes = HEADER_BYTES + network.wire_dtype.value_bytes * num_params
+    fastest = float(np.max(network.up_mbps))
+    in_flight = bound_bytes(
+        frame_bytes,
+        transfers=network.sender.transfers,
+        bandwidth_mbps=fastest if np.isfinite(fastest) else None,
+        round_trip_ms=int(np.max(network.round_trip_ns)) / NS_PER_MS,
+    )
+    return KernelOptions(netem=backend.netem, time_dilation=dilation, in_flight_bytes=in_flight)
 
 
 def memory_needed(num_params: int) -> int:

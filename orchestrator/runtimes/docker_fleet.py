@@ -24,12 +24,11 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.kernel_fidelity import KernelLinks
 from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
 from orchestrator.runs.stopping import StopRequested
-from orchestrator.runtimes.docker_backend import SUBNET_KEY, Backend, Teller
+from orchestrator.runtimes.docker_backend import SUBNET_KEY, Backend, Teller, kernel_options
 from orchestrator.runtimes.docker_containers import GATE, NodeContainers, hand_over, helper_spec
 from orchestrator.runtimes.docker_shaping import LinkShaper, PlannedChanges
 from orchestrator.runtimes.docker_watch import KernelWatch, Looks
 from orchestrator.runtimes.forking import last_words_of
-from orchestrator.shaping.node_shaping import KernelOptions
 
 EVERYWHERE: Final = "0.0.0.0"
 
@@ -168,7 +167,7 @@ class DockerFleet:
     def _make_shaper(self, begin_ns: int) -> LinkShaper:
         backend, data = self._backend, self._networks["data"]
         addresses = {NodeId(node): data.address_of(node) for node in range(self._plan.config.nodes)}
-        options = KernelOptions(netem=backend.netem, time_dilation=self._dilation)
+        options = kernel_options(self._plan, backend, self._num_params, self._dilation)
         helper = self._scope.name_of("shaper")
         return LinkShaper(
             self._plan.network,

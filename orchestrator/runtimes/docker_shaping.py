@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
 from node.core.errors import RunnerError
@@ -23,7 +23,7 @@ from orchestrator.runtimes.docker_watch import Looks, NodeLook
 from orchestrator.shaping.backend import NetworkNamespace, apply_shaping, carry_out, read_counters, read_shaping
 from orchestrator.shaping.batch import Batch, change_to
 from orchestrator.shaping.differences import differences
-from orchestrator.shaping.neighbours import neighbour_lines
+from orchestrator.shaping.neighbours import namespace_lines
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node, without_limits
 from orchestrator.shaping.reading import NodeReading
 from orchestrator.shaping.tree import NodeTree
@@ -204,10 +204,10 @@ class LinkShaper:
 
     def _shape_node(self, item: tuple[NodeId, int]) -> None:
         node, pid = item
-        namespace, own = self.namespace_of(node, pid), self._addresses[node]
-        device = data_device(namespace, own)
+        namespace = self.namespace_of(node, pid)
+        device, own = data_device(namespace, self._addresses[node])
         peers = [address for peer, address in self._addresses.items() if peer != node]
-        namespace.run_batch("ip", neighbour_lines(device, own, peers))
+        namespace.run_batch("ip", namespace_lines(device, own, peers, self._options.time_dilation))
         self._apply(node, pid, device)
         self._entered[node] = pid, device
 
@@ -282,17 +282,17 @@ def _carry_out(item: tuple[NetworkNamespace, Batch]) -> None:
         carry_out(*item)
 
 
-def data_device(namespace: NetworkNamespace, address: IPv4Address) -> str:
-    """Return the device that has an address: which one it is, is chance.
+def data_device(namespace: NetworkNamespace, address: IPv4Address) -> tuple[str, IPv4Interface]:
+    """Return the device that has an address, which is chance, and the address with its network.
 
     Raises:
         RunnerError: None has it.
     """
     printed = namespace.run(["ip", "-o", "-4", "addr", "show", "to", f"{address}/32"])
-    words = printed.split()
-    if len(words) < 2:
+    words = printed.split()  # 7: eth1 inet 10.9.0.3/23 ...
+    if len(words) < 4:
         raise RunnerError(f"{namespace.name}: no device has the address {address}")
-    return words[1].partition("@")[0]
+    return words[1].partition("@")[0], IPv4Interface(words[3])
 
 
 class PlannedChanges:

@@ -64,6 +64,9 @@ QUEUE_BYTES_MAX: Final = 16_777_216
 """A queue without a declared size holds :data:`QUEUE_US` of its link's rate, between these bounds: the usual rule of
 one round trip, enough for one packet of the largest size, and not seconds of a fast link."""
 
+LIMIT_BYTES_MAX: Final = 2**30
+"""The largest queue of all; more than that is never in flight."""
+
 GSO_BYTES_MAX: Final = 65_536
 """The largest packet of several segments."""
 GSO_SEGMENTS_MAX: Final = 65_535
@@ -114,11 +117,24 @@ def burst_bytes(rate_bps: int, mtu: int, time_dilation: float = 1.0) -> int:
     return max(1, min(max(mtu + ETHERNET_HEADER_BYTES, wanted), BURST_BYTES_MAX, kept_max))
 
 
-def queue_limit_bytes(rate_bps: int, mtu: int, declared: int | None, time_dilation: float = 1.0) -> int:
-    """Size of a queue: as declared, but at least two frames, or :data:`QUEUE_US` of the rate, in testbed time."""
+def queue_limit_bytes(
+    rate_bps: int, mtu: int, declared: int | None, time_dilation: float = 1.0, in_flight_bytes: int = 0
+) -> int:
+    """Size of a queue.
+
+    Args:
+        rate_bps: Of its link.
+        mtu: Size of a packet.
+        declared: Size that is asked for; it becomes at least two frames. None lets it follow from the rest:
+            :data:`QUEUE_US` of the rate in testbed time, between the bounds, and room for what may be in flight.
+        time_dilation: Real seconds a testbed second.
+        in_flight_bytes: The most that one node may have in flight to another. Twice of it has room, with what carries
+            it: then nothing is lost but where loss is asked for.
+    """
     if declared is not None:
         return max(declared, 2 * (mtu + ETHERNET_HEADER_BYTES))
-    return min(max(round(rate_bps * time_dilation * QUEUE_US / 8e6), QUEUE_BYTES_MIN), QUEUE_BYTES_MAX)
+    by_rate = min(max(round(rate_bps * time_dilation * QUEUE_US / 8e6), QUEUE_BYTES_MIN), QUEUE_BYTES_MAX)
+    return max(by_rate, min(2 * in_flight_bytes, LIMIT_BYTES_MAX))
 
 
 def delay_limit_packets(rate_bps: int, reverse_bps: int, delay_us: int, queue_bytes: int, mtu: int) -> int:

@@ -38,8 +38,9 @@ class KernelOptions:
         netem: Whether the kernel has netem.
         device: The device of the data network in a node's namespace.
         mtu: Its largest packet, bytes.
-        queue_bytes: Size of each queue; None lets it follow from the rate.
+        queue_bytes: Size of each queue; None lets it follow from the rate and from the bytes in flight.
         time_dilation: Real seconds a testbed second: rates are divided by it, times multiplied.
+        in_flight_bytes: The most that one node may have in flight to another.
     """
 
     netem: bool = True
@@ -47,6 +48,7 @@ class KernelOptions:
     mtu: int = 1_500
     queue_bytes: int | None = None
     time_dilation: float = 1.0
+    in_flight_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +289,8 @@ def _delay_us(name: str, testbed_ms: float, us_max: int, place: str, kernel: Ker
 
 
 def _queue_bytes(rate_bps: int, kernel: KernelOptions) -> int:
-    return units.queue_limit_bytes(rate_bps, kernel.mtu, kernel.queue_bytes, kernel.time_dilation)
+    declared, dilation = kernel.queue_bytes, kernel.time_dilation
+    return units.queue_limit_bytes(rate_bps, kernel.mtu, declared, dilation, kernel.in_flight_bytes)
 
 
 def _device_tree(

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from node.core.errors import ConfigError
+from node.transport.frames import HEADER_BYTES
 from orchestrator.containers.interface import ImageFacts, NetworkFacts
 from orchestrator.containers.networks import make_networks
 from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.runtimes import docker_backend
-from orchestrator.runtimes.docker_backend import check_model, find_backend, memory_limit, memory_needed
+from orchestrator.runtimes.docker_backend import check_model, find_backend, kernel_options, memory_limit, memory_needed
 from orchestrator.shaping.probe import ShapingAbilities
 from tests.unit.orchestrator.containers.described import facts
 from tests.unit.orchestrator.containers.fake_engine import FakeEngine
@@ -189,6 +190,19 @@ def test_what_dead_orchestrators_left_goes_first_and_is_told(tmp_path: Path) -> 
     assert engine.resources == {}
     (note,) = told.notes
     assert note.startswith("removing what dead has left: 2 networks; process ")
+
+
+@pytest.mark.parametrize(("sender", "models"), [("per_peer", 2), ("serial", 2)])
+def test_queues_hold_what_may_be_in_flight(tmp_path: Path, sender: str, models: int) -> None:
+    described = plan(tmp_path, sender={"kind": sender})
+    found = find_backend(described, engine_with_images(), Told(), {})
+    options = kernel_options(described, found, 10_000, 3.0)
+    assert (options.netem, options.time_dilation) == (True, 3.0)
+    assert options.in_flight_bytes == models * (HEADER_BYTES + 40_000)
+    # A longer way than two models need.
+    preset = {"kind": "uniform", "bandwidth_mbps": 8, "latency_ms": 100}
+    described = plan(tmp_path, sender={"kind": sender}, preset=preset)
+    assert kernel_options(described, found, 10_000, 3.0).in_flight_bytes == 300_000
 
 
 def test_memory_is_checked_before_anything_is_made(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 import pytest
@@ -89,7 +89,8 @@ class Helper:
         kernel = self.kernels[pid]
         match command[:2]:
             case ["ip", "-o"]:
-                return 0, f"7: eth1    inet {command[-1]} brd 10.1.255.255 scope global eth1\\ valid_lft forever\n", ""
+                own = command[-1].removesuffix("32") + "16"
+                return 0, f"7: eth1    inet {own} brd 10.1.255.255 scope global eth1\\ valid_lft forever\n", ""
             case ["sh", "-c"]:
                 return 0, kernel.print_all(TREE), ""
             case [program, "-batch"]:
@@ -113,8 +114,8 @@ Make = Callable[..., LinkShaper]
 def make(helper: Helper) -> Iterator[Make]:
     made: list[LinkShaper] = []
 
-    def shaper(plan: NetworkPlan | None = None, begin_ns: int = 0) -> LinkShaper:
-        options = KernelOptions(netem=False)
+    def shaper(plan: NetworkPlan | None = None, begin_ns: int = 0, dilation: float = 1.0) -> LinkShaper:
+        options = KernelOptions(netem=False, time_dilation=dilation)
         made.append(
             LinkShaper(plan or network(10.0, 10.0, changes=CHANGES), ADDRESSES, options, helper.open, begin_ns=begin_ns)
         )
@@ -146,12 +147,15 @@ def test_every_node_is_shaped_in_its_own_namespace(make: Make, helper: Helper) -
         assert {address for _, address, _ in filters} == {str(ADDRESSES[peer]) for peer in PIDS if peer != node}
 
 
-def test_every_node_knows_its_peers_without_asking(make: Make, helper: Helper) -> None:
-    make().shape(PIDS)
+def test_every_node_knows_its_peers_without_asking_and_waits_as_long_as_time_is_dilated(
+    make: Make, helper: Helper
+) -> None:
+    make(dilation=4.0).shape(PIDS)
     hardware = {address: f"02:42:0a:01:00:{2 + node:02x}" for node, address in ADDRESSES.items()}
     for node, pid in PIDS.items():
         kernel = helper.kernels[pid]
         assert kernel.devices["eth1"].address == hardware[ADDRESSES[node]]
+        assert kernel.patience == "800ms"
         assert kernel.neighbours == {str(ADDRESSES[peer]): hardware[ADDRESSES[peer]] for peer in PIDS if peer != node}
 
 
@@ -398,6 +402,6 @@ def test_a_device_is_found_by_its_address() -> None:
     printed = "12: eth0@if13    inet 198.18.1.16/24 brd 198.18.1.255 scope global eth0\\ valid_lft forever\n"
     answers = {"198.18.1.16/32": printed, "198.18.1.17/32": ""}
     namespace = NetworkNamespace("node 3", carry=lambda words, text: (0, answers[words[-1]], ""))
-    assert data_device(namespace, IPv4Address("198.18.1.16")) == "eth0"
+    assert data_device(namespace, IPv4Address("198.18.1.16")) == ("eth0", IPv4Interface("198.18.1.16/24"))
     with pytest.raises(RunnerError, match=r"^node 3: no device has the address 198\.18\.1\.17$"):
         data_device(namespace, IPv4Address("198.18.1.17"))

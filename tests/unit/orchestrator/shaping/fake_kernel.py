@@ -34,12 +34,14 @@ class FakeKernel:
     Attributes:
         done: All lines that were carried out, but for those of neighbours.
         neighbours: Hardware addresses by address.
+        patience: TCP's shortest retransmission timeout.
     """
 
     def __init__(self) -> None:
         self.devices = {"eth1": FakeDevice()}
         self.done: list[str] = []
         self.neighbours: dict[str, str] = {}
+        self.patience = ""
 
     def carry_out(self, batch: Batch) -> None:
         """Carry a batch out."""
@@ -48,6 +50,9 @@ class FakeKernel:
             match words:
                 case ["link", "set", "dev", device, "address", address]:
                     self.devices[device].address = address
+                    continue
+                case ["route", "replace", *_, "rto_min", patience]:
+                    self.patience = patience
                     continue
                 case ["neigh", "replace", peer, "lladdr", address, "nud", "permanent", "dev", "eth1"]:
                     self.neighbours[peer] = address
