@@ -3,9 +3,10 @@
 For links that something else makes: the host's own loopback, or a kernel that shapes. What each event means here:
 
 - A message has *started* when the driver gives it to the path, which hands its frame to the peer's stream at once.
-- It is *sent* when the transport has taken the whole frame and the links, at their declared rates, can have carried
-  it; or when a receipt for it comes first. The transport buffers, so that its last byte may leave the host later, by as
-  much as the bound in flight allows. A sender that may have one transfer at a time waits for this, and then for room.
+- It is *sent* when the transport has taken the whole frame and, of a sender with a bounded number of transfers, the
+  links can have carried it, by their declared rates and by how long the last messages to this peer took; or when a
+  receipt for it comes first. The transport buffers, so that its last byte may leave the host later, by as much as the
+  bound in flight allows. A sender that may have one transfer at a time waits for this, and then for room.
 - It is *overdue* when its receipt has not come a round trip after that: somebody else uses the receiver's link as well.
   To a sender with a bounded number of transfers it is then a transfer still under way, as it is in a simulation. Such
   a sender has begun another one meanwhile, for without that every message would cost it a round trip of silence.
@@ -50,6 +51,9 @@ RECEIPT_LATE_NS = 2 * NS_PER_MS
 
 
 NEVER_NS = (1 << 63) - 1
+
+UNEVEN = 4
+"""What is under way may take so many times as long as its share of the slowest link would make it."""
 
 
 class WritingStreams(Protocol):
@@ -143,7 +147,7 @@ class DirectPath(Path):
             return
         if not self._streams.withdraw(receiver, number):
             if (under_way := self._under_way.get(number)) is not None:
-                under_way.end_ns = 0  # it has left as soon as it is written
+                under_way.end_ns = under_way.begin_ns  # it has left as soon as it is written
                 if under_way.timer is not None:
                     self._loop.call_soon(self._has_left, number)
             return
@@ -188,6 +192,8 @@ class DirectPath(Path):
     def acknowledged(self, number: int) -> None:
         """A receipt covers a frame. May come before the end of its write is told."""
         self.in_flight.remove(number)
+        if self._pace is not None and (under_way := self._under_way.get(number)) is not None:
+            self._pace.learn(under_way, self._clock.now_ns())
         self._forget(number)
         self._has_left(number)
         if self._events is not None:
@@ -222,14 +228,21 @@ class DirectPath(Path):
         """Return the bytes as the experiment counts them: with its own header in the place of the frame's."""
         return frame_bytes - HEADER_BYTES + self._header_bytes
 
-    def _receipt_within_ns(self) -> int:
-        """Real time until a frame counts as lost: all nodes' bounds may be ahead of it on the slowest link."""
+    def queues_ns(self) -> int:
+        """Real time that what is under way may take before anything else moves, handshakes included.
+
+        All nodes' bounds may be ahead on the slowest link, and TCP neither shares it evenly nor without repetition.
+        """
         if self._slowest_mbps == 0:
             return PARKED_NS
         if not isfinite(self._slowest_mbps):
-            return RECEIPT_WITHIN_NS
+            return 0
         testbed_ns = self._num_nodes * self.window.bound_bytes / mbps_to_bytes_per_ns(self._slowest_mbps)
-        return RECEIPT_WITHIN_NS + int(testbed_ns * self._clock.dilation)
+        return int(UNEVEN * testbed_ns * self._clock.dilation)
+
+    def _receipt_within_ns(self) -> int:
+        """Real time until a frame counts as lost."""
+        return RECEIPT_WITHIN_NS + self.queues_ns()
 
 
 @dataclass(slots=True)
@@ -237,40 +250,66 @@ class _UnderWay:
     """A message without a receipt; testbed time.
 
     Attributes:
+        receiver: Its receiver.
+        begin_ns: When it began.
         end_ns: When its last byte can have passed its links.
         overdue_ns: When its receipt should have come.
         timer: Tells that it has left, once it is written.
     """
 
+    receiver: NodeId
+    begin_ns: int
     end_ns: int
     overdue_ns: int
     timer: asyncio.TimerHandle | None = None
 
 
 class _Pace:
-    """When messages of a node can have passed links that nobody else uses.
+    """When messages of a node can have passed their links, which others may use at the same time.
+
+    A link that others use carries a message in a multiple of the time that it would take alone. The last messages to a
+    peer tell this multiple.
 
     Args:
-        network: At first: a node is not told of changes. Where links are slower now, its messages are overdue.
+        network: At first: a node is not told of changes. Where links are slower now, its messages take longer.
         node: The sender.
+
+    State:
+        _multiples: By receiver.
     """
 
     def __init__(self, network: NetworkPlan, node: int) -> None:
         self._network = network
         self._node = node
+        self._multiples: dict[NodeId, float] = {}
 
-    def of(self, receiver: NodeId, body_bytes: int, ready_ns: int) -> _UnderWay:
-        """Of a message that begins at a time."""
+    def of(self, receiver: NodeId, body_bytes: int, begin_ns: int) -> _UnderWay:
+        """Return what is expected of a message that begins at a time."""
+        mbps = self._mbps(receiver)
+        if not isfinite(mbps):
+            return _UnderWay(receiver, begin_ns, begin_ns, NEVER_NS)
+        # A link that stands still at first may not do so any more.
+        alone_ns = self._network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps) if mbps else 0.0
+        end_ns = begin_ns + round(alone_ns * self._multiples.get(receiver, 1.0))
+        round_trip_ns = self._round_trip_ns(receiver)
+        return _UnderWay(receiver, begin_ns, end_ns, end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS)
+
+    def learn(self, message: _UnderWay, now_ns: int) -> None:
+        """Take in that the receipt of a message has come."""
+        known = self._multiples.get(message.receiver, 1.0)
+        expected_ns = message.end_ns - message.begin_ns
+        if expected_ns > 0:
+            took_ns = now_ns - message.begin_ns - self._round_trip_ns(message.receiver)
+            found = known * took_ns / expected_ns
+            self._multiples[message.receiver] = max(1.0, (known + found) / 2)
+
+    def _mbps(self, receiver: NodeId) -> float:
         network, node = self._network, self._node
         mbps = min(float(network.up_mbps[node]), float(network.down_mbps[receiver]))
-        if network.pair_mbps is not None:
-            mbps = min(mbps, float(network.pair_mbps[node, receiver]))
-        if not isfinite(mbps):
-            return _UnderWay(ready_ns, NEVER_NS)
-        # A link that stands still at first may not do so any more.
-        end_ns = ready_ns + (round(network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps)) if mbps else 0)
-        round_trip_ns = int(entry_of_pair(network.round_trip_ns, node, receiver))
-        return _UnderWay(end_ns, end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS)
+        return mbps if network.pair_mbps is None else min(mbps, float(network.pair_mbps[node, receiver]))
+
+    def _round_trip_ns(self, receiver: NodeId) -> int:
+        return int(entry_of_pair(self._network.round_trip_ns, self._node, receiver))
 
 
 def _slowest_mbps(network: NetworkPlan) -> float:

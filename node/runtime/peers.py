@@ -15,6 +15,7 @@ from node.core.algorithm import Algorithm
 from node.core.errors import TransportError
 from node.core.rng import stream
 from node.core.types import NodeId
+from node.core.units import NS_PER_S
 from node.emulation.uplink import EmulatedUplink
 from node.runtime.direct_path import DirectPath
 from node.runtime.emulated_path import RECEIPTS_WITHIN_MS, EmulatedPath
@@ -130,6 +131,7 @@ class Peers:
             frames=frames,
         )
         self.client.on_written = lambda peer, number: path.written(number)
+        self.client.queues_s = lambda: path.queues_ns() / NS_PER_S
         return path
 
     def _emulated_path(

@@ -135,6 +135,7 @@ class PeerClient:
         frames_rejected: Frames that their receiver dropped, by its receipts.
         receipts_within_ms: How late a receipt may come, told to a peer when its stream is opened. 0: it is waited for.
         credentials: This node's; None calls in plain text. Set before the first ``send``, if at all.
+        queues_s: Returns how long a handshake may wait behind what is under way, besides its own time; real seconds.
         on_written: Called with (peer, number) when gRPC has taken a frame or a numbered probe, in the loop, never from
             within a method. The receipt may be told before. None: nobody wants to know.
     """
@@ -171,6 +172,7 @@ class PeerClient:
         self.frames_rejected = 0
         self.receipts_within_ms = 0
         self.credentials: Credentials | None = None
+        self.queues_s: Callable[[], float] = lambda: 0.0
         self.on_written: Callable[[NodeId, int], None] | None = None
         self._node = node
         self._hello = Hello(
@@ -292,14 +294,14 @@ class PeerClient:
         try:
             call: _Call = channel.stream_stream(METHOD)()
             try:
-                async with asyncio.timeout(CONNECT_WITHIN_S):
+                async with asyncio.timeout(within_s := CONNECT_WITHIN_S + self.queues_s()):
                     with suppress(asyncio.InvalidStateError):  # it has failed already; reading says why
                         self._hello.receipts_within_ms = self.receipts_within_ms
                         await call.write(Envelope(hello=self._hello).SerializeToString())
                     first = await call.read()
             except TimeoutError:
                 self.unreachable.add(link.peer)
-                return f"no answer: {CONNECT_WITHIN_S:g} s passed"
+                return f"no answer: {within_s:.3g} s passed"
             if not isinstance(first, bytes):  # grpc.aio.EOF
                 self.unreachable.add(link.peer)
                 return "ended by the peer"

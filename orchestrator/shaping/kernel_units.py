@@ -128,13 +128,14 @@ def queue_limit_bytes(
         declared: Size that is asked for; it becomes at least two frames. None lets it follow from the rest:
             :data:`QUEUE_US` of the rate in testbed time, between the bounds, and room for what may be in flight.
         time_dilation: Real seconds a testbed second.
-        in_flight_bytes: The most that one node may have in flight to another. Twice of it has room, with what carries
-            it: then nothing is lost but where loss is asked for.
+        in_flight_bytes: The most that one node may have in flight to another. Four times of it has room, for what
+            carries it, what is sent again, and acknowledgements of the other direction, which wait in the same queue:
+            then nothing is lost but where loss is asked for.
     """
     if declared is not None:
         return max(declared, 2 * (mtu + ETHERNET_HEADER_BYTES))
     by_rate = min(max(round(rate_bps * time_dilation * QUEUE_US / 8e6), QUEUE_BYTES_MIN), QUEUE_BYTES_MAX)
-    return max(by_rate, min(2 * in_flight_bytes, LIMIT_BYTES_MAX))
+    return max(by_rate, min(4 * in_flight_bytes, LIMIT_BYTES_MAX))
 
 
 def delay_limit_packets(rate_bps: int, reverse_bps: int, delay_us: int, queue_bytes: int, mtu: int) -> int:

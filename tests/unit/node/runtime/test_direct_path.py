@@ -228,15 +228,27 @@ def deadline_of(plan: NetworkPlan, dilation: float = 1.0) -> int:
 
 def test_a_receipt_may_take_longer_on_slow_links() -> None:
     assert deadline_of(network(4, UNLIMITED)) == RECEIPT_WITHIN_NS
-    # Four nodes with two frames each at 1 byte a millisecond.
-    slow = 4 * 2 * FRAME_BYTES * MS
+    # Four nodes with two frames each at 1 byte a millisecond, and four times that as links are not shared evenly.
+    slow = 4 * 4 * 2 * FRAME_BYTES * MS
     assert deadline_of(network(4, 0.008)) == RECEIPT_WITHIN_NS + slow
     assert deadline_of(network(4, 0.008), dilation=3.0) == RECEIPT_WITHIN_NS + 3 * slow
     assert deadline_of(replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.008)),))) > slow
-    assert deadline_of(replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.0)),))) == PARKED_NS
+    parked = replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.0)),))
+    assert deadline_of(parked) == RECEIPT_WITHIN_NS + PARKED_NS
     pairs = np.full((4, 4), 8.0)
     np.fill_diagonal(pairs, 0.0)
-    assert deadline_of(network(4, UNLIMITED, pair_mbps=pairs)) < RECEIPT_WITHIN_NS + MS
+    assert deadline_of(network(4, UNLIMITED, pair_mbps=pairs)) < RECEIPT_WITHIN_NS + 4 * MS
+
+
+@pytest.mark.parametrize(
+    ("mbps", "dilation", "expected_ns"),
+    [(UNLIMITED, 1.0, 0), (0.0, 1.0, PARKED_NS), (0.008, 3.0, 3 * 4 * 4 * 2 * FRAME_BYTES * MS)],
+)
+def test_a_handshake_may_wait_behind_what_is_under_way(mbps: float, dilation: float, expected_ns: int) -> None:
+    bench = Bench(network(4, mbps), dilation)
+    bench.path.begin(Recorder(), bench.clock)
+    assert bench.path.has_room(NodeId(1), message())
+    assert bench.path.queues_ns() == expected_ns
 
 
 # --- one transfer at a time, on links with a rate ---------------------------------------------------------------
@@ -301,6 +313,23 @@ def test_an_overdue_message_holds_back_the_others(slow: tuple[Bench, Recorder]) 
     assert not bench.path.has_room(NodeId(3), message())
     act(bench, "receipt")
     assert bench.path.has_room(NodeId(3), message())
+
+
+def test_a_link_that_others_use_as_well_is_known_by_its_last_messages(slow: tuple[Bench, Recorder]) -> None:
+    bench, recorder = slow
+    for number, (begin_ms, receipt_ms, multiple) in enumerate(
+        [(0, 26, 1), (100, 118, 2), (200, 210, 2), (300, 310, 1.5)]
+    ):
+        bench.at(begin_ms * MS)
+        write(bench, number, 1, begin_ms * MS)
+        # A message takes 8 ms alone, and its receipt 2 ms on the way; the first took three times as long.
+        left_ms = min(begin_ms + 8 * multiple, receipt_ms)
+        bench.at(int(left_ms * MS) - 1)
+        assert len(recorder.told) == 2 * number
+        bench.at(int(left_ms * MS))
+        bench.at(receipt_ms * MS)
+        act(bench, "receipt", number)
+        assert recorder.told[2 * number :] == [("sent", number, left_ms * MS), ("arrived", number, receipt_ms * MS)]
 
 
 def test_a_message_that_is_lost_holds_back_nobody(slow: tuple[Bench, Recorder]) -> None:

@@ -105,8 +105,8 @@ def test_queues() -> None:
     assert units.queue_limit_bytes(units.UNLIMITED_BPS, MTU, None) == units.QUEUE_BYTES_MAX
     assert units.queue_limit_bytes(100_000_000, MTU, 100_000) == 100_000
     assert units.queue_limit_bytes(100_000_000, MTU, 0) == 3_028
-    # What may be in flight has room twice, for its frames and what is sent again.
-    assert units.queue_limit_bytes(10_000, MTU, None, in_flight_bytes=50_000) == 100_000
+    # What may be in flight has room four times.
+    assert units.queue_limit_bytes(10_000, MTU, None, in_flight_bytes=50_000) == 200_000
     assert units.queue_limit_bytes(100_000_000, MTU, None, in_flight_bytes=50_000) == 3_125_000
     assert units.queue_limit_bytes(10_000, MTU, None, in_flight_bytes=2**31) == units.LIMIT_BYTES_MAX
     assert units.queue_limit_bytes(10_000, MTU, 4_000, in_flight_bytes=50_000) == 4_000
