@@ -53,7 +53,7 @@ RECEIPT_LATE_NS = 2 * NS_PER_MS
 NEVER_NS = (1 << 63) - 1
 
 UNEVEN = 4
-"""What is under way may take so many times as long as its share of the slowest link would make it."""
+"""Messages under way may take so many times as long as an even share of the slowest link would make them."""
 
 
 class WritingStreams(Protocol):
@@ -105,7 +105,7 @@ class DirectPath(Path):
         self._events: PathEvents | None = None  # None before begin() and after stop()
         self._probe_events: ProbeEvents | None = None
         self._started: dict[int, NodeId] = {}  # message -> receiver, until it is sent
-        self._pace = None if network.sender.per_peer else _Pace(network, node)
+        self._pace = None if network.sender.per_peer else _LinkPace(network, node)
         self._under_way: dict[int, _UnderWay] = {}  # without a receipt; of a sender with bounded transfers
         self._probes: set[int] = set()  # those not written yet
 
@@ -264,8 +264,8 @@ class _UnderWay:
     timer: asyncio.TimerHandle | None = None
 
 
-class _Pace:
-    """When messages of a node can have passed their links, which others may use at the same time.
+class _LinkPace:
+    """The pace of a node's messages: when they can have passed their links, which others may use at the same time.
 
     A link that others use carries a message in a multiple of the time that it would take alone. The last messages to a
     peer tell this multiple.

@@ -1,4 +1,4 @@
-"""What a node's namespace is told besides the tree of its links: its neighbours, and how patient TCP is; pure.
+"""Settings of a node's namespace besides the tree of its links: its neighbours, and how patient TCP is; pure.
 
 Entries of the neighbour table are set and not asked for by ARP. The kernel has one such table for all namespaces
 together, with room for 1,024 entries as a rule (``gc_thresh3``). Where each of n nodes asks for all others the table
