@@ -23,6 +23,8 @@ OVERSIZE = 4
 """Multiple of the longest message that is still received, to be rejected."""
 ENVELOPE_BYTES = 262_144
 """An envelope takes frames that wait until they are together as long as this; it is longer by less than one frame."""
+NEVER_MS = 2**31 - 1
+"""gRPC's infinity."""
 CONTROL_BYTES_MAX = 65_536
 """Longest receipt or greeting that is taken."""
 
@@ -64,4 +66,7 @@ def _common(window_bytes: int) -> Options:
         ("grpc.http2.lookahead_bytes", window),
         ("grpc.http2.write_buffer_size", window),
         ("grpc.http2.max_frame_size", HTTP2_FRAME_BYTES),
+        # Without this gRPC lets the kernel end a server's connection whose receipts are not acknowledged for 20 s
+        # (TCP_USER_TIMEOUT), which is no long time behind what is under way on a slow link.
+        ("grpc.keepalive_time_ms", NEVER_MS),
     ]

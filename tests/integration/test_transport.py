@@ -225,6 +225,27 @@ def test_messages_arrive_whole_in_order_and_are_acknowledged() -> None:
     with_both(scene)
 
 
+def tcp_user_timeouts_ms() -> list[int]:
+    """Of all connections of this process: how long the kernel lets sent bytes be unacknowledged; 0 is as long as TCP."""
+    found = []
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.status == psutil.CONN_ESTABLISHED:
+            with socket.socket(fileno=os.dup(connection.fd)) as its:
+                found.append(its.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    return found
+
+
+def test_no_connection_ends_for_what_waits_behind_a_slow_link() -> None:
+    """Receipts may be unacknowledged for as long as messages of the other direction take before them."""
+
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        sender.send()
+        await until(lambda: sender.acknowledged)
+        assert tcp_user_timeouts_ms() == [0, 0]
+
+    with_both(scene)
+
+
 def test_a_server_is_reached_by_the_host_that_it_advertises() -> None:
     async def test() -> None:
         receiver = Receiver()
