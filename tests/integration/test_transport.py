@@ -226,7 +226,7 @@ def test_messages_arrive_whole_in_order_and_are_acknowledged() -> None:
 
 
 def tcp_user_timeouts_ms() -> list[int]:
-    """Of all connections of this process: how long the kernel lets sent bytes be unacknowledged; 0 is as long as TCP."""
+    """Of all connections of this process: how long sent bytes may be unacknowledged; 0 is as long as TCP likes."""
     found = []
     for connection in psutil.Process().net_connections("tcp"):
         if connection.status == psutil.CONN_ESTABLISHED:
