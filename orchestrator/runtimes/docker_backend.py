@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
+import numpy as np
+
 from node.core.errors import ConfigError
 from node.core.units import NS_PER_MS
 from node.transport.frames import HEADER_BYTES
