@@ -253,33 +253,45 @@ def validate(
     """Check an experiment file and print what would run."""
     plan = _read_plan(file, overrides, input_root=input_root)
     _check_folder("--data-root", data_root)
-    rows = plan.describe()
-    load = None
+    rows, load = plan.describe(), None
     if with_data:
-        from orchestrator.host.signals import signals_held
-
-        with signals_held():
-            from orchestrator.runs.prepare import NOTES_ROW, prepare
-
-        prepared = prepare(plan, data_root=data_root, workers=0)
-        prepared.trainer.close()
-        samples = [len(indices) for indices in prepared.split.train_indices]
-        rows |= {
-            "data": prepared.dataset.source,
-            "samples a node": f"{min(samples)} to {max(samples)}",
-            "parameters": f"{prepared.facts.num_params:,}",
-        } | plan.sizes(prepared.facts.num_params)
-        if plan.config.is_shaped_by_kernel:
-            from orchestrator.host.lines import describe_lines, lines_of
-
-            rows["rates in the kernel"] = describe_lines(lines_of(plan, prepared.trainer.tensor_sizes))
-        if prepared.notes:
-            rows[NOTES_ROW] = "; ".join(prepared.notes)
-        load = plan.load(prepared.facts.num_params)
+        more, load = _rows_of_data(plan, data_root)
+        rows |= more
     if as_json:
-        _print_json({"file": str(file), "plan": rows, "load": None if load is None else load.figures()})
+        schedule = [entry.to_json() for entry in plan.entries]
+        figures = None if load is None else load.figures()
+        _print_json({"file": str(file), "plan": rows, "load": figures, "schedule": schedule})
         return
     _print_rows(f"{plan.config.name}: valid", rows)
+    if plan.entries:
+        from orchestrator.experiment.schedule.timeline import timeline
+
+        for line in timeline(plan.entries, plan.end_ns, out.width):
+            out.print(escape(line))
+
+
+def _rows_of_data(plan: "Any", data_root: Path | None) -> "tuple[dict[str, str], Any]":
+    """Load the data, and return what follows from them: rows of the plan's table, and the load on the links."""
+    from orchestrator.host.signals import signals_held
+
+    with signals_held():
+        from orchestrator.runs.prepare import NOTES_ROW, prepare
+
+    prepared = prepare(plan, data_root=data_root, workers=0)
+    prepared.trainer.close()
+    samples = [len(indices) for indices in prepared.split.train_indices]
+    rows = {
+        "data": prepared.dataset.source,
+        "samples a node": f"{min(samples)} to {max(samples)}",
+        "parameters": f"{prepared.facts.num_params:,}",
+    } | plan.sizes(prepared.facts.num_params)
+    if plan.config.is_shaped_by_kernel:
+        from orchestrator.host.lines import describe_lines, lines_of
+
+        rows["rates in the kernel"] = describe_lines(lines_of(plan, prepared.trainer.tensor_sizes))
+    if prepared.notes:
+        rows[NOTES_ROW] = "; ".join(prepared.notes)
+    return rows, plan.load(prepared.facts.num_params)
 
 
 @app.command()

@@ -23,13 +23,11 @@ def scheduled(network: NetworkPlan, schedule: Schedule) -> NetworkPlan:
     own: dict[Place, dict[int, float]] = {place: {} for place in sorted(overlays)}
     kept: list[tuple[int, LinkChange]] = []
     for time_ns, change in network.changes:
-        place = _place(change)
-        if place in own:
-            assert isinstance(change, CapacityChange)
+        if isinstance(change, CapacityChange) and (place := place_of(change)) in own:
             own[place][time_ns] = change.mbps
         else:
             kept.append((time_ns, change))
-    made = [list(_capacities(_first_mbps(network, place), own[place], overlays[place], place)) for place in own]
+    made = [list(_capacities(first_mbps(network, place), own[place], overlays[place], place)) for place in own]
     cuts = [(time_ns, PartitionChange(partitions)) for time_ns, partitions in schedule.separations()]
     changes = tuple(merge(kept, *made, cuts, key=lambda item: item[0]))
     shaping = {
@@ -53,7 +51,8 @@ def _capacities(
             yield time_ns, CapacityChange(place.kind, place.source, place.destination, found)
 
 
-def _first_mbps(network: NetworkPlan, place: Place) -> float:
+def first_mbps(network: NetworkPlan, place: Place) -> float:
+    """Return the capacity of a link at time 0, without what is laid over it; inf is unlimited."""
     match place.kind:
         case "up":
             return float(network.up_mbps[place.source])
@@ -64,7 +63,6 @@ def _first_mbps(network: NetworkPlan, place: Place) -> float:
             return inf if pairs is None else float(pairs[place.source, place.destination])
 
 
-def _place(change: LinkChange) -> Place | None:
-    if isinstance(change, PartitionChange):
-        return None
+def place_of(change: CapacityChange) -> Place:
+    """Return the link whose capacity changes."""
     return Place(change.kind, change.source, change.destination)

@@ -20,13 +20,14 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from node.algorithms.config import AlgorithmConfig
 from node.algorithms.registry import ALGORITHMS
 from node.config_base import ConfigModel
-from node.core.bounds import COUNT_MAX, FACTOR_MAX, NODES_MAX, TIME_S_MAX, YAML_BYTES_MAX, YAML_DEPTH_MAX
+from node.core.bounds import COUNT_MAX, ENTRIES_MAX, FACTOR_MAX, NODES_MAX, TIME_S_MAX, YAML_BYTES_MAX, YAML_DEPTH_MAX
 from node.core.errors import ConfigError
 from node.core.wire_values import WireDtype
 from node.host.text_files import UnreadableText, read_text, shorten
 from node.learning.config import LearningConfig
 from orchestrator.experiment.networks.config import NetworkConfig
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES, RuntimeName
+from orchestrator.experiment.schedule.config import SELECTOR_TAGS, FractionSelector, ScheduleEntry
 from orchestrator.experiment.topologies import FullTopology, TopologyConfig
 from orchestrator.yaml_text import parse_yaml, plain_value
 
@@ -251,6 +252,9 @@ class ExperimentConfig(ConfigModel):
     learning: LearningConfig
     compute: ComputeConfig = ComputeConfig()
     network: NetworkConfig
+    schedule: tuple[ScheduleEntry, ...] = Field(
+        (), max_length=ENTRIES_MAX, description="what changes or fails on purpose, and when; told apart by its `action`"
+    )
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig
     output: OutputConfig = OutputConfig()
@@ -376,6 +380,7 @@ _BOUNDS: Final = {
     "model_type": "must hold keys and values",
     "model_attributes_type": "must hold keys and values",
     "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
 }
 """Words for pydantic's kinds of errors; they name the bound."""
 
@@ -395,10 +400,11 @@ def _describe(problem: ErrorDetails) -> str:
         case "missing":
             return f"{key}: missing"
         case "union_tag_not_found":
-            return f"{key}.kind: missing: must be one of {', '.join(_kinds(problem['loc']))}"
+            return f"{key}.{_tag_key(context)}: missing: must be one of {', '.join(_kinds(problem['loc']))}"
         case "union_tag_invalid":
-            tag = value.get("kind") if isinstance(value, dict) else value
-            return f"{key}.kind={_shown(tag)}: must be one of {', '.join(_kinds(problem['loc']))}"
+            name = _tag_key(context)
+            tag = value.get(name) if isinstance(value, dict) else value
+            return f"{key}.{name}={_shown(tag)}: must be one of {', '.join(_kinds(problem['loc']))}"
         case "value_error":
             message = str(context.get("error", problem["msg"]))
             if not key:  # of the whole file
@@ -465,6 +471,11 @@ def _without_union_tags(location: Iterable[str | int]) -> list[str | int]:
     parts: list[str | int] = []
     model: Any = ExperimentConfig
     for part in location:
+        if part in SELECTOR_TAGS and FractionSelector in _members(model):
+            continue
+        if isinstance(part, int) and getattr(model, "__origin__", None) is not dict:
+            parts.append(part)  # a place in a list, whose entries are what the list is declared of
+            continue
         fields = _fields(model)
         if fields is None:
             is_key = getattr(model, "__origin__", None) is dict  # of a mapping by node number, not a place in a list
@@ -500,10 +511,20 @@ def _fields(model: Any) -> dict[str | int, Any] | None:
 
 def _union_member(model: Any, tag: str | int) -> Any:
     for member in _members(model):
-        kind = member.model_fields.get("kind")
+        kind = _tag_field(member)
         if kind is not None and tag in getattr(kind.annotation, "__args__", ()):
             return member
     return None
+
+
+def _tag_field(member: type[BaseModel]) -> Any:
+    """The field that tells a member of a tagged union from the others; None where there is none."""
+    return member.model_fields.get("kind") or member.model_fields.get("action")
+
+
+def _tag_key(context: Mapping[str, Any]) -> str:
+    """The name of that field, as pydantic quotes it."""
+    return str(context["discriminator"]).strip("'")
 
 
 def _annotation(location: Iterable[str | int]) -> Any:
@@ -516,7 +537,7 @@ def _annotation(location: Iterable[str | int]) -> Any:
 
 
 def _kinds(location: Iterable[str | int]) -> list[str]:
-    return [member.model_fields["kind"].default for member in _members(_annotation(location))]
+    return [_tag_field(member).default for member in _members(_annotation(location))]
 
 
 def _nearest(location: Sequence[str | int]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from pydantic import BaseModel
@@ -20,6 +21,7 @@ from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, DataError
 from node.core.links import NetworkPlan
 from node.core.rng import stream
+from node.core.schedule import Schedule, speeds_of
 from node.core.topology import Topology
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
@@ -28,7 +30,11 @@ from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, Stop
 from orchestrator.experiment.input_files import InputFile, InputFiles
 from orchestrator.experiment.load import Load, describe_load, offered_load
 from orchestrator.experiment.networks import build_network
+from orchestrator.experiment.schedule import PlannedEntry, Surroundings, resolve_schedule
+from orchestrator.experiment.schedule.timeline import describe_schedule
 from orchestrator.experiment.topologies import build_topology
+
+NOTHING_PLANNED: Final = Schedule()
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Plan:
     """One experiment, resolved as far as it can be without data.
 
     ``place`` names the experiment file and begins the messages about it; empty without a file. ``inputs`` are the files
-    that it names.
+    that it names. ``entries`` are those of its schedule, and ``schedule`` is what they make together; ``network`` and
+    ``compute`` have it within them, so that only who executes crashes or tells of the schedule needs to read it.
     """
 
     config: ExperimentConfig
@@ -45,6 +52,8 @@ class Plan:
     compute: ComputePlan
     place: str = ""
     inputs: tuple[InputFile, ...] = ()
+    schedule: Schedule = NOTHING_PLANNED
+    entries: tuple[PlannedEntry, ...] = ()
 
     @property
     def algorithm(self) -> AlgorithmConfig:
@@ -130,6 +139,7 @@ class Plan:
             "uplinks": "unlimited" if np.isinf(up).all() else f"{_span(up.tolist())} Mbit/s",
             "sender": f"{network.sender}, {network.transport} transport",
             "stragglers": ", ".join(str(node) for node in sorted(self.stragglers)) or "none",
+            "schedule": describe_schedule(self.entries),
             "stop": _stop(config.stop),
             "evaluation": f"every {config.evaluation.interval_s:g} s, {config.evaluation.model},"
             f" {config.evaluation.max_samples or 'all'} test samples",
@@ -195,18 +205,45 @@ def _make_plan(config: ExperimentConfig, files: InputFiles, place: str) -> Plan:
     network = build_network(config.network, config.nodes, config.seed, files)
     network = replace(network, wire_dtype=config.wire.dtype)
     compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
+    resolved = resolve_schedule(
+        config.schedule,
+        Surroundings(
+            network=network,
+            is_direct=config.network.links == "direct",
+            stragglers=network.stragglers | compute.stragglers,
+            seed=config.seed,
+            end_ns=None if config.stop.time_s is None else s_to_ns(config.stop.time_s),
+            runtime=config.runtime,
+            files=files,
+        ),
+    )
+    compute = replace(compute, speeds=speeds_of(resolved.schedule.node_states()))
     _check_products(config, compute)
     check_compatible(config.learning)
     _check_targets(config)
     _check_algorithm(config, topology, _ANY_MODEL)
-    algorithm = config.algorithm.selected
-    if algorithm.needs_every_message and network.transport == "datagram" and network.may_lose:
-        raise ConfigError(
-            f"network.transport=datagram: {config.algorithm.kind} stops for good when a message is lost;"
-            " must be reliable, or without loss"
-        )
+    _check_loss(config, network, resolved.network)
     found = tuple(files.found.values())
-    return Plan(config=config, topology=topology, network=network, compute=compute, place=place, inputs=found)
+    return Plan(
+        config=config,
+        topology=topology,
+        network=resolved.network,
+        compute=compute,
+        place=place,
+        inputs=found,
+        schedule=resolved.schedule,
+        entries=resolved.entries,
+    )
+
+
+def _check_loss(config: ExperimentConfig, network: NetworkPlan, scheduled: NetworkPlan) -> None:
+    """Refuse losses under which an algorithm would stop for good: of the network, or of its schedule."""
+    if not (config.algorithm.selected.needs_every_message and network.transport == "datagram" and scheduled.may_lose):
+        return
+    why = f"{config.algorithm.kind} stops for good when a message is lost"
+    if network.may_lose:
+        raise ConfigError(f"network.transport=datagram: {why}; must be reliable, or without loss")
+    raise ConfigError(f"network.transport=datagram: {why}, as under schedule; must be reliable, or without loss there")
 
 
 _ANY_MODEL = (2**62,)
@@ -234,13 +271,21 @@ def _check_targets(config: ExperimentConfig) -> None:
 
 def _check_products(config: ExperimentConfig, compute: ComputePlan) -> None:
     """Refuse numbers that are within their bounds while what they make together is not."""
-    slowest_s = max(compute.step_ns) / NS_PER_S * config.algorithm.local_steps
+    rounds_s = [ns / NS_PER_S * config.algorithm.local_steps for ns in compute.step_ns]
+    slowest_s = max(rounds_s)
     if slowest_s > TIME_S_MAX:
         raise ConfigError(
             f"compute.step_time_ms={config.compute.step_time_ms:g}: must be less: a round of the slowest node takes"
             f" {slowest_s:.3g} s with its factors and algorithm.local_steps={config.algorithm.local_steps}, may take"
             f" {TIME_S_MAX:g}"
         )
+    for node, speed in compute.speeds.items():
+        slowest = min((value for value in speed.values if value), default=1.0)
+        if rounds_s[node] / slowest > TIME_S_MAX:
+            raise ConfigError(
+                f"schedule: slow_cpu must have smaller factors: at speed {slowest:.3g} a round of node {node} takes"
+                f" {rounds_s[node] / slowest:.3g} s, may take {TIME_S_MAX:g}"
+            )
 
 
 def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:

@@ -10,14 +10,14 @@ from typing import Any, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from node.core.bounds import CHANGES_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, REGIONS_MAX, TIME_S_MAX, TRACE_ROWS_MAX
+from node.core.bounds import CHANGES_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, REGIONS_MAX
 from node.core.errors import ConfigError
 from node.core.framing import MTU_BYTES, Framing
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.rng import stream
 from node.core.sender_policy import PER_PEER, SERIAL, SenderPolicy, parallel
 from node.core.units import ms_to_ns, s_to_ns
-from node.host.text_files import parse_json, parse_number, shorten
+from node.host.text_files import parse_json, shorten
 from orchestrator.experiment.input_files import InputFiles
 from orchestrator.experiment.networks.config import (
     NetworkConfig,
@@ -31,6 +31,7 @@ from orchestrator.experiment.networks.config import (
     TraceConfig,
     UniformPreset,
 )
+from orchestrator.experiment.trace_files import read_bandwidths
 from orchestrator.shaping.line_rates import packet_segments
 
 FloatMatrix = npt.NDArray[np.float64]
@@ -273,7 +274,7 @@ def _changes(
                 _check_node(node, num_nodes, f"{place}.pair={list(trace.pair)}")
         if trace.file not in known:
             text = files.read(trace.file, f"{place}.file")
-            known[trace.file] = read_trace(text, place=f"{place}.file={trace.file}")
+            known[trace.file] = read_bandwidths(text, place=f"{place}.file={trace.file}")
         rows = _repeated(known[trace.file], trace, place)
         if len(changes) + 2 * len(rows) > CHANGES_MAX:
             raise ConfigError(f"{place}: gives more changes than all traces may together, {CHANGES_MAX:,}")
@@ -288,48 +289,6 @@ def _changes(
             if trace.direction in ("down", "both"):
                 changes.append((at_ns, CapacityChange("down", -1, trace.node, mbps)))
     return tuple(sorted(changes, key=lambda change: change[0]))
-
-
-def read_trace(text: str, *, place: str) -> list[tuple[float, float]]:
-    """Read a bandwidth trace: a header ``time_s,bandwidth_mbps`` and rows of increasing times >= 0.
-
-    Raises:
-        ConfigError: The message names file and line.
-    """
-    header, *lines = text.split("\n")
-    if [_cell(word) for word in header.split(",")] != ["time_s", "bandwidth_mbps"]:
-        raise ConfigError(f"{place}:1: header={shorten(header)}: must be time_s,bandwidth_mbps")
-    if len(lines) > TRACE_ROWS_MAX + 1:  # one may be the end of the last line
-        raise ConfigError(f"{place}: must have at most {TRACE_ROWS_MAX:,} rows")
-    rows: list[tuple[float, float]] = []
-    for number, line in enumerate(lines, start=2):
-        if not line.strip():
-            continue
-        where = f"{place}:{number}"
-        try:
-            time_s, mbps = (parse_number(_cell(word)) for word in line.split(",", 2))
-        except ValueError:
-            raise ConfigError(f"{where}: row={shorten(line)}: must be two numbers") from None
-        if not 0 <= time_s <= TIME_S_MAX:
-            raise ConfigError(
-                f"{where}: time_s={time_s}: must be a number >= 0"
-                + (f", at most {TIME_S_MAX:g}" if 0 < time_s < inf else "")
-            )
-        if not (mbps == 0 or MBPS_MIN <= mbps <= MBPS_MAX):
-            more = f": 0, or {MBPS_MIN:g} to {MBPS_MAX:g}" if 0 < mbps < inf else ""
-            raise ConfigError(f"{where}: bandwidth_mbps={mbps}: must be a number >= 0{more}")
-        if rows and s_to_ns(time_s) <= s_to_ns(rows[-1][0]):
-            raise ConfigError(f"{where}: time_s={time_s}: must be above the row before, {rows[-1][0]}")
-        rows.append((time_s, mbps))
-    if not rows:
-        raise ConfigError(f"{place}: must have at least one row")
-    return rows
-
-
-def _cell(word: str) -> str:
-    """A cell without spaces around it, and without the quotes that some programs write around every one."""
-    word = word.strip(" \t")
-    return word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else word
 
 
 def _repeated(rows: list[tuple[float, float]], trace: TraceConfig, place: str) -> list[tuple[float, float]]:

@@ -33,6 +33,21 @@ REQUIRED: dict[str, Any] = {
 }
 """Values of the keys that some section cannot do without."""
 
+ENTRIES: dict[str, dict[str, Any]] = {
+    "degrade": {"nodes": 0, "latency_ms": 1},
+    "trace": {"nodes": 0, "file": "t.csv"},
+    "partition": {"groups": [0, 1]},
+    "isolate": {"nodes": 0},
+    "crash": {"nodes": 0},
+    "restart": {"nodes": 0},
+    "pause": {"nodes": 0, "for_s": 1},
+    "slow_cpu": {"nodes": 0, "factor": 2},
+}
+"""An entry of the schedule for each action."""
+
+TAGS = ("kind", "action")
+"""Keys that tell the members of a union apart."""
+
 
 def members(annotation: Any) -> Iterator[type[BaseModel]]:
     """All models inside an annotation."""
@@ -76,6 +91,16 @@ def content(path: tuple[str | int, ...], model: type[BaseModel], values: dict[st
             result["network"]["model"] = "pairwise"
         if isinstance(path[-1], int):  # an override must change something, and a trace somebody
             place["latency_ms" if "source" in place else "node"] = 1
+    if path and path[0] == "schedule":
+        entry = result["schedule"][0]
+        if len(path) == 2:
+            action = model.model_fields["action"].default
+            place.update({"action": action, **ENTRIES[action]})
+        else:  # a share of some nodes
+            place["fraction"] = 0.5
+            entry["action"] = "crash" if "nodes" in entry else "partition"
+            if "groups" in entry:
+                entry["groups"].append(1)
     place.update(values)
     return result
 
@@ -111,7 +136,7 @@ LEAVES = [
     pytest.param(path, model, name, field, id=f"{dotted((*path, name))}-{model.__name__}")
     for path, model in sections(ExperimentConfig, ())
     for name, field in model.model_fields.items()
-    if name != "kind" and not list(members(field.annotation))
+    if name not in TAGS and not list(members(field.annotation))
 ]
 
 
@@ -158,7 +183,7 @@ def test_every_key_names_itself_and_its_bound(
         words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}[bound]
         shown = f"{value:g}" if isinstance(value, float) else value
         wrong.append((outside, f"{key}={outside}: must be {words} {shown}"))
-    is_list = getattr(field.annotation, "__origin__", None) is tuple or name in ("pair", "targets", "slowdown")
+    is_list = getattr(field.annotation, "__origin__", None) is tuple or name in ("pair", "pairs", "targets", "slowdown")
     if types & {int, float} and not is_list:
         wrong += [
             ("60 Mbit", f"{key}='60 Mbit': must be a"),
@@ -181,7 +206,7 @@ def test_every_section_refuses_unknown_keys_and_other_shapes(
 ) -> None:
     message = refusal(content(path, model, {"zzzz": 1}))
     assert message.startswith(f"{dotted((*path, 'zzzz'))}: unknown key; known here: ")
-    known = [name for name in model.model_fields if name != "kind"]
+    known = [name for name in model.model_fields if name not in TAGS]
     if known:
         longest = max(known, key=len)
         misspelt = longest[:-1]
@@ -190,6 +215,8 @@ def test_every_section_refuses_unknown_keys_and_other_shapes(
         )
     if path and not isinstance(path[-1], int):
         for other in (None, 5, "text", [1]):
+            if path[0] == "schedule":
+                continue  # whose selectors may be numbers, texts and lists
             given = copy.deepcopy(BASE)
             place = given
             for part in path[:-1]:

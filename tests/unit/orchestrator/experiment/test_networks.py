@@ -14,7 +14,7 @@ from node.core.links import CapacityChange, NetworkPlan
 from node.core.sender_policy import PER_PEER, SERIAL, parallel
 from orchestrator.experiment.input_files import InputFiles
 from orchestrator.experiment.networks import NetworkConfig, build_network
-from orchestrator.experiment.networks.presets import read_trace
+from orchestrator.experiment.trace_files import read_bandwidths
 
 
 def build(fields: dict[str, Any], nodes: int = 4, base_dir: Path = Path(), seed: int = 1) -> NetworkPlan:
@@ -308,5 +308,5 @@ def test_an_endless_repetition_is_refused(tmp_path: Path) -> None:
 )
 def test_a_trace_names_file_and_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_trace(text, place="t.csv")
+        read_bandwidths(text, place="t.csv")
     assert str(caught.value) == message

@@ -1,0 +1,7 @@
+"""The schedule of the experiment file: entries, the nodes and links that they mean, and the values they become."""
+
+from orchestrator.experiment.schedule.config import ScheduleEntry
+from orchestrator.experiment.schedule.planned import PlannedEntry
+from orchestrator.experiment.schedule.resolve import Surroundings, resolve_schedule
+
+__all__ = ["PlannedEntry", "ScheduleEntry", "Surroundings", "resolve_schedule"]

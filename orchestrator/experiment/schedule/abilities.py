@@ -1,0 +1,17 @@
+"""The table of actions that each runtime executes."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from orchestrator.experiment.runtimes import RuntimeName
+from orchestrator.experiment.schedule.config import Action
+
+LINK_ACTIONS: Final[tuple[Action, ...]] = ("degrade", "trace", "partition", "isolate")
+"""Actions on links, which links that nothing shapes cannot have."""
+
+ABILITIES: Final[Mapping[RuntimeName, tuple[Action, ...]]] = {
+    "simulation": (*LINK_ACTIONS, "slow_cpu"),
+    "processes": (),
+    "docker": (),
+}
+"""Actions that a runtime can do; others are refused before anything starts."""

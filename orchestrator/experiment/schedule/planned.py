@@ -1,0 +1,72 @@
+"""An entry of the schedule as it is planned: when it holds, and over what."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from node.core.schedule import Place
+from node.core.units import ns_to_s
+from orchestrator.experiment.schedule.config import ScheduleEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The times in which an entry holds: one, or several at equal distances.
+
+    Attributes:
+        begin_ns: The first instant of the first.
+        duration_ns: How long each is; 0 for an instant, None to the end of the run.
+        every_ns: From one begin to the next; 0 where there is one.
+        count: How many there are, >= 1.
+    """
+
+    begin_ns: int
+    duration_ns: int | None
+    every_ns: int = 0
+    count: int = 1
+
+    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+        """Walk through the first instant of each, and the first one after it, or None."""
+        for index in range(self.count):
+            begin_ns = self.begin_ns + index * self.every_ns
+            yield begin_ns, None if self.duration_ns is None else begin_ns + self.duration_ns
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEntry:
+    """One entry with its times, and with the nodes and links that it names.
+
+    Attributes:
+        number: Its place in the file's list.
+        entry: As the file has it.
+        times: When it holds.
+        places: The links that it is laid over.
+        nodes: The nodes that it names, unless they are in groups.
+        groups: The groups of a partition.
+    """
+
+    number: int
+    entry: ScheduleEntry
+    times: Times
+    places: tuple[Place, ...] = ()
+    nodes: tuple[int, ...] = ()
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Return its key in the file, for messages."""
+        return f"schedule[{self.number}]"
+
+    def to_json(self) -> dict[str, object]:
+        """Return it for machines, with all its times in seconds; None where it ends with the run."""
+        named: dict[str, object] = {
+            "entry": self.number,
+            **self.entry.model_dump(mode="json", exclude_none=True),
+            "times_s": [[ns_to_s(begin), None if end is None else ns_to_s(end)] for begin, end in self.times],
+        }
+        if self.groups:
+            named["groups"] = [list(nodes) for nodes in self.groups]
+        elif self.nodes:
+            named["nodes"] = list(self.nodes)
+        else:
+            named["pairs"] = [[place.source, place.destination] for place in self.places]
+        return named
