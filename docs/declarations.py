@@ -89,18 +89,23 @@ class Key:
     many: bool
 
 
+TAGS = ("kind", "action")
+"""Keys that tell the members of a tagged union apart."""
+
+
 def keys_of(model: type[BaseModel], prefix: str = "") -> list[Key]:
-    """The keys of a model in the order of their declaration, without the tag ``kind`` of a union's member."""
+    """The keys of a model in the order of their declaration, without the tag of a union's member."""
     return [
         _key(name, prefix + name, field)
         for name, field in model.model_fields.items()
-        if not (name == "kind" and get_origin(field.annotation) is Literal)
+        if not (name in TAGS and get_origin(field.annotation) is Literal)
     ]
 
 
-def kind_of(model: type[BaseModel]) -> str:
-    """The value of ``kind`` that selects a member of a tagged union."""
-    return str(get_args(model.model_fields["kind"].annotation)[0])
+def tag_of(model: type[BaseModel]) -> tuple[str, str]:
+    """The key, and its value, that select a member of a tagged union."""
+    key = next(name for name in TAGS if name in model.model_fields)
+    return key, str(get_args(model.model_fields[key].annotation)[0])
 
 
 def key_table(keys: Iterable[Key]) -> str:
@@ -123,7 +128,7 @@ def _key(name: str, path: str, field: FieldInfo) -> Key:
     if not text and len(inner) == 1:
         text = first_paragraph(inspect.getdoc(inner[0]))
     elif not text and inner:
-        text = f"Its key `kind` is one of {', '.join(code(kind_of(model)) for model in inner)}."
+        text = f"Its key `{tag_of(inner[0])[0]}` is one of {', '.join(code(tag_of(model)[1]) for model in inner)}."
     return Key(
         name=name,
         path=path,
@@ -142,8 +147,8 @@ def _models(annotation: Any) -> tuple[tuple[type[BaseModel], ...], bool]:
     if origin is Annotated:
         return _models(get_args(annotation)[0])
     if origin in (Union, UnionType):
-        found = tuple(model for member in get_args(annotation) for model in _models(member)[0])
-        return found, False
+        found = dict.fromkeys(model for member in get_args(annotation) for model in _models(member)[0])
+        return tuple(found), False
     if origin is tuple:
         return _models(get_args(annotation)[0])[0], True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -157,14 +162,15 @@ def _type(annotation: Any) -> str:
         return _type(arguments[0])
     if origin in (Union, UnionType):
         members = [member for member in arguments if member is not NoneType]
-        words = "section" if len(members) > 1 else _type(members[0])
+        kinds = list(dict.fromkeys(map(_type, members)))
+        words = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} or {kinds[-1]}"
         return f"{words} or `null`" if NoneType in arguments else words
     if origin is Literal:
         return ", ".join(code(value) for value in arguments)
     if origin is tuple:
         if Ellipsis not in arguments:
             return f"list of {len(arguments)}: {', '.join(_type(member) for member in arguments)}"
-        return f"list of {_PLURALS.get(arguments[0], 'sections')}"
+        return f"list of {_PLURALS.get(arguments[0]) or _plural(_type(arguments[0]))}"
     if origin is dict:
         return f"{_type(arguments[0])} → {_type(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -176,6 +182,14 @@ def _type(annotation: Any) -> str:
 
 _WORDS: dict[Any, str] = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text"}
 _PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
+
+
+def _plural(words: str) -> str:
+    if words == "section":
+        return "sections"
+    if " or " in words and "list" not in words:
+        return "these"
+    return f"pairs, each a {words}" if words.startswith("list") else f"values, each a {words}"
 
 
 def _default(field: FieldInfo) -> str:

@@ -28,11 +28,11 @@ from declarations import (  # noqa: E402
     first_paragraph,
     key_table,
     keys_of,
-    kind_of,
     labelled_sections,
     markdown,
     sentence,
     table,
+    tag_of,
 )
 from pydantic import BaseModel  # noqa: E402
 from typer.main import get_command  # noqa: E402
@@ -218,26 +218,33 @@ def _experiment_file() -> str:
         "## Top level",
         key_table(top),
     ]
+    told: set[str] = set()
     for key in top:
         if key.inner:
-            parts += _section(key, level=2)
+            parts += _section(key, 2, told)
     return "\n\n".join(parts)
 
 
-def _section(key: Key, level: int) -> Iterator[str]:
-    """A section of the file with all that it holds, as far down as it goes."""
+def _section(key: Key, level: int, told: set[str]) -> Iterator[str]:
+    """A section of the file with all that it holds, as far down as it goes.
+
+    A section that several members of a union have is told once; ``told`` holds the paths of those.
+    """
+    if key.path in told:
+        return
+    told.add(key.path)
     yield f"{'#' * level} `{key.path}`"
     path = key.path + ("[]" if key.many else "")
     if len(key.inner) == 1:
-        yield from _model(key.inner[0], path, level)
+        yield from _model(key.inner[0], path, level, told)
         return
     yield f"{key.text} It selects which further keys the section has."
     for member in key.inner:
-        yield f"{'#' * (level + 1)} `{path}.kind: {kind_of(member)}`"
-        yield from _model(member, path, level + 1)
+        yield f"{'#' * (level + 1)} `{path}.{': '.join(tag_of(member))}`"
+        yield from _model(member, path, level + 1, told)
 
 
-def _model(model: type[BaseModel], path: str, level: int) -> Iterator[str]:
+def _model(model: type[BaseModel], path: str, level: int, told: set[str]) -> Iterator[str]:
     keys = keys_of(model, path + ".")
     yield markdown(getdoc(model))
     if keys:
@@ -245,7 +252,7 @@ def _model(model: type[BaseModel], path: str, level: int) -> Iterator[str]:
         yield from choice_lists(keys)
     for key in keys:
         if key.inner:
-            yield from _section(key, level + 1)
+            yield from _section(key, level + 1, told)
 
 
 # --- the rest of the reference -------------------------------------------------------------------------------

@@ -197,7 +197,7 @@ def reference_rows() -> Iterator[tuple[str, list[str]]]:
     section = ""
     for line in GENERATED["docs/reference/experiment-file.md"].splitlines():
         if line.startswith("#"):
-            found = re.search(r"`([\w.\[\]]+?)(?:\.kind: \w+)?`", line)
+            found = re.search(r"`([\w.\[\]]+?)(?:\.(?:kind|action): \w+)?`", line)
             section = f"{found[1]}." if found else ""
         elif line.startswith("| `"):
             name, *cells = [cell.strip() for cell in line.strip("|").split(" | ")]
