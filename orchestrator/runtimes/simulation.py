@@ -377,7 +377,10 @@ class SimulatedRun:
 
 
 def _fingerprint(plan: Plan, prepared: Prepared) -> str:
-    """A digest of what the experiment file only names: data, traces, edge lists, and what was drawn from them."""
+    """A digest of what the experiment file only names: data, traces, edge lists, and what was drawn from them.
+
+    So are the nodes and links of a schedule, which are drawn, and follow files.
+    """
     digest = hashlib.sha256()
     dataset, split, network = prepared.dataset, prepared.split, plan.network
     for samples in (dataset.train, dataset.test):
@@ -390,6 +393,8 @@ def _fingerprint(plan: Plan, prepared: Prepared) -> str:
     for value in (network.latency_ns, network.jitter_ns, network.loss):
         digest.update(np.ascontiguousarray(value).data)
     digest.update(repr((plan.topology.adjacency, network.changes, plan.compute.step_ns)).encode())
+    if plan.schedule:  # its rates and partitions are among the network's changes
+        digest.update(repr((sorted(network.overlays.items()), plan.schedule.nodes)).encode())
     digest.update(prepared.trainer.initial_params().data)
     return digest.hexdigest()
 
