@@ -253,7 +253,9 @@ class ExperimentConfig(ConfigModel):
     compute: ComputeConfig = ComputeConfig()
     network: NetworkConfig
     schedule: tuple[ScheduleEntry, ...] = Field(
-        (), max_length=ENTRIES_MAX, description="what changes or fails on purpose, and when; told apart by its `action`"
+        (),
+        max_length=ENTRIES_MAX,
+        description="what changes or fails on purpose; an entry's `action` says what happens",
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig

@@ -13,7 +13,7 @@ from orchestrator.experiment.schedule.config import CrashEntry, RestartEntry
 from orchestrator.experiment.schedule.planned import PlannedEntry
 
 RESTART_NS: Final = 1
-"""How long a node that is restarted is down: what a clock of nanoseconds can tell at the least."""
+"""Time for which a restarted node is down: the least that a clock of nanoseconds can tell."""
 
 
 class _Outage(NamedTuple):
