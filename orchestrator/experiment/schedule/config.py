@@ -121,7 +121,7 @@ class SpanEntry(EntryBase):
             if self.for_s is not None and self.until_s is not None:
                 raise ValueError(f"until_s={self.until_s:g}: must be left out with for_s, but for every_s")
         elif self.for_s is None:
-            raise ValueError(f"must have for_s with every_s={self.every_s:g}")
+            raise ValueError(f"must have for_s where it begins every {self.every_s:g} s")
         elif self.for_s >= self.every_s:
             raise ValueError(f"for_s={self.for_s:g}: must be below every_s={self.every_s:g}")
         return self
