@@ -7,6 +7,9 @@ import pytest
 
 from node.algorithms.registry import ALGORITHMS
 from node.core.errors import ConfigError
+from node.core.links import CapacityChange
+from node.core.schedule import Place
+from node.core.steps import Steps
 from orchestrator.experiment.config import parse_experiment, read_experiment
 from orchestrator.experiment.plan import Plan, make_plan
 
@@ -123,6 +126,41 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"compute": {"slowdown": {8: 2}}}, "compute.slowdown.8: must be a node between 0 and 7"),
     ({"compute": {"slowdown": {-1: 2}}}, "compute.slowdown.-1: must be a node between 0 and 7"),
     ({"compute": {"slowdown": {3: 0.5}}}, "compute.slowdown.3=0.5: must be at least 1"),
+    # the schedule
+    (
+        {"schedule": [{"action": "isolate", "nodes": 8}]},
+        "schedule[0].nodes=8: must be between 0 and 7",
+    ),
+    (
+        {"schedule": [{"action": "isolate", "nodes": "stragglers"}]},
+        "schedule[0].nodes=stragglers: must be nodes that are there",
+    ),
+    (
+        {"schedule": [{"action": "isolate", "nodes": 0, "at_s": 5}], "stop": {"time_s": 4}},
+        "schedule[0].at_s=5: must be below stop.time_s=4",
+    ),
+    (
+        {"schedule": [{"action": "trace", "nodes": 0, "file": "back.csv"}]},
+        "schedule[0].file=back.csv:3: time_s=1.0: must be above the row before, 1.0",
+    ),
+    (
+        {
+            "schedule": [{"action": "isolate", "nodes": 0}],
+            "runtime": "processes",
+            "network": {"links": "direct", "preset": {"kind": "uniform", "bandwidth_mbps": None, "latency_ms": 0}},
+        },
+        "schedule[0].action=isolate: must be absent with network.links=direct",
+    ),
+    (
+        {
+            "schedule": [
+                {"action": "slow_cpu", "nodes": 3, "factor": 1e6},
+                {"action": "slow_cpu", "nodes": 3, "factor": 1e4},
+            ],
+            "compute": {"step_time_ms": 1000},
+        },
+        "schedule: slow_cpu must have smaller factors: at speed 1e-10 a round of node 3 takes 1.6e+11 s, may take",
+    ),
     # learning
     ({"learning": {"model": {"kind": "gn_lenet"}}}, "learning.model.kind=gn_lenet: needs images of 3x32x32"),
     (
@@ -144,6 +182,16 @@ REFUSED += [
     for kind, entry in ALGORITHMS.items()
     if entry.config.needs_every_message
 ]
+REFUSED.append(
+    (
+        {
+            "algorithm": algorithm("dpsgd"),
+            "network": {"transport": "datagram"},
+            "schedule": [{"action": "degrade", "nodes": 0, "loss_percent": 1}],
+        },
+        "network.transport=datagram: dpsgd stops for good when a message is lost, as under schedule; must be reliable",
+    )
+)
 
 
 @pytest.mark.parametrize(("sections", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
@@ -180,6 +228,35 @@ def test_compute_stragglers() -> None:
     single = plan(compute={"slowdown": {5: 1.5, 6: 1}, "stragglers": {"count": 8, "factor": 2}})
     assert single.compute.step_ns[5] == 60_000_000
     assert plan(compute={"slowdown": {5: 1.5, 6: 1}}).stragglers == {5}
+
+
+def test_a_schedule_is_within_the_network_and_the_compute_speed() -> None:
+    made = plan(
+        schedule=[
+            {"action": "degrade", "nodes": "stragglers", "direction": "up", "bandwidth_factor": 0.5, "at_s": 1},
+            {"action": "slow_cpu", "nodes": "stragglers", "factor": 4, "at_s": 2, "for_s": 1},
+            {"action": "degrade", "pairs": [[0, 1]], "latency_ms": 9},
+        ],
+        compute={"stragglers": {"count": 1, "factor": 2, "placement": "lowest_ids"}},
+        stop={"time_s": 10},
+    )
+    assert made.network.changes == ((10**9, CapacityChange("up", 0, -1, 30)),)
+    assert made.network.path(0, 1).latency_ns == 10_000_000
+    assert made.compute.speeds == {0: Steps(1.0, (2 * 10**9, 3 * 10**9), (0.25, 1.0))}
+    assert [entry.nodes for entry in made.entries] == [(0,), (0,), ()]
+    assert made.schedule.links[0].place == Place("up", 0, -1)
+    assert made.describe()["schedule"] == "3 entries: 2 degrade, 1 slow_cpu"
+    assert made.describe()["uplinks"] == "60 Mbit/s"
+    assert plan().describe()["schedule"] == "none"
+    assert not plan().schedule
+
+
+def test_loss_under_a_schedule_is_no_matter_where_it_is_made_good() -> None:
+    lossy = [{"action": "degrade", "nodes": 0, "loss_percent": 1}]
+    assert plan(algorithm=algorithm("dpsgd"), schedule=lossy).network.may_lose
+    assert plan(network={"transport": "datagram"}, schedule=lossy).network.may_lose
+    late = [{"action": "degrade", "nodes": 0, "latency_ms": 1}]
+    assert not plan(algorithm=algorithm("dpsgd"), network={"transport": "datagram"}, schedule=late).network.may_lose
 
 
 def test_the_plan_in_words() -> None:
