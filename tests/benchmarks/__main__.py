@@ -6,6 +6,7 @@ import sys
 BENCHMARKS = (
     "bench_events",
     "bench_network",
+    "bench_schedule",
     "bench_codec",
     "bench_memory",
     "bench_training",
