@@ -104,8 +104,7 @@ class World:
         self._sequence = 0
         self.network = make_network(network, self._schedule_network_event)
         self._started = False
-        for time_ns, change in network.changes:
-            self.push(time_ns, LINK_CHANGE, 0, change)
+        self._plan_link_change(0)
         self.steps = LocalSteps(self, trainer, max_rounds, after_steps)
         self._faults = NodeFaults(self, trainer, network, seed)
 
@@ -166,7 +165,8 @@ class World:
                 for flow in ended(payload, now_ns):
                     self._transfer_ended(flow)
             elif event_class == LINK_CHANGE:
-                change_links(self.network, payload, now_ns)
+                change_links(self.network, self._plan.changes[payload][1], now_ns)
+                self._plan_link_change(payload + 1)
             elif event_class == NODE_CHANGE:
                 self._faults.change(nodes[index], payload)
             else:
@@ -189,6 +189,11 @@ class World:
                 self.execute(node, node.algorithm.handle(TimerFired(timer), self.now_ns))
         else:
             self._faults.hear(node, payload)
+
+    def _plan_link_change(self, index: int) -> None:
+        """Push one of the network's changes, if there are so many: all of them would make every other push slower."""
+        if index < len(self._plan.changes):
+            self.push(self._plan.changes[index][0], LINK_CHANGE, 0, index)
 
     def push(self, time_ns: int, event_class: int, node: int, payload: Any) -> None:
         self._sequence += 1
