@@ -54,7 +54,7 @@ class FluidNetwork:
         _epoch: The last filling of a region.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "pairs"})
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule"})
 
     def __init__(self, plan: NetworkPlan, schedule: Callable[[int, Flow], None]) -> None:
         self._schedule = schedule

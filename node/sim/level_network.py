@@ -59,7 +59,7 @@ class LevelNetwork:
         _touched: Numbers of links of which the transfers or the capacity have changed since.
     """
 
-    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule", "pairs"})
+    rebuilt_attributes: ClassVar[frozenset[str]] = frozenset({"_schedule"})
 
     def __init__(self, plan: NetworkPlan, schedule: Callable[[int, Any], None]) -> None:
         count = plan.num_nodes

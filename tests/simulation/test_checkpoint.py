@@ -25,6 +25,8 @@ from node.core.events import Event, LocalStepsDone, MessageReceived
 from node.core.fragments import FragmentLayout, fragment_plan
 from node.core.links import CapacityChange, NetworkPlan
 from node.core.saved_state import State
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.sender_policy import PER_PEER, parallel
 from node.core.training import RealTimeTrainer, TrainerAndEvaluator
 from node.core.types import NodeId
@@ -44,11 +46,17 @@ def plans() -> dict[str, NetworkPlan]:
     plain = network(6, 0.5, latency_ns=300_000, changes=CHANGES)
     lossy = replace(plain, jitter_ns=200_000, loss=0.02)
     pairs = np.full((6, 6), 0.3)
+    faults = Schedule(
+        links=(LinkSpan(6_000_000, 30_000_000, Place("up", 2, -1), Overlay(bandwidth_factor=0.5, latency_ns=900_000)),),
+        partitions=(PartitionSpan(5_000_000, 25_000_000, (0, 0, 0, 1, 1, 1)),),
+    )
     return {
         "constant": plain,
         "parallel": replace(lossy, sender=parallel(3)),
         "per_peer": replace(lossy, sender=PER_PEER),
         "per_peer_pairs": replace(plain, sender=PER_PEER, pair_mbps=pairs),
+        "scheduled": scheduled(plain, faults),
+        "per_peer_scheduled": replace(scheduled(plain, faults), sender=PER_PEER),
         "pairs": replace(plain, pair_mbps=pairs, latency_ns=(pairs * 1e6).astype(np.int64)),
     }
 
