@@ -4,8 +4,10 @@ A :class:`NodeConfig` holds no live object: no socket, no algorithm that has beg
 to a file (:mod:`node.config_file`) and built anywhere (:mod:`node.build`): in a process that was forked from a warm
 parent, in a new interpreter, in a container. Times are testbed time in nanoseconds unless they say otherwise.
 
-A node is told nothing that it does not use: changes of links are applied by the emulator, and models are tested by the
-orchestrator.
+A node is told nothing that it does not use: capacities and partitions are changed by the emulator or by the kernel,
+and models are tested by the orchestrator. Of these changes it knows bounds
+(:class:`~node.core.link_bounds.RateBounds`), from which its waits and buffers follow. What is laid over its paths
+besides rates, and its own speed, are its own to apply.
 """
 
 import json
@@ -27,6 +29,7 @@ from node.algorithms.registry import ALGORITHMS
 from node.config_base import ConfigModel, first_problem
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError
+from node.core.link_bounds import RateBounds
 from node.core.links import NetworkPlan
 from node.core.topology import Topology
 from node.core.types import IndexVector, NodeId, Vector
@@ -117,6 +120,7 @@ class NodeScalars(ConfigModel):
     begin_ns: int = Field(
         ge=0, le=INT64_MAX, description="when the experiment begins: 0, or where an earlier part ended"
     )
+    rates: RateBounds = Field(description="bounds of what links have from then on, which waits and buffers follow")
 
     @field_validator("tensor_sizes")
     @classmethod
@@ -132,6 +136,17 @@ class NodeScalars(ConfigModel):
             raise ValueError(f"dilation={clock.dilation:g}: must be above 0")
         return clock
 
+    @field_validator("rates")
+    @classmethod
+    def _can_be(cls, rates: RateBounds) -> RateBounds:
+        for name in ("slowest_mbps", "fastest_mbps", "up_mbps_max", "pair_mbps_max", "standstill_ns"):
+            value = getattr(rates, name)
+            if value is not None and not 0 <= value <= INT64_MAX:
+                raise ValueError(f"{name}={value}: must be at least 0, or null")
+        if rates.slowest_mbps == 0:
+            raise ValueError("slowest_mbps=0: must be above 0, or null")
+        return rates
+
     @property
     def num_params(self) -> int:
         """d, the length of the flat parameter vector."""
@@ -143,8 +158,9 @@ class NodeConfig(NodeScalars):
 
     Attributes:
         topology: Who may exchange with whom; all nodes.
-        network: The links of all nodes. Its changes are for the emulator alone, and a file leaves them out.
-        compute: The declared compute speed of all nodes.
+        network: The links of all nodes. Its changes are for the emulator alone, and a file leaves them out. Of what is
+            laid over links it holds access links and the pairs of which this node is an end.
+        compute: The declared compute speed of all nodes; changes of speed are this node's alone.
         train_indices: The node's own samples: positions in the training set, shape (k,), int64, k >= 1.
         beginning: Where it begins.
         credentials: Its certificate and key for traffic with its peers and the orchestrator; None for plain text.

@@ -2,14 +2,27 @@
 
 ::
 
-    common.npz       what is the same for all nodes: topology, links, compute speeds; the first model where all share it
+    common.npz       what is the same for all nodes: topology, links, compute speeds, what is laid over access links;
+                     the first model where all share it
     node-0003.json   what node 3 is told, and the names and digests of its two archives
-    node-0003.npz    what is its own: its samples; the model with which it goes on
+    node-0003.npz    what is its own: its samples; what is laid over pairs of which it is an end; how its speed changes;
+                     the model with which it goes on
     node-0003.pem    its certificate, that of the run's authority, and its private key; for encrypted traffic alone
 
 The JSON file is written last, and each file is there whole or not at all. ``digest`` covers everything else in the JSON
 file, and so the others too, whose digests stand in it: what is damaged, changed, or of another run is noticed before
 the node does anything. Archives hold plain arrays; nothing is unpickled. Nobody but their owner may read the keys.
+
+What is laid over links besides rates is four arrays, ``access_`` or ``pair_`` and then:
+
+``places``      a row a link: 0 up, 1 down or 2 pair; source; destination; how many changes it has; in increasing order
+``times_ns``    when it changes, link after link
+``latency_ns``  what is added to its latency from then on
+``shapes``      a factor of its latency; the standard deviation of a jitter, nanoseconds; a probability of loss
+
+Before the first change of a link nothing is laid over it. The speed of a node is ``speeds``, which has one value more
+than ``speed_times_ns`` has changes; without changes both are empty. Capacities and partitions are in ``common.npz`` as
+they are when the nodes begin; how they change is for the emulator or the kernel.
 """
 
 import hashlib
@@ -35,18 +48,23 @@ from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.framing import MTU_BYTES_MAX, MTU_BYTES_MIN, SEGMENTS_MAX, Framing
 from node.core.links import NetworkModel, NetworkPlan, Transport
+from node.core.schedule import IN_NONE, NOTHING, Overlay, Place
 from node.core.sender_policy import SenderKind, SenderPolicy
+from node.core.steps import Steps
 from node.core.topology import Topology, from_edges
 from node.core.wire_values import WireDtype
 from node.host.credentials import PEM_BYTES_MAX, Credentials, credentials_of, node_name
 from node.host.text_files import UnreadableText, read_bytes
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
 
 Array: TypeAlias = npt.NDArray[Any]
+
+_KINDS: Final[tuple[Literal["up", "down", "pair"], ...]] = ("up", "down", "pair")
+"""Kinds of links, by their number in the files."""
 
 
 class _Strict(ConfigModel):
@@ -108,7 +126,7 @@ class _Done(_Strict):
 class _Document(NodeScalars):
     """The content of the JSON file."""
 
-    version: Literal[3]
+    version: Literal[4]
     nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
     network: _Links
     compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")
@@ -168,7 +186,7 @@ def write_node_files(folder: Path, configs: Sequence[NodeConfig]) -> list[Path]:
                 assert getattr(config, name) is getattr(first, name), f"{name}: must be the same object for all"
             name = f"node-{config.node:04d}"
             # Step 2: the node's own. Step 3: the JSON file, which names all others and so comes last.
-            own: dict[str, Array] = {"train_indices": config.train_indices}
+            own = _own_arrays(config)
             if not share_params:
                 own["params"] = config.beginning.params
             keys = None
@@ -242,6 +260,10 @@ def _common_arrays(config: NodeConfig) -> dict[str, Array]:
         "up_mbps": network.up_mbps,
         "down_mbps": network.down_mbps,
         "step_ns": np.array(config.compute.step_ns, dtype=np.int64),
+        "partitions": np.array(network.partitions, dtype=np.int64).reshape(-1, network.num_nodes),
+        **_overlay_arrays(
+            "access", {place: steps for place, steps in network.overlays.items() if place.kind != "pair"}
+        ),
     }
     if network.pair_mbps is not None:
         arrays["pair_mbps"] = network.pair_mbps
@@ -249,6 +271,42 @@ def _common_arrays(config: NodeConfig) -> dict[str, Array]:
         if isinstance(value := getattr(network, name), np.ndarray):
             arrays[name] = value
     return arrays
+
+
+def _own_arrays(config: NodeConfig) -> dict[str, Array]:
+    node, speed = config.node, config.compute.speeds.get(config.node)
+    pairs = {
+        place: steps
+        for place, steps in config.network.overlays.items()
+        if place.kind == "pair" and node in (place.source, place.destination)
+    }
+    times_ns, speeds = ((), ()) if speed is None else (speed.times_ns, (speed.first, *speed.values))
+    return {
+        "train_indices": config.train_indices,
+        "speed_times_ns": np.array(times_ns, dtype=np.int64),
+        "speeds": np.array(speeds, dtype=np.float64),
+        **_overlay_arrays("pair", pairs),
+    }
+
+
+def _overlay_arrays(prefix: str, overlays: Mapping[Place, Steps[Overlay]]) -> dict[str, Array]:
+    """Make the arrays of what is laid over links, but for rates; see the module's text."""
+    rows: list[tuple[int, Overlay]] = []
+    places: list[tuple[int, int, int, int]] = []
+    for (kind, source, destination), steps in overlays.items():
+        assert not steps.first.shapes_path, "nothing is laid over a link before its first change"
+        rows += steps
+        places.append((_KINDS.index(kind), source, destination, len(steps.times_ns)))
+    order = sorted(range(len(places)), key=places.__getitem__)
+    begins = np.cumsum([0, *(count for *_, count in places)])
+    chosen = [index for place in order for index in range(begins[place], begins[place + 1])]
+    shapes = [(value.latency_factor, value.jitter_ns, value.loss) for _, value in (rows[index] for index in chosen)]
+    return {
+        f"{prefix}_places": np.array([places[place] for place in order], dtype=np.int64).reshape(-1, 4),
+        f"{prefix}_times_ns": np.array([rows[index][0] for index in chosen], dtype=np.int64),
+        f"{prefix}_latency_ns": np.array([rows[index][1].latency_ns for index in chosen], dtype=np.int64),
+        f"{prefix}_shapes": np.array(shapes, dtype=np.float64).reshape(-1, 3),
+    }
 
 
 def _scalar(value: Any) -> Any:
@@ -360,6 +418,8 @@ def _expected_in_common(document: _Document) -> dict[str, _Expected]:
         "up_mbps": _Expected("float64", (nodes,), *rate),
         "down_mbps": _Expected("float64", (nodes,), *rate),
         "step_ns": _Expected("int64", (nodes,), *step),
+        "partitions": _Expected("int64", (None, nodes), lambda values: bool(np.all(values >= IN_NONE)), "at least -1"),
+        **_expected_overlays("access"),
     }
     if links.has_pair_mbps:
         expected["pair_mbps"] = _Expected("float64", (nodes, nodes), *rate)
@@ -375,10 +435,35 @@ def _expected_in_common(document: _Document) -> dict[str, _Expected]:
 
 
 def _expected_in_own(document: _Document) -> dict[str, _Expected]:
-    expected = {"train_indices": _Expected("int64", (None,))}
+    times = (_is_increasing, "at least 0 and increasing")
+    speeds = (lambda values: bool(np.all((values >= 0) & (values < np.inf))), "finite and at least 0")
+    expected = {
+        "train_indices": _Expected("int64", (None,)),
+        "speed_times_ns": _Expected("int64", (None,), *times),
+        "speeds": _Expected("float64", (None,), *speeds),
+        **_expected_overlays("pair"),
+    }
     if document.beginning.params == "own":
         expected["params"] = _Expected("float32", (document.num_params,))
     return expected
+
+
+def _expected_overlays(prefix: str) -> dict[str, _Expected]:
+    time = (lambda values: bool(np.all(values >= 0)), "at least 0")
+    shapes = (
+        lambda values: bool(np.all((values >= 0) & (values < [np.inf, np.inf, 1.0]))),
+        "finite and at least 0, and a loss below 1",
+    )
+    return {
+        f"{prefix}_places": _Expected("int64", (None, 4)),
+        f"{prefix}_times_ns": _Expected("int64", (None,), *time),
+        f"{prefix}_latency_ns": _Expected("int64", (None,), *time),
+        f"{prefix}_shapes": _Expected("float64", (None, 3), *shapes),
+    }
+
+
+def _is_increasing(times_ns: Array) -> bool:
+    return bool(np.all(np.diff(times_ns, prepend=-1) > 0)) and bool(np.all(times_ns >= 0))
 
 
 def _read_archive(path: Path, sha256: str, expected: Mapping[str, _Expected]) -> dict[str, Array]:
@@ -443,16 +528,78 @@ def _config(document: _Document, arrays: Mapping[str, Array], credentials: Crede
         header_bytes=links.header_bytes,
         framing=None if links.framing is None else Framing(**dict(links.framing)),
         wire_dtype=links.wire_dtype,
+        overlays={**_overlays("access", arrays, document), **_overlays("pair", arrays, document)},
+        partitions=tuple(tuple(groups) for groups in arrays["partitions"].tolist()),
     )
     return NodeConfig(
         **{name: getattr(document, name) for name in NodeScalars.model_fields},
         credentials=credentials,
         topology=_topology(document.nodes, arrays["edges"]),
         network=network,
-        compute=ComputePlan(tuple(arrays["step_ns"].tolist()), document.compute_jitter),
+        compute=ComputePlan(
+            tuple(arrays["step_ns"].tolist()), document.compute_jitter, speeds=_speeds(document.node, arrays)
+        ),
         train_indices=arrays["train_indices"],
         beginning=Beginning(arrays["params"], begun.rounds, begun.local_steps),
     )
+
+
+def _speeds(node: int, arrays: Mapping[str, Array]) -> dict[int, Steps[float]]:
+    times_ns, speeds = arrays["speed_times_ns"].tolist(), arrays["speeds"].tolist()
+    if not times_ns and not speeds:
+        return {}
+    if len(speeds) != len(times_ns) + 1:
+        raise ConfigError(f"speeds: holds {len(speeds)} values, must hold {len(times_ns) + 1} for its changes")
+    return {node: Steps(speeds[0], tuple(times_ns), tuple(speeds[1:]))}
+
+
+def _overlays(
+    prefix: Literal["access", "pair"], arrays: Mapping[str, Array], document: _Document
+) -> dict[Place, Steps[Overlay]]:
+    """Read what is laid over links, and refuse what is none of this node's matter."""
+    times_ns = arrays[f"{prefix}_times_ns"]
+    latency_ns, shapes = arrays[f"{prefix}_latency_ns"].tolist(), arrays[f"{prefix}_shapes"].tolist()
+    for name, values in (("latency_ns", latency_ns), ("shapes", shapes)):
+        if len(values) != times_ns.size:
+            raise ConfigError(f"{prefix}_{name}: holds {len(values)} changes, must hold {times_ns.size}, one a time")
+    found: dict[Place, Steps[Overlay]] = {}
+    begin, before = 0, (-1, -1, -1)
+    for kind, source, destination, count in arrays[f"{prefix}_places"].tolist():
+        row = f"{prefix}_places: {kind} {source} {destination} {count}"
+        if not _is_place(prefix, kind, source, destination, document):
+            raise ConfigError(
+                f"{row}: must be a link of node {document.node} or an access link, of {document.nodes} nodes"
+            )
+        if (kind, source, destination) <= before:
+            raise ConfigError(f"{row}: must come after the link before it")
+        if not 1 <= count <= times_ns.size - begin:
+            raise ConfigError(f"{row}: must have 1 to {times_ns.size - begin} changes, which are left")
+        end = begin + count
+        if not _is_increasing(times_ns[begin:end]):
+            raise ConfigError(f"{row}: {prefix}_times_ns must increase")
+        overlays = tuple(
+            Overlay(latency_factor=factor, latency_ns=added_ns, jitter_ns=jitter_ns, loss=loss)
+            for added_ns, (factor, jitter_ns, loss) in zip(latency_ns[begin:end], shapes[begin:end], strict=True)
+        )
+        found[Place(_KINDS[kind], source, destination)] = Steps(NOTHING, tuple(times_ns[begin:end].tolist()), overlays)
+        begin, before = end, (kind, source, destination)
+    if begin != times_ns.size:
+        raise ConfigError(f"{prefix}_times_ns: holds {times_ns.size} times, must hold {begin} for its links")
+    return found
+
+
+def _is_place(prefix: str, kind: int, source: int, destination: int, document: _Document) -> bool:
+    node, nodes = document.node, document.nodes
+    match prefix, kind:
+        case "access", 0:
+            return 0 <= source < nodes and destination == -1
+        case "access", 1:
+            return source == -1 and 0 <= destination < nodes
+        case "pair", 2:
+            both = 0 <= source < nodes and 0 <= destination < nodes
+            return both and source != destination and node in (source, destination)
+        case _:
+            return False
 
 
 def _topology(nodes: int, edges: Array) -> Topology:

@@ -3,8 +3,9 @@
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from node.config import NodeConfig, NodeScalars
 from node.config_file import digest_of, read_node_config, write_node_files
+from node.core.schedule import Overlay
+from node.core.steps import Steps
 
 
 def through_files(configs: Sequence[NodeConfig]) -> list[NodeConfig]:
@@ -21,14 +24,25 @@ def through_files(configs: Sequence[NodeConfig]) -> list[NodeConfig]:
 
 
 def check_same(found: NodeConfig, wanted: NodeConfig) -> None:
-    """Equal in all that a node uses: of the network, not the changes and the list of stragglers."""
+    """Equal in all that a node uses.
+
+    Of the network that is not the changes and the list of stragglers; of what is laid over links, not the rates and the
+    pairs of others; of speeds, its own alone.
+    """
     for name in NodeScalars.model_fields:
         assert getattr(found, name) == getattr(wanted, name), name
         assert type(getattr(found, name)) is type(getattr(wanted, name)), name
     assert found.topology == wanted.topology
     for field in fields(wanted.network):
-        if field.name not in ("changes", "stragglers"):
+        if field.name not in ("changes", "stragglers", "overlays"):
             _check_equal(getattr(found.network, field.name), getattr(wanted.network, field.name), field.name)
+    assert found.network.overlays == {
+        place: Steps(steps.first, steps.times_ns, tuple(_but_rates(overlay) for overlay in steps.values))
+        for place, steps in wanted.network.overlays.items()
+        if place.kind != "pair" or wanted.node in (place.source, place.destination)
+    }
+    speeds = wanted.compute.speeds
+    assert found.compute.speeds == {node: speeds[node] for node in speeds if node == wanted.node}
     _check_equal(found.compute.step_ns, wanted.compute.step_ns, "step_ns")
     assert found.compute.jitter == wanted.compute.jitter
     _check_equal(found.train_indices, wanted.train_indices, "train_indices")
@@ -38,6 +52,10 @@ def check_same(found: NodeConfig, wanted: NodeConfig) -> None:
         wanted.beginning.rounds,
         wanted.beginning.local_steps,
     )
+
+
+def _but_rates(overlay: Overlay) -> Overlay:
+    return replace(overlay, base_mbps=None, bandwidth_factor=1.0, bandwidth_mbps_max=inf)
 
 
 def _check_equal(found: Any, wanted: Any, name: str) -> None:

@@ -6,7 +6,7 @@ a run can be compared with a :class:`node.sim.world.World` to the nanosecond. A 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -23,7 +23,9 @@ from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.compute import ComputePlan, StepTimer
 from node.core.errors import DivergedError
+from node.core.link_bounds import rate_bounds
 from node.core.links import LinkChange, NetworkPlan
+from node.core.steps import Steps
 from node.core.topology import Topology
 from node.core.training import QuadraticTrainer
 from node.core.types import NodeId, Vector
@@ -165,10 +167,12 @@ class Scenario:
     dilation: float = 1.0
     learning_rate: float = 0.1
     parameters: dict[str, object] = field(default_factory=dict)
+    speeds: Mapping[int, Steps[float]] = field(default_factory=dict)
 
     @property
     def compute(self) -> ComputePlan:
-        return ComputePlan(tuple(ms_to_ns(ms) for ms in self.step_ms or [1.0] * self.nodes), jitter=self.jitter)
+        steps = tuple(ms_to_ns(ms) for ms in self.step_ms or [1.0] * self.nodes)
+        return ComputePlan(steps, jitter=self.jitter, speeds=self.speeds)
 
     @property
     def targets(self) -> "np.ndarray[Any, np.dtype[np.float32]]":
@@ -217,6 +221,7 @@ class Scenario:
                 keep_messages=True,
                 start_timeout_s=1.0,
                 begin_ns=0,
+                rates=rate_bounds(self.network, node),
                 topology=graph,
                 network=self.network,
                 compute=compute,
@@ -366,9 +371,9 @@ class VirtualNetwork:
         ]
         for node, driver in enumerate(self.drivers):
             driver.take_arrivals = lambda until_ns, node=node: self._hand_over(node, until_ns)  # type: ignore[misc]
-        if not bounded:
-            for node, path in enumerate(self.paths):
-                path.in_flight = _NoBound(scenario.network, node)
+        for path, config in zip(self.paths, configs, strict=True):
+            bound = InFlight if bounded else _NoBound
+            path.in_flight = bound(config.network, config.node, config.rates)
         self._started = False
         for time_ns, change in scenario.network.changes:
             self._plan(time_ns, LINK_CHANGE, 0, lambda change=change: self._change(change))  # type: ignore[misc]

@@ -27,11 +27,12 @@ network as on the emulated path.
 import asyncio
 import time
 from dataclasses import dataclass
-from math import inf, isfinite
-from typing import Protocol
+from math import isfinite
+from typing import Final, Protocol
 
 import numpy as np
 
+from node.core.link_bounds import RateBounds, rate_bounds
 from node.core.links import NetworkPlan, entry_of_pair
 from node.core.messages import Message
 from node.core.types import NodeId
@@ -42,8 +43,11 @@ from node.runtime.path import Path, PathEvents, ProbeEvents
 from node.transport.frames import HEADER_BYTES
 from node.transport.window import Window
 
-PARKED_NS = 3_600 * NS_PER_S
-"""Real time that a receipt may take where a link has no rate at all for a while."""
+FOR_EVER_NS = 30 * 86_400 * NS_PER_S
+"""Real time that a receipt may take where some path carries nothing for ever."""
+
+_DEVIATIONS: Final = 5
+"""Standard deviations by which a latency may be longer and still count as no loss."""
 
 
 RECEIPT_LATE_NS = 2 * NS_PER_MS
@@ -81,6 +85,7 @@ class DirectPath(Path):
         loop: Calls back.
         streams: To the peers.
         frames: Of this node's messages.
+        rates: The bounds of its rates; None: those of ``network`` with its changes.
     """
 
     def __init__(
@@ -92,11 +97,13 @@ class DirectPath(Path):
         loop: asyncio.AbstractEventLoop,
         streams: WritingStreams,
         frames: OutgoingFrames,
+        rates: RateBounds | None = None,
     ) -> None:
         self.sender = network.sender
-        self.in_flight = InFlight(network, node)
+        self._rates = rates or rate_bounds(network, node)
+        self.in_flight = InFlight(network, node, self._rates)
         self._header_bytes = network.header_bytes
-        self._slowest_mbps = _slowest_mbps(network)
+        self._may_jitter_ns = _jitter_ns_max(network)
         self._num_nodes = network.num_nodes
         self._clock = clock
         self._loop = loop
@@ -124,10 +131,10 @@ class DirectPath(Path):
 
     def has_room(self, receiver: NodeId, message: Message) -> bool:
         """See :class:`Path`."""
-        if self._under_way:
-            now_ns = self._clock.now_ns()
-            if sum(each.overdue_ns <= now_ns for each in self._under_way.values()) >= self.sender.transfers:
-                return False
+        now_ns = self._clock.now_ns()
+        if sum(each.overdue_ns <= now_ns for each in self._under_way.values()) >= self.sender.transfers:
+            return False
+        self.in_flight.follow(now_ns)
         return self.in_flight.fits(receiver, self._frames.frame_bytes(message))
 
     def send(self, number: int, receiver: NodeId, message: Message, ready_ns: int) -> int:
@@ -231,18 +238,21 @@ class DirectPath(Path):
     def queues_ns(self) -> int:
         """Real time that what is under way may take before anything else moves, handshakes included.
 
-        All nodes' bounds may be ahead on the slowest link, and TCP neither shares it evenly nor without repetition.
+        All nodes' bounds may be ahead on the slowest link, and TCP neither shares it evenly nor without repetition; and
+        what waits may meet every standstill of the run.
         """
-        if self._slowest_mbps == 0:
-            return PARKED_NS
-        if not isfinite(self._slowest_mbps):
-            return 0
-        testbed_ns = self._num_nodes * self.window.bound_bytes / mbps_to_bytes_per_ns(self._slowest_mbps)
-        return int(UNEVEN * testbed_ns * self._clock.dilation)
+        slowest_mbps, standstill_ns = self._rates.slowest_mbps, self._rates.standstill_ns
+        if standstill_ns is None:
+            return FOR_EVER_NS
+        testbed_ns = float(standstill_ns)
+        if slowest_mbps is not None:
+            testbed_ns += UNEVEN * self._num_nodes * self.window.bound_bytes_max / mbps_to_bytes_per_ns(slowest_mbps)
+        return min(FOR_EVER_NS, int(testbed_ns * self._clock.dilation))
 
     def _receipt_within_ns(self) -> int:
-        """Real time until a frame counts as lost."""
-        return RECEIPT_WITHIN_NS + self.queues_ns()
+        """Real time until a frame counts as lost, with both ways as long as they ever are."""
+        ways_ns = self.in_flight.round_trip_ms_max * NS_PER_MS + _DEVIATIONS * self._may_jitter_ns
+        return RECEIPT_WITHIN_NS + self.queues_ns() + int(ways_ns * self._clock.dilation)
 
 
 @dataclass(slots=True)
@@ -291,7 +301,7 @@ class _LinkPace:
         # A link that stands still at first may not do so any more.
         alone_ns = self._network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps) if mbps else 0.0
         end_ns = begin_ns + round(alone_ns * self._multiples.get(receiver, 1.0))
-        round_trip_ns = self._round_trip_ns(receiver)
+        round_trip_ns = self._round_trip_ns(receiver, begin_ns)
         return _UnderWay(receiver, begin_ns, end_ns, end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS)
 
     def learn(self, message: _UnderWay, now_ns: int) -> None:
@@ -299,7 +309,7 @@ class _LinkPace:
         known = self._multiples.get(message.receiver, 1.0)
         expected_ns = message.end_ns - message.begin_ns
         if expected_ns > 0:
-            took_ns = now_ns - message.begin_ns - self._round_trip_ns(message.receiver)
+            took_ns = now_ns - message.begin_ns - self._round_trip_ns(message.receiver, message.begin_ns)
             found = known * took_ns / expected_ns
             self._multiples[message.receiver] = max(1.0, (known + found) / 2)
 
@@ -308,14 +318,14 @@ class _LinkPace:
         mbps = min(float(network.up_mbps[node]), float(network.down_mbps[receiver]))
         return mbps if network.pair_mbps is None else min(mbps, float(network.pair_mbps[node, receiver]))
 
-    def _round_trip_ns(self, receiver: NodeId) -> int:
-        return int(entry_of_pair(self._network.round_trip_ns, self._node, receiver))
+    def _round_trip_ns(self, receiver: NodeId, at_ns: int) -> int:
+        network, node = self._network, self._node
+        if not network.overlays:
+            return int(entry_of_pair(network.round_trip_ns, node, receiver))
+        return network.path(node, receiver, at_ns).latency_ns + network.path(receiver, node, at_ns).latency_ns
 
 
-def _slowest_mbps(network: NetworkPlan) -> float:
-    """The slowest capacity that any link ever has; inf where none is limited."""
-    rates = [network.up_mbps.min(), network.down_mbps.min(), *(change.mbps for _, change in network.capacity_changes())]
-    if network.pair_mbps is not None:
-        others = network.pair_mbps[~np.eye(network.num_nodes, dtype=bool)]
-        rates.append(others.min(initial=inf))
-    return float(min(rates))
+def _jitter_ns_max(network: NetworkPlan) -> float:
+    """The most that the standard deviation of any latency ever is."""
+    laid_over = (overlay.jitter_ns for steps in network.overlays.values() for overlay in steps.values)
+    return float(np.max(network.jitter_ns)) + sum(sorted(laid_over)[-3:])  # on an uplink, a downlink, and a pair

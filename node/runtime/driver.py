@@ -216,7 +216,7 @@ class Driver:
             self.counters,
             queued_messages=len(self._sending),
             in_flight_bytes_max=window.bytes_max,
-            in_flight_bytes_bound=window.bound_bytes,
+            in_flight_bytes_bound=window.bound_bytes_max,
         )
 
     def rest(self) -> tuple[NodeId, ...] | None:

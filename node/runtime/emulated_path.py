@@ -79,6 +79,10 @@ class EmulatedPath(Path):
         uplink: The way out.
         streams: To the peers.
         frames: Of this node's messages.
+
+    Attributes:
+        in_flight: The bytes in flight. Another one may take its place before anything is sent, such as one that knows
+            bounds of rates that ``network`` does not tell.
     """
 
     def __init__(

@@ -1,11 +1,14 @@
 """Parts that paths over streams share: frames made once, the bound of the bytes in flight, the streams themselves."""
 
+from bisect import bisect_right
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from node.core.link_bounds import RateBounds, rate_bounds, round_trip_ns_max
 from node.core.links import NetworkPlan, entry_of_pair
 from node.core.messages import Message
 from node.core.types import NodeId
@@ -81,16 +84,23 @@ class InFlight:
     One window for all peers together; with the sender policy ``per_peer`` one for each, which bounds what is on the
     connection to this peer, so that a slow peer holds back nobody else.
 
+    The bound follows from the most that the rates ever are, and from the longest round trip ever. Where what is in
+    flight fills buffers that delay what comes behind it, :meth:`follow` lets it follow from the round trip of the time.
+
     Args:
         network: All links.
         node: The sender.
+        rates: The bounds of its rates; None: those of ``network`` with its changes.
     """
 
-    def __init__(self, network: NetworkPlan, node: int) -> None:
+    def __init__(self, network: NetworkPlan, node: int, rates: RateBounds | None = None) -> None:
         self._network = network
         self._node = node
+        self._rates = rates or rate_bounds(network, node)
         self._per_peer = network.sender.per_peer
-        self._shared = _Bound(Window(0), _bandwidth_mbps(network, node), _longest_round_trip_ms(network, node))
+        self._at_ns: int | None = None  # the time that round trips are of; None: the longest of all times
+        self._instants = sorted({time_ns for steps in network.overlays.values() for time_ns in steps.times_ns})
+        self._shared = _Bound(Window(0), _bandwidth_mbps(network, node, self._rates), self._round_trip_ms(None))
         self._of_peer: dict[NodeId, _Bound] = {}
         self._holds: dict[int, Window] = {}  # message -> the window that counts it
 
@@ -103,8 +113,25 @@ class InFlight:
         """The one for all peers; with ``per_peer`` the one that came closest to its bound, or an empty one."""
         return max(
             [bound.window for bound in self._of_peer.values()] or [self._shared.window],
-            key=lambda window: window.bytes_max / max(1, window.bound_bytes),
+            key=lambda window: window.bytes_max / max(1, window.bound_bytes_max),
         )
+
+    @property
+    def round_trip_ms_max(self) -> float:
+        """The longest round trip to any peer that there ever is."""
+        return _longest_ms(round_trip_ns_max(self._network), self._node)
+
+    def follow(self, at_ns: int) -> None:
+        """Let bounds follow from the round trips of a testbed time."""
+        if not self._instants:
+            return
+        before, self._at_ns = self._at_ns, at_ns
+        if before is not None and bisect_right(self._instants, before) == bisect_right(self._instants, at_ns):
+            return
+        transfers = self._network.sender.transfers
+        self._shared.change(self._round_trip_ms(None), transfers)
+        for receiver, bound in self._of_peer.items():
+            bound.change(self._round_trip_ms(receiver), transfers)
 
     def fits(self, receiver: NodeId, frame_bytes: int) -> bool:
         """Return whether one more frame of this size may be in flight; a larger one than before raises the bound."""
@@ -128,13 +155,28 @@ class InFlight:
             return self._shared
         bound = self._of_peer.get(receiver)
         if bound is None:
-            network, node = self._network, self._node
-            mbps = min(float(network.up_mbps[node]), UNLIMITED_MBPS)
-            if network.pair_mbps is not None:
-                mbps = min(mbps, float(network.pair_mbps[node, receiver]))
-            round_trip_ns = entry_of_pair(network.round_trip_ns, node, receiver)
-            bound = self._of_peer[receiver] = _Bound(Window(0), mbps, round_trip_ns / NS_PER_MS)
+            network, rates = self._network, self._rates
+            mbps = _or_unlimited(rates.up_mbps_max)
+            if rates.pairs_change:
+                mbps = min(mbps, _or_unlimited(rates.pair_mbps_max))
+            elif network.pair_mbps is not None:
+                mbps = min(mbps, float(network.pair_mbps[self._node, receiver]))
+            bound = self._of_peer[receiver] = _Bound(Window(0), mbps, self._round_trip_ms(receiver))
         return bound
+
+    def _round_trip_ms(self, receiver: NodeId | None) -> float:
+        """The round trip to a peer, or the longest to any; excludes transmission time and jitter."""
+        network, node, at_ns = self._network, self._node, self._at_ns
+        if at_ns is None or not network.overlays:
+            longest = round_trip_ns_max(network)
+            return (
+                _longest_ms(longest, node) if receiver is None else entry_of_pair(longest, node, receiver) / NS_PER_MS
+            )
+        peers = (peer for peer in range(network.num_nodes) if peer != node) if receiver is None else (receiver,)
+        round_trips_ns = (
+            network.path(node, peer, at_ns).latency_ns + network.path(peer, node, at_ns).latency_ns for peer in peers
+        )
+        return max(round_trips_ns, default=0) / NS_PER_MS
 
 
 @dataclass(slots=True)
@@ -144,30 +186,47 @@ class _Bound:
     window: Window
     bandwidth_mbps: float
     round_trip_ms: float
-    largest_bytes: int = 0
+    largest_bytes: int = field(default=0, init=False)
 
     def allow(self, frame_bytes: int, transfers: int) -> None:
         """Raise the bound for a frame that is larger than all before."""
         if frame_bytes > self.largest_bytes:
             self.largest_bytes = frame_bytes
-            self.window.bound_bytes = bound_bytes(
-                frame_bytes,
-                transfers=transfers,
-                bandwidth_mbps=self.bandwidth_mbps,
-                round_trip_ms=self.round_trip_ms,
-            )
+            self._set(transfers)
+
+    def change(self, round_trip_ms: float, transfers: int) -> None:
+        """Let the bound follow from another round trip."""
+        self.round_trip_ms = round_trip_ms
+        if self.largest_bytes:
+            self._set(transfers)
+
+    def _set(self, transfers: int) -> None:
+        bound = bound_bytes(
+            self.largest_bytes,
+            transfers=transfers,
+            bandwidth_mbps=self.bandwidth_mbps,
+            round_trip_ms=self.round_trip_ms,
+        )
+        self.window.allow(bound)
 
 
-def _bandwidth_mbps(network: NetworkPlan, node: int) -> float:
+def _bandwidth_mbps(network: NetworkPlan, node: int, rates: RateBounds) -> float:
     """At most so much leaves a node at once."""
-    mbps = float(network.up_mbps[node])
+    mbps, transfers = _or_unlimited(rates.up_mbps_max), network.sender.transfers
+    if rates.pairs_change:
+        return min(mbps, transfers * _or_unlimited(rates.pair_mbps_max))
     if network.pair_mbps is not None:
         others = np.delete(network.pair_mbps[node], node)
-        mbps = min(mbps, network.sender.transfers * float(others.max(initial=0.0)))
-    return min(mbps, UNLIMITED_MBPS)
+        mbps = min(mbps, transfers * float(others.max(initial=0.0)))
+    return mbps
 
 
-def _longest_round_trip_ms(network: NetworkPlan, node: int) -> float:
-    """Return the largest round-trip latency from a node to any peer, ms; excludes transmission time and jitter."""
-    round_trip_ns = network.round_trip_ns
-    return float(np.max(round_trip_ns if isinstance(round_trip_ns, int) else round_trip_ns[node])) / NS_PER_MS
+def _or_unlimited(mbps: float | None) -> float:
+    return UNLIMITED_MBPS if mbps is None else min(mbps, UNLIMITED_MBPS)
+
+
+def _longest_ms(round_trip_ns: int | npt.NDArray[np.int64], node: int) -> float:
+    longest_ns = (
+        round_trip_ns if isinstance(round_trip_ns, int) else np.delete(round_trip_ns[node], node).max(initial=0)
+    )
+    return float(longest_ns) / NS_PER_MS

@@ -13,13 +13,15 @@ import numpy as np
 from node.config import NodeConfig
 from node.core.algorithm import Algorithm
 from node.core.errors import TransportError
+from node.core.link_bounds import round_trip_ns_max
 from node.core.rng import stream
 from node.core.types import NodeId
-from node.core.units import NS_PER_S
+from node.core.units import NS_PER_MS, NS_PER_S
 from node.emulation.uplink import EmulatedUplink
+from node.host.clock import Clock
 from node.runtime.direct_path import DirectPath
 from node.runtime.emulated_path import RECEIPTS_WITHIN_MS, EmulatedPath
-from node.runtime.outgoing import UNLIMITED_MBPS, OutgoingFrames
+from node.runtime.outgoing import UNLIMITED_MBPS, InFlight, OutgoingFrames
 from node.transport.arrival_delays import ArrivalDelays
 from node.transport.control_values import some_nodes
 from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, plan_id
@@ -129,6 +131,7 @@ class Peers:
             loop=self._loop,
             streams=self.client,
             frames=frames,
+            rates=self._config.rates,
         )
         self.client.on_written = lambda peer, number: path.written(number)
         self.client.queues_s = lambda: path.queues_ns() / NS_PER_S
@@ -157,6 +160,7 @@ class Peers:
             streams=self.client,
             frames=frames,
         )
+        path.in_flight = InFlight(self._config.network, self._config.node, self._config.rates)
         return path, uplink
 
     @property
@@ -211,6 +215,11 @@ class Peers:
                 self.client.probe(peer, OPENING, 0, 0, 0)
             await asyncio.sleep(0.01)
 
+    def begin(self, clock: Clock) -> None:
+        """Take the experiment's clock, once the common start is known, so that delays are those of its time."""
+        if self.server.delays is not None:
+            self.server.delays.begin(clock, self._config.begin_ns)
+
     async def close(self) -> None:
         """End all traffic."""
         if self._uplink is not None:
@@ -261,7 +270,7 @@ def _wire_context(config: NodeConfig, algorithm: Algorithm, number: int) -> Wire
 def _queue_frames_max(config: NodeConfig, message_bytes: int) -> int:
     """Frames that one peer may rightly have on their way to here: its bound in flight, in small messages."""
     network = config.network
-    latency_ms = max((network.pair(peer, config.node).latency_ms for peer in range(network.num_nodes)), default=0.0)
-    mbps = min(UNLIMITED_MBPS, float(network.up_mbps.max()))
-    in_path = mbps * 1e3 / 8 * (2 * latency_ms) / max(1, message_bytes)
+    round_trip_ms = float(np.max(round_trip_ns_max(network))) / NS_PER_MS
+    most_mbps = UNLIMITED_MBPS if config.rates.fastest_mbps is None else config.rates.fastest_mbps
+    in_path = min(UNLIMITED_MBPS, most_mbps) * 1e3 / 8 * round_trip_ms / max(1, message_bytes)
     return QUEUE_FRAMES_MIN + int(2 * in_path) + 2 * network.sender.transfers

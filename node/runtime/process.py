@@ -326,6 +326,7 @@ class NodeProcess:
         dilation = config.emulator_clock.dilation
         self._clock = clock = Clock(monotonic_ns - int(config.begin_ns * dilation), dilation)
         self._measurement = None
+        self._peers.begin(clock)
         self._trainer.reset_momentum(config.node)
         self._loop.call_at(monotonic_ns / NS_PER_S, self._begin, clock)
 

@@ -4,12 +4,18 @@ The links give the rates. What has come whole is held for the latency of its lin
 way for so long; and its receipt leaves later by the latency of the way back, so that a sender learns of it when it
 would over a link of that length. A message never overtakes an earlier one of its sender, as none does in a stream of
 TCP.
+
+What the experiment lays over a path counts from its beginning on, by the time at which a message came or its receipt
+leaves. Before, while links are measured, nothing is laid over any.
 """
 
-from node.core.links import NetworkPlan, entry_of_pair
+from dataclasses import replace
+
+from node.core.links import NetworkPlan, PathShape
 from node.core.rng import stream
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
+from node.host.clock import Clock
 
 _BLOCK = 64
 """Random numbers drawn at once."""
@@ -25,30 +31,46 @@ class ArrivalDelays:
         dilation: Real seconds a testbed second.
 
     State:
+        _begun: The experiment's clock, and its time at the beginning; None before that is known.
         _last_due_ns: When the last message of each sender is due; none is due before it.
     """
 
     def __init__(self, network: NetworkPlan, node: NodeId, seed: int, dilation: float) -> None:
-        self._latency, self._jitter = network.latency_ns, network.jitter_ns
+        self._network, self._bare = network, replace(network, overlays={})
         self._node = node
         self._dilation = dilation
         self._generator = stream(seed, "arrivals.jitter", node)
         self._normals: list[float] = []
+        self._begun: tuple[Clock, int] | None = None
         self._last_due_ns: dict[NodeId, int] = {}
+
+    def begin(self, clock: Clock, begin_ns: int) -> None:
+        """Take the experiment's clock, which shows ``begin_ns`` when it begins; that may be to come."""
+        self._begun = clock, begin_ns
 
     def due_ns(self, sender: NodeId, received_ns: int) -> int:
         """Return when something is due that came whole at ``received_ns``, same clock. Draws its jitter."""
-        delay_ns = float(entry_of_pair(self._latency, sender, self._node))
-        jitter_ns = float(entry_of_pair(self._jitter, sender, self._node))
-        if jitter_ns:
-            delay_ns = max(0.0, delay_ns + jitter_ns * self._normal())
+        path = self._path(sender, self._node, received_ns)
+        delay_ns = float(path.latency_ns)
+        if path.jitter_ns:
+            delay_ns = max(0.0, delay_ns + path.jitter_ns * self._normal())
         due_ns = max(received_ns + int(delay_ns * self._dilation), self._last_due_ns.get(sender, 0))
         self._last_due_ns[sender] = due_ns
         return due_ns
 
-    def way_back_s(self, sender: NodeId) -> float:
-        """Return by how many real seconds a receipt is later; without jitter, which each message has had already."""
-        return int(entry_of_pair(self._latency, self._node, sender)) * self._dilation / NS_PER_S
+    def way_back_s(self, sender: NodeId, now_ns: int) -> float:
+        """Return by how many real seconds a receipt is later that could leave at ``now_ns``, same clock.
+
+        Without jitter, which each message has had already.
+        """
+        return self._path(self._node, sender, now_ns).latency_ns * self._dilation / NS_PER_S
+
+    def _path(self, source: int, destination: int, monotonic_ns: int) -> PathShape:
+        if self._begun is not None:
+            clock, begin_ns = self._begun
+            if (at_ns := clock.at_ns(monotonic_ns)) >= begin_ns:
+                return self._network.path(source, destination, at_ns)
+        return self._bare.path(source, destination)
 
     def _normal(self) -> float:
         if not self._normals:

@@ -446,7 +446,7 @@ class PeerServer:
 
     def _settle(self, stream: _Stream, frame_bytes: int) -> None:
         """Let a receipt cover a frame, now or when the way back is over."""
-        if self.delays is not None and (later_s := self.delays.way_back_s(stream.sender)):
+        if self.delays is not None and (later_s := self.delays.way_back_s(stream.sender, time.monotonic_ns())):
             asyncio.get_running_loop().call_later(later_s, stream.settle, frame_bytes)
         else:
             stream.settle(frame_bytes)

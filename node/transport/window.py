@@ -35,15 +35,17 @@ class Window:
         _sizes: number -> bytes of every message in flight.
 
     Attributes:
-        bound_bytes: What ``bytes`` should not exceed; may be changed at any time.
+        bound_bytes: What ``bytes`` should not exceed. It may be changed at any time, see :meth:`allow`; what is in
+            flight then stays.
+        bound_bytes_max: The most that it has been.
         bytes: In flight now; always the sum of the sizes.
         bytes_max: The most that ``bytes`` has been.
     """
 
-    __slots__ = ("_sizes", "bound_bytes", "bytes", "bytes_max")
+    __slots__ = ("_sizes", "bound_bytes", "bound_bytes_max", "bytes", "bytes_max")
 
     def __init__(self, bound_bytes: int) -> None:
-        self.bound_bytes = bound_bytes
+        self.bound_bytes = self.bound_bytes_max = bound_bytes
         self.bytes = 0
         self.bytes_max = 0
         self._sizes: dict[int, int] = {}
@@ -51,6 +53,11 @@ class Window:
     def __len__(self) -> int:
         """Number of messages in flight."""
         return len(self._sizes)
+
+    def allow(self, bound_bytes: int) -> None:
+        """Let the bound be another one from here on."""
+        self.bound_bytes = bound_bytes
+        self.bound_bytes_max = max(self.bound_bytes_max, bound_bytes)
 
     def fits(self, size: int) -> bool:
         """Return whether a message of ``size`` bytes may be sent now.

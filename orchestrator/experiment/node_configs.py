@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from node.config import Beginning, NodeAlgorithm, NodeConfig
+from node.core.link_bounds import rate_bounds
 from node.core.types import IndexVector, NodeId
 from node.core.units import s_to_ns
 from node.host.clock import Clock
@@ -84,6 +85,7 @@ def node_configs(
             keep_messages=config.output.messages,
             start_timeout_s=part.start_timeout_s,
             begin_ns=part.begin_ns,
+            rates=rate_bounds(network, node, plan.end_ns),
             topology=plan.topology,
             network=network,
             compute=plan.compute,

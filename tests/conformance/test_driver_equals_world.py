@@ -6,6 +6,7 @@ nodes' files that were written and read back, the simulator from live objects.
 
 import re
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from node.core.errors import DivergedError
 from node.core.framing import Framing
 from node.core.links import CapacityChange
 from node.core.message_log import Column
+from node.core.schedule import LinkSpan, NodeSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.sender_policy import SenderPolicy
+from node.core.steps import Steps
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.runtime.message_records import join
@@ -181,6 +185,106 @@ def test_any_network(
         sender=sender,
     )
     run_both(Scenario(kind, network=plan, jitter=compute_jitter, seed=seed, dilation=dilation), 15_000_000, 60_000_000)
+
+
+PLACES = st.sampled_from(
+    [
+        *(Place("up", 0, -1), Place("up", 4, -1), Place("down", -1, 0), Place("down", -1, 3)),
+        *(Place("pair", 0, 1), Place("pair", 2, 0)),
+    ]
+)
+OVERLAYS = st.builds(
+    Overlay,
+    bandwidth_factor=st.sampled_from([1.0, 0.1, 4.0]),
+    bandwidth_mbps_max=st.sampled_from([inf, 0.0, 0.3]),
+    latency_factor=st.sampled_from([1.0, 0.0, 3.0]),
+    latency_ns=st.sampled_from([0, 400_000, 9_000_000]),
+    jitter_ns=st.sampled_from([0.0, 300_000.0]),
+    loss=st.sampled_from([0.0, 0.3]),
+)
+TIMES = st.lists(st.integers(0, 60).map(lambda ms: 1_000_000 * ms), min_size=2, max_size=2, unique=True).map(sorted)
+LINK_SPANS = st.lists(st.builds(lambda times, *rest: LinkSpan(*times, *rest), TIMES, PLACES, OVERLAYS), max_size=6)
+GROUPS = st.lists(st.integers(-1, 2), min_size=6, max_size=6).map(tuple)
+PARTITIONS = st.lists(st.builds(lambda times, groups: PartitionSpan(*times, groups), TIMES, GROUPS), max_size=3)
+SLOW = st.lists(
+    st.builds(
+        lambda times, node, slowdown: NodeSpan(*times, node, "slowed", slowdown),
+        TIMES,
+        st.integers(0, 5),
+        st.sampled_from([1.5, 4.0]),
+    ),
+    max_size=4,
+)
+
+
+def speeds_of(schedule: Schedule) -> dict[int, Steps[float]]:
+    return {
+        node: Steps(steps.first.speed, steps.times_ns, tuple(state.speed for state in steps.values))
+        for node, steps in schedule.node_states().items()
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(list(EVERY_ALGORITHM)),
+    links=LINK_SPANS,
+    partitions=PARTITIONS,
+    nodes=SLOW,
+    latency_ns=st.sampled_from([0, 700_000]),
+    transport=st.sampled_from(["reliable", "datagram"]),
+    sender=st.sampled_from(SENDERS),
+    dilation=st.sampled_from([1.0, 1.3, 7.0]),
+    seed=st.integers(0, 99),
+)
+def test_any_schedule(
+    kind: str,
+    links: list[LinkSpan],
+    partitions: list[PartitionSpan],
+    nodes: list[NodeSpan],
+    latency_ns: int,
+    transport: str,
+    sender: SenderPolicy,
+    dilation: float,
+    seed: int,
+) -> None:
+    """Whatever is laid over links, whoever is set apart and slow: in the middle of it and behind."""
+    schedule = Schedule(links=tuple(links), partitions=tuple(partitions), nodes=tuple(nodes))
+    transport = transport if kind in LOSS_TOLERANT else "reliable"
+    plain = network(6, 1.6, latency_ns=latency_ns, transport=transport, sender=sender)
+    scenario = Scenario(
+        kind,
+        network=scheduled(plain, schedule),
+        step_ms=UNEVEN_MS,
+        speeds=speeds_of(schedule),
+        seed=seed,
+        dilation=dilation,
+    )
+    run_both(scenario, 7_000_000, 30_000_000, 31_500_000, 90_000_000)
+
+
+ISLANDS = (0, 0, 0, 1, 1, 1)
+
+
+@pytest.mark.parametrize("sender", SENDERS, ids=str)
+@pytest.mark.parametrize("kind", EVERY_ALGORITHM)
+def test_every_algorithm_in_a_partition_that_heals(kind: str, sender: SenderPolicy) -> None:
+    """What has left arrives; nothing else crosses before the partition heals."""
+    ms = 1_000_000
+    slower = Overlay(latency_ns=2 * ms, bandwidth_factor=0.5)
+    schedule = Schedule(
+        links=(LinkSpan(5 * ms, 50 * ms, Place("up", 1, -1), slower),),
+        partitions=(PartitionSpan(20 * ms, 60 * ms, ISLANDS),),
+        nodes=(NodeSpan(10 * ms, 40 * ms, 2, "slowed", 3.0),),
+    )
+    plan = scheduled(network(6, 1.6, latency_ns=700_000, sender=sender), schedule)
+    scenario = Scenario(kind, network=plan, step_ms=UNEVEN_MS, speeds=speeds_of(schedule))
+    world, _ = run_both(scenario, 20 * ms, 35 * ms, 60 * ms, 140 * ms)
+    table = table_of_world(world)
+    delivered_ns, across = table["delivered_ns"], (table["sender"] < 3) != (table["receiver"] < 3)
+    assert not (across & (delivered_ns > 22.7 * ms) & (delivered_ns <= 60 * ms)).any()
+    if kind != "local":
+        assert (across & (delivered_ns > 60 * ms)).any()
+        assert (across & (delivered_ns > 0) & (delivered_ns < 20 * ms)).any()
 
 
 def test_latencies_that_differ_and_jitter() -> None:

@@ -1,5 +1,6 @@
 """Any experiment's nodes survive their files; any damage of a file is refused, or changes nothing."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,9 @@ from node.algorithms.registry import ALGORITHMS
 from node.config import Beginning, NodeConfig
 from node.config_file import read_node_config, write_node_files
 from node.core.errors import ConfigError
+from node.core.schedule import LinkSpan, Overlay, Place, Schedule
+from node.core.scheduled_network import scheduled
+from node.core.steps import Steps
 from node.host.clock import Clock
 from node.learning.build import partition_dataset
 from node.learning.datasets import load_dataset
@@ -117,6 +121,50 @@ def test_every_network(section: dict[str, Any]) -> None:
 @pytest.mark.parametrize("section", LEARNING, ids=lambda section: section["partition"]["kind"])
 def test_every_partition(section: dict[str, Any]) -> None:
     check_round_trip(nodes_of(learning=section))
+
+
+OVERLAYS = st.builds(
+    Overlay,
+    bandwidth_factor=st.floats(0.1, 3.0),
+    latency_factor=st.floats(0.0, 5.0),
+    latency_ns=st.integers(0, 10**15),
+    jitter_ns=st.floats(0.0, 1e15),
+    loss=st.floats(0.0, 0.999),
+)
+PLACES = st.sampled_from(
+    [Place("up", 3, -1), Place("down", -1, 0), *(Place("pair", s, d) for s, d in ((0, 1), (1, 0), (2, 5), (7, 2)))]
+)
+TIMES = st.lists(st.integers(0, 2**62), min_size=2, max_size=2, unique=True).map(sorted)
+SPANS = st.lists(st.builds(lambda times, *rest: LinkSpan(*times, *rest), TIMES, PLACES, OVERLAYS), max_size=12)
+PARTITIONS = st.lists(st.lists(st.integers(-1, 3), min_size=NODES, max_size=NODES).map(tuple), max_size=3).map(tuple)
+SPEEDS = st.dictionaries(
+    st.integers(0, NODES - 1),
+    st.lists(st.tuples(st.integers(0, 2**62), st.floats(0, 10)), max_size=5, unique_by=lambda item: item[0]).map(
+        lambda steps: (
+            Steps(1.0, *(tuple(column) for column in zip(*sorted(steps), strict=True))) if steps else Steps(1.0)
+        )
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spans=SPANS, partitions=PARTITIONS, speeds=SPEEDS, seed=st.integers(0, NODES - 1))
+def test_every_schedule(
+    spans: list[LinkSpan], partitions: tuple[tuple[int, ...], ...], speeds: dict[int, Steps[float]], seed: int
+) -> None:
+    """And each node finds on its own paths what the whole network has there, at any time."""
+    first = WRITTEN[0]
+    network = scheduled(replace(first.network, partitions=partitions), Schedule(links=tuple(spans)))
+    compute = replace(first.compute, speeds=speeds)
+    update = {"network": network, "compute": compute}
+    found = through_files([config.model_copy(update=update) for config in WRITTEN])
+    for config, wanted in zip(found, WRITTEN, strict=True):
+        check_same(config, wanted.model_copy(update=update))
+    times_ns = {0, 2**62, *(time_ns for span in spans for time_ns in (span.begin_ns, span.end_ns or 0))}
+    for time_ns in times_ns:
+        for peer in set(range(NODES)) - {seed}:
+            assert found[seed].network.path(seed, peer, time_ns) == network.path(seed, peer, time_ns)
+            assert found[seed].network.path(peer, seed, time_ns) == network.path(peer, seed, time_ns)
 
 
 # --- damage -------------------------------------------------------------------------------------------------

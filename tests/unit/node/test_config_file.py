@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +17,12 @@ from node.config_file import read_node_config, remove_keys, write_node_files
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.framing import Framing
+from node.core.link_bounds import rate_bounds
 from node.core.links import NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.sender_policy import parallel
+from node.core.steps import Steps
 from node.core.topology import full
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
@@ -54,10 +58,11 @@ def configs(
     network: NetworkPlan = NETWORK,
     params: Callable[[int], Vector] | None = None,
     credentials: RunCredentials | None = None,
+    speeds: Mapping[int, Steps[float]] | None = None,
     **other: Any,
 ) -> list[NodeConfig]:
     shared = np.arange(PARAMS, dtype=np.float32) / 3
-    topology, compute = full(NODES), ComputePlan((1, 20, 300), jitter=0.25)
+    topology, compute = full(NODES), ComputePlan((1, 20, 300), jitter=0.25, speeds=speeds or {})
     values: dict[str, Any] = {
         "run_id": "run-1",
         "seed": 2**62 + 1,
@@ -79,6 +84,7 @@ def configs(
         "keep_messages": False,
         "start_timeout_s": 61.5,
         "begin_ns": 10**9,
+        "rates": rate_bounds(network, 0),
         **other,
     }
     return [
@@ -114,6 +120,43 @@ def test_numbers_in_place_of_matrices(tmp_path: Path) -> None:
     check_same(read_node_config(write_node_files(tmp_path, written)[2]), written[2])
 
 
+def overlay(number: int) -> Overlay:
+    return Overlay(latency_factor=1.5 * number, latency_ns=number, jitter_ns=0.5 * number, loss=number / 20)
+
+
+SCHEDULED = scheduled(
+    replace(NETWORK, partitions=((0, 0, 1), (-1, 1, 0))),
+    Schedule(
+        links=(
+            LinkSpan(5, 9, Place("pair", 1, 0), overlay(1)),
+            LinkSpan(0, None, Place("pair", 0, 2), overlay(2)),
+            LinkSpan(4, 8, Place("down", -1, 2), replace(overlay(3), bandwidth_factor=0.5)),
+            LinkSpan(1, 2, Place("up", 1, -1), overlay(4)),
+            LinkSpan(2, 7, Place("up", 1, -1), overlay(5)),
+            LinkSpan(2, 7, Place("up", 0, -1), Overlay(base_mbps=3.0)),
+        )
+    ),
+)
+SPEEDS = {0: Steps(1.0, (3, 4), (0.0, 0.25)), 1: Steps(1.0, (7,), (0.5,)), 2: Steps(0.125)}
+
+
+def test_what_is_laid_over_links_and_speeds_are_written_and_read(tmp_path: Path) -> None:
+    """Each node has all access links, its own pairs and its own speed; and partitions as they are at first."""
+    written = configs(SCHEDULED, speeds=SPEEDS)
+    found = [read_node_config(path) for path in write_node_files(tmp_path, written)]
+    for read, config in zip(found, written, strict=True):
+        check_same(read, config)
+    access = {Place("down", -1, 2), Place("up", 1, -1)}
+    pairs = [{Place("pair", 1, 0), Place("pair", 0, 2)}, {Place("pair", 1, 0)}, {Place("pair", 0, 2)}]
+    assert [set(config.network.overlays) for config in found] == [access | own for own in pairs]
+    assert [config.compute.speeds for config in found] == [{node: SPEEDS[node]} for node in range(NODES)]
+    assert found[0].network.partitions == SCHEDULED.partitions
+    for time_ns in range(10):
+        for peer in (1, 2):
+            assert found[0].network.path(0, peer, time_ns) == SCHEDULED.path(0, peer, time_ns)
+            assert found[0].network.path(peer, 0, time_ns) == SCHEDULED.path(peer, 0, time_ns)
+
+
 def test_models_that_differ_are_the_nodes_own(tmp_path: Path) -> None:
     written = configs(params=lambda node: np.full(PARAMS, node, dtype=np.float32))
     written[0].beginning.params[0] = np.nan
@@ -141,7 +184,9 @@ def test_what_all_share_is_written_once(tmp_path: Path) -> None:
     write_node_files(tmp_path, configs())
     with np.load(tmp_path / "common.npz") as common, np.load(tmp_path / "node-0001.npz") as own:
         assert {"edges", "latency_ns", "loss", "params"} <= set(common.files)
-        assert own.files == ["train_indices"]
+        assert {name for name in own.files if not name.startswith("pair_")} == {
+            "train_indices", "speeds", "speed_times_ns",
+        }  # fmt: skip
 
 
 def test_a_second_part_replaces_the_files_of_the_first(tmp_path: Path) -> None:
@@ -192,10 +237,10 @@ def refusal(path: Path, run_id: str | None = None) -> str:
         (b'{"version": ' + b"9" * 5000 + b"}", "node-0001.json: is not JSON: Exceeds the limit"),
         (b"[" * 100_000, "node-0001.json: is nested too deeply"),
         (b"[]", "node-0001.json: must hold keys and values, holds list"),
-        (b"{}", "node-0001.json: version=None: must be 3, which this release reads"),
-        (b'{"version": 1}', "node-0001.json: version=1: must be 3, which this release reads"),
-        (b'{"version": true}', "node-0001.json: version=True: must be 3"),
-        (b'{"version": 3}', "node-0001.json: run_id: missing (and "),
+        (b"{}", "node-0001.json: version=None: must be 4, which this release reads"),
+        (b'{"version": 1}', "node-0001.json: version=1: must be 4, which this release reads"),
+        (b'{"version": true}', "node-0001.json: version=True: must be 4"),
+        (b'{"version": 4}', "node-0001.json: run_id: missing (and "),
     ],
 )
 def test_files_that_are_no_description(file: Path, text: bytes, why: str) -> None:
@@ -253,6 +298,9 @@ def at(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (at("network", "loss", value=1.0), "network.loss=1.0: must be less than 1"),
         (at("compute_jitter", value=-0.5), "compute_jitter=-0.5: must be greater than or equal to 0"),
+        (at("rates", "slowest_mbps", value=0), "rates.slowest_mbps=0: must be above 0, or null"),
+        (at("rates", "standstill_ns", value=-1), "rates.standstill_ns=-1: must be at least 0, or null"),
+        (at("rates", "pairs_change", value=1), "rates.pairs_change=1: must be a valid boolean"),
         (at("surprise", value=1), "surprise: unknown key"),
         (at("common", "file", value="../common.npz"), "common.file='../common.npz': must match pattern"),
         (at("common", "sha256", value="00"), "common.sha256='00': must match pattern"),
@@ -422,6 +470,96 @@ ARRAYS: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
 
 @pytest.mark.parametrize(("key", "edit", "why"), ARRAYS, ids=[why for _, _, why in ARRAYS])
 def test_arrays_that_cannot_be(file: Path, key: str, edit: Callable[[dict[str, Any]], None], why: str) -> None:
+    edit_archive(file, key, edit)
+    assert refusal(file).startswith(why)
+
+
+def entry(name: str, *place: int, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Set one entry of an array."""
+
+    def edit(arrays: dict[str, Any]) -> None:
+        arrays[name][place] = value
+
+    return edit
+
+
+def cut(name: str) -> Callable[[dict[str, Any]], None]:
+    """Leave the last row of an array out."""
+    return lambda arrays: arrays.update({name: arrays[name][:-1]})
+
+
+SCHEDULES: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
+    (
+        "common",
+        entry("access_places", 0, 0, value=2),
+        "node-0001.json: access_places: 2 1 -1 3: must be a link of node",
+    ),
+    ("common", entry("access_places", 0, 0, value=-1), "node-0001.json: access_places: -1 1 -1 3: must be a link"),
+    ("common", entry("access_places", 0, 1, value=3), "node-0001.json: access_places: 0 3 -1 3: must be a link"),
+    (
+        "common",
+        entry("access_places", 0, value=[1, -1, 2, 3]),
+        "node-0001.json: access_places: 1 -1 2 2: must come after",
+    ),
+    (
+        "common",
+        entry("access_places", 0, 3, value=0),
+        "node-0001.json: access_places: 0 1 -1 0: must have 1 to 5 changes",
+    ),
+    (
+        "common",
+        entry("access_places", 0, 3, value=6),
+        "node-0001.json: access_places: 0 1 -1 6: must have 1 to 5 changes",
+    ),
+    (
+        "common",
+        entry("access_places", 1, 3, value=1),
+        "node-0001.json: access_times_ns: holds 5 times, must hold 4 for",
+    ),
+    (
+        "common",
+        entry("access_times_ns", 1, value=9),
+        "node-0001.json: access_places: 0 1 -1 3: access_times_ns must incr",
+    ),
+    (
+        "common",
+        entry("access_times_ns", 0, value=-1),
+        "common.npz: access_times_ns: holds values out of bounds: all must",
+    ),
+    ("common", entry("access_latency_ns", 0, value=-1), "common.npz: access_latency_ns: holds values out of bounds"),
+    (
+        "common",
+        entry("access_shapes", 0, 2, value=1.0),
+        "common.npz: access_shapes: holds values out of bounds: all must",
+    ),
+    ("common", entry("access_shapes", 0, 0, value=np.inf), "common.npz: access_shapes: holds values out of bounds"),
+    ("common", entry("access_shapes", 0, 1, value=np.nan), "common.npz: access_shapes: holds values out of bounds"),
+    ("common", cut("access_shapes"), "node-0001.json: access_shapes: holds 4 changes, must hold 5, one a time"),
+    ("common", cut("access_latency_ns"), "node-0001.json: access_latency_ns: holds 4 changes, must hold 5, one a time"),
+    (
+        "common",
+        entry("partitions", 0, 0, value=-2),
+        "common.npz: partitions: holds values out of bounds: all must be at",
+    ),
+    (
+        "own",
+        entry("pair_places", 0, value=[2, 0, 2, 2]),
+        "node-0001.json: pair_places: 2 0 2 2: must be a link of node 1",
+    ),
+    (
+        "own",
+        entry("pair_places", 0, value=[2, 1, 1, 2]),
+        "node-0001.json: pair_places: 2 1 1 2: must be a link of node 1",
+    ),
+    ("own", cut("speeds"), "node-0001.json: speeds: holds 1 values, must hold 2 for its changes"),
+    ("own", entry("speeds", 0, value=-1.0), "node-0001.npz: speeds: holds values out of bounds: all must be finite"),
+    ("own", at("speed_times_ns", value=np.array([7, 7])), "node-0001.npz: speed_times_ns: holds values out of bounds"),
+]
+
+
+@pytest.mark.parametrize(("key", "edit", "why"), SCHEDULES, ids=[f"{key} {why}" for key, _, why in SCHEDULES])
+def test_schedules_that_cannot_be(key: str, edit: Callable[[dict[str, Any]], None], why: str, tmp_path: Path) -> None:
+    file = write_node_files(tmp_path, configs(SCHEDULED, speeds=SPEEDS))[1]
     edit_archive(file, key, edit)
     assert refusal(file).startswith(why)
 

@@ -18,6 +18,7 @@ from node.config import Beginning, NodeAlgorithm, NodeConfig
 from node.config_file import write_node_files
 from node.core.compute import ComputePlan
 from node.core.errors import RunnerError
+from node.core.link_bounds import rate_bounds
 from node.core.links import NetworkPlan
 from node.core.topology import ring
 from node.core.types import NodeId
@@ -59,6 +60,7 @@ def files(folder: Path, **changes: Any) -> list[Path]:
         "keep_messages": True,
         "start_timeout_s": 0.3,
         "begin_ns": 0,
+        "rates": rate_bounds(network, 0),
         "train_indices": np.arange(10),
         "credentials": None,
         **changes,
@@ -90,7 +92,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (lambda file: file.unlink(), "node-0000.json: cannot be read: No such file or directory"),
         (lambda file: file.write_text("{"), "node-0000.json: is not JSON: "),
-        (lambda file: edit_json(file, lambda c: c.update(version=7)), "node-0000.json: version=7: must be 3"),
+        (lambda file: edit_json(file, lambda c: c.update(version=7)), "node-0000.json: version=7: must be 4"),
         (lambda file: edit_json(file, lambda c: c.update(port=-1)), "node-0000.json: port=-1: must be"),
         (lambda file: edit_json(file, lambda c: c.update(seed=2), sign=False), "node-0000.json: digest="),
         (lambda file: (file.parent / "common.npz").unlink(), "common.npz: cannot be read: "),

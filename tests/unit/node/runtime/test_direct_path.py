@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.counters import NodeCounters
-from node.core.links import CapacityChange, NetworkPlan
+from node.core.links import CapacityChange, NetworkPlan, PartitionChange
 from node.core.messages import Message, MessageState, frozen
+from node.core.schedule import LinkSpan, Overlay, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.sender_policy import PER_PEER, parallel
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
-from node.runtime.direct_path import PARKED_NS, RECEIPT_LATE_NS, DirectPath
+from node.runtime.direct_path import FOR_EVER_NS, RECEIPT_LATE_NS, DirectPath
 from node.runtime.message_records import Records
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
@@ -234,7 +236,7 @@ def test_a_receipt_may_take_longer_on_slow_links() -> None:
     assert deadline_of(network(4, 0.008), dilation=3.0) == RECEIPT_WITHIN_NS + 3 * slow
     assert deadline_of(replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.008)),))) > slow
     parked = replace(network(4, 8.0), changes=((MS, CapacityChange("up", 2, -1, 0.0)),))
-    assert deadline_of(parked) == RECEIPT_WITHIN_NS + PARKED_NS
+    assert deadline_of(parked) == RECEIPT_WITHIN_NS + FOR_EVER_NS
     pairs = np.full((4, 4), 8.0)
     np.fill_diagonal(pairs, 0.0)
     assert deadline_of(network(4, UNLIMITED, pair_mbps=pairs)) < RECEIPT_WITHIN_NS + 4 * MS
@@ -242,7 +244,7 @@ def test_a_receipt_may_take_longer_on_slow_links() -> None:
 
 @pytest.mark.parametrize(
     ("mbps", "dilation", "expected_ns"),
-    [(UNLIMITED, 1.0, 0), (0.0, 1.0, PARKED_NS), (0.008, 3.0, 3 * 4 * 4 * 2 * FRAME_BYTES * MS)],
+    [(UNLIMITED, 1.0, 0), (0.0, 1.0, FOR_EVER_NS), (0.008, 3.0, 3 * 4 * 4 * 2 * FRAME_BYTES * MS)],
 )
 def test_a_handshake_may_wait_behind_what_is_under_way(mbps: float, dilation: float, expected_ns: int) -> None:
     bench = Bench(network(4, mbps), dilation)
@@ -363,6 +365,42 @@ def test_a_queue_for_each_peer_waits_for_nobody() -> None:
         assert [told[0] for told in recorder.told] == ["sent"]
         bench.at(200 * MS)
         assert bench.path.has_room(NodeId(1), message())
+
+
+def test_a_receipt_may_take_as_long_as_all_standstills_and_partitions_together() -> None:
+    second, usual = 1_000 * MS, deadline_of(network(4, 8.0))
+    parked = ((MS, CapacityChange("up", 2, -1, 0.0)), (MS + 60 * second, CapacityChange("up", 2, -1, 8.0)))
+    assert deadline_of(replace(network(4, 8.0), changes=parked)) == usual + 60 * second
+    groups = (0, 0, 1, 1)
+    cut = ((100 * second, PartitionChange((groups,))), (7_300 * second, PartitionChange(())))
+    assert deadline_of(replace(network(4, 8.0), changes=(*parked, *cut))) == usual + 7_260 * second
+    assert deadline_of(replace(network(4, 8.0), changes=(*parked, *cut)), 2.0) > usual + 2 * 7_260 * second
+    assert deadline_of(replace(network(4, 8.0), partitions=(groups,))) == RECEIPT_WITHIN_NS + FOR_EVER_NS
+
+
+def test_a_receipt_may_take_the_longest_way_there_and_back() -> None:
+    usual = deadline_of(network(4, 8.0))
+    span = LinkSpan(5 * MS, 6 * MS, Place("down", -1, 3), Overlay(latency_ns=700 * MS, jitter_ns=30 * MS))
+    slow = scheduled(network(4, 8.0, latency_ns=10 * MS), Schedule(links=(span,)))
+    more = deadline_of(slow) - usual
+    assert 720 * MS + 5 * 30 * MS <= more <= 2 * (720 * MS + 5 * 30 * MS) + 10 * MS
+
+
+def test_the_bound_follows_the_round_trip_of_the_time_and_the_most_that_the_rate_ever_is() -> None:
+    """At the rate that the uplink has in the end, with 100 ms there and back at first and 500 for a second."""
+    spans = (LinkSpan(1_000 * MS, 2_000 * MS, Place("up", 0, -1), Overlay(latency_ns=400 * MS)),)
+    plan = network(4, 8.0, latency_ns=50 * MS, changes=((5_000 * MS, CapacityChange("up", 0, -1, 16.0)),))
+    bench = Bench(scheduled(plan, Schedule(links=spans)))
+    bounds = {}
+    with bench.host.is_the_clock():
+        bench.path.begin(Recorder(), bench.clock)
+        for at_ms in (0, 999, 1_000, 1_999, 2_000, 9_000):
+            bench.at(at_ms * MS)
+            bench.path.has_room(NodeId(1), message())
+            bounds[at_ms] = bench.path.window.bound_bytes
+    short, long = 1.5 * 2e6 * 0.1, 1.5 * 2e6 * 0.5
+    assert bounds == {0: short, 999: short, 1_000: long, 1_999: long, 2_000: short, 9_000: short}
+    assert bench.path.window.bound_bytes_max == long
 
 
 # --- probes ---------------------------------------------------------------------------------------------------
