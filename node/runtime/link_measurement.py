@@ -19,6 +19,7 @@ from math import inf
 from statistics import linear_regression
 
 from node.core.links import NetworkPlan, entry_of_pair
+from node.core.schedule import is_cut
 from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.host.clock import Clock
@@ -266,7 +267,9 @@ class Measurement:
 
 
 def requested_mbps(network: NetworkPlan, source: int, destination: int) -> float:
-    """The rate of a path that nothing else uses, Mbit/s; inf is unlimited."""
+    """The rate of a path that nothing else uses, Mbit/s; inf is unlimited, 0 where a partition cuts it."""
+    if is_cut(network.partitions, source, destination):
+        return 0.0
     pair = inf if network.pair_mbps is None else float(network.pair_mbps[source, destination])
     return min(float(network.up_mbps[source]), float(network.down_mbps[destination]), pair)
 

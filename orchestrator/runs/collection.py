@@ -17,8 +17,9 @@ import numpy as np
 
 from node.core.counters import NodeCounters, add_counters, counters_from, sum_counters
 from node.core.errors import DivergedError, RunnerError
-from node.core.links import NetworkPlan
+from node.core.links import NetworkPlan, entry_of_pair
 from node.core.types import NodeId, Vector
+from node.core.units import NS_PER_MS
 from node.runtime.link_measurement import requested_mbps, requested_round_trip_ms
 from node.runtime.message_records import Column, join
 from node.transport.control_values import ModelSnapshot, NodeStatus
@@ -209,7 +210,7 @@ def measured_links(
     """Compare requested and achieved, for every path that was measured. Senders tell round trips, receivers rates.
 
     Args:
-        network: What was requested.
+        network: What was requested, at the time at which the part begins.
         measurements: What each node measured.
         lines: Where the kernel shapes lines: what probes have of a line is then less than its rate.
     """
@@ -222,7 +223,8 @@ def measured_links(
             achieved = lines.messages_mbps(achieved, arrived["received_bytes"])
         round_trip_ms = requested_round_trip_ms(network, source, destination)
         trips = np.array(measured["round_trips_ms"])
-        there, back = network.pair(source, destination), network.pair(destination, source)
+        there_ns = entry_of_pair(network.jitter_ns, source, destination)
+        back_ns = entry_of_pair(network.jitter_ns, destination, source)
         yield MeasuredLink(
             source=int(source),
             destination=destination,
@@ -232,7 +234,7 @@ def measured_links(
             rtt_p50_ms=float(np.median(trips)) if trips.size else None,
             rtt_p99_ms=float(np.percentile(trips, 99)) if trips.size else None,
             probes=int(trips.size),
-            rtt_jitter_ms=float(np.hypot(there.jitter_ms, back.jitter_ms)),
+            rtt_jitter_ms=float(np.hypot(there_ns, back_ns)) / NS_PER_MS,
             timed=() if lines is None else tuple(_timed(measured, mbps, round_trip_ms, lines)),
         )
 

@@ -411,7 +411,8 @@ class RealRun:
 
     def _measured(self) -> Measured:
         collection, supervisor, fleet = self._directory.collection, self._supervisor, self._fleet
-        network = self._plan.network
+        # Links are measured before anything is laid over them, with the capacities that hold when the part begins.
+        network = self._plan.network.at_time(self._directory.begin_ns)
         died = {
             int(node): watched
             for node, watched in (supervisor.nodes.items() if supervisor else ())

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from node.core.compute import ComputePlan
+from node.core.link_bounds import loss_max, round_trip_ns_max
 from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from orchestrator.experiment.plan import Plan
@@ -55,8 +57,10 @@ class Rules:
         death_fails: The run fails when a node dies.
         death_reason: Why, in words that end the message; empty if the experiment says so.
         rounds: How many rounds a node may do; None for no limit.
-        last_change_ns: When a capacity changes for the last time, testbed time: a transfer that is parked until then
-            may still move. -1 where none changes.
+        last_change_ns: When a capacity or a partition changes for the last time, testbed time: a transfer that is
+            parked until then may still move. -1 where none changes.
+        last_pause_ns: When the speed of a node that stands still for a while changes for the last time: it goes on at
+            the latest then. -1 where none stands still.
         links: The links after their last change, which tell what will never move; None: all will.
     """
 
@@ -73,6 +77,7 @@ class Rules:
     death_reason: str = ""
     rounds: int | None = None
     last_change_ns: int = -1
+    last_pause_ns: int = -1
     links: NetworkPlan | None = None
 
     @property
@@ -118,6 +123,7 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
     kind, policy = config.algorithm.kind, config.real_nodes.on_node_death
     waits = plan.algorithm.needs_every_message
     last_change_ns = max((time_ns for time_ns, _ in plan.network.changes), default=-1)
+    speeds = (steps for steps in plan.compute.speeds.values() if 0.0 in (steps.first, *steps.values))
     return Rules(
         num_nodes=config.nodes,
         dilation=dilation,
@@ -125,16 +131,27 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         end_ns=plan.end_ns,
         start_timeout_s=config.real_nodes.start_timeout_s
         + START_A_NODE_S[config.real_nodes.start_fresh] * config.nodes,
-        block_s=ns_to_s(max(plan.compute.step_ns) * config.algorithm.local_steps),
-        round_trip_s=ns_to_s(int(np.max(plan.network.round_trip_ns))),
+        block_s=_longest_step_s(plan.compute) * config.algorithm.local_steps,
+        round_trip_s=ns_to_s(int(np.max(round_trip_ns_max(plan.network)))),
         transfer_s=config.nodes * _slowest_transfer_s(plan.network, 4 * num_params),
         model_bytes=4 * num_params * config.nodes,
         death_fails=policy == "fail" or (policy == "auto" and waits),
         death_reason=f"{kind} waits for every message" if waits else "",
         rounds=config.stop.rounds,
         last_change_ns=last_change_ns,
+        last_pause_ns=max((steps.times_ns[-1] for steps in speeds if steps.times_ns), default=-1),
         links=plan.network.at_time(last_change_ns),
     )
+
+
+def _longest_step_s(compute: ComputePlan) -> float:
+    """Compute how long a local step takes at the slowest speed of any node at which it moves at all."""
+    longest_ns = 0.0
+    for node, step_ns in enumerate(compute.step_ns):
+        steps = compute.speeds.get(node)
+        speeds = (1.0,) if steps is None else (steps.first, *steps.values)
+        longest_ns = max(longest_ns, step_ns / min((speed for speed in speeds if speed > 0), default=1.0))
+    return longest_ns / NS_PER_S
 
 
 def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
@@ -151,4 +168,4 @@ def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
     if not limits.size:
         return 0.0
     # What is lost is sent again: on average a packet goes out 1 / (1 - loss) times.
-    return size / mbps_to_bytes_per_ns(float(limits.min())) / NS_PER_S / (1 - float(np.max(network.loss)))
+    return size / mbps_to_bytes_per_ns(float(limits.min())) / NS_PER_S / (1 - loss_max(network))

@@ -47,8 +47,8 @@ class StallWatch:
         moved = progress_made(alive)
         if moved != self._moved:
             self._moved, self._moved_s, self._rest_ns = moved, now_s, None
-        if now_ns <= self._rules.last_change_ns:
-            self._moved_s = now_s  # a transfer may be parked until a change that is still to come
+        if now_ns <= max(self._rules.last_change_ns, self._rules.last_pause_ns):
+            self._moved_s = now_s  # a transfer may be parked, or a node stand still, until a change to come
         if not at_rest(alive, self._rules, now_ns):
             self._rest_ns = None
         elif self._rest_ns is None:

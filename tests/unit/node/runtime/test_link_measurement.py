@@ -1,6 +1,7 @@
 """The measurement of the links before a run: exact where the host is, and honest where it is not."""
 
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from node.core.links import NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from node.core.wire_values import WireDtype
@@ -24,6 +27,7 @@ from node.runtime.link_measurement import (
     requested_round_trip_ms,
 )
 from node.runtime.outgoing import OutgoingFrames
+from node.runtime.path import PROBE_BYTES
 from node.sim.flows import Flow
 from node.sim.fluid_network import FluidNetwork
 from tests.simulation.build import network
@@ -273,3 +277,22 @@ def test_a_message_without_an_answer_is_told() -> None:
     results = {result.peer: result for result in ring.run()}
     assert results[1].answered_ms == [None, None]
     assert None not in results[0].answered_ms
+
+
+def test_links_are_measured_without_what_is_laid_over_them_and_nothing_passes_a_partition() -> None:
+    """The ring of four is cut between 1 and 2 and between 3 and 0."""
+    span = LinkSpan(0, None, Place("up", 0, -1), Overlay(latency_ns=500 * MS, jitter_ns=9 * MS, loss=0.5))
+    plan = scheduled(network(4, 8.0, latency_ns=5 * MS), Schedule(links=(span,)))
+    plan = replace(plan, partitions=((0, 0, 1, 1),))
+    ring = Ring(plan)
+    results = {(result.peer - 1) % 4: result for result in ring.run()}
+    for node in (0, 2):
+        assert len(results[node].round_trips_ms) == results[node].sent_probes
+        assert max(results[node].round_trips_ms) < 11
+        assert results[(node + 1) % 4].received_mbps == pytest.approx(8.0, rel=0.01)
+        assert results[node].received_mbps is None
+    for node in (1, 3):
+        assert results[node].sent_probes > 0
+        assert results[node].round_trips_ms == []
+    assert [size for size in ring.wire_bytes if size > PROBE_BYTES]
+    assert [requested_mbps(plan, node, (node + 1) % 4) for node in range(4)] == [8.0, 0.0, 8.0, 0.0]

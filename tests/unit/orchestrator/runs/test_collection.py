@@ -10,6 +10,8 @@ from node.core.counters import NodeCounters, counter_values
 from node.core.errors import DivergedError, ProtocolError, RunnerError
 from node.core.framing import Framing
 from node.core.links import NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.types import NodeId, Vector
 from node.core.wire_values import WireDtype
 from node.runtime.link_measurement import requested_round_trip_ms
@@ -278,3 +280,18 @@ def test_what_a_node_told_of_itself() -> None:
     assert (found.loop_late_p99_ns, found.arrivals, found.late_p99_ns, found.late_max_ns) == (1, 2, 3, 4)
     assert found.memory_bytes is None  # it could not be read
     assert node_figures(NodeId(7), {**told, "memory_bytes": 8}).memory_bytes == 8
+
+
+def test_a_part_is_measured_with_the_capacities_and_the_partition_of_its_beginning_and_no_overlay() -> None:
+    spans = (LinkSpan(5, 99, Place("up", 0, -1), Overlay(bandwidth_factor=0.5, latency_ns=SECOND, jitter_ns=SECOND)),)
+    schedule = Schedule(links=spans, partitions=(PartitionSpan(7, 9, (0, 0, 1)),))
+    network = scheduled(links([4.0, 4.0, 4.0], latency_ns=1_000_000), schedule)
+    measurements: dict[NodeId, dict[str, Any]] = {
+        NodeId(node): {"peer": (node + 1) % 3, "round_trips_ms": [2.0], "received_from": -1} for node in range(3)
+    }
+    expected = {0: [4.0, 4.0, 4.0], 6: [2.0, 4.0, 4.0], 8: [2.0, 0.0, 0.0], 9: [2.0, 4.0, 4.0], 99: [4.0, 4.0, 4.0]}
+    for at_ns, mbps in expected.items():
+        found = list(measured_links(network.at_time(at_ns), measurements))
+        assert [link.requested_mbps for link in found] == mbps
+        assert {link.rtt_jitter_ms for link in found} == {0.0}
+        assert max(link.requested_rtt_ms for link in found) < 2.2
