@@ -842,6 +842,31 @@ def test_a_peer_that_is_killed_and_comes_back() -> None:
     run(test())
 
 
+def test_the_kernel_ends_no_connection_on_which_nothing_is_acknowledged() -> None:
+    """Over a link that stands still, for however long; a server of gRPC lets it do so after 20 s unless told."""
+
+    async def test() -> None:
+        async with Receiver() as receiver, Sender({PEER: receiver.address}) as sender:
+            sender.client.send(PEER, FRAME, 0)
+            await until(lambda: sender.acknowledged)
+            found = [
+                (connection.laddr, timeout)
+                for connection in psutil.Process().net_connections("tcp")
+                for timeout in [user_timeout_ms(connection.fd)]
+            ]
+            port = int(receiver.address.rpartition(":")[2])
+            assert len([place for place, _ in found if place.port == port]) == 2, "it listens, and has a connection"
+            assert [timeout for _, timeout in found] == [0] * len(found)
+
+    run(test())
+
+
+def user_timeout_ms(descriptor: int) -> int:
+    """The time of a socket of this process after which the kernel gives it up; 0: as it does by itself."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
 def test_threads_do_not_grow_with_the_number_of_peers() -> None:
     def threads() -> int:
         return len(os.listdir("/proc/self/task"))
