@@ -16,6 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from node.core.errors import ConfigError
+from node.core.link_bounds import rate_bounds, round_trip_ns_max
 from node.core.units import NS_PER_MS
 from node.transport.frames import HEADER_BYTES
 from node.transport.window import bound_bytes
@@ -29,8 +30,8 @@ from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.containers.shell import ContainerShell
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.doctor import NODE_MODELS
-from orchestrator.shaping.node_shaping import KernelOptions, plan_node
-from orchestrator.shaping.probe import NETEM, ShapingAbilities, probe_shaping
+from orchestrator.shaping.node_shaping import KernelOptions, partitions_of, plan_node
+from orchestrator.shaping.probe import NETEM, TBF, ShapingAbilities, probe_shaping
 
 SUBNET_KEY: Final = "docker.subnet"
 
@@ -95,11 +96,13 @@ class Backend:
 def sysctls(congestion_control: str) -> dict[str, str]:
     """Return the settings of TCP in each node's namespace.
 
-    A connection that was idle would else begin slowly again, though its link is as free as before.
+    A connection that was idle would else begin slowly again, though its link is as free as before. One over a link that
+    stands still would be given up after a quarter of an hour; with the most retries that there are it lives for hours.
     """
     return {
         "net.ipv4.tcp_congestion_control": congestion_control,
         "net.ipv4.tcp_slow_start_after_idle": "0",
+        "net.ipv4.tcp_retries2": "255",
     }
 
 
@@ -126,6 +129,8 @@ def find_backend(plan: Plan, engine: Engine, display: Teller, environment: Mappi
             image = named_image(engine, settings.image, node_recipe(), "docker.image")
         abilities = None if shaper is None else _probe(engine, shaper.name)
     netem = False if abilities is None else _choose_netem(plan, abilities)
+    if abilities is not None and not abilities.cuts_links and partitions_of(plan.network):
+        raise ConfigError(f"schedule: a partition needs tbf where the kernel shapes: {abilities.problems[TBF]}")
     return Backend(engine, image, shaper, abilities, netem, subnet, congestion_control)
 
 
@@ -148,12 +153,11 @@ def kernel_options(plan: Plan, backend: Backend, num_params: int, dilation: floa
     """Return what the shaping of all nodes depends on besides the network."""
     network = plan.network
     frame_bytes = HEADER_BYTES + network.wire_dtype.value_bytes * num_params
-    fastest = float(np.max(network.up_mbps))
     in_flight = bound_bytes(
         frame_bytes,
         transfers=network.sender.transfers,
-        bandwidth_mbps=fastest if np.isfinite(fastest) else None,
-        round_trip_ms=int(np.max(network.round_trip_ns)) / NS_PER_MS,
+        bandwidth_mbps=rate_bounds(network, 0).fastest_mbps,
+        round_trip_ms=int(np.max(round_trip_ns_max(network))) / NS_PER_MS,
     )
     return KernelOptions(netem=backend.netem, time_dilation=dilation, in_flight_bytes=in_flight)
 
@@ -247,7 +251,7 @@ def _probe(engine: Engine, image: str) -> ShapingAbilities:
     finally:
         remove_labelled(engine, scope.labels())
     if not abilities.shapes_rates:
-        part, reason = next((part, reason) for part, reason in abilities.problems.items() if part != NETEM)
+        part, reason = next((part, reason) for part, reason in abilities.problems.items() if part not in (NETEM, TBF))
         raise ConfigError(
             f"network.links=emulated: this kernel cannot shape links: {part}: {reason}; fragmesh doctor says more"
         )

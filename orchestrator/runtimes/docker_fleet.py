@@ -140,7 +140,10 @@ class DockerFleet:
             assert self._backend.shaper_image is not None, "what is shaped has a helper"
             self._containers.launch([helper_spec(self._scope, self._backend.shaper_image.name)])
             self._shaper = self._make_shaper(first.begin_ns)
-            self._changes = PlannedChanges(self._plan.network, self._shaper.prepare)
+            network = self._plan.network
+            if not self._backend.netem:  # then nodes see to latency and jitter
+                network = replace(network, overlays={})
+            self._changes = PlannedChanges(network, self._shaper.prepare)
         # Step 3: the nodes, some at a time: those that have started load their libraries while others are made.
         settings = NodeContainers(self._backend, self._plan.config.docker, self._networks, self._num_params, user)
         specs = [settings.spec(self._scope, config, file) for config, file in zip(told, files, strict=True)]

@@ -15,6 +15,7 @@ from typing import Final
 
 from node.core.errors import RunnerError
 from node.core.links import NetworkPlan, PartitionChange
+from node.core.schedule import Place
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from orchestrator.containers.cpu_use import CPU_SCRIPT, CpuCounters, parse_cpu_counters
@@ -27,6 +28,9 @@ from orchestrator.shaping.neighbours import namespace_lines
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node, without_limits
 from orchestrator.shaping.reading import NodeReading
 from orchestrator.shaping.tree import NodeTree
+
+BEFORE_NS: Final = -1
+"""A time before an experiment, at which nothing is laid over its links."""
 
 SHELLS: Final = 4
 """Shells of the helper: nodes that are shaped at the same time."""
@@ -42,7 +46,8 @@ class LinkShaper:
         compared: Disciplines, classes and filters that were read back, each time: after they were set, before they are
             changed, and at the end.
         differences: Those that were not as they had been set, in words.
-        _time_ns: Testbed time whose capacities are in force.
+        _time_ns: Testbed time whose capacities and partitions are in force.
+        _path_ns: Testbed time of what is laid over links besides; before 0 while nothing is, as links are measured.
         _is_open: Whether rates hold nothing back yet, so that connections are made in no time.
         _idle: Shells that are open; a caller takes one and puts it back.
         _entered: Process and data device of each node, as it was last shaped.
@@ -71,7 +76,7 @@ class LinkShaper:
         self._texts = {int(node): str(address) for node, address in addresses.items()}
         self._options = options
         self._open_shell = open_shell
-        self._time_ns = begin_ns
+        self._time_ns, self._path_ns = begin_ns, BEFORE_NS
         self.compared = 0
         self.differences: list[str] = []
         self._is_open = True
@@ -124,7 +129,7 @@ class LinkShaper:
 
     def put_in_force(self, time_ns: int, batches: Iterable[tuple[NetworkNamespace, Batch]]) -> None:
         """Carry out what was prepared, at several nodes at a time. What fails shows when it is confirmed."""
-        self._time_ns = time_ns
+        self._time_ns = self._path_ns = time_ns
         for _ in self._pool.map(_carry_out, batches):
             pass
 
@@ -140,7 +145,7 @@ class LinkShaper:
         tree, namespace = self._tree(node, device, time_ns), self.namespace_of(node, pid)
         try:
             reading = read_shaping(namespace, tree)
-            self._note(node, self._tree(node, device, self._time_ns), reading)
+            self._note(node, self._tree(node, device), reading)
             batch = change_to(tree, reading)
         except RunnerError:  # if the node lives, this is told when the change is confirmed
             return None
@@ -151,7 +156,7 @@ class LinkShaper:
         if (entered := self._entered.get(node)) is None:
             return None
         pid, device = entered
-        namespace, tree = self.namespace_of(node, pid), self._tree(node, device, self._time_ns)
+        namespace, tree = self.namespace_of(node, pid), self._tree(node, device)
         try:
             if is_changed or self._note(node, tree, read_shaping(namespace, tree)):
                 self._apply(node, pid, device)
@@ -187,10 +192,11 @@ class LinkShaper:
         for shell in self._idle:
             shell.close()
 
-    def _tree(self, node: NodeId, device: str, time_ns: int) -> NodeTree:
-        """Plan what a node's namespace must hold at a testbed time."""
+    def _tree(self, node: NodeId, device: str, time_ns: int | None = None) -> NodeTree:
+        """Plan what a node's namespace must hold at a testbed time; None: what is in force."""
         options = replace(self._options, device=device)
-        tree = plan_node(self._network, node, self._texts, options, time_ns=time_ns).tree
+        at_ns, path_ns = (self._time_ns, self._path_ns) if time_ns is None else (time_ns, time_ns)
+        tree = plan_node(self._network, node, self._texts, options, time_ns=at_ns, path_ns=path_ns).tree
         return without_limits(tree) if self._is_open else tree
 
     def namespace_of(self, node: NodeId, pid: int) -> NetworkNamespace:
@@ -212,7 +218,7 @@ class LinkShaper:
         self._entered[node] = pid, device
 
     def _look_at(self, node: NodeId, pid: int, device: str, cpu: CpuCounters | None, *, compare: bool) -> NodeLook:
-        namespace, tree = self.namespace_of(node, pid), self._tree(node, device, self._time_ns)
+        namespace, tree = self.namespace_of(node, pid), self._tree(node, device)
         now_ns = time.monotonic_ns()
         if not compare:
             return NodeLook(now_ns, tree, read_counters(namespace, tree), cpu)
@@ -229,7 +235,7 @@ class LinkShaper:
         return bool(found)
 
     def _apply(self, node: NodeId, pid: int, device: str) -> None:
-        tree = self._tree(node, device, self._time_ns)
+        tree = self._tree(node, device)
         found = apply_shaping(self.namespace_of(node, pid), tree)
         with self._lock:
             self.compared += tree.pieces
@@ -296,7 +302,7 @@ def data_device(namespace: NetworkNamespace, address: IPv4Address) -> tuple[str,
 
 
 class PlannedChanges:
-    """The planned changes of capacities, made at their instants by a thread.
+    """The planned changes of links, made at their instants by a thread.
 
     State:
         late_ns: How late each instant's changes were in force, real time.
@@ -312,6 +318,7 @@ class PlannedChanges:
         """
         self.late_ns: list[int] = []
         self.failed: list[str] = []
+        self._network = network
         self._instants = instants_of(network)
         self._prepare = prepare
         self._stop = threading.Event()
@@ -324,6 +331,9 @@ class PlannedChanges:
             for time_ns, nodes in self._instants.items()
             if time_ns > begin_ns and (end_ns is None or time_ns < end_ns)
         }
+        # Capacities and partitions of the beginning are in force already; while links are measured nothing else is.
+        if nodes := receivers_laid_over(self._network, begin_ns):
+            due[start_monotonic_ns] = begin_ns, nodes
         if due:
             self._thread = threading.Thread(target=self._run, args=(due,), name="changes of links", daemon=True)
             self._thread.start()
@@ -360,9 +370,21 @@ def instants_of(network: NetworkPlan) -> dict[int, list[NodeId]]:
         else:
             node = change.destination if change.kind == "down" else change.source
             instants.setdefault(time_ns, set()).add(node)
-    # What is laid over a path besides rates is its receiver's matter.
     for place, steps in network.overlays.items():
-        receivers = everybody if place.kind == "up" else [place.destination]
         for time_ns in steps.times_ns:
-            instants.setdefault(time_ns, set()).update(receivers)
+            instants.setdefault(time_ns, set()).update(_receivers(network, place))
     return {time_ns: [NodeId(node) for node in sorted(nodes)] for time_ns, nodes in sorted(instants.items())}
+
+
+def receivers_laid_over(network: NetworkPlan, time_ns: int) -> list[NodeId]:
+    """Return the nodes in whose namespaces latency, jitter or loss is another than the network's own at a time."""
+    found: set[int] = set()
+    for place, steps in network.overlays.items():
+        if steps.at(time_ns).shapes_path:
+            found.update(_receivers(network, place))
+    return [NodeId(node) for node in sorted(found)]
+
+
+def _receivers(network: NetworkPlan, place: Place) -> Iterable[int]:
+    """The nodes that see to it: what is laid over a path besides rates is its receiver's matter."""
+    return range(network.num_nodes) if place.kind == "up" else (place.destination,)

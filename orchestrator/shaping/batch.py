@@ -7,6 +7,9 @@ is one line that the kernel carries out on the queue as it stands: no packet is 
 Every line carries the full tuple of values, for netem sets what is left out to zero. Units are written out: for tc
 ``mbps`` means megabytes.
 
+A gate that is opened is not looked at before the device has something to send: a packet of any kind will do. So an
+address that nobody has (:data:`NOBODY`) is asked for at last, and what waits behind gates leaves with that question.
+
 Order within a batch. Up: the ifb device before what points to it; a class before its leaf, a leaf before the filter
 that leads there; the redirection last. Down: the redirection first, filters before classes, roots last, then the ifb
 device. So no packet ever meets a class without a queue or an ifb device without a tree.
@@ -14,10 +17,11 @@ device. So no packet ever meets a class without a queue or an ifb device without
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from node.core.errors import RunnerError
 from orchestrator.shaping.differences import class_differs, leaf_differs
+from orchestrator.shaping.kernel_units import GATE_OPEN, GATE_SHUT
 from orchestrator.shaping.reading import DeviceReading, NodeReading
 from orchestrator.shaping.tree import (
     DEFAULT_MINOR,
@@ -27,12 +31,16 @@ from orchestrator.shaping.tree import (
     ROOT_MAJOR,
     DeviceTree,
     FifoLeaf,
+    GateLeaf,
     HtbClass,
     Leaf,
     NetemLeaf,
     NodeTree,
     class_id,
 )
+
+NOBODY: Final = "192.0.2.1"
+"""An address that is reserved for texts."""
 
 _IFB_QUEUE_PACKETS = 1_000
 """Between the ifb device's tree and the stack; its default of 32 stops the device at high rates."""
@@ -65,6 +73,7 @@ def change_to(wanted: NodeTree, found: NodeReading) -> Batch:
     """
     device, ifb = wanted.egress.device, wanted.ingress.device
     links: list[str] = []
+    links_after = [f"neigh replace {NOBODY} dev {device} use"] if _is_opened(wanted.egress, found.egress) else []
     if found.gso_segments != wanted.gso_segments:
         links.append(f"link set dev {device} gso_max_segs {wanted.gso_segments}")
     if not found.has_ifb:
@@ -79,7 +88,7 @@ def change_to(wanted: NodeTree, found: NodeReading) -> Batch:
             f"filter add dev {device} ingress protocol ip prio {REDIRECT_PRIORITY}"
             f" u32 match u32 0 0 action mirred egress redirect dev {ifb}"
         )
-    return Batch(tuple(links), tuple(shaping))
+    return Batch(tuple(links), tuple(shaping), tuple(links_after))
 
 
 def removal(wanted: NodeTree, found: NodeReading, *, gso_segments: int) -> Batch:
@@ -138,6 +147,15 @@ def _change_device(wanted: DeviceTree, found: DeviceReading) -> Iterator[str]:
             )
 
 
+def _is_opened(wanted: DeviceTree, found: DeviceReading) -> bool:
+    """Tell whether a gate that is shut is to be open."""
+    pairs = ((wanted.leaves.get(minor), leaf) for minor, leaf in found.tree.leaves.items())
+    return any(
+        isinstance(there, GateLeaf) and there.is_shut and isinstance(to_be, GateLeaf) and not to_be.is_shut
+        for to_be, there in pairs
+    )
+
+
 def _filter_place(device: str, minor: int) -> str:
     entry = minor - PEER_MINOR + 1
     return f"dev {device} parent {ROOT_MAJOR:x}: protocol ip prio {FILTER_PRIORITY} handle 800::{entry:x}"
@@ -157,6 +175,9 @@ def _leaf_line(device: str, minor: int, leaf: Leaf) -> str:
     match leaf:
         case FifoLeaf(limit_bytes=limit):
             return f"{place} bfifo limit {limit}b"
+        case GateLeaf(limit_bytes=limit, is_shut=is_shut):
+            rate, burst = GATE_SHUT if is_shut else GATE_OPEN
+            return f"{place} tbf limit {limit}b rate {rate}bit burst {burst}b"
         case NetemLeaf(limit_packets=limit, latency_us=latency, jitter_us=jitter, loss_percent=loss, order_bps=order):
             law = " 0% distribution normal" if jitter else ""
             delay = f"delay {latency}us {jitter}us{law}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.shaping import kernel_units as units
 from orchestrator.shaping.reading import DeviceReading, NodeReading
-from orchestrator.shaping.tree import DeviceTree, FifoLeaf, HtbClass, Leaf, NetemLeaf, NodeTree, class_id
+from orchestrator.shaping.tree import DeviceTree, FifoLeaf, GateLeaf, HtbClass, Leaf, NetemLeaf, NodeTree, class_id
 
 Value = int | float | str | bool | None
 
@@ -109,6 +109,10 @@ def _leaf_differences(place: str, wanted: Leaf, found: Leaf) -> Iterator[Shaping
     if isinstance(wanted, FifoLeaf) and isinstance(found, FifoLeaf):
         if wanted.limit_bytes != found.limit_bytes:
             yield ShapingDifference(place, "limit_bytes", wanted.limit_bytes, found.limit_bytes)
+    elif isinstance(wanted, GateLeaf) and isinstance(found, GateLeaf):
+        for name in ("limit_bytes", "is_shut"):
+            if getattr(wanted, name) != getattr(found, name):
+                yield ShapingDifference(place, name, getattr(wanted, name), getattr(found, name))
     elif isinstance(wanted, NetemLeaf) and isinstance(found, NetemLeaf):
         for name in ("limit_packets", "order_bps"):
             if getattr(wanted, name) != getattr(found, name):
@@ -121,5 +125,5 @@ def _leaf_differences(place: str, wanted: Leaf, found: Leaf) -> Iterator[Shaping
         if abs(loss - found.loss_percent) > units.LOSS_TOLERANCE_PERCENT + units.PRINTED_TOLERANCE * loss:
             yield ShapingDifference(place, "loss_percent", loss, found.loss_percent)
     else:
-        kinds = {FifoLeaf: "bfifo", NetemLeaf: "netem"}
+        kinds = {FifoLeaf: "bfifo", GateLeaf: "tbf", NetemLeaf: "netem"}
         yield ShapingDifference(place, "kind", kinds[type(wanted)], kinds[type(found)])

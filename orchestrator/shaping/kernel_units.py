@@ -30,6 +30,13 @@ PARKED_BPS: Final = 8_000
 ASSURED_BPS: Final = 8_000
 """The most that a peer's class has without borrowing; all together they must not have more than their link."""
 
+GATE_SHUT: Final = (80, 1_514)
+"""Rate in bits a second and burst in bytes of a gate that is shut. One frame leaves it when it is shut, and another
+each 150 s, which is nearly as slow as tc can say; a packet of more than a frame waits until it is opened."""
+
+GATE_OPEN: Final = (UNLIMITED_BPS, 2_000_000_000)
+"""The same of one that is open: more than any queue holds at once, which limits nothing."""
+
 LATENCY_US_MAX: Final = 10_000_000
 JITTER_US_MAX: Final = 2_000_000
 """Bound that the kernel sets itself: it cuts a jitter to 31 bits of nanoseconds, silently."""

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address
+from itertools import chain
 from math import inf
 from typing import Literal
 
 from node.core.errors import ConfigError
-from node.core.links import LinkShape, NetworkPlan
-from node.core.schedule import Overlay, Place, is_cut
-from node.core.steps import Steps
+from node.core.link_bounds import at_its_worst
+from node.core.links import LinkShape, NetworkPlan, PartitionChange
+from node.core.schedule import Groups, is_cut
 from orchestrator.shaping import kernel_units as units
 from orchestrator.shaping.tree import (
     ACCESS_MINOR,
@@ -18,6 +19,7 @@ from orchestrator.shaping.tree import (
     PEERS_MAX,
     DeviceTree,
     FifoLeaf,
+    GateLeaf,
     HtbClass,
     Leaf,
     NetemLeaf,
@@ -81,38 +83,43 @@ def plan_node(
     options: KernelOptions | None = None,
     *,
     time_ns: int = 0,
+    path_ns: int | None = None,
 ) -> NodeShaping:
     """Plan the shaping of one node at a time.
 
     Sizes of queues and packets follow from the whole network with all its changes, as the buffers of a real link do not
-    change with its rate. So between two times of one network nothing but classes differs.
+    change with its rate. So between two times of one network nothing differs but rates of classes, gates, and what
+    netem adds.
 
     Args:
         network: The whole network, with its changes from the beginning.
         node: Whose namespace it is.
         addresses: IPv4 addresses of its peers; its own may be among them and is left out. Others are not shaped.
         options: The kernel and the device.
-        time_ns: Testbed time whose capacities are meant.
+        time_ns: Testbed time whose capacities and partitions are meant.
+        path_ns: Testbed time of what is laid over links besides; None: the same. Before 0 nothing is.
 
     Raises:
         ConfigError: A rate, a latency or an address is none that the kernel can be told.
     """
     kernel = options or KernelOptions()
+    path_ns = time_ns if path_ns is None else path_ns
     # Step 1: the capacities, which everything else follows from.
     capacities = _Capacities(network, time_ns, kernel)
     peers = _peers(network, node, addresses)
     up, down = capacities.up(node), capacities.down(node)
     outgoing = {peer: capacities.pair(node, peer) for peer in peers}
     incoming = {peer: capacities.pair(peer, node) for peer in peers}
-    # Step 2: a queue for each peer and direction.
+    # Step 2: a queue for each peer and direction, as deep as its path ever needs.
+    worst, partitions = at_its_worst(network), partitions_of(network)
     egress_leaves: dict[int, Leaf] = {}
     ingress_leaves: dict[int, Leaf] = {}
     for peer in peers:
         sent_bps = min(up.most, outgoing[peer].most)
-        egress_leaves[peer] = FifoLeaf(_queue_bytes(sent_bps, kernel))
+        egress_leaves[peer] = _egress_leaf(capacities.now, node, peer, _queue_bytes(sent_bps, kernel), partitions)
         ingress_leaves[peer] = _ingress_leaf(
-            network.pair(peer, node, time_ns),
-            _worst_of_path(network, peer, node),
+            network.pair(peer, node, path_ns),
+            worst.pair(peer, node),
             f"link from node {peer} to node {node}",
             kernel,
             arriving_bps=min(capacities.up(peer).most, incoming[peer].most),
@@ -124,7 +131,7 @@ def plan_node(
     # What a pair carries is limited where it is sent.
     unlimited = dict.fromkeys(peers, units.UNLIMITED_BPS)
     passed = [up.least, *(outgoing[peer].least for peer in peers), *(capacities.down(peer).least for peer in peers)]
-    shapes = [_worst_of_path(network, node, peer) for peer in peers]
+    shapes = [worst.pair(node, peer) for peer in peers]
     each_packet_counts = any(shape.jitter_ms or shape.loss_percent for shape in shapes)
     segments = units.gso_segments(min(passed), kernel.mtu, kernel.time_dilation, each_packet_counts=each_packet_counts)
     tree = NodeTree(
@@ -132,11 +139,11 @@ def plan_node(
         ingress=_device_tree(kernel, "src", down, unlimited, ingress_leaves, addresses),
         gso_segments=segments,
     )
-    return NodeShaping(tree, {} if kernel.netem else dict(_delays_of_paths(network, node, peers)))
+    return NodeShaping(tree, {} if kernel.netem else dict(_delays_of_paths(network, node, peers, path_ns)))
 
 
 def without_limits(tree: NodeTree) -> NodeTree:
-    """Return a tree with the same classes, queues, delays and filters, in which no rate holds anything back.
+    """Return a tree with the same classes, queues, delays and filters, in which no rate or gate holds anything back.
 
     Connections that are made through it are as those through the tree itself, and take no time that depends on rates.
     """
@@ -149,69 +156,58 @@ def without_limits(tree: NodeTree) -> NodeTree:
                 classes[minor] = free
             elif minor != DEFAULT_MINOR:
                 classes[minor] = replace(limited, ceil_bps=free.ceil_bps, cburst_bytes=free.cburst_bytes)
-        return replace(device, classes=classes)
+        leaves = {
+            minor: replace(leaf, is_shut=False) if isinstance(leaf, GateLeaf) else leaf
+            for minor, leaf in device.leaves.items()
+        }
+        return replace(device, classes=classes, leaves=leaves)
 
     return replace(tree, egress=opened(tree.egress), ingress=opened(tree.ingress))
 
 
+@lru_cache(maxsize=2)
+def partitions_of(network: NetworkPlan) -> tuple[Groups, ...]:
+    """Return all partitions that a network ever has, once for all nodes of it."""
+    changes = (change.partitions for _, change in network.changes if isinstance(change, PartitionChange))
+    return tuple(dict.fromkeys([*network.partitions, *chain.from_iterable(changes)]))
+
+
 class _Capacities:
-    """The capacities of a network as the kernel takes them."""
+    """The capacities of a network as the kernel takes them.
+
+    Attributes:
+        now: The network at the time that is planned for.
+    """
 
     def __init__(self, network: NetworkPlan, time_ns: int, kernel: KernelOptions) -> None:
         self._network = network
-        self._now = network.at_time(time_ns)
+        self.now = network.at_time(time_ns)
         self._changed = _bounds_of_changes(network)
         self._kernel = kernel
 
     def up(self, node: int) -> _CapacitySpan:
         """A node's uplink."""
-        first, now = self._network.up_mbps[node], self._now.up_mbps[node]
+        first, now = self._network.up_mbps[node], self.now.up_mbps[node]
         return self._span(("up", node, -1), first, now, f"uplink of node {node}")
 
     def down(self, node: int) -> _CapacitySpan:
         """A node's downlink."""
-        first, now = self._network.down_mbps[node], self._now.down_mbps[node]
+        first, now = self._network.down_mbps[node], self.now.down_mbps[node]
         return self._span(("down", -1, node), first, now, f"downlink of node {node}")
 
     def pair(self, source: int, destination: int) -> _CapacitySpan:
         """The limit of one node's traffic to another, besides their access links."""
         first, now = (
-            inf if plan.pair_mbps is None else plan.pair_mbps[source, destination]
-            for plan in (self._network, self._now)
+            inf if plan.pair_mbps is None else plan.pair_mbps[source, destination] for plan in (self._network, self.now)
         )
         place = f"link from node {source} to node {destination}"
-        span = self._span(("pair", source, destination), first, now, place)
-        # Sizes follow from the rate that the link has when there is a way.
-        return replace(span, now=units.PARKED_BPS) if is_cut(self._now.partitions, source, destination) else span
+        return self._span(("pair", source, destination), first, now, place)
 
     def _span(self, key: tuple[str, int, int], first: float, now: float, place: str) -> _CapacitySpan:
         least, most = self._changed.get(key, (first, first))
         rates = (now, min(least, first), max(most, first))
         dilation = self._kernel.time_dilation
         return _CapacitySpan(*(units.kernel_rate_bps(float(mbps), place, dilation) for mbps in rates))
-
-
-@lru_cache(maxsize=2)
-def _worst_overlays(network: NetworkPlan) -> Mapping[Place, Overlay]:
-    """The most of everything that is ever laid over each link; once for all nodes of a network."""
-    worst = {}
-    for place, steps in network.overlays.items():
-        values = (steps.first, *steps.values)
-        worst[place] = Overlay(
-            latency_factor=max(value.latency_factor for value in values),
-            latency_ns=max(value.latency_ns for value in values),
-            jitter_ns=max(value.jitter_ns for value in values),
-            loss=max(value.loss for value in values),
-        )
-    return worst
-
-
-def _worst_of_path(network: NetworkPlan, source: int, destination: int) -> LinkShape:
-    """Latency, jitter and loss that a path never exceeds."""
-    if not network.overlays:
-        return network.pair(source, destination)
-    laid = {place: Steps(worst) for place, worst in _worst_overlays(network).items()}
-    return replace(network, overlays=laid).pair(source, destination)
 
 
 @lru_cache(maxsize=2)
@@ -225,10 +221,12 @@ def _bounds_of_changes(network: NetworkPlan) -> Mapping[tuple[str, int, int], tu
     return bounds
 
 
-def _delays_of_paths(network: NetworkPlan, node: int, peers: Iterable[int]) -> Iterator[tuple[int, LinkShape]]:
+def _delays_of_paths(
+    network: NetworkPlan, node: int, peers: Iterable[int], path_ns: int
+) -> Iterator[tuple[int, LinkShape]]:
     """All but the rates of the paths to a node, by sending node."""
     for peer in peers:
-        shape = replace(network.pair(peer, node), bandwidth_mbps=None)
+        shape = replace(network.pair(peer, node, path_ns), bandwidth_mbps=None)
         if shape != LinkShape():
             yield peer, shape
 
@@ -248,6 +246,15 @@ def _peers(network: NetworkPlan, node: int, addresses: Mapping[int, str]) -> tup
             raise ConfigError(f"address of node {number}={address}: must not be that of node {places[address]}")
         places[address] = number
     return tuple(number for number in sorted(addresses) if number != node)
+
+
+def _egress_leaf(
+    now: NetworkPlan, node: int, peer: int, queue_bytes: int, partitions: tuple[Groups, ...]
+) -> FifoLeaf | GateLeaf:
+    """The queue of what is sent to one peer: a gate, if a partition ever cuts the way there."""
+    if not is_cut(partitions, node, peer):
+        return FifoLeaf(queue_bytes)
+    return GateLeaf(queue_bytes, is_shut=is_cut(now.partitions, node, peer))
 
 
 def _ingress_leaf(

@@ -25,6 +25,7 @@ PARTS: Final = {
     "htb class": f"tc class replace dev fm-probe0 parent {ROOT_MAJOR:x}: classid {ROOT_MAJOR:x}:2 htb"
     " rate 8000bit ceil 100000000000bit burst 1514b cburst 25000000b quantum 1514",
     "bfifo": f"tc qdisc replace dev fm-probe0 parent {ROOT_MAJOR:x}:2 handle 2: bfifo limit 65536b",
+    "tbf": f"tc qdisc replace dev fm-probe0 parent {ROOT_MAJOR:x}:2 handle 3: tbf limit 65536b rate 80bit burst 1514b",
     "u32": f"tc filter replace dev fm-probe0 parent {ROOT_MAJOR:x}: protocol ip prio 1 handle 800::1"
     f" u32 match ip dst 192.0.2.1/32 flowid {ROOT_MAJOR:x}:2",
     "ingress": "tc qdisc add dev fm-probe0 ingress",
@@ -36,7 +37,10 @@ PARTS: Final = {
 """Each part and the command that shows that it is there, in the order in which they need each other."""
 
 NETEM: Final = "netem"
-"""The only part that can be done without: latency, jitter and loss are then added elsewhere."""
+"""A part that can be done without: latency, jitter and loss are then added elsewhere."""
+
+TBF: Final = "tbf"
+"""Another one: without it all is shaped but partitions."""
 
 _SCRIPT: Final = "\n".join(
     [
@@ -67,8 +71,13 @@ class ShapingAbilities:
 
     @property
     def shapes_rates(self) -> bool:
-        """True where everything is there but perhaps netem."""
-        return not self.problems.keys() - {NETEM}
+        """True where everything is there but perhaps netem and what cuts links."""
+        return not self.problems.keys() - {NETEM, TBF}
+
+    @property
+    def cuts_links(self) -> bool:
+        """True where links can be cut and healed."""
+        return self.shapes_rates and TBF not in self.problems
 
 
 def probe_shaping(enter: Sequence[str] | None = None, carry: Carry = carry_out_here) -> ShapingAbilities:

@@ -14,11 +14,13 @@ from ipaddress import IPv4Address
 from typing import Any, Final, Literal
 
 from node.core.errors import RunnerError
+from orchestrator.shaping.kernel_units import GATE_SHUT
 from orchestrator.shaping.tree import (
     REDIRECT_PRIORITY,
     ROOT_MAJOR,
     DeviceTree,
     FifoLeaf,
+    GateLeaf,
     HtbClass,
     Leaf,
     NetemLeaf,
@@ -261,6 +263,8 @@ def _leaf(item: Mapping[str, Any]) -> Leaf | None:
     match item.get("kind"):
         case "bfifo":
             return FifoLeaf(int(options["limit"]))
+        case "tbf":
+            return _gate(options)
         case "netem":
             delay = options.get("delay", {})
             return NetemLeaf(
@@ -272,6 +276,13 @@ def _leaf(item: Mapping[str, Any]) -> Leaf | None:
             )
         case _:
             return None
+
+
+def _gate(options: Mapping[str, Any]) -> GateLeaf:
+    """Read a gate. tc prints the size of its queue, or as what time it takes beyond a burst."""
+    rate, burst = int(options["rate"]), int(str(options["burst"]).partition("b")[0])  # bytes a second, and bytes
+    limit = options["limit"] if "limit" in options else round(options["lat"] * rate / 1e6) + burst
+    return GateLeaf(int(limit), is_shut=8 * rate <= GATE_SHUT[0])
 
 
 def _counters(item: Mapping[str, Any]) -> QueueCounters:

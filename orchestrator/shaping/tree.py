@@ -9,7 +9,8 @@ Theory of operation. Both directions are shaped in the node's namespace, each on
     htb fa01: default 0x2                            htb fa01: default 0x2
     ├── fa01:1    the uplink                         ├── fa01:1    the downlink
     │   ├── fa01:100  to node 0, its pair's ceil     │   ├── fa01:100  from node 0
-    │   │     bfifo 100:  the queue, in bytes        │   │     netem 100:  latency, jitter, loss; or a bfifo
+    │   │     bfifo 100:  the queue, in bytes;       │   │     netem 100:  latency, jitter, loss; or a bfifo
+    │   │     a tbf if a partition ever cuts it      │   │
     │   └── fa01:101  to node 1 ...                  │   └── fa01:101  from node 1 ...
     └── fa01:2    everything else, not shaped        └── fa01:2    everything else, not shaped
     u32: destination address -> class                u32: source address -> class
@@ -23,6 +24,9 @@ Theory of operation. Both directions are shaped in the node's namespace, each on
   as on a wire. On the sender's side a packet would be lost before it has used the uplink, the queue could only be
   limited in packets, and drops of a full queue would be counted together with the loss that was asked for. On the
   receiver's side the kernel stands exactly where a delay line in user space does if there is no netem.
+- Where a partition ever cuts the way to a peer, the peer's queue on the sender's side is a gate, and not a ceiling of
+  next to nothing: a class of HTB that has sent its last packet at such a rate is not looked at again before the time
+  that this packet takes at it, whatever its rate is by then. A gate forgets that when it is opened.
 - One filter of the device's ingress sends all IPv4 packets through the ifb device.
 """
 
@@ -86,6 +90,19 @@ class FifoLeaf:
 
 
 @dataclass(frozen=True, slots=True)
+class GateLeaf:
+    """A queue that drops what does not fit, and that can be shut.
+
+    Attributes:
+        limit_bytes: Its size.
+        is_shut: Whether hardly anything leaves it: no more than keeps connections alive.
+    """
+
+    limit_bytes: int
+    is_shut: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NetemLeaf:
     """A queue that delays and loses packets.
 
@@ -105,7 +122,7 @@ class NetemLeaf:
     order_bps: int
 
 
-Leaf = FifoLeaf | NetemLeaf
+Leaf = FifoLeaf | GateLeaf | NetemLeaf
 
 
 @dataclass(frozen=True, slots=True)

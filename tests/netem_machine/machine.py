@@ -31,7 +31,18 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER_VARIABLE = "FRAGMESH_NETEM_MACHINE"
 PACKAGES = ("user-mode-linux", "libc6", "libgcc-s1")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-MODULES = ("veth", "bridge", "ifb", "sch_htb", "sch_netem", "sch_ingress", "cls_u32", "act_mirred", "overlay")
+MODULES = (
+    "veth",
+    "bridge",
+    "ifb",
+    "sch_htb",
+    "sch_netem",
+    "sch_tbf",
+    "sch_ingress",
+    "cls_u32",
+    "act_mirred",
+    "overlay",
+)
 MEMORY_MB = 2_048
 ENGINE_MEMORY_MB = 6_144
 WRITTEN_MB = 4_096

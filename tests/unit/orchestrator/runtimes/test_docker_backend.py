@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from node.core.errors import ConfigError
+from node.core.links import PartitionChange
 from node.transport.frames import HEADER_BYTES
 from orchestrator.containers.interface import ImageFacts, NetworkFacts
 from orchestrator.containers.networks import make_networks
@@ -79,6 +80,7 @@ def test_all_is_there(tmp_path: Path) -> None:
     assert recorded["sysctls"] == {
         "net.ipv4.tcp_congestion_control": "bbr",
         "net.ipv4.tcp_slow_start_after_idle": "0",
+        "net.ipv4.tcp_retries2": "255",
     }
     assert recorded["images"]["node"].endswith(" sha256:there")
 
@@ -225,3 +227,21 @@ def test_a_limit_of_memory_leaves_room() -> None:
     assert memory_limit(None, 1_000) >= 4 * memory_needed(1_000)
     assert memory_limit(None, 0) == 10**9
     assert memory_limit(300, 10**7) == 300_000_000
+
+
+def test_a_kernel_that_cannot_cut_links_is_refused_where_a_partition_is_planned(
+    tmp_path: Path, abilities: dict[str, ShapingAbilities]
+) -> None:
+    abilities["kernel"] = replace(ALL, problems={"tbf": "Error: Specified qdisc kind is unknown."})
+    assert find_backend(plan(tmp_path), engine_with_images(), Told(), {}).netem
+    parted = plan(tmp_path)
+    groups = tuple(node % 2 for node in range(parted.config.nodes))
+    changes = ((5, PartitionChange((groups,))), (9, PartitionChange(())))
+    parted = replace(parted, network=replace(parted.network, changes=changes))
+    with pytest.raises(ConfigError) as raised:
+        find_backend(parted, engine_with_images(), Told(), {})
+    assert str(raised.value) == (
+        "schedule: a partition needs tbf where the kernel shapes: Error: Specified qdisc kind is unknown."
+    )
+    abilities["kernel"] = ALL
+    assert find_backend(parted, engine_with_images(), Told(), {}).netem

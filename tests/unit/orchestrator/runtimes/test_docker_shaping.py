@@ -10,11 +10,19 @@ import pytest
 
 from node.core.errors import RunnerError
 from node.core.links import CapacityChange, NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
 from orchestrator.containers.cpu_use import CpuCounters
 from orchestrator.containers.interface import EngineError
-from orchestrator.runtimes.docker_shaping import LinkShaper, PlannedChanges, data_device, instants_of
+from orchestrator.runtimes.docker_shaping import (
+    LinkShaper,
+    PlannedChanges,
+    data_device,
+    instants_of,
+    receivers_laid_over,
+)
 from orchestrator.runtimes.docker_watch import NodeLook
 from orchestrator.shaping.backend import NetworkNamespace
 from orchestrator.shaping.batch import Batch
@@ -405,3 +413,81 @@ def test_a_device_is_found_by_its_address() -> None:
     assert data_device(namespace, IPv4Address("198.18.1.16")) == ("eth0", IPv4Interface("198.18.1.16/24"))
     with pytest.raises(RunnerError, match=r"^node 3: no device has the address 198\.18\.1\.17$"):
         data_device(namespace, IPv4Address("198.18.1.17"))
+
+
+def schedule(*spans: LinkSpan, partitions: tuple[PartitionSpan, ...] = ()) -> NetworkPlan:
+    return scheduled(network(10.0, 10.0), Schedule(links=spans, partitions=partitions))
+
+
+def over(place: Place, begin_s: int, end_s: int, **overlay: Any) -> LinkSpan:
+    return LinkSpan(begin_s * NS_PER_S, end_s * NS_PER_S, place, Overlay(**overlay))
+
+
+def test_instants_of_a_schedule_are_those_of_the_namespaces_that_change() -> None:
+    spans = (
+        over(Place("down", -1, 1), 1, 2, latency_ns=7),
+        over(Place("pair", 2, 0), 3, 4, loss=0.1),
+        over(Place("up", 2, -1), 5, 6, jitter_ns=7.0),
+        over(Place("up", 2, -1), 9, 10, bandwidth_factor=0.5),
+    )
+    parted = PartitionSpan(7 * NS_PER_S, 8 * NS_PER_S, (0, 0, 1))
+    found = instants_of(schedule(*spans, partitions=(parted,)))
+    everybody = [0, 1, 2]
+    assert {time_ns // NS_PER_S: nodes for time_ns, nodes in found.items()} == {
+        1: [1], 2: [1], 3: [0], 4: [0], 5: everybody, 6: everybody, 7: everybody, 8: everybody, 9: everybody,
+        10: everybody,
+    }  # fmt: skip
+
+
+def test_what_is_laid_over_links_at_the_beginning_is_put_in_force_at_the_start() -> None:
+    """Links are measured before without it; capacities and partitions hold already."""
+    plan = schedule(
+        over(Place("down", -1, 1), 0, 5, latency_ns=7), over(Place("up", 0, -1), 0, 5, bandwidth_factor=0.5)
+    )
+    assert receivers_laid_over(plan, 0) == [1]
+    assert receivers_laid_over(plan, 5 * NS_PER_S) == []
+    made = Made()
+    changes = PlannedChanges(plan, made.prepare)
+    began_ns = time.monotonic_ns()
+    changes.begin(began_ns + 10**7, 2 * NS_PER_S, 3 * NS_PER_S, 1.0)
+    for _ in range(60_000):
+        if made.events.count(("confirmed", 2 * NS_PER_S)):
+            break
+        threading.Event().wait(0.001)
+    else:
+        pytest.fail("nothing was put in force")
+    changes.end()
+    assert made.at_ns[2 * NS_PER_S] >= began_ns + 10**7
+    assert list(made.at_ns) == [2 * NS_PER_S]
+
+
+def gate(helper: Helper, pid: int, to: int) -> int:
+    """Bytes a second of a node's gate to another one."""
+    return int(helper.kernels[pid].devices["eth1"].leaves[f"fa01:10{to}"]["options"]["rate"])
+
+
+def test_a_partition_shuts_and_opens_gates_in_the_namespaces_of_all(make: Make, helper: Helper) -> None:
+    parted = PartitionSpan(NS_PER_S, 2 * NS_PER_S, (0, 0, 1))
+    shaper = make(schedule(partitions=(parted,)))
+    shaper.shape(PIDS)
+    shaper.limit()
+    everybody = list(PIDS)
+    shut, opened = 10, 12_500_000_000
+    expected = {NS_PER_S: shut, 2 * NS_PER_S: opened}
+    for time_ns, rate in expected.items():
+        change = shaper.prepare(time_ns, everybody)
+        change.make()
+        assert change.confirm(everybody) == []
+        assert [gate(helper, 100, 2), gate(helper, 101, 2), gate(helper, 102, 0), gate(helper, 102, 1)] == 4 * [rate]
+        assert "fa01:101" in helper.kernels[100].devices["eth1"].leaves
+        assert helper.kernels[100].devices["eth1"].leaves["fa01:101"]["kind"] == "bfifo"
+    assert [kernel.asked for kernel in helper.kernels.values()] == [1, 1, 1]
+    assert shaper.differences == []
+
+
+def test_a_partition_from_the_beginning_lets_connections_be_made_and_then_holds(make: Make, helper: Helper) -> None:
+    shaper = make(schedule(partitions=(PartitionSpan(0, NS_PER_S, (0, 0, 1)),)).at_time(0))
+    shaper.shape(PIDS)
+    assert gate(helper, 100, 2) > 10**9
+    shaper.limit()
+    assert gate(helper, 100, 2) == 10

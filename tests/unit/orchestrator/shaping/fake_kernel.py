@@ -35,6 +35,7 @@ class FakeKernel:
         done: All lines that were carried out, but for those of neighbours.
         neighbours: Hardware addresses by address.
         patience: TCP's shortest retransmission timeout.
+        asked: How often an address was asked for that nobody has.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class FakeKernel:
         self.done: list[str] = []
         self.neighbours: dict[str, str] = {}
         self.patience = ""
+        self.asked = 0
 
     def carry_out(self, batch: Batch) -> None:
         """Carry a batch out."""
@@ -53,6 +55,10 @@ class FakeKernel:
                     continue
                 case ["route", "replace", *_, "rto_min", patience]:
                     self.patience = patience
+                    continue
+                case ["neigh", "replace", _, "dev", _, "use"]:
+                    self.done.append(line)
+                    self.asked += 1
                     continue
                 case ["neigh", "replace", peer, "lladdr", address, "nud", "permanent", "dev", "eth1"]:
                     self.neighbours[peer] = address
@@ -92,6 +98,8 @@ class FakeKernel:
             if loss := float(_after(words, "random").removesuffix("%")) / 100:
                 options["loss-random"] = {"loss": float(f"{round(loss * (2**32 - 1)) / (2**32 - 1):g}")}
             options["rate"] = {"rate": int(_after(words, "rate").removesuffix("bit")) // 8}
+        if kind == "tbf":
+            options = tbf_options(words, options["limit"])
         device.leaves[parent] = {"kind": kind, "handle": handle, "parent": parent, "options": options}
 
     def _qdisc_add(self, device: FakeDevice, words: list[str]) -> None:
@@ -223,6 +231,14 @@ def kept_burst(size: int, bps: int) -> int:
     ticks = int(1e6 * size / (bps / 8) * 15.625)
     assert ticks < 2**32, "the kernel has 32 bits for it"
     return int(bps / 8 * int(ticks / 15.625) / 1e6)
+
+
+def tbf_options(words: list[str], limit: int) -> dict[str, Any]:
+    """A tbf's options as tc prints them: the size of its queue only where a burst is more."""
+    rate, burst = int(_after(words, "rate").removesuffix("bit")), int(_after(words, "burst").removesuffix("b"))
+    kept = kept_burst(burst, rate)
+    late_us = 1e6 * limit / (rate / 8) - 1e6 * kept / (rate / 8)
+    return {"rate": rate // 8, "burst": kept, **({"limit": limit} if late_us < 0 else {"lat": int(late_us)})}
 
 
 def _after(words: list[str], name: str) -> str:

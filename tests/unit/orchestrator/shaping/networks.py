@@ -7,6 +7,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from node.core.links import CapacityChange, NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
 from orchestrator.shaping.tree import NodeTree
 
@@ -37,6 +39,37 @@ def tree(plan: NetworkPlan, node: int = 0, *, netem: bool = True, time_ns: int =
     """The tree of a node."""
     options = KernelOptions(netem=netem, **others)
     return plan_node(plan, node, addresses(plan.num_nodes), options, time_ns=time_ns).tree
+
+
+OVERLAYS = st.builds(
+    Overlay,
+    bandwidth_factor=st.sampled_from([1.0, 0.5]),
+    bandwidth_mbps_max=st.sampled_from([inf, 0.0]),
+    latency_factor=st.floats(0.0, 1.0),
+    latency_ns=st.integers(0, 100_000_000),
+    jitter_ns=st.floats(0.0, 100_000_000.0),
+    loss=st.floats(0.0, 0.9),
+)
+PLACES = st.sampled_from([Place("up", 0, -1), Place("up", 1, -1), Place("down", -1, 0), Place("pair", 1, 0)])
+
+
+@st.composite
+def schedules(draw: st.DrawFn, nodes: int = 3) -> Schedule:
+    """Any schedule of a few seconds that the kernel can be told over a network of no more than ten Gbit/s and 9 s."""
+    times = st.lists(st.integers(0, 4), min_size=2, max_size=2, unique=True).map(sorted)
+    links = st.builds(lambda both, *rest: LinkSpan(both[0] * 10**9, both[1] * 10**9, *rest), times, PLACES, OVERLAYS)
+    groups = st.lists(st.integers(-1, 1), min_size=nodes, max_size=nodes).map(tuple)
+    cuts = st.builds(lambda both, who: PartitionSpan(both[0] * 10**9, both[1] * 10**9, who), times, groups)
+    return Schedule(links=tuple(draw(st.lists(links, max_size=3))), partitions=tuple(draw(st.lists(cuts, max_size=2))))
+
+
+@st.composite
+def scheduled_networks(draw: st.DrawFn) -> NetworkPlan:
+    """Any network within those bounds and any schedule over it."""
+    rates = st.lists(st.sampled_from([inf, 0.0, 7.0, 10_000.0]), min_size=3, max_size=3)
+    latency_ns = draw(st.integers(0, 9_000_000_000))
+    plain = network(draw(rates), draw(rates), latency_ns=latency_ns, jitter_ns=draw(st.sampled_from([0, 10**9])))
+    return scheduled(plain, draw(schedules()))
 
 
 @st.composite

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from node.core.errors import RunnerError
 from node.core.links import CapacityChange, NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from orchestrator.shaping.batch import Batch, change_to, removal
 from orchestrator.shaping.differences import differences
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
 from orchestrator.shaping.tree import NodeTree
 from tests.unit.orchestrator.shaping.fake_kernel import FakeKernel, devices_of
-from tests.unit.orchestrator.shaping.networks import addresses, network, networks, pairs, tree
+from tests.unit.orchestrator.shaping.networks import addresses, network, networks, pairs, scheduled_networks, tree
 
 GOLDEN = Path(__file__).parent / "testdata"
 MS = 1_000_000
@@ -79,6 +81,72 @@ def test_an_approved_change_in_flight() -> None:
         " distribution normal loss random 1% rate 100000000000bit"
     ), "with the full tuple"
     assert len(lines) == 2
+
+
+SCHEDULED = scheduled(
+    network(up=10, latency_ns=5 * MS),
+    Schedule(
+        links=(
+            LinkSpan(1, 3, Place("pair", 1, 0), Overlay(latency_ns=25 * MS, jitter_ns=2 * MS, loss=0.01)),
+            LinkSpan(2, 3, Place("up", 0, -1), Overlay(latency_factor=3.0, bandwidth_factor=0.5)),
+        ),
+        partitions=(PartitionSpan(4, 6, (0, 1, 0)), PartitionSpan(5, 7, (0, 1, 1))),
+    ),
+)
+NETEM = "qdisc replace dev fm-eth1 parent fa01:101 handle 101: netem limit 11178 delay"
+LAW = "0% distribution normal"
+GATE = "qdisc replace dev eth1 parent fa01:10{0} handle 10{0}: tbf limit 312500b"
+SHUT, OPEN = "rate 80bit burst 1514b", "rate 100000000000bit burst 2000000000b"
+
+
+def test_an_approved_schedule() -> None:
+    """A latency is one line with the full tuple, a cut or healed link another; nothing else is touched."""
+    kernel = FakeKernel()
+    first = text_of(applied(kernel, tree(SCHEDULED)))
+    assert GATE.format(1) in first
+    assert GATE.format(2) in first, "each peer that a partition ever cuts off"
+    assert "netem limit 11178 delay 5000us 0us loss" in first, "as deep as for the longest"
+    expected = {
+        1: (f"{NETEM} 30000us 2000us {LAW} loss random 1% rate 100000000000bit",),
+        2: ("class replace dev eth1 parent fa01: classid fa01:1 htb rate 5000000bit ceil 5000000bit burst 1514b",),
+        3: (
+            "class replace dev eth1 parent fa01: classid fa01:1 htb rate 10000000bit ceil 10000000bit burst 2500b",
+            f"{NETEM} 5000us 0us loss random 0% rate 100000000000bit",
+        ),
+        4: (f"{GATE.format(1)} {SHUT}",),
+        5: (f"{GATE.format(2)} {SHUT}",),
+        6: (),
+        7: (f"{GATE.format(1)} {OPEN}", f"{GATE.format(2)} {OPEN}"),
+    }
+    for time_ns, lines in expected.items():
+        batch = applied(kernel, tree(SCHEDULED, time_ns=time_ns))
+        assert len(batch.shaping) == len(lines)
+        for found, begin in zip(batch.shaping, lines, strict=True):
+            assert found.startswith(begin)
+        assert batch.links == ()
+        # What waits behind gates is looked at when the device sends something.
+        assert batch.links_after == (("neigh replace 192.0.2.1 dev eth1 use",) if time_ns == 7 else ())
+
+
+@given(scheduled_networks(), st.booleans(), st.booleans())
+def test_any_schedule_is_found_as_it_was_applied_and_nothing_is_emptied(
+    plan: NetworkPlan, netem: bool, backwards: bool
+) -> None:
+    """Between any two times, also in an order that no run has."""
+    kernel = FakeKernel()
+    applied(kernel, tree(plan, netem=netem))
+    made = len(kernel.done)
+    for second in sorted(range(5), reverse=backwards):
+        wanted = tree(plan, netem=netem, time_ns=second * 10**9)
+        applied(kernel, wanted)
+        found = kernel.read(wanted)
+        assert not differences(wanted, found)
+        assert not change_to(wanted, found)
+    later = kernel.done[made:]
+    assert not [line for line in later if line.split()[:2] not in CHANGING], "values change in place"
+
+
+CHANGING = [["class", "replace"], ["qdisc", "replace"], ["neigh", "replace"]]
 
 
 @pytest.mark.parametrize("wanted", [tree(STRAGGLER), tree(REGIONS, netem=False), tree(network(nodes=1))])

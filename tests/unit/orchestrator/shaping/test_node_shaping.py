@@ -1,6 +1,8 @@
 """From networks to trees."""
 
+from dataclasses import replace
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +11,21 @@ from hypothesis import strategies as st
 
 from node.core.errors import ConfigError
 from node.core.links import CapacityChange, LinkShape, NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from orchestrator.shaping import kernel_units as units
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node, without_limits
 from orchestrator.shaping.tree import (
     ACCESS_MINOR,
     DEFAULT_MINOR,
     FifoLeaf,
+    GateLeaf,
     NetemLeaf,
     NodeTree,
     ifb_name,
     peer_minor,
 )
-from tests.unit.orchestrator.shaping.networks import addresses, network, networks, pairs, tree
+from tests.unit.orchestrator.shaping.networks import addresses, network, networks, pairs, scheduled_networks, tree
 
 MS = 1_000_000
 
@@ -238,3 +243,110 @@ def test_without_limits_only_rates_are_others() -> None:
         assert {item.ceil_bps for item in after.classes.values()} == {10**11}
         assert [item.parent for item in after.classes.values()] == [item.parent for item in before.classes.values()]
     assert free.gso_segments == limited.gso_segments
+
+
+ISLANDS = (0, 0, 1)
+"""Node 2 is set apart."""
+
+
+def laid_over(*spans: LinkSpan, partitions: tuple[PartitionSpan, ...] = (), **links: Any) -> NetworkPlan:
+    return scheduled(network(**links), Schedule(links=spans, partitions=partitions))
+
+
+def netem_of(found: NodeTree, peer: int) -> NetemLeaf:
+    leaf = found.ingress.leaves[peer_minor(peer)]
+    assert isinstance(leaf, NetemLeaf)
+    return leaf
+
+
+def test_what_is_laid_over_a_path_is_its_receivers_at_its_time() -> None:
+    span = LinkSpan(5, 9, Place("up", 1, -1), Overlay(latency_ns=30 * MS, jitter_ns=4 * MS, loss=0.5))
+    plan = laid_over(span, latency_ns=20 * MS, loss=0.02)
+    shapes = {}
+    for time_ns in (4, 5, 8, 9):
+        leaf = netem_of(tree(plan, time_ns=time_ns), 1)
+        shapes[time_ns] = leaf.latency_us, leaf.jitter_us, leaf.loss_percent
+    usual, more = (20_000, 0, 2.0), (50_000, 4_000, 51.0)
+    assert shapes == {4: usual, 5: more, 8: more, 9: usual}
+    other = netem_of(tree(plan, time_ns=5), 2)
+    assert (other.latency_us, other.jitter_us, other.loss_percent) == usual
+
+
+def test_queues_and_packets_are_those_of_the_worst_time() -> None:
+    span = LinkSpan(5, 9, Place("down", -1, 0), Overlay(latency_ns=300 * MS, jitter_ns=4 * MS))
+    plan = laid_over(span, up=100, latency_ns=20 * MS)
+    limits = {netem_of(tree(plan, time_ns=time_ns), 1).limit_packets for time_ns in (0, 5, 9)}
+    always = network(up=100, latency_ns=320 * MS, jitter_ns=4 * MS)
+    assert limits == {netem_of(tree(always), 1).limit_packets}
+    # Packets to node 0 are delayed one by one for a while, so that they are of one segment all the time.
+    assert {tree(plan, node=1, time_ns=time_ns).gso_segments for time_ns in (0, 5)} == {1}
+    assert tree(plan, node=0).gso_segments > 1
+
+
+def test_before_an_experiment_nothing_is_laid_over_its_links() -> None:
+    span = LinkSpan(0, 9, Place("up", 1, -1), Overlay(latency_ns=30 * MS, bandwidth_factor=0.5))
+    plan = laid_over(span, up=10)
+    options = KernelOptions()
+    before = plan_node(plan, 0, addresses(3), options, time_ns=3, path_ns=-1).tree
+    begun = plan_node(plan, 0, addresses(3), options, time_ns=3).tree
+    assert (netem_of(before, 1).latency_us, netem_of(begun, 1).latency_us) == (0, 30_000)
+    assert netem_of(before, 1).limit_packets == netem_of(begun, 1).limit_packets
+    assert before.egress == begun.egress
+
+
+def test_a_partition_shuts_gates_and_changes_no_class() -> None:
+    parted = (PartitionSpan(5, 9, ISLANDS), PartitionSpan(7, 11, (0, 1, 1)))
+    plan = laid_over(partitions=parted, up=10, pair_mbps=pairs(3, inf, {(0, 2): 2}))
+
+    def gates(time_ns: int, node: int = 0) -> dict[int, bool]:
+        leaves = tree(plan, node, time_ns=time_ns).egress.leaves
+        return {peer: leaf.is_shut for peer in range(3) if isinstance(leaf := leaves.get(peer_minor(peer)), GateLeaf)}
+
+    assert gates(4) == {1: False, 2: False}
+    assert gates(5) == {1: False, 2: True}
+    assert gates(7) == {1: True, 2: True}
+    assert gates(9) == {1: True, 2: True}
+    assert gates(11) == {1: False, 2: False}
+    assert [gates(5, node=2), gates(7, node=1)] == [{0: True, 1: True}, {0: True, 2: True}]
+    for device in ("egress", "ingress"):
+        classes = [getattr(tree(plan, time_ns=time_ns), device).classes for time_ns in (4, 5, 7)]
+        assert classes[0] == classes[1] == classes[2]
+    leaves = tree(plan, time_ns=5).egress.leaves
+    assert leaves[peer_minor(2)] == GateLeaf(65_536, is_shut=True), "the queue of two Mbit/s"
+
+
+def test_a_peer_that_is_never_cut_off_has_no_gate() -> None:
+    plan = laid_over(partitions=(PartitionSpan(5, 9, (0, 0, 1)), PartitionSpan(5, 9, (0, -1, 0))))
+    leaves = tree(plan).egress.leaves
+    assert isinstance(leaves[peer_minor(1)], FifoLeaf)
+    assert isinstance(leaves[peer_minor(2)], GateLeaf)
+    held = replace(network(), partitions=(ISLANDS,))
+    assert tree(held).egress.leaves[peer_minor(2)] == GateLeaf(units.QUEUE_BYTES_MAX, is_shut=True)
+    assert without_limits(tree(held)).egress.leaves[peer_minor(2)] == GateLeaf(units.QUEUE_BYTES_MAX, is_shut=False)
+
+
+def test_what_the_kernel_cannot_be_told_is_refused_at_whatever_time_it_comes() -> None:
+    slow = laid_over(LinkSpan(5, 9, Place("up", 0, -1), Overlay(bandwidth_factor=0.0001)), up=10)
+    late = laid_over(LinkSpan(5, 9, Place("down", -1, 0), Overlay(latency_ns=11_000 * MS)))
+    for plan, text in (
+        (slow, "uplink of node 0: bandwidth_mbps=0.001: must be 0.01 to 10000 "),
+        (late, "link from node 1 to node 0: latency_ms=11000: must be at most 10000 where the kernel shapes"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            tree(plan)
+        assert str(caught.value).startswith(text)
+
+
+@given(scheduled_networks(), st.integers(0, 4), st.booleans())
+def test_between_two_times_of_a_schedule_only_values_change(plan: NetworkPlan, second: int, netem: bool) -> None:
+    def but_values(found: NodeTree) -> object:
+        kept = [(item.filters, item.classes.keys(), item.leaves.keys()) for item in found.devices]
+        sizes = [
+            leaf.limit_packets if isinstance(leaf, NetemLeaf) else (type(leaf), leaf.limit_bytes)
+            for item in found.devices
+            for leaf in item.leaves.values()
+        ]
+        return kept, sizes, found.gso_segments
+
+    before, after = (tree(plan, netem=netem, time_ns=time_ns) for time_ns in (0, second * 10**9))
+    assert but_values(before) == but_values(after)

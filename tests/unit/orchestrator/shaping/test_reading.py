@@ -1,5 +1,6 @@
 """What ip and tc print, recorded on Linux 7.2 with iproute2 of three releases of Debian."""
 
+import json
 import re
 from math import inf
 from pathlib import Path
@@ -12,7 +13,7 @@ from orchestrator.shaping.batch import change_to
 from orchestrator.shaping.differences import differences
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
 from orchestrator.shaping.reading import QueueCounters, parse_namespace, parse_rate_bps, parse_size_bytes
-from orchestrator.shaping.tree import NetemLeaf, peer_minor
+from orchestrator.shaping.tree import GateLeaf, NetemLeaf, peer_minor
 from tests.unit.orchestrator.shaping.fake_kernel import FakeKernel
 from tests.unit.orchestrator.shaping.networks import network, pairs
 
@@ -156,3 +157,22 @@ def test_bits_and_bytes() -> None:
     assert parse_size_bytes("10Mb") == 10_485_760
     with pytest.raises(RunnerError):
         parse_rate_bps("10Mbps")  # megabytes, which tc prints where a user has asked for them
+
+
+@pytest.mark.parametrize(
+    ("options", "leaf"),
+    [
+        ('{"rate":10,"burst":1514,"lat":6402200000}', GateLeaf(65_536, is_shut=True)),
+        ('{"rate":10,"burst":1514,"lat":24848700000}', GateLeaf(250_001, is_shut=True)),
+        ('{"rate":10,"burst":1514,"lat":1677570200000}', GateLeaf(16_777_216, is_shut=True)),
+        ('{"rate":12500000000,"burst":33550000,"limit":65536}', GateLeaf(65_536, is_shut=False)),
+        ('{"rate":12500000000,"burst":"33550000b/1","limit":16777216}', GateLeaf(16_777_216, is_shut=False)),
+    ],
+)
+def test_a_gate_is_read_as_iproute2_6_1_prints_it(options: str, leaf: GateLeaf) -> None:
+    printed = json.dumps([{"ifname": "eth1", "flags": [], "gso_max_segs": 1}])
+    root = '{"kind":"htb","handle":"fa01:","root":true,"options":{}}'
+    printed += f'\n@@ qdisc eth1\n[{root},{{"kind":"tbf","handle":"101:","parent":"fa01:101","options":{options}}}]'
+    found = parse_namespace(printed, RECORDED)
+    assert found is not None
+    assert found.egress.tree.leaves == {peer_minor(1): leaf}
