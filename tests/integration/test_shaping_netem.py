@@ -15,10 +15,12 @@ import pytest
 from hypothesis import Phase, given, settings
 
 from node.core.links import NetworkPlan
+from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place, Schedule
+from node.core.scheduled_network import scheduled
 from orchestrator.shaping.backend import apply_shaping, read_shaping
 from orchestrator.shaping.batch import change_to
 from orchestrator.shaping.node_shaping import KernelOptions, plan_node
-from orchestrator.shaping.tree import NodeTree, peer_minor
+from orchestrator.shaping.tree import NetemLeaf, NodeTree, peer_minor
 from tests.integration.namespaces import DEEP_QUEUE_BYTES, FRAMING, PORT, Namespaces, Stream, namespaces
 from tests.integration.shaping_host import ShapingHost, need_netem
 from tests.unit.orchestrator.shaping.networks import network, networks, pairs
@@ -61,15 +63,7 @@ def echo(nodes: Namespaces, node: int) -> None:
 def round_trips_ms(nodes: Namespaces, count: int) -> list[float]:
     """Round trips of small datagrams from node 0 to node 1, one after the other, real time."""
     echo(nodes, 1)
-    asking = nodes.open_socket(0, socket.SOCK_DGRAM)
-    asking.settimeout(120)
-    found = []
-    for _ in range(count):
-        begin_s = time.monotonic()
-        asking.sendto(b"?", (nodes.addresses[1], PORT))
-        asking.recv(16)
-        found.append(1e3 * (time.monotonic() - begin_s))
-    return found
+    return asked_ms(nodes, count)
 
 
 def drops(nodes: Namespaces, whole: NetworkPlan) -> int:
@@ -212,6 +206,51 @@ def test_latency_changes_in_flight_and_no_packet_is_lost(shaping_host: ShapingHo
         found_ms = statistics.median(round_trips_ms_beside(nodes)) / dilation
         stream.close()
     assert found_ms >= 40 - 1, "20 ms each way, and what waits in a queue"
+
+
+def test_a_schedule_changes_what_netem_adds_and_nothing_else(shaping_host: ShapingHost) -> None:
+    """10 ms there, 60 for a while, with jitter and loss later, and a partition besides: one line for each change."""
+    dilation = shaping_host.dilation
+    spans = (
+        LinkSpan(1, 2, Place("down", -1, 1), Overlay(latency_ns=50 * MS)),
+        LinkSpan(3, 4, Place("pair", 0, 1), Overlay(latency_factor=3.0, jitter_ns=2 * MS, loss=0.25)),
+    )
+    schedule = Schedule(links=spans, partitions=(PartitionSpan(5, 6, (0, 1)),))
+    plain = network(nodes=2, up=[10, inf], latency_ns=pairs(2, 0, {(0, 1): 10 * MS}, int))
+    whole = scheduled(plain, schedule)
+    options = KernelOptions(queue_bytes=DEEP_QUEUE_BYTES, time_dilation=dilation)
+    expected = {0: (10, 0, 0.0), 1: (60, 0, 0.0), 2: (10, 0, 0.0), 3: (30, 2, 25.0), 4: (10, 0, 0.0), 5: (10, 0, 0.0)}
+    with namespaces(2) as nodes:
+        echo(nodes, 1)
+        for time_ns, (latency_ms, jitter_ms, loss_percent) in expected.items():
+            for node, namespace in nodes.nodes.items():
+                wanted = plan_node(whole, node, nodes.addresses, options, time_ns=time_ns).tree
+                batch = change_to(wanted, read_shaping(namespace, wanted))
+                assert len(batch.shaping) <= 1 or time_ns == 0
+                assert not apply_shaping(namespace, wanted)
+                if node == 1:
+                    leaf = read_shaping(namespace, wanted).ingress.tree.leaves[peer_minor(0)]
+                    assert isinstance(leaf, NetemLeaf)
+                    assert leaf.latency_us == pytest.approx(1e3 * latency_ms * dilation, abs=1)
+                    assert leaf.jitter_us == pytest.approx(1e3 * jitter_ms * dilation, abs=1)
+                    assert leaf.loss_percent == pytest.approx(loss_percent)
+            if not loss_percent and time_ns < 5:
+                found_ms = statistics.median(asked_ms(nodes, 9)) / dilation
+                shaping_host.record(f"at {time_ns}: {found_ms:.2f} ms")
+                assert found_ms == pytest.approx(latency_ms, abs=1)
+
+
+def asked_ms(nodes: Namespaces, count: int) -> list[float]:
+    """Round trips from node 0 to node 1, which echoes."""
+    asking = nodes.open_socket(0, socket.SOCK_DGRAM)
+    asking.settimeout(120)
+    found = []
+    for _ in range(count):
+        begin_s = time.monotonic()
+        asking.sendto(b"?", (nodes.addresses[1], PORT))
+        asking.recv(16)
+        found.append(1e3 * (time.monotonic() - begin_s))
+    return found
 
 
 def round_trips_ms_beside(nodes: Namespaces) -> list[float]:
