@@ -37,7 +37,9 @@ def explain_deadlock(nodes: Sequence[SimulatedNode], now_ns: int) -> str:
     waits = [
         f"node {node.index} waits for {reason}"
         for node in nodes
-        if (reason := node.algorithm.waiting_for()) is not None
+        if not node.state.is_down and (reason := node.algorithm.waiting_for()) is not None
     ]
+    if all(node.state.is_down for node in nodes):
+        return f"all nodes are down at {now_ns / 1e9:.3f} s of virtual time, and none comes back"
     shown = "; ".join(waits[:4]) + (f"; and {len(waits) - 4} more" if len(waits) > 4 else "")
     return f"deadlock at {now_ns / 1e9:.3f} s of virtual time: {shown or 'no node has anything to do'}"

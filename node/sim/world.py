@@ -113,6 +113,13 @@ class World:
         self._late_hand_over = False
         self._faults.plan(fates)
 
+    def hand_over(self) -> list[SimulatedNode]:
+        """Return the nodes that are not down. Their models are the last that they have handed over."""
+        alive = [node for node in self.nodes if not node.state.is_down]
+        for node in alive:
+            node.handed_over = node.params
+        return alive
+
     @property
     def totals(self) -> NetworkTotals:
         """Messages and bytes so far, over all nodes."""

@@ -30,7 +30,7 @@ from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, Stop
 from orchestrator.experiment.input_files import InputFile, InputFiles
 from orchestrator.experiment.load import Load, describe_load, offered_load
 from orchestrator.experiment.networks import build_network
-from orchestrator.experiment.schedule import PlannedEntry, Surroundings, resolve_schedule
+from orchestrator.experiment.schedule import PlannedEntry, ResolvedSchedule, Surroundings, resolve_schedule
 from orchestrator.experiment.schedule.timeline import describe_schedule
 from orchestrator.experiment.topologies import build_topology
 
@@ -77,20 +77,28 @@ class Plan:
             ConfigError: The algorithm's parameters do not fit the network or the model.
         """
         _check_algorithm(self.config, self.topology, tensor_sizes)
-        return [self._algorithm_of(NodeId(node), tensor_sizes) for node in range(self.config.nodes)]
+        return [self.algorithm_of(NodeId(node), tensor_sizes) for node in range(self.config.nodes)]
 
     def first_algorithm(self, tensor_sizes: tuple[int, ...]) -> Algorithm:
         """The state machine of node 0; raises as :meth:`algorithms`. Those of all nodes may take gigabytes."""
         _check_algorithm(self.config, self.topology, tensor_sizes)
-        return self._algorithm_of(NodeId(0), tensor_sizes)
+        return self.algorithm_of(NodeId(0), tensor_sizes)
 
-    def _algorithm_of(self, node: NodeId, tensor_sizes: tuple[int, ...]) -> Algorithm:
+    def algorithm_of(self, node: NodeId, tensor_sizes: tuple[int, ...], *, life: int = 0) -> Algorithm:
+        """The state machine of one node, of which :meth:`algorithms` has no complaint.
+
+        Args:
+            node: Which node.
+            tensor_sizes: Of the model.
+            life: How often the node has come back: its draws are others each time.
+        """
         context = NodeContext(
             node=node,
             topology=self.topology,
             tensor_sizes=tensor_sizes,
             local_steps=self.config.algorithm.local_steps,
             seed=self.config.seed,
+            stream_key=node + life * self.config.nodes if life else None,
         )
         return ALGORITHMS[self.config.algorithm.kind].make(context, self.algorithm)
 
@@ -223,6 +231,7 @@ def _make_plan(config: ExperimentConfig, files: InputFiles, place: str) -> Plan:
     _check_targets(config)
     _check_algorithm(config, topology, _ANY_MODEL)
     _check_loss(config, network, resolved.network)
+    _check_crashes(config, resolved)
     found = tuple(files.found.values())
     return Plan(
         config=config,
@@ -244,6 +253,26 @@ def _check_loss(config: ExperimentConfig, network: NetworkPlan, scheduled: Netwo
     if network.may_lose:
         raise ConfigError(f"network.transport=datagram: {why}; must be reliable, or without loss")
     raise ConfigError(f"network.transport=datagram: {why}, as under schedule; must be reliable, or without loss there")
+
+
+def _check_crashes(config: ExperimentConfig, resolved: ResolvedSchedule) -> None:
+    """Refuse ends of nodes under which an algorithm would stop for good, or a run without a time never end."""
+    down = [span for span in resolved.schedule.nodes if span.kind == "down"]
+    if not down:
+        return
+    number, action = next(
+        (each.number, each.entry.action) for each in resolved.entries if each.entry.action in ("crash", "restart")
+    )
+    if config.algorithm.selected.needs_every_message:
+        raise ConfigError(
+            f"schedule[{number}].action={action}: must be absent with algorithm.kind={config.algorithm.kind}, which"
+            " waits for every message and would stop for good"
+        )
+    if config.stop.time_s is None and any(span.end_ns is None for span in down):
+        raise ConfigError(
+            f"schedule[{number}].action={action}: must end, or come with stop.time_s: a node that stays away never does"
+            " its rounds"
+        )
 
 
 _ANY_MODEL = (2**62,)

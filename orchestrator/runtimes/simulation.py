@@ -23,6 +23,7 @@ from node.core.saved_state import State, savable_classes
 from node.core.training import TrainerAndEvaluator
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
+from node.sim.node_faults import NodeFates
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator.experiment.plan import Plan
@@ -136,6 +137,9 @@ class SimulatedRun:
             keep_messages=plan.config.output.messages,
             after_steps=self._after_steps,
         )
+        if states := plan.schedule.node_states():
+            sizes = prepared.trainer.tensor_sizes
+            self._world.let_happen(NodeFates(states, lambda node, life: plan.algorithm_of(node, sizes, life=life)))
         self._requests = StopRequests(levels=1, one_signal_s=0.0)
         self._tests = ModelTests(prepared.trainer, self._on_sample)
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
@@ -294,15 +298,17 @@ class SimulatedRun:
 
     def _evaluate(self) -> None:
         after_training = self._plan.config.evaluation.model == "after_training"
+        alive = self._world.hand_over()
         models = {
-            node.index: node.trained if after_training and node.trained is not None else node.params
-            for node in self._world.nodes
+            node.index: node.trained if after_training and node.trained is not None else node.params for node in alive
         }
-        nodes = tuple(NodeSample.untested(node.index, node.current_counters()) for node in self._world.nodes)
+        if not models:  # nobody is there: the curve has no line
+            return
+        nodes = tuple(NodeSample.untested(node.index, node.current_counters()) for node in alive)
         sample = Sample(
             time_ns=self._world.now_ns,
             nodes=nodes,
-            bytes_sent=sum(node.counters.bytes_sent for node in nodes),
+            bytes_sent=sum(node.counters.bytes_sent for node in self._world.nodes),
             consensus_distance=consensus_distance(models),
         )
         ticket, self._ticket = self._ticket, self._ticket + 1

@@ -45,6 +45,18 @@ schedule:
 """
 
 
+FAULTS = """
+schedule:
+  - {action: crash, nodes: 1, at_s: 0.2, until_s: 0.5}
+  - {action: crash, nodes: 2, at_s: 0.3, for_s: 0.25, model: common}
+  - {action: crash, nodes: 3, at_s: 0.35}
+  - {action: crash, nodes: 4, at_s: 0.1}
+  - {action: restart, nodes: [4, 5], at_s: 0.6, model: peer}
+  - {action: pause, nodes: [0, 5], at_s: 0.25, for_s: 0.1, every_s: 0.4}
+  - {action: partition, groups: ["0-2", "3-5"], at_s: 0.15, until_s: 0.4}
+"""
+
+
 @pytest.fixture
 def scheduled(file: Path) -> Path:
     """An experiment of one second in which much happens."""
@@ -70,6 +82,38 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_fault_goes_on_to_the_same_byte
     assert times > 5
     assert part.status == "done"
     assert_same_results(part.path, whole)
+
+
+@pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "swift"])
+def test_a_run_whose_nodes_come_and_go_goes_on_to_the_same_bytes(kind: str, file: Path, tmp_path: Path) -> None:
+    file.write_text(EXPERIMENT + FAULTS)
+    settings = (f"algorithm.kind={kind}", "algorithm.adpsgd_pingpong={recipients: 2}")
+    whole = run(file, tmp_path / "whole", 0, *settings).path
+    with stopped_after(9):
+        part = run(file, tmp_path / "part", 0, *settings)
+        times = 0
+        while part.status == "interrupted":
+            times += 1
+            part = resume(part.path)
+    assert times > 5
+    assert part.status == "done"
+    assert_same_results(part.path, whole)
+
+
+def test_nodes_that_are_down_have_no_line_and_what_is_sent_to_them_is_lost(file: Path, tmp_path: Path) -> None:
+    file.write_text(EXPERIMENT + FAULTS)
+    found = run(file, tmp_path / "out")
+    table = load_run(found.path)
+    assert table.nodes is not None
+    assert table.messages is not None
+    seen_s = {node: table.nodes["time_ns"][table.nodes["node"] == node] / 1e9 for node in range(6)}
+    for node, (begin_s, end_s) in {1: (0.2, 0.5), 2: (0.3, 0.55), 3: (0.35, 2), 4: (0.1, 0.6)}.items():
+        assert not np.any((seen_s[node] >= begin_s) & (seen_s[node] < end_s)), node
+    assert seen_s[3].max() < 0.35
+    assert {node: round(float(seen_s[node].max()), 9) for node in (0, 1, 2, 4, 5)} == dict.fromkeys((0, 1, 2, 4, 5), 1)
+    assert found.summary["messages"]["lost"] > 0
+    to_3 = table.messages["receiver"] == 3
+    assert table.messages["delivered_ns"][to_3].max() < 0.35e9
 
 
 def test_the_schedule_does_what_it_says(scheduled: Path, tmp_path: Path) -> None:
@@ -140,6 +184,13 @@ CHOICES: list[dict[str, Any]] = [
     {"action": "partition", "groups": ["fast", "stragglers"], "until_s": 0.5},
     {"action": "isolate", "nodes": {"fraction": 0.5, "of": "0-3"}, "for_s": 0.1, "every_s": 0.2},
     {"action": "slow_cpu", "nodes": "all", "factor": 2},
+    *(
+        {"action": "crash", "nodes": 2, "at_s": 0.3, "for_s": 0.2, "model": model}
+        for model in ("last", "common", "peer")
+    ),
+    {"action": "crash", "nodes": 2, "at_s": 0.3},
+    *({"action": "restart", "nodes": 2, "at_s": 0.3, "model": model} for model in ("last", "common", "peer")),
+    {"action": "pause", "nodes": "fast", "at_s": 0.3, "for_s": 0.2},
 ]
 
 
@@ -206,7 +257,6 @@ def test_validate_for_machines_has_the_entries(scheduled: Path, capsys: pytest.C
     [
         ("[{action: isolate, nodes: 6}]", "schedule[0].nodes=6: must be between 0 and 5"),
         ("[{action: isolate, nodes: 0, at_s: 1}]", "schedule[0].at_s=1: must be below stop.time_s=1"),
-        ("[{action: crash, nodes: 0}]", "schedule[0].action=crash: must be one of degrade, trace, partition, isolate,"),
         (
             "[{action: trace, nodes: 0, file: graph.txt}]",
             "schedule[0].file=graph.txt:1: header=0 1: must be time_s and",
@@ -226,6 +276,27 @@ def test_what_is_wrong_is_refused_before_anything_starts(
         assert (code, out, len(err.splitlines())) == (2, "", 1)
         assert err.startswith(f"error: {file}: {message}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("kind", "graph"), [("dpsgd", "ring"), ("epidemic", "full"), ("adpsgd", "ring")])
+def test_an_algorithm_that_waits_for_every_message_takes_no_crash(
+    kind: str, graph: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule = "schedule=[{action: isolate, nodes: 1, for_s: 0.2}, {action: restart, nodes: 0, at_s: 0.5}]"
+    more = [f"topology={{kind: {graph}}}", "algorithm.epidemic={recipients: 1}", "algorithm.adpsgd={roles: parity}"]
+    settings = [f"algorithm.kind={kind}", schedule, *more]
+    code, _, err = invoke(capsys, "validate", file, "--no-data", *(f"--set={one}" for one in settings))
+    assert code == 2
+    assert (
+        f"schedule[1].action=restart: must be absent with algorithm.kind={kind}, which waits for every message" in err
+    )
+
+
+def test_a_node_that_stays_away_needs_a_run_with_an_end(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["stop={rounds: 3}", "schedule=[{action: crash, nodes: 0}]"]
+    code, _, err = invoke(capsys, "validate", file, "--no-data", *(f"--set={one}" for one in settings))
+    assert code == 2
+    assert "schedule[0].action=crash: must end, or come with stop.time_s" in err
 
 
 def test_runtimes_that_cannot_do_it_yet_say_so(scheduled: Path, capsys: pytest.CaptureFixture[str]) -> None:

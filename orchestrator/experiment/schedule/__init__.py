@@ -2,6 +2,6 @@
 
 from orchestrator.experiment.schedule.config import ScheduleEntry
 from orchestrator.experiment.schedule.planned import PlannedEntry
-from orchestrator.experiment.schedule.resolve import Surroundings, resolve_schedule
+from orchestrator.experiment.schedule.resolve import ResolvedSchedule, Surroundings, resolve_schedule
 
-__all__ = ["PlannedEntry", "ScheduleEntry", "Surroundings", "resolve_schedule"]
+__all__ = ["PlannedEntry", "ResolvedSchedule", "ScheduleEntry", "Surroundings", "resolve_schedule"]

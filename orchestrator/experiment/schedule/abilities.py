@@ -9,8 +9,11 @@ from orchestrator.experiment.schedule.config import Action
 LINK_ACTIONS: Final[tuple[Action, ...]] = ("degrade", "trace", "partition", "isolate")
 """Actions on links, which links that nothing shapes cannot have."""
 
+NODE_ACTIONS: Final[tuple[Action, ...]] = ("crash", "restart", "pause", "slow_cpu")
+"""Actions on nodes."""
+
 ABILITIES: Final[Mapping[RuntimeName, tuple[Action, ...]]] = {
-    "simulation": (*LINK_ACTIONS, "slow_cpu"),
+    "simulation": (*LINK_ACTIONS, *NODE_ACTIONS),
     "processes": (),
     "docker": (),
 }
