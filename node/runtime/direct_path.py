@@ -4,12 +4,13 @@ For links that something else makes: the host's own loopback, or a kernel that s
 
 - A message has *started* when the driver gives it to the path, which hands its frame to the peer's stream at once.
 - It is *sent* when the transport has taken the whole frame and, of a sender with a bounded number of transfers, the
-  links can have carried it, by their declared rates and by how long the last messages to this peer took; or when a
-  receipt for it comes first. The transport buffers, so that its last byte may leave the host later, by as much as the
+  links can have carried it by their declared rates, if the last messages to this peer had them for themselves; or when
+  a receipt for it comes. The transport buffers, so that its last byte may leave the host later, by as much as the
   bound in flight allows. A sender that may have one transfer at a time waits for this, and then for room.
 - It is *overdue* when its receipt has not come a round trip after that: somebody else uses the receiver's link as well.
   To a sender with a bounded number of transfers it is then a transfer still under way, as it is in a simulation. Such
-  a sender has begun another one meanwhile, for without that every message would cost it a round trip of silence.
+  a sender has begun another one meanwhile, for without that every message would cost it a round trip of silence. Where
+  links are shared it pays that, for two transfers in the place of one would be a greater mistake.
 - It has *arrived*, by the sender's knowledge, when a receipt covers it. That is late by the way back of the receipt,
   and by the millisecond that a receipt may wait for others. The receiver records the instant itself, exactly.
 - It is *lost* when its stream breaks before a receipt comes, when its peer cannot be reached, or when no receipt comes
@@ -55,6 +56,9 @@ RECEIPT_LATE_NS = 2 * NS_PER_MS
 
 
 NEVER_NS = (1 << 63) - 1
+
+SHARED = 1.2
+"""A link is shared with others if it takes more than so many times as long for a message as alone."""
 
 UNEVEN = 4
 """Messages under way may take so many times as long as an even share of the slowest link would make them."""
@@ -155,7 +159,7 @@ class DirectPath(Path):
         if not self._streams.withdraw(receiver, number):
             if (under_way := self._under_way.get(number)) is not None:
                 under_way.end_ns = under_way.begin_ns  # it has left as soon as it is written
-                if under_way.timer is not None:
+                if under_way.is_written:
                     self._loop.call_soon(self._has_left, number)
             return
         del self._started[number]
@@ -185,10 +189,11 @@ class DirectPath(Path):
     def written(self, number: int) -> None:
         """The transport has taken a frame or a probe. May come after the frame's receipt, and then says nothing."""
         if number in self._started:
-            under_way = self._under_way.get(number)
+            if (under_way := self._under_way.get(number)) is not None:
+                under_way.is_written = True
             if under_way is None or under_way.end_ns <= self._clock.now_ns():
                 self._has_left(number)
-            elif under_way.timer is None:
+            elif under_way.timer is None and under_way.end_ns != NEVER_NS:
                 due_s = self._clock.monotonic_ns(under_way.end_ns) / NS_PER_S
                 under_way.timer = self._loop.call_at(due_s, self._has_left, number)
         elif number in self._probes:
@@ -262,23 +267,27 @@ class _UnderWay:
     Attributes:
         receiver: Its receiver.
         begin_ns: When it began.
-        end_ns: When its last byte can have passed its links.
-        overdue_ns: When its receipt should have come.
-        timer: Tells that it has left, once it is written.
+        alone_ns: How long its links take for it alone; 0 where that is not known.
+        end_ns: When its last byte can have passed its links; never where only a receipt tells.
+        overdue_ns: When its receipt should have come; never likewise.
+        is_written: The transport has taken it.
+        timer: Tells that it has left, once it is written and where its end is known.
     """
 
     receiver: NodeId
     begin_ns: int
+    alone_ns: int
     end_ns: int
     overdue_ns: int
+    is_written: bool = False
     timer: asyncio.TimerHandle | None = None
 
 
 class _LinkPace:
-    """The pace of a node's messages: when they can have passed their links, which others may use at the same time.
+    """The pace of a node's messages: when they can have passed their links, if nobody else uses them.
 
     A link that others use carries a message in a multiple of the time that it would take alone. The last messages to a
-    peer tell this multiple.
+    peer tell this multiple, and whether an end can be foretold at all.
 
     Args:
         network: At first: a node is not told of changes. Where links are slower now, its messages take longer.
@@ -297,21 +306,21 @@ class _LinkPace:
         """Return what is expected of a message that begins at a time."""
         mbps = self._mbps(receiver)
         if not isfinite(mbps):
-            return _UnderWay(receiver, begin_ns, begin_ns, NEVER_NS)
+            return _UnderWay(receiver, begin_ns, 0, begin_ns, NEVER_NS)
         # A link that stands still at first may not do so any more.
-        alone_ns = self._network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps) if mbps else 0.0
-        end_ns = begin_ns + round(alone_ns * self._multiples.get(receiver, 1.0))
-        round_trip_ns = self._round_trip_ns(receiver, begin_ns)
-        return _UnderWay(receiver, begin_ns, end_ns, end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS)
+        alone_ns = round(self._network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps)) if mbps else 0
+        if self._multiples.get(receiver, 1.0) > SHARED:
+            return _UnderWay(receiver, begin_ns, alone_ns, NEVER_NS, NEVER_NS)
+        end_ns, round_trip_ns = begin_ns + alone_ns, self._round_trip_ns(receiver, begin_ns)
+        overdue_ns = end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS
+        return _UnderWay(receiver, begin_ns, alone_ns, end_ns, overdue_ns)
 
     def learn(self, message: _UnderWay, now_ns: int) -> None:
         """Take in that the receipt of a message has come."""
-        known = self._multiples.get(message.receiver, 1.0)
-        expected_ns = message.end_ns - message.begin_ns
-        if expected_ns > 0:
+        if message.alone_ns:
             took_ns = now_ns - message.begin_ns - self._round_trip_ns(message.receiver, message.begin_ns)
-            found = known * took_ns / expected_ns
-            self._multiples[message.receiver] = max(1.0, (known + found) / 2)
+            known = self._multiples.get(message.receiver, 1.0)
+            self._multiples[message.receiver] = (known + max(1.0, took_ns / message.alone_ns)) / 2
 
     def _mbps(self, receiver: NodeId) -> float:
         network, node = self._network, self._node
