@@ -299,8 +299,15 @@ def test_a_node_that_stays_away_needs_a_run_with_an_end(file: Path, capsys: pyte
     assert "schedule[0].action=crash: must end, or come with stop.time_s" in err
 
 
-def test_runtimes_that_cannot_do_it_yet_say_so(scheduled: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for runtime in ("processes", "docker"):
-        code, _, err = invoke(capsys, "validate", scheduled, "--no-data", "--set", f"runtime={runtime}")
-        assert code == 2
-        assert "schedule[0].action=degrade: must be absent with runtime: " + runtime in err
+@pytest.mark.parametrize("runtime", ["processes", "docker"])
+def test_runtimes_that_cannot_do_it_yet_say_so(runtime: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(
+        EXPERIMENT + SCHEDULE.replace("  - {action: trace, nodes: [4, 5], file: link.csv, at_end: loop}\n", "")
+    )
+    settings = ["network.sender={kind: per_peer}", f"runtime={runtime}"]
+    code, _, err = invoke(capsys, "validate", file, "--no-data", *(f"--set={one}" for one in settings))
+    assert (code, err) == (0, "")
+    file.write_text(EXPERIMENT + FAULTS)
+    code, _, err = invoke(capsys, "validate", file, "--no-data", *(f"--set={one}" for one in settings))
+    assert code == 2
+    assert "schedule[0].action=crash: must be one of degrade, trace, partition, isolate, slow_cpu with runtime:" in err

@@ -280,11 +280,24 @@ def test_a_runtime_that_cannot_do_everything(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("runtime", ["processes", "docker"])
-def test_a_runtime_that_can_do_nothing(runtime: str) -> None:
+def test_a_runtime_that_can_do_nothing(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "ABILITIES", {})
     with pytest.raises(ConfigError) as caught:
         resolved({**LATER, "nodes": 0}, runtime=runtime)
     expected = f"schedule[0].action=degrade: must be absent with runtime: {runtime}, which cannot do it yet"
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("runtime", ["processes", "docker"])
+@pytest.mark.parametrize(("action", "fields"), [("crash", {}), ("restart", {}), ("pause", {"for_s": 1})], ids=str)
+def test_real_nodes_are_neither_ended_nor_paused_yet(action: str, fields: dict[str, Any], runtime: str) -> None:
+    slow = {"action": "slow_cpu", "nodes": 0, "factor": 2}
+    with pytest.raises(ConfigError) as caught:
+        resolved(slow, {"action": action, "nodes": 0, **fields}, runtime=runtime)
+    assert str(caught.value) == (
+        f"schedule[1].action={action}: must be one of degrade, trace, partition, isolate, slow_cpu with runtime:"
+        f" {runtime}, which cannot do it yet"
+    )
 
 
 @pytest.mark.usefixtures("able")
