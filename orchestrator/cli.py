@@ -717,7 +717,8 @@ def _print_outcome(summary: dict[str, Any], path: Path) -> None:
     unsaved = summary["checkpoint_error"]
     if unsaved is not None:
         rows["checkpoint"] = f"not written: {unsaved}"
-    if summary["status"] == "interrupted" and (unsaved is None or (path / CHECKPOINT).exists()):
+    has_begun = summary["evaluations"] > 0
+    if summary["status"] == "interrupted" and has_begun and (unsaved is None or (path / CHECKPOINT).exists()):
         rows["go on with"] = f"fragmesh run --resume {shlex.quote(str(path))}"
     _print_rows(path.name, rows)
 

@@ -21,13 +21,14 @@ from node.core.units import NS_PER_MS
 from node.transport.frames import HEADER_BYTES
 from node.transport.window import bound_bytes
 from orchestrator.containers.cleanup import describe, reap, remove_labelled
-from orchestrator.containers.facts import check_memory
+from orchestrator.containers.facts import EngineFacts, check_memory
 from orchestrator.containers.image_builds import BuildOptions, BuiltImage, have_image, named_image
 from orchestrator.containers.image_recipes import ImageRecipe, node_recipe, shaper_recipe
 from orchestrator.containers.interface import ContainerSpec, Engine, EngineError
 from orchestrator.containers.networks import plan_networks
 from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.containers.shell import ContainerShell
+from orchestrator.experiment.config import DockerConfig
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.doctor import NODE_MODELS
 from orchestrator.shaping.node_shaping import KernelOptions, partitions_of, plan_node
@@ -43,6 +44,10 @@ MEMORY_LIMIT: Final = (10**9, 4)
 """Limit of a node's memory where the experiment has none: at least so many bytes, and so many times what it needs."""
 
 _IPV4: Final = Path("/proc/sys/net/ipv4")
+
+_THIS_NETWORK, _LOOPBACK = IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8")
+_OF_HOSTS: Final = IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/2"), IPv4Network("192.0.0.0/3")
+"""Addresses of hosts end where those of groups begin (RFC 1122, 3.2.1.3)."""
 
 
 class Teller(Protocol):
@@ -119,6 +124,7 @@ def find_backend(plan: Plan, engine: Engine, display: Teller, environment: Mappi
     _check_transport(plan)
     if not shaped:
         _check_neighbours(plan)
+    _check_limits(settings, engine.facts)
     with _as_config_errors():
         _reap(engine, display)
         plan_networks(engine, config.nodes, wanted=subnet, place=SUBNET_KEY)
@@ -134,13 +140,27 @@ def find_backend(plan: Plan, engine: Engine, display: Teller, environment: Mappi
     return Backend(engine, image, shaper, abilities, netem, subnet, congestion_control)
 
 
+def _check_limits(settings: DockerConfig, facts: EngineFacts) -> None:
+    """Refuse limits of nodes that the engine cannot give."""
+    if settings.cpus is not None:
+        if not facts.limits_cpus:
+            raise ConfigError(f"docker.cpus={settings.cpus:g}: must be absent: this kernel limits no processor time")
+        if settings.cpus > facts.cpus:
+            raise ConfigError(f"docker.cpus={settings.cpus:g}: must be at most {facts.cpus}, the engine's processors")
+    if settings.memory_mb is not None and not facts.limits_memory:
+        raise ConfigError(f"docker.memory_mb={settings.memory_mb}: must be absent: this kernel limits no memory")
+
+
 def check_model(plan: Plan, backend: Backend, num_params: int, dilation: float) -> None:
     """Check what depends on the model and on the time dilation.
 
     Raises:
         ConfigError: There is too little memory, or the kernel cannot be told the links.
     """
-    check_memory(backend.engine.facts, plan.config.nodes, memory_needed(num_params))
+    needed, memory_mb = memory_needed(num_params), plan.config.docker.memory_mb
+    if memory_mb is not None and memory_mb * 10**6 < needed:
+        raise ConfigError(f"docker.memory_mb={memory_mb}: must be at least {-(-needed // 10**6)}, which a node needs")
+    check_memory(backend.engine.facts, plan.config.nodes, needed)
     if backend.abilities is None:
         return
     options = kernel_options(plan, backend, num_params, dilation)
@@ -179,9 +199,16 @@ def _subnet(text: str | None) -> IPv4Network | None:
     if text is None:
         return None
     try:
-        return IPv4Network(text)
+        subnet = IPv4Network(text)
     except (AddressValueError, NetmaskValueError, ValueError):
         raise ConfigError(f"{SUBNET_KEY}={text}: must be an IPv4 network, such as 10.9.0.0/23") from None
+    if (
+        subnet.overlaps(_LOOPBACK)
+        or not any(map(subnet.subnet_of, _OF_HOSTS))
+        or subnet.network_address in _THIS_NETWORK
+    ):
+        raise ConfigError(f"{SUBNET_KEY}={text}: must be of addresses that hosts may have, such as 10.9.0.0/23")
+    return subnet
 
 
 def _congestion_control(wanted: str | None) -> str:

@@ -194,6 +194,34 @@ def test_what_dead_orchestrators_left_goes_first_and_is_told(tmp_path: Path) -> 
     assert note.startswith("removing what dead has left: 2 networks; process ")
 
 
+@pytest.mark.parametrize("subnet", ["127.0.0.0/23", "126.0.0.0/7", "224.0.0.0/23", "240.0.0.0/23", "0.0.0.0/8"])
+def test_addresses_that_no_host_may_have_are_refused(subnet: str, tmp_path: Path) -> None:
+    found = refused(tmp_path, docker={"subnet": subnet})
+    assert found == f"docker.subnet={subnet}: must be of addresses that hosts may have, such as 10.9.0.0/23"
+
+
+@pytest.mark.parametrize(
+    ("limits", "facts_differ", "message"),
+    [
+        ({"cpus": 8}, {"cpus": 2}, "docker.cpus=8: must be at most 2, the engine's processors"),
+        ({"cpus": 1}, {"limits_cpus": False}, "docker.cpus=1: must be absent: this kernel limits no processor time"),
+        ({"memory_mb": 500}, {"limits_memory": False}, "docker.memory_mb=500: must be absent: this kernel limits no"),
+    ],
+)
+def test_limits_that_the_engine_cannot_give_are_refused(
+    limits: dict[str, Any], facts_differ: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    engine = replace(engine_with_images(), facts=facts(**facts_differ))
+    assert refused(tmp_path, engine, docker=limits).startswith(message)
+
+
+def test_less_memory_than_a_node_needs_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    small = plan(tmp_path, docker={"memory_mb": 64})
+    found = find_backend(small, engine_with_images(), Told(), {})
+    with pytest.raises(ConfigError, match=r"^docker\.memory_mb=64: must be at least 201, which a node needs$"):
+        check_model(small, found, 1_000, 1.0)
+
+
 @pytest.mark.parametrize(("sender", "models"), [("per_peer", 2), ("serial", 2)])
 def test_queues_hold_what_may_be_in_flight(tmp_path: Path, sender: str, models: int) -> None:
     described = plan(tmp_path, sender={"kind": sender})
