@@ -580,13 +580,28 @@ def _estimate(file: Path, overrides: list[str] | None, data_root: Path | None, c
         found = estimate(plan, prepared.trainer, costs=costs)
     finally:
         prepared.trainer.close()
-    load = plan.load(prepared.facts.num_params)
+    num_params = prepared.facts.num_params
+    containers = _foresee_containers(plan, num_params) if plan.config.runtime == "docker" else {}
+    load = plan.load(num_params)
     if as_json:
         figures = None if load is None else load.figures()
-        _print_json({"file": str(file), "experiment": found.to_json(), "load": figures})
+        more = {"containers": containers} if containers else {}
+        _print_json({"file": str(file), "experiment": found.to_json(), "load": figures, **more})
         return
-    rows = found.rows(plan) | plan.sizes(prepared.facts.num_params)
-    _print_rows(f"{plan.config.name}: as real processes on this host", rows)
+    nodes = "containers" if containers else "real processes"
+    _print_rows(f"{plan.config.name}: as {nodes} on this host", found.rows(plan) | containers | plan.sizes(num_params))
+
+
+def _foresee_containers(plan: "Any", num_params: int) -> dict[str, str]:
+    """Ask the Docker engine whether an experiment could run in it, and what it would need."""
+    from contextlib import closing
+
+    from orchestrator.containers.engine import connect
+    from orchestrator.experiment.plan import errors_naming
+    from orchestrator.runtimes.docker_backend import foresee
+
+    with closing(connect()) as engine, errors_naming(plan.place):
+        return foresee(plan, engine, num_params)
 
 
 def _read_plan(

@@ -31,10 +31,12 @@ from orchestrator.containers.shell import ContainerShell
 from orchestrator.experiment.config import DockerConfig
 from orchestrator.experiment.plan import Plan
 from orchestrator.host.doctor import NODE_MODELS
+from orchestrator.report.text import format_bytes
 from orchestrator.shaping.node_shaping import KernelOptions, partitions_of, plan_node
 from orchestrator.shaping.probe import NETEM, TBF, ShapingAbilities, probe_shaping
 
 SUBNET_KEY: Final = "docker.subnet"
+IMAGE_KEY: Final = "docker.image"
 
 CONTAINER_MEMORY_BYTES: Final = 200 * 10**6
 """Memory of a node in a container besides models: its libraries, of which containers share what they read from the
@@ -117,27 +119,64 @@ def find_backend(plan: Plan, engine: Engine, display: Teller, environment: Mappi
     Raises:
         ConfigError: The experiment cannot run here; one line.
     """
-    config = plan.config
-    settings, shaped = config.docker, config.network.links != "direct"
-    subnet = _subnet(settings.subnet)
-    congestion_control = _congestion_control(config.network.congestion_control)
-    _check_transport(plan)
-    if not shaped:
-        _check_neighbours(plan)
-    _check_limits(settings, engine.facts)
+    settings = plan.config.docker
+    subnet, congestion_control, shaped = _check_settings(plan, engine)
     with _as_config_errors():
         _reap(engine, display)
-        plan_networks(engine, config.nodes, wanted=subnet, place=SUBNET_KEY)
+        plan_networks(engine, plan.config.nodes, wanted=subnet, place=SUBNET_KEY)
         shaper = _have(engine, shaper_recipe(), environment, display) if shaped else None
         if settings.image is None:
             image = _have(engine, node_recipe(), environment, display)
         else:
-            image = named_image(engine, settings.image, node_recipe(), "docker.image")
+            image = named_image(engine, settings.image, node_recipe(), IMAGE_KEY)
         abilities = None if shaper is None else _probe(engine, shaper.name)
     netem = False if abilities is None else _choose_netem(plan, abilities)
     if abilities is not None and not abilities.cuts_links and partitions_of(plan.network):
         raise ConfigError(f"schedule: a partition needs tbf where the kernel shapes: {abilities.problems[TBF]}")
     return Backend(engine, image, shaper, abilities, netem, subnet, congestion_control)
+
+
+def foresee(plan: Plan, engine: Engine, num_params: int) -> dict[str, str]:
+    """Say what a run would need of an engine, and change nothing there: no image is built, nothing is removed.
+
+    What the kernel can shape shows in a run, or in ``fragmesh doctor`` without a file.
+
+    Returns:
+        Rows for people.
+
+    Raises:
+        ConfigError: The experiment cannot run there; one line.
+    """
+    subnet, congestion_control, shaped = _check_settings(plan, engine)
+    needed = _check_memory(plan, engine.facts, num_params)
+    settings = plan.config.docker
+    recipes = [node_recipe(), *([shaper_recipe()] if shaped else [])]
+    with _as_config_errors():
+        subnets = plan_networks(engine, plan.config.nodes, wanted=subnet, place=SUBNET_KEY)
+        if settings.image is not None:
+            named_image(engine, settings.image, recipes.pop(0), IMAGE_KEY)
+        missing = [recipe.tag for recipe in recipes if engine.find_image(recipe.tag) is None]
+    facts, nodes = engine.facts, plan.config.nodes
+    return {
+        "engine": f"{facts.product} {facts.version}, {facts.cpus} processors, {format_bytes(facts.memory_bytes)}",
+        "memory in containers": f"about {format_bytes(nodes * needed)}, {format_bytes(needed)} a node",
+        "networks": ", ".join(map(str, subnets)),
+        "congestion control": congestion_control,
+        "images": f"to be built first: {', '.join(missing)}" if missing else "there",
+    }
+
+
+def _check_settings(plan: Plan, engine: Engine) -> tuple[IPv4Network | None, str, bool]:
+    """Check what needs nothing made: returns the subnet, the congestion control, and whether links are shaped."""
+    config = plan.config
+    shaped = config.network.links != "direct"
+    subnet = _subnet(config.docker.subnet)
+    congestion_control = _congestion_control(config.network.congestion_control)
+    _check_transport(plan)
+    if not shaped:
+        _check_neighbours(plan)
+    _check_limits(config.docker, engine.facts)
+    return subnet, congestion_control, shaped
 
 
 def _check_limits(settings: DockerConfig, facts: EngineFacts) -> None:
@@ -157,16 +196,22 @@ def check_model(plan: Plan, backend: Backend, num_params: int, dilation: float) 
     Raises:
         ConfigError: There is too little memory, or the kernel cannot be told the links.
     """
-    needed, memory_mb = memory_needed(num_params), plan.config.docker.memory_mb
-    if memory_mb is not None and memory_mb * 10**6 < needed:
-        raise ConfigError(f"docker.memory_mb={memory_mb}: must be at least {-(-needed // 10**6)}, which a node needs")
-    check_memory(backend.engine.facts, plan.config.nodes, needed)
+    _check_memory(plan, backend.engine.facts, num_params)
     if backend.abilities is None:
         return
     options = kernel_options(plan, backend, num_params, dilation)
     addresses = {node: f"198.18.{node // 250}.{1 + node % 250}" for node in range(plan.config.nodes)}
     for node in addresses:
         plan_node(plan.network, node, addresses, options)
+
+
+def _check_memory(plan: Plan, facts: EngineFacts, num_params: int) -> int:
+    """Check that the engine and the limit have the memory that a node needs, which is returned; bytes."""
+    needed, memory_mb = memory_needed(num_params), plan.config.docker.memory_mb
+    if memory_mb is not None and memory_mb * 10**6 < needed:
+        raise ConfigError(f"docker.memory_mb={memory_mb}: must be at least {-(-needed // 10**6)}, which a node needs")
+    check_memory(facts, plan.config.nodes, needed)
+    return needed
 
 
 def kernel_options(plan: Plan, backend: Backend, num_params: int, dilation: float) -> KernelOptions:

@@ -10,11 +10,19 @@ import pytest
 from node.core.errors import ConfigError
 from node.core.links import PartitionChange
 from node.transport.frames import HEADER_BYTES
+from orchestrator.containers.image_recipes import node_recipe
 from orchestrator.containers.interface import ImageFacts, NetworkFacts
 from orchestrator.containers.networks import make_networks
 from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.runtimes import docker_backend
-from orchestrator.runtimes.docker_backend import check_model, find_backend, kernel_options, memory_limit, memory_needed
+from orchestrator.runtimes.docker_backend import (
+    check_model,
+    find_backend,
+    foresee,
+    kernel_options,
+    memory_limit,
+    memory_needed,
+)
 from orchestrator.shaping.probe import ShapingAbilities
 from tests.unit.orchestrator.containers.described import facts
 from tests.unit.orchestrator.containers.fake_engine import FakeEngine
@@ -213,6 +221,38 @@ def test_limits_that_the_engine_cannot_give_are_refused(
 ) -> None:
     engine = replace(engine_with_images(), facts=facts(**facts_differ))
     assert refused(tmp_path, engine, docker=limits).startswith(message)
+
+
+def test_what_a_run_would_need_is_foreseen_and_nothing_is_made(tmp_path: Path) -> None:
+    engine = engine_with_images()
+    dead = RunScope("dead", replace(Owner.of_this_process(), started=1))
+    make_networks(engine, dead, 3, wanted=IPv4Network("10.9.0.0/23"))
+    before = dict(engine.containers), dict(engine.resources), dict(engine.images)
+    rows = foresee(plan(tmp_path, docker={"subnet": "10.19.0.0/23"}), engine, 1_000)
+    assert (engine.containers, engine.resources, engine.images) == before
+    assert rows["networks"] == "10.19.0.0/24, 10.19.1.0/24"
+    assert rows["images"] == "there"
+    assert rows["congestion control"] == "bbr"
+    assert rows["memory in containers"].startswith("about 600 MB, 200 MB a node")
+    del engine.images[node_recipe().tag]
+    assert foresee(plan(tmp_path), engine, 1_000)["images"] == f"to be built first: {node_recipe().tag}"
+
+
+@pytest.mark.parametrize(
+    ("docker", "message"),
+    [
+        ({"image": "nope"}, "docker.image=nope: there is no such image"),
+        ({"subnet": "10.9.0.0/23"}, "docker.subnet=10.9.0.0/23: "),
+        ({"memory_mb": 64}, "docker.memory_mb=64: must be at least 201"),
+        ({"cpus": 1_000}, "docker.cpus=1000: must be at most "),
+    ],
+)
+def test_what_cannot_be_is_foreseen(docker: dict[str, Any], message: str, tmp_path: Path) -> None:
+    engine = engine_with_images()
+    make_networks(engine, RunScope("other", Owner.of_this_process()), 3, wanted=IPv4Network("10.9.0.0/23"))
+    with pytest.raises(ConfigError) as raised:
+        foresee(plan(tmp_path, docker=docker), engine, 1_000)
+    assert str(raised.value).startswith(message)
 
 
 def test_less_memory_than_a_node_needs_is_refused_before_anything_is_made(tmp_path: Path) -> None:
