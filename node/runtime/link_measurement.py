@@ -102,6 +102,17 @@ class Result:
     answered_ms: list[float | None] = field(default_factory=list)
 
 
+def on_ring(network: NetworkPlan, node: int) -> tuple[NodeId, NodeId]:
+    """Return the nodes before and after a node on the ring along which links are measured.
+
+    Nodes of like links follow each other, so that each profile of links is measured where there are two nodes of it.
+    """
+    up, down = network.up_mbps.tolist(), network.down_mbps.tolist()
+    order = sorted(range(network.num_nodes), key=lambda each: (up[each], down[each], each))
+    place = order.index(node)
+    return NodeId(order[place - 1]), NodeId(order[(place + 1) % len(order)])
+
+
 class Measurement:
     """One node's measurement, and its answers to the peer that measures towards it.
 
@@ -134,7 +145,7 @@ class Measurement:
         self._then: dict[int, Callable[[int], None]] = {}  # large probe -> what follows when it has left
         self._arrived: list[tuple[int, int]] = []  # (monotonic clock, bytes) of large probes
         self._wanted_ns: dict[int, int] = {}  # round-trip probe -> when it was wanted, monotonic clock
-        self.result = Result(peer=(node + 1) % network.num_nodes)
+        self.result = Result(peer=on_ring(network, node)[1])
 
     async def run(self, duration_ns: int) -> Result:
         """Measure for so much testbed time, and some round trips longer.

@@ -21,6 +21,7 @@ from node.emulation.uplink import EmulatedUplink
 from node.host.clock import Clock
 from node.runtime.direct_path import DirectPath
 from node.runtime.emulated_path import RECEIPTS_WITHIN_MS, EmulatedPath
+from node.runtime.link_measurement import on_ring
 from node.runtime.outgoing import UNLIMITED_MBPS, InFlight, OutgoingFrames
 from node.transport.arrival_delays import ArrivalDelays
 from node.transport.control_values import some_nodes
@@ -228,11 +229,10 @@ class Peers:
         await self.server.stop(0.2)
 
     def _to_open(self) -> set[NodeId]:
-        node, count = self._config.node, self._config.network.num_nodes
         to_open: set[NodeId] = {*self._neighbors[:STREAMS_OPENED_MAX]}
-        if count > 1:
+        if self._config.network.num_nodes > 1:
             # The links are measured along this ring, and answers come back.
-            to_open |= {NodeId((node + side) % count) for side in (1, -1)}
+            to_open |= {*on_ring(self._config.network, self._config.node)}
         return to_open
 
     def _take_probe(self, sender: NodeId, probe: ProbeInfo) -> None:

@@ -23,6 +23,7 @@ from node.runtime.link_measurement import (
     PROBES,
     Measurement,
     Result,
+    on_ring,
     requested_mbps,
     requested_round_trip_ms,
 )
@@ -296,3 +297,17 @@ def test_links_are_measured_without_what_is_laid_over_them_and_nothing_passes_a_
         assert results[node].round_trips_ms == []
     assert [size for size in ring.wire_bytes if size > PROBE_BYTES]
     assert [requested_mbps(plan, node, (node + 1) % 4) for node in range(4)] == [8.0, 0.0, 8.0, 0.0]
+
+
+@pytest.mark.parametrize("mbps", [[1.0, 5.0, 1.0, 5.0, 1.0, 5.0], [5.0, 5.0, 1.0, 1.0, 5.0, 1.0]])
+def test_links_of_every_profile_are_measured(mbps: list[float]) -> None:
+    plan = network(6, mbps)
+    after = [on_ring(plan, node)[1] for node in range(6)]
+    assert sorted(after) == [0, 1, 2, 3, 4, 5]
+    assert [on_ring(plan, after[node])[0] for node in range(6)] == [0, 1, 2, 3, 4, 5]
+    assert sorted(requested_mbps(plan, node, after[node]) for node in range(6)) == [1, 1, 1, 1, 5, 5]
+
+
+def test_nodes_of_the_same_links_are_measured_in_order() -> None:
+    assert [on_ring(network(4), node) for node in range(4)] == [(3, 1), (0, 2), (1, 3), (2, 0)]
+    assert on_ring(network(2), 0) == (1, 1)
