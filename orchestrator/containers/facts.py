@@ -67,7 +67,9 @@ def check_scheme(named_by: str, url: str) -> None:
         ConfigError: It is one.
     """
     if not url.startswith(LOCAL_SCHEMES):
-        scheme = url.partition("://")[0]
+        scheme, found, _ = url.partition("://")
+        if not found:
+            raise ConfigError(f"{named_by}: must be an address such as unix:///var/run/docker.sock")
         raise ConfigError(f"{named_by}: {scheme}:// leads to another machine or system; {_HERE}")
 
 

@@ -61,13 +61,14 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
             on_lines = replace(plan, network=lines.network)
             check_folders(prepared.data_root)
             with errors_naming(plan.place):
-                check_model(on_lines, backend, num_params, dilation)
+                segments = check_model(plan, lines.network, backend, num_params, dilation)
 
             def make_fleet(prepared: Prepared, folder: Path) -> DockerFleet:
                 return DockerFleet(on_lines, backend, folder, num_params, progress, lambda: run.stop_requested)
 
             is_shaped = backend.abilities is not None
-            facts = {"docker": backend.to_json(), "lines": lines.to_json() if is_shaped else None}
+            docker = {**backend.to_json(), "gso_segments": segments}
+            facts = {"docker": docker, "lines": lines.to_json() if is_shaped else None}
             run = RealRun(plan, prepared, progress, make_fleet, dilation, costs, facts, lines if is_shaped else None)
             return run
 

@@ -7,7 +7,7 @@ orchestrators have left is removed.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,6 +17,7 @@ import numpy as np
 
 from node.core.errors import ConfigError
 from node.core.link_bounds import rate_bounds, round_trip_ns_max
+from node.core.links import NetworkPlan
 from node.core.units import NS_PER_MS
 from node.transport.frames import HEADER_BYTES
 from node.transport.window import bound_bytes
@@ -190,19 +191,32 @@ def _check_limits(settings: DockerConfig, facts: EngineFacts) -> None:
         raise ConfigError(f"docker.memory_mb={settings.memory_mb}: must be absent: this kernel limits no memory")
 
 
-def check_model(plan: Plan, backend: Backend, num_params: int, dilation: float) -> None:
+def check_model(plan: Plan, lines: NetworkPlan, backend: Backend, num_params: int, dilation: float) -> list[int]:
     """Check what depends on the model and on the time dilation.
+
+    Args:
+        plan: The experiment; what is refused is told in its figures, where it can be.
+        lines: Its network as the kernel is asked for it.
+        backend: The engine and the kernel.
+        num_params: Scalars of a model.
+        dilation: Real seconds a testbed second.
+
+    Returns:
+        The most segments that travel as one packet (``gso_max_segs``), of each node's device; nothing where nothing is
+        shaped.
 
     Raises:
         ConfigError: There is too little memory, or the kernel cannot be told the links.
     """
     _check_memory(plan, backend.engine.facts, num_params)
     if backend.abilities is None:
-        return
-    options = kernel_options(plan, backend, num_params, dilation)
+        return []
     addresses = {node: f"198.18.{node // 250}.{1 + node % 250}" for node in range(plan.config.nodes)}
-    for node in addresses:
-        plan_node(plan.network, node, addresses, options)
+    segments: list[int] = []
+    for asked in (plan, replace(plan, network=lines)):
+        options = kernel_options(asked, backend, num_params, dilation)
+        segments = [plan_node(asked.network, node, addresses, options).tree.gso_segments for node in addresses]
+    return segments
 
 
 def _check_memory(plan: Plan, facts: EngineFacts, num_params: int) -> int:

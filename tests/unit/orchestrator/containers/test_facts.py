@@ -49,6 +49,11 @@ def test_an_address_of_elsewhere_is_refused_before_it_is_called(url: str) -> Non
         check_scheme(f"DOCKER_HOST={url}", url)
 
 
+def test_what_is_no_address_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"^DOCKER_HOST=lab: must be an address such as unix:///var/run/docker\.sock$"):
+        check_scheme("DOCKER_HOST=lab", "lab")
+
+
 @pytest.mark.parametrize("url", ["unix:///var/run/docker.sock", "tcp://127.0.0.1:2375"])
 def test_an_address_of_here_is_not(url: str) -> None:
     check_scheme(f"DOCKER_HOST={url}", url)

@@ -216,6 +216,18 @@ def test_addresses_that_no_host_may_have_are_refused(subnet: str, tmp_path: Path
         ({"memory_mb": 500}, {"limits_memory": False}, "docker.memory_mb=500: must be absent: this kernel limits no"),
     ],
 )
+def test_a_rate_beyond_the_kernels_is_told_as_the_file_has_it(tmp_path: Path) -> None:
+    preset = {"kind": "uniform", "bandwidth_mbps": 20_000, "latency_ms": 2}
+    fast = plan(tmp_path, preset=preset)
+    found = find_backend(fast, engine_with_images(), Told(), {})
+    lines = replace(fast.network, up_mbps=fast.network.up_mbps * 1.3, down_mbps=fast.network.down_mbps * 1.3)
+    with pytest.raises(ConfigError, match=r"^uplink of node 0: bandwidth_mbps=20000: must be 0\.01 to 10000 "):
+        check_model(fast, lines, found, 1_000, 1.0)
+    segments = check_model(plan(tmp_path), plan(tmp_path).network, found, 1_000, 1.0)
+    assert len(segments) == 3
+    assert min(segments) >= 1
+
+
 def test_limits_that_the_engine_cannot_give_are_refused(
     limits: dict[str, Any], facts_differ: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
@@ -259,7 +271,7 @@ def test_less_memory_than_a_node_needs_is_refused_before_anything_is_made(tmp_pa
     small = plan(tmp_path, docker={"memory_mb": 64})
     found = find_backend(small, engine_with_images(), Told(), {})
     with pytest.raises(ConfigError, match=r"^docker\.memory_mb=64: must be at least 201, which a node needs$"):
-        check_model(small, found, 1_000, 1.0)
+        check_model(small, small.network, found, 1_000, 1.0)
 
 
 @pytest.mark.parametrize(("sender", "models"), [("per_peer", 2), ("serial", 2)])
@@ -278,17 +290,17 @@ def test_queues_hold_what_may_be_in_flight(tmp_path: Path, sender: str, models: 
 def test_memory_is_checked_before_anything_is_made(tmp_path: Path) -> None:
     engine = replace(engine_with_images(), facts=facts(memory_bytes=2 * 10**9))
     found = find_backend(plan(tmp_path), engine, Told(), {})
-    check_model(plan(tmp_path), found, 1_000, 1.0)
+    check_model(plan(tmp_path), plan(tmp_path).network, found, 1_000, 1.0)
     with pytest.raises(ConfigError, match=r"^nodes=3: must be at most 2: the engine has 2 GB, about 1 GB each$"):
-        check_model(plan(tmp_path), found, 10**7, 1.0)
+        check_model(plan(tmp_path), plan(tmp_path).network, found, 10**7, 1.0)
 
 
 def test_links_that_the_kernel_cannot_be_told(tmp_path: Path) -> None:
     slow = plan(tmp_path, preset={"kind": "uniform", "bandwidth_mbps": 1, "latency_ms": 6_000})
     found = find_backend(slow, engine_with_images(), Told(), {})
-    check_model(slow, found, 1_000, 1.0)
+    check_model(slow, slow.network, found, 1_000, 1.0)
     with pytest.raises(ConfigError, match=r"latency_ms=6000: must be at most 5000 where the kernel shapes at time_dil"):
-        check_model(slow, found, 1_000, 2.0)
+        check_model(slow, slow.network, found, 1_000, 2.0)
 
 
 def test_a_limit_of_memory_leaves_room() -> None:
