@@ -161,6 +161,11 @@ class RealNodesConfig(ConfigModel):
         """Tell whether each node loads its libraries itself."""
         return True
 
+    @property
+    def keeps_logs(self) -> bool:
+        """Tell whether what nodes have said stays in the run directory of a run that is complete."""
+        return True
+
 
 class ProcessesConfig(RealNodesConfig):
     """Keys of the runtime with real processes on one machine."""
@@ -178,6 +183,11 @@ class ProcessesConfig(RealNodesConfig):
     def start_fresh(self) -> bool:
         """See :class:`RealNodesConfig`."""
         return self.start == "fresh"
+
+    @property
+    def keeps_logs(self) -> bool:
+        """Return False: they are kept where a node failed."""
+        return False
 
 
 class DockerConfig(RealNodesConfig):

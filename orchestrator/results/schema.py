@@ -40,7 +40,7 @@ RUN_FILES: Final[Mapping[str, str]] = {
     "report.html": "all of it as pictures; `fragmesh report RUN` writes it anew",
     "checkpoint.bin": "the state from which an interrupted simulation goes on; removed when the run is complete",
     "snapshots/": "the models from which interrupted real processes go on; removed when the run is complete",
-    "logs/": "what the nodes said, where one of them died",
+    "logs/": "what the nodes said; of processes, where one of them died",
     "inputs/": "copies of the edge lists, traces and regions that the experiment names, but for those beyond 4 MiB",
     "nodes/": "what each node was told, in files for `python -m node --config`; removed when the run is complete",
 }

@@ -28,7 +28,7 @@ from node.emulation.statistics import EmulatorStatistics
 from orchestrator.kernel_fidelity import KernelLinks
 
 LOGS = "logs"
-"""Folder in the run directory with the nodes' output; gone when the run is complete and no node died."""
+"""Folder in the run directory with the nodes' output; of processes it is gone when a run is complete and none died."""
 
 NODES = "nodes"
 """Folder in the run directory with the files that say what each node is; gone when the run is complete."""

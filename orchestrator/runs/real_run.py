@@ -290,10 +290,12 @@ class RealRun:
         return RunResults(replace(totals, checkpoint_error=self._unsaved), concatenate_tables(tables), fidelity)
 
     def forget_resume(self) -> None:
-        """Remove the snapshots, the nodes' files, and the nodes' output unless a node failed."""
+        """Remove the snapshots, the nodes' files, and, unless it is kept or a node failed, the nodes' output."""
         self._directory.snapshots.remove()
-        nodes = {} if self._supervisor is None else self._supervisor.nodes
-        if not any(watched.died and watched.end and watched.end.failed for watched in nodes.values()):
+        nodes = () if self._supervisor is None else self._supervisor.nodes.values()
+        if not (
+            self._plan.config.real_nodes.keeps_logs or any(one.died and one.end and one.end.failed for one in nodes)
+        ):
             shutil.rmtree(self._directory.writer.path / LOGS, ignore_errors=True)
         shutil.rmtree(self._directory.writer.path / NODES, ignore_errors=True)
 

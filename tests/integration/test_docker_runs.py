@@ -148,6 +148,8 @@ def test_a_run_from_beginning_to_end(start: Callable[..., DockerRun]) -> None:
     by = {"kernel": "kernel: htb and netem", "receiver": "kernel: htb, latency by the receivers' delay line"}
     assert fidelity["links"] == by[recorded["docker"]["latency_by"]]
     assert recorded["tls"] is True
+    logs = {path.name for path in (run.path / "logs").iterdir()}
+    assert logs >= {f"node-{node:04d}.log" for node in range(found.facts.nodes)}
     # Every message takes its latency, and the way of its bytes besides.
     messages = pq.read_table(run.path / "messages.parquet", columns=["started_ns", "delivered_ns"]).to_pylist()
     took_ms = [(one["delivered_ns"] - one["started_ns"]) / 1e6 for one in messages if one["delivered_ns"] is not None]

@@ -50,7 +50,9 @@ def test_an_address_of_elsewhere_is_refused_before_it_is_called(url: str) -> Non
 
 
 def test_what_is_no_address_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"^DOCKER_HOST=lab: must be an address such as unix:///var/run/docker\.sock$"):
+    with pytest.raises(
+        ConfigError, match=r"^DOCKER_HOST=lab: must be an address such as unix:///var/run/docker\.sock$"
+    ):
         check_scheme("DOCKER_HOST=lab", "lab")
 
 
