@@ -292,10 +292,7 @@ class RealRun:
     def forget_resume(self) -> None:
         """Remove the snapshots, the nodes' files, and, unless it is kept or a node failed, the nodes' output."""
         self._directory.snapshots.remove()
-        nodes = () if self._supervisor is None else self._supervisor.nodes.values()
-        if not (
-            self._plan.config.real_nodes.keeps_logs or any(one.died and one.end and one.end.failed for one in nodes)
-        ):
+        if not (self._plan.config.real_nodes.keeps_logs or _a_node_failed(self._supervisor)):
             shutil.rmtree(self._directory.writer.path / LOGS, ignore_errors=True)
         shutil.rmtree(self._directory.writer.path / NODES, ignore_errors=True)
 
@@ -446,6 +443,12 @@ def _certificates(run_id: str, rules: Rules) -> "RunCredentials":
     from orchestrator.runs.certificates import issue_credentials
 
     return issue_credentials(run_id, rules.num_nodes, timedelta(seconds=rules.certified_s))
+
+
+def _a_node_failed(supervisor: Supervisor | None) -> bool:
+    """Tell whether a node of this part ended by a signal or with an error."""
+    nodes = () if supervisor is None else supervisor.nodes.values()
+    return any(watched.died and watched.end and watched.end.failed for watched in nodes)
 
 
 def _statuses(supervisor: Supervisor | None) -> list[NodeStatus]:
