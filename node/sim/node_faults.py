@@ -124,11 +124,12 @@ class NodeFaults:
         node.outbox = make_outbox(self._plan.sender)
         node.params = node.handed_over = self._model_for(node, model)
         node.trained = None
-        node.gone = {}
+        node.gone, node.heard_of = {}, {}
         self._world.execute(node, node.algorithm.handle(Started(node.params), self._world.now_ns))
         for peer in node.algorithm.context.neighbors:
             if self._world.nodes[peer].state.is_down:
-                self._world.push(self._heard_ns(peer, node.index), NEWS, node.index, PeerDown(peer))
+                news = PeerDown(peer), self._world.now_ns
+                self._world.push(self._heard_ns(peer, node.index), NEWS, node.index, news)
 
     def _model_for(self, node: SimulatedNode, model: Comeback) -> Vector:
         match model:
@@ -155,7 +156,7 @@ class NodeFaults:
 
     def _tell_neighbors(self, node: SimulatedNode, news: PeerDown | PeerUp) -> None:
         for peer in node.algorithm.context.neighbors:
-            self._world.push(self._heard_ns(node.index, peer), NEWS, peer, news)
+            self._world.push(self._heard_ns(node.index, peer), NEWS, peer, (news, self._world.now_ns))
 
     def _heard_ns(self, source: int, destination: int) -> int:
         """Return when a node learns of what has happened to another one now."""
@@ -165,9 +166,12 @@ class NodeFaults:
             at_ns = next((time_ns for time_ns, cuts in later if not is_cut(cuts, source, destination)), FOREVER_NS)
         return at_ns + self._plan.path(source, destination, at_ns).latency_ns
 
-    def hear(self, node: SimulatedNode, news: PeerDown | PeerUp) -> None:
-        """Tell a node what has happened to a neighbor, unless it knows."""
+    def hear(self, node: SimulatedNode, news: PeerDown | PeerUp, happened_ns: int) -> None:
+        """Tell a node what has happened to a neighbor at a time, unless it knows that or something later."""
         peer = news.peer
+        if happened_ns < node.heard_of.get(peer, 0):
+            return  # a way that has become shorter: what came first arrives last
+        node.heard_of[peer] = happened_ns
         if isinstance(news, PeerUp) == (peer not in node.gone):
             return  # it has heard of it already, when it came back
         if isinstance(news, PeerUp):

@@ -66,6 +66,7 @@ class SimulatedNode:
         life: How often it has come back. What was planned in an earlier life does not happen.
         held: Events, class and payload, that have happened to it while it stands still.
         gone: Neighbors of which it knows that they have ended.
+        heard_of: When the last thing happened to each neighbor of which it knows.
         handed_over: The model that it handed over last for evaluation.
     """
 
@@ -77,6 +78,7 @@ class SimulatedNode:
         "finished",
         "gone",
         "handed_over",
+        "heard_of",
         "held",
         "index",
         "life",
@@ -106,6 +108,7 @@ class SimulatedNode:
         self.life = 0
         self.held: list[tuple[int, Any]] = []
         self.gone: dict[NodeId, None] = {}
+        self.heard_of: dict[NodeId, int] = {}
         self.handed_over = params
 
     def current_counters(self) -> NodeCounters:

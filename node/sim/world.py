@@ -195,7 +195,7 @@ class World:
                 node.hand_over_arrivals(self.now_ns)
                 self.execute(node, node.algorithm.handle(TimerFired(timer), self.now_ns))
         else:
-            self._faults.hear(node, payload)
+            self._faults.hear(node, *payload)
 
     def _plan_link_change(self, index: int) -> None:
         """Push one of the network's changes, if there are so many: all of them would make every other push slower."""

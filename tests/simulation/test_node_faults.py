@@ -133,6 +133,18 @@ def test_neighbors_learn_of_it_after_the_latency_of_the_way() -> None:
     }
 
 
+def test_of_two_news_the_later_one_counts_whichever_comes_first() -> None:
+    schedule = Schedule(
+        links=(LinkSpan(15 * MS, 21 * MS, Place("up", 3, -1), Overlay(latency_ns=30 * MS)),),
+        nodes=(NodeSpan(20 * MS, 22 * MS, 3, "down"),),
+    )
+    w = world("divshare", network_plan=network(6, latency_ns=MS), schedule=schedule)
+    events = told(w, 0)
+    w.advance(60 * MS)
+    assert not [event for event, _ in events if isinstance(event, PeerDown)]
+    assert w.nodes[0].gone == {}
+
+
 def test_nobody_learns_of_it_through_a_partition() -> None:
     schedule = Schedule(
         nodes=(NodeSpan(20 * MS, None, 3, "down"),), partitions=(PartitionSpan(10 * MS, 30 * MS, (0, 0, 0, 1, 1, 1)),)
