@@ -12,7 +12,7 @@ from orchestrator.runtimes.simulation import run_simulation
 from tests.realdata import DATA_ROOT, needs_movielens
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "deploy" / "experiments"
-SETTINGS = ("runtime=simulation", "time_dilation=null", "stop={rounds: 3}", "evaluation.interval_s=1000")
+SETTINGS = ("runtime=simulation", "time_dilation=null", "stop={rounds: 3}", "evaluation.interval_s=1000", "schedule=[]")
 
 
 def experiments() -> list[object]:
