@@ -216,18 +216,6 @@ def test_addresses_that_no_host_may_have_are_refused(subnet: str, tmp_path: Path
         ({"memory_mb": 500}, {"limits_memory": False}, "docker.memory_mb=500: must be absent: this kernel limits no"),
     ],
 )
-def test_a_rate_beyond_the_kernels_is_told_as_the_file_has_it(tmp_path: Path) -> None:
-    preset = {"kind": "uniform", "bandwidth_mbps": 20_000, "latency_ms": 2}
-    fast = plan(tmp_path, preset=preset)
-    found = find_backend(fast, engine_with_images(), Told(), {})
-    lines = replace(fast.network, up_mbps=fast.network.up_mbps * 1.3, down_mbps=fast.network.down_mbps * 1.3)
-    with pytest.raises(ConfigError, match=r"^uplink of node 0: bandwidth_mbps=20000: must be 0\.01 to 10000 "):
-        check_model(fast, lines, found, 1_000, 1.0)
-    segments = check_model(plan(tmp_path), plan(tmp_path).network, found, 1_000, 1.0)
-    assert len(segments) == 3
-    assert min(segments) >= 1
-
-
 def test_limits_that_the_engine_cannot_give_are_refused(
     limits: dict[str, Any], facts_differ: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
@@ -265,6 +253,18 @@ def test_what_cannot_be_is_foreseen(docker: dict[str, Any], message: str, tmp_pa
     with pytest.raises(ConfigError) as raised:
         foresee(plan(tmp_path, docker=docker), engine, 1_000)
     assert str(raised.value).startswith(message)
+
+
+def test_a_rate_beyond_the_kernels_is_told_as_the_file_has_it(tmp_path: Path) -> None:
+    preset = {"kind": "uniform", "bandwidth_mbps": 20_000, "latency_ms": 2}
+    fast = plan(tmp_path, preset=preset)
+    found = find_backend(fast, engine_with_images(), Told(), {})
+    lines = replace(fast.network, up_mbps=fast.network.up_mbps * 1.3, down_mbps=fast.network.down_mbps * 1.3)
+    with pytest.raises(ConfigError, match=r"^uplink of node 0: bandwidth_mbps=20000: must be 0\.01 to 10000 "):
+        check_model(fast, lines, found, 1_000, 1.0)
+    segments = check_model(plan(tmp_path), plan(tmp_path).network, found, 1_000, 1.0)
+    assert len(segments) == 3
+    assert min(segments) >= 1
 
 
 def test_less_memory_than_a_node_needs_is_refused_before_anything_is_made(tmp_path: Path) -> None:
