@@ -173,7 +173,7 @@ def test_simulator_table_counters_and_checkpoint_take_it(dtype: WireDtype) -> No
     assert np.all((table["wire_bytes"] >= at_least)[table["started_ns"] >= 0])
     assert w.totals.messages["aggregated"] > 0
     restored = world(dtype)
-    restore_world(restored, restored._trainer, save_world(w, w._trainer, None, ()), ())  # type: ignore[arg-type]
+    restore_world(restored, restored.steps._trainer, save_world(w, w.steps._trainer, None, ()), ())  # type: ignore[arg-type]
     for either in (w, restored):
         either.advance(40_000_000)
     assert [node.params.tobytes() for node in restored.nodes] == [node.params.tobytes() for node in w.nodes]
