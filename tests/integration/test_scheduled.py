@@ -66,6 +66,10 @@ def check_instants(found: Run, *, late_ms: float, exact: bool) -> None:
     apart = (sent < FAR[0] - late_ms) | (sent >= FAR[1] + late_ms)
     assert (far & during).sum() > 5
     assert (far & apart).sum() > 5
+    if not exact:  # of a kernel's links a sender may know no more than the receipt: when a message has left is not seen
+        during = (of["started"] >= FAR[0] + late_ms) & (of["delivered"] < FAR[1])
+        delays = of["delivered"] - of["started"]
+    assert (far & during).sum() > 3
     assert delays[far & during].min() >= LATENCY_MS + MORE_MS - late_ms
     if exact:
         assert delays[far & (sent >= FAR[0]) & (sent < FAR[1])].min() >= LATENCY_MS + MORE_MS - 1e-3
