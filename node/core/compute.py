@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 
 from node.core.rng import stream
 from node.core.steps import Steps
-
-NEVER_NS: Final = 2**62
-"""Duration of what does not end: a century and a half."""
+from node.core.units import NEVER_NS
 
 _BLOCK = 256
 
@@ -63,7 +60,7 @@ def time_for(work_ns: int, speed: Steps[float], at_ns: int) -> int:
         at_ns: When it begins.
 
     Returns:
-        Nanoseconds; :data:`NEVER_NS` if it never ends.
+        Nanoseconds; :data:`~node.core.units.NEVER_NS` if it never ends.
     """
     left, now_ns, current = float(work_ns), at_ns, speed.at(at_ns)
     for time_ns, following in speed.after(at_ns):

@@ -6,6 +6,8 @@ and bytes a nanosecond (float), metrics speak base units.
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
+NEVER_NS = 2**62
+"""An instant that does not come, and the duration of what does not end: a century and a half."""
 
 
 def ms_to_ns(milliseconds: float) -> int:

@@ -37,7 +37,7 @@ from node.core.link_bounds import RateBounds, rate_bounds
 from node.core.links import NetworkPlan, entry_of_pair
 from node.core.messages import Message
 from node.core.types import NodeId
-from node.core.units import NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
+from node.core.units import NEVER_NS, NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.host.clock import Clock
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, InFlight, OutgoingFrames
 from node.runtime.path import Path, PathEvents, ProbeEvents
@@ -54,8 +54,6 @@ _DEVIATIONS: Final = 5
 RECEIPT_LATE_NS = 2 * NS_PER_MS
 """Testbed time by which a receipt may be late besides half a round trip: it waits for others, and the host is late."""
 
-
-NEVER_NS = (1 << 63) - 1
 
 SHARED = 1.2
 """A link is shared with others if it takes more than so many times as long for a message as alone."""

@@ -10,7 +10,7 @@ ended: as it would by the end of a connection. From then on what it sends to a n
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from node.core.algorithm import Algorithm
 from node.core.effects import Effect
@@ -23,12 +23,10 @@ from node.core.schedule import Comeback, NodeState, is_cut
 from node.core.steps import Steps
 from node.core.training import Trainer
 from node.core.types import NodeId, Vector
+from node.core.units import NEVER_NS
 from node.sim.event_order import DELIVERY, NEWS, NODE_CHANGE
 from node.sim.network import Network, NetworkFlow
 from node.sim.simulated_node import SimulatedNode
-
-FOREVER_NS: Final = 2**62
-"""An instant that never comes."""
 
 
 def _cannot_come_back(node: NodeId, life: int) -> Algorithm:
@@ -163,7 +161,7 @@ class NodeFaults:
         at_ns = self._world.now_ns
         if is_cut(self._separations.at(at_ns), source, destination):
             later = self._separations.after(at_ns)
-            at_ns = next((time_ns for time_ns, cuts in later if not is_cut(cuts, source, destination)), FOREVER_NS)
+            at_ns = next((time_ns for time_ns, cuts in later if not is_cut(cuts, source, destination)), NEVER_NS)
         return at_ns + self._plan.path(source, destination, at_ns).latency_ns
 
     def hear(self, node: SimulatedNode, news: PeerDown | PeerUp, happened_ns: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from node.core.compute import ComputePlan
-from node.core.link_bounds import loss_max, round_trip_ns_max
+from node.core.link_bounds import loss_max, rate_bounds, round_trip_ns_max
 from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from orchestrator.experiment.plan import Plan
@@ -156,16 +156,8 @@ def _longest_step_s(compute: ComputePlan) -> float:
 
 def _slowest_transfer_s(network: NetworkPlan, size: int) -> float:
     """Compute how long ``size`` bytes take on the slowest link that moves at all, at its slowest, testbed seconds."""
-    capacities = [
-        network.up_mbps,
-        network.down_mbps,
-        np.array([change.mbps for _, change in network.capacity_changes()]),
-    ]
-    if network.pair_mbps is not None:
-        capacities.append(network.pair_mbps.ravel())
-    mbps = np.concatenate(capacities)
-    limits = mbps[(mbps > 0) & np.isfinite(mbps)]
-    if not limits.size:
+    slowest_mbps = rate_bounds(network, 0).slowest_mbps
+    if slowest_mbps is None:
         return 0.0
     # What is lost is sent again: on average a packet goes out 1 / (1 - loss) times.
-    return size / mbps_to_bytes_per_ns(float(limits.min())) / NS_PER_S / (1 - loss_max(network))
+    return size / mbps_to_bytes_per_ns(slowest_mbps) / NS_PER_S / (1 - loss_max(network))

@@ -48,9 +48,8 @@ MEMORY_LIMIT: Final = (10**9, 4)
 
 _IPV4: Final = Path("/proc/sys/net/ipv4")
 
-_THIS_NETWORK, _LOOPBACK = IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8")
-_OF_HOSTS: Final = IPv4Network("0.0.0.0/1"), IPv4Network("128.0.0.0/2"), IPv4Network("192.0.0.0/3")
-"""Addresses of hosts end where those of groups begin (RFC 1122, 3.2.1.3)."""
+_NOT_OF_HOSTS: Final = IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("224.0.0.0/3")
+"""Addresses of this network, of this machine, and of groups and what is reserved (RFC 1122, 3.2.1.3)."""
 
 
 class Teller(Protocol):
@@ -212,11 +211,16 @@ def check_model(plan: Plan, lines: NetworkPlan, backend: Backend, num_params: in
     if backend.abilities is None:
         return []
     addresses = {node: f"198.18.{node // 250}.{1 + node % 250}" for node in range(plan.config.nodes)}
-    segments: list[int] = []
-    for asked in (plan, replace(plan, network=lines)):
+
+    def segments(asked: Plan) -> list[int]:
         options = kernel_options(asked, backend, num_params, dilation)
-        segments = [plan_node(asked.network, node, addresses, options).tree.gso_segments for node in addresses]
-    return segments
+        return [plan_node(asked.network, node, addresses, options).tree.gso_segments for node in addresses]
+
+    try:
+        return segments(replace(plan, network=lines))
+    except ConfigError:
+        segments(plan)
+        raise
 
 
 def _check_memory(plan: Plan, facts: EngineFacts, num_params: int) -> int:
@@ -261,11 +265,7 @@ def _subnet(text: str | None) -> IPv4Network | None:
         subnet = IPv4Network(text)
     except (AddressValueError, NetmaskValueError, ValueError):
         raise ConfigError(f"{SUBNET_KEY}={text}: must be an IPv4 network, such as 10.9.0.0/23") from None
-    if (
-        subnet.overlaps(_LOOPBACK)
-        or not any(map(subnet.subnet_of, _OF_HOSTS))
-        or subnet.network_address in _THIS_NETWORK
-    ):
+    if any(map(subnet.overlaps, _NOT_OF_HOSTS)):
         raise ConfigError(f"{SUBNET_KEY}={text}: must be of addresses that hosts may have, such as 10.9.0.0/23")
     return subnet
 

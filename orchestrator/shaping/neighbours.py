@@ -20,7 +20,6 @@ from typing import Final
 _LOCAL_PREFIX: Final = b"\x02\x42"
 """Begin of a hardware address that nobody has sold."""
 
-
 _RTO_MS_MIN: Final = 200
 """The kernel's own bound of TCP's retransmission timer (``TCP_RTO_MIN``)."""
 

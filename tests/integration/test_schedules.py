@@ -67,14 +67,11 @@ def scheduled(file: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("more", [(), ("network.transport=datagram", "network.sender={kind: per_peer}")], ids=len)
-def test_a_run_that_is_stopped_in_the_middle_of_a_fault_goes_on_to_the_same_bytes(
-    more: tuple[str, ...], scheduled: Path, tmp_path: Path
-) -> None:
-    """Stopped again and again, while links are degraded, nodes set apart, slow, and none of it."""
-    whole = run(scheduled, tmp_path / "whole", 0, *more).path
+def check_that_parts_make_the_whole(experiment: Path, out: Path, *settings: str) -> None:
+    """Run it at once, and in parts that are stopped again and again."""
+    whole = run(experiment, out / "whole", 0, *settings).path
     with stopped_after(9):
-        part = run(scheduled, tmp_path / "part", 0, *more)
+        part = run(experiment, out / "part", 0, *settings)
         times = 0
         while part.status == "interrupted":
             times += 1
@@ -82,22 +79,21 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_fault_goes_on_to_the_same_byte
     assert times > 5
     assert part.status == "done"
     assert_same_results(part.path, whole)
+
+
+@pytest.mark.parametrize("more", [(), ("network.transport=datagram", "network.sender={kind: per_peer}")], ids=len)
+def test_a_run_that_is_stopped_in_the_middle_of_a_fault_goes_on_to_the_same_bytes(
+    more: tuple[str, ...], scheduled: Path, tmp_path: Path
+) -> None:
+    """Stopped again and again, while links are degraded, nodes set apart, slow, and none of it."""
+    check_that_parts_make_the_whole(scheduled, tmp_path, *more)
 
 
 @pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "swift"])
 def test_a_run_whose_nodes_come_and_go_goes_on_to_the_same_bytes(kind: str, file: Path, tmp_path: Path) -> None:
     file.write_text(EXPERIMENT + FAULTS)
     settings = (f"algorithm.kind={kind}", "algorithm.adpsgd_pingpong={recipients: 2}")
-    whole = run(file, tmp_path / "whole", 0, *settings).path
-    with stopped_after(9):
-        part = run(file, tmp_path / "part", 0, *settings)
-        times = 0
-        while part.status == "interrupted":
-            times += 1
-            part = resume(part.path)
-    assert times > 5
-    assert part.status == "done"
-    assert_same_results(part.path, whole)
+    check_that_parts_make_the_whole(file, tmp_path, *settings)
 
 
 def test_nodes_that_are_down_have_no_line_and_what_is_sent_to_them_is_lost(file: Path, tmp_path: Path) -> None:

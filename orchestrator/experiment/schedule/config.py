@@ -255,14 +255,18 @@ class IsolateEntry(SpanEntry):
 # -- nodes -------------------------------------------------------------------------------------------------------
 
 
+ComebackModel: TypeAlias = Annotated[
+    Comeback,
+    Field(description="what a node that comes back begins from: its last model, the common first one, or a peer's"),
+]
+
+
 class CrashEntry(SpanEntry):
     """Ends nodes without a warning, and starts them again at the entry's end; without an end they stay away."""
 
     action: Literal["crash"] = "crash"
     nodes: Selector = Field(description=_NODES)
-    model: Comeback = Field(
-        "last", description="what a node that comes back begins from: its last model, the common first one, or a peer's"
-    )
+    model: ComebackModel = "last"
 
     @model_validator(mode="after")
     def _comes_back(self) -> "CrashEntry":
@@ -276,9 +280,7 @@ class RestartEntry(EntryBase):
 
     action: Literal["restart"] = "restart"
     nodes: Selector = Field(description=_NODES)
-    model: Comeback = Field(
-        "last", description="what a node that comes back begins from: its last model, the common first one, or a peer's"
-    )
+    model: ComebackModel = "last"
 
     @model_validator(mode="after")
     def _is_an_instant(self) -> "RestartEntry":

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from node.core.compute import NEVER_NS, ComputePlan, StepTimer, time_for
+from node.core.compute import ComputePlan, StepTimer, time_for
 from node.core.steps import Steps
+from node.core.units import NEVER_NS
 
 
 def test_without_jitter_a_block_takes_its_steps() -> None:
