@@ -10,7 +10,7 @@ For links that something else makes: the host's own loopback, or a kernel that s
 - It is *overdue* when its receipt has not come a round trip after that: somebody else uses the receiver's link as well.
   To a sender with a bounded number of transfers it is then a transfer still under way, as it is in a simulation. Such
   a sender has begun another one meanwhile, for without that every message would cost it a round trip of silence. Where
-  links are shared it pays that, for two transfers in the place of one would be a greater mistake.
+  links are shared and messages take longer than that it pays it: two transfers in the place of one would be worse.
 - It has *arrived*, by the sender's knowledge, when a receipt covers it. That is late by the way back of the receipt,
   and by the millisecond that a receipt may wait for others. The receiver records the instant itself, exactly.
 - It is *lost* when its stream breaks before a receipt comes, when its peer cannot be reached, or when no receipt comes
@@ -57,6 +57,9 @@ RECEIPT_LATE_NS = 2 * NS_PER_MS
 
 SHARED = 1.2
 """A link is shared with others if it takes more than so many times as long for a message as alone."""
+
+WORTH_A_WAIT = 2
+"""A message is worth waiting for its receipt if its links take so many round trips for it."""
 
 UNEVEN = 4
 """Messages under way may take so many times as long as an even share of the slowest link would make them."""
@@ -307,9 +310,9 @@ class _LinkPace:
             return _UnderWay(receiver, begin_ns, 0, begin_ns, NEVER_NS)
         # A link that stands still at first may not do so any more.
         alone_ns = round(self._network.link_bytes(body_bytes) / mbps_to_bytes_per_ns(mbps)) if mbps else 0
-        if self._multiples.get(receiver, 1.0) > SHARED:
-            return _UnderWay(receiver, begin_ns, alone_ns, NEVER_NS, NEVER_NS)
         end_ns, round_trip_ns = begin_ns + alone_ns, self._round_trip_ns(receiver, begin_ns)
+        if self._multiples.get(receiver, 1.0) > SHARED and alone_ns >= WORTH_A_WAIT * round_trip_ns:
+            return _UnderWay(receiver, begin_ns, alone_ns, NEVER_NS, NEVER_NS)
         overdue_ns = end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS
         return _UnderWay(receiver, begin_ns, alone_ns, end_ns, overdue_ns)
 

@@ -333,6 +333,20 @@ def test_of_a_link_that_others_use_as_well_only_receipts_tell(slow: tuple[Bench,
         assert recorder.told[2 * number :] == told
 
 
+def test_a_receipt_is_not_waited_for_where_that_costs_more_than_the_message() -> None:
+    bench, recorder = Bench(replace(SLOW, latency_ns=10 * MS)), Recorder()
+    with bench.host.is_the_clock():
+        bench.path.begin(recorder, bench.clock)
+        for number in range(2):
+            begin_ns = 200 * MS * number
+            bench.at(begin_ns)
+            write(bench, number, 1, begin_ns)
+            bench.at(begin_ns + 8 * MS)
+            assert recorder.told[-1] == ("sent", number, begin_ns + 8 * MS)
+            bench.at(begin_ns + 60 * MS)  # five times as long as alone, and the way there and back
+            act(bench, "receipt", number)
+
+
 def test_a_message_that_is_lost_holds_back_nobody(slow: tuple[Bench, Recorder]) -> None:
     bench, recorder = slow
     write(bench, 0, 1, 0)
