@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -170,3 +171,12 @@ def test_a_leading_underscore_makes_no_other_name(tmp_path: Path) -> None:
     found = list(classes(tmp_path))
     assert same_names(found) == ["Same: node/a.py:1, orchestrator/a.py:1"]
     assert [num_parameters(kind) for _, kind in found] == [2, 2]
+
+
+def test_nothing_that_git_is_told_to_ignore_is_in_its_history() -> None:
+    """A virtual environment under version control, as a link say, takes the place of the one that `make` would make."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip(f"not a checkout: {listed.stderr.strip()}")
+    assert listed.stdout.split() == []
