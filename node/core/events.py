@@ -54,7 +54,11 @@ class PeerDown:
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
-    """A neighbor that had ended has begun again, and knows nothing of what was before."""
+    """A neighbor that had ended has begun again, and knows nothing of what was before.
+
+    Told once for each return of a neighbor that has come back after the node itself began, and always after a
+    ``PeerDown``. Messages of its new life may arrive before either, and those of its earlier life after both.
+    """
 
     peer: NodeId
 

@@ -122,7 +122,7 @@ class NodeFaults:
         node.outbox = make_outbox(self._plan.sender)
         node.params = node.handed_over = self._model_for(node, model)
         node.trained = None
-        node.gone, node.heard_of = {}, {}
+        node.gone, node.heard_of = {}, dict.fromkeys(node.algorithm.context.neighbors, self._world.now_ns)
         self._world.execute(node, node.algorithm.handle(Started(node.params), self._world.now_ns))
         for peer in node.algorithm.context.neighbors:
             if self._world.nodes[peer].state.is_down:
@@ -170,17 +170,22 @@ class NodeFaults:
         if happened_ns < node.heard_of.get(peer, 0):
             return  # a way that has become shorter: what came first arrives last
         node.heard_of[peer] = happened_ns
-        if isinstance(news, PeerUp) == (peer not in node.gone):
-            return  # it has heard of it already, when it came back
+        node.hand_over_arrivals(self._world.now_ns)
         if isinstance(news, PeerUp):
-            del node.gone[peer]
+            if peer not in node.gone:  # of whose end it has not heard: one does not come without the other
+                self._tell(node, PeerDown(peer))
+            node.gone.pop(peer, None)
+        elif peer in node.gone:
+            return  # it has heard of it already, when it came back
         else:
             node.gone[peer] = None
             for flow in self._world.network.outgoing(node.index):
                 if flow.destination == peer:
                     node.outbox.ended(peer)
                     self._world.abort(node, flow)
-        node.hand_over_arrivals(self._world.now_ns)
+        self._tell(node, news)
+
+    def _tell(self, node: SimulatedNode, news: PeerDown | PeerUp) -> None:
         self._world.execute(node, node.algorithm.handle(news, self._world.now_ns))
 
     def lose_at_once(self, node: SimulatedNode, receiver: NodeId, row: int) -> None:

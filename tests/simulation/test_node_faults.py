@@ -141,8 +141,22 @@ def test_of_two_news_the_later_one_counts_whichever_comes_first() -> None:
     w = world("divshare", network_plan=network(6, latency_ns=MS), schedule=schedule)
     events = told(w, 0)
     w.advance(60 * MS)
-    assert not [event for event, _ in events if isinstance(event, PeerDown)]
+    heard = [item for item in events if isinstance(item[0], PeerDown | PeerUp)]
+    # Of the end it hears with the return: what it sent meanwhile is lost, which it has to know.
+    assert heard == [(PeerDown(NodeId(3)), 23 * MS), (PeerUp(NodeId(3)), 23 * MS)]
     assert w.nodes[0].gone == {}
+
+
+def test_a_return_before_a_node_s_own_is_no_news_to_it() -> None:
+    w = world(
+        "divshare",
+        network_plan=network(6, latency_ns=5 * MS),
+        schedule=only(NodeSpan(10 * MS, 20 * MS, 3, "down"), NodeSpan(12 * MS, 22 * MS, 0, "down")),
+    )
+    w.advance(22 * MS)
+    events = told(w, 0)
+    w.advance(60 * MS)
+    assert not [event for event, _ in events if isinstance(event, PeerDown | PeerUp)]
 
 
 def test_nobody_learns_of_it_through_a_partition() -> None:
