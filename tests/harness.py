@@ -27,7 +27,7 @@ from node.core.effects import (
     StartLocalSteps,
     StartTimer,
 )
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, PeerDown, PeerUp, Started, TimerFired
 from node.core.messages import Message
 from node.core.topology import Topology
 from node.core.types import NodeId, Vector
@@ -139,6 +139,8 @@ class _Node:
     transfer: tuple[int, NodeId, Message] | None = None
     training: bool = False
     halted: bool = False
+    is_there: bool = True
+    life: int = 0
     rounds: int = 0
     starts: list[Vector] = field(default_factory=list)
     pending: dict[int, int] = field(default_factory=dict)
@@ -202,6 +204,27 @@ class Harness:
             after_event()
         return self
 
+    def end(self, node: int) -> None:
+        """End a node: what it holds is lost, and its neighbors learn of it at once."""
+        state = self.nodes[node]
+        state.is_there, state.training, state.transfer = False, False, None
+        state.life += 1
+        state.counters.cancelled += len(state.outbox)
+        state.outbox.clear()
+        self._tell_neighbors(node, PeerDown(NodeId(node)))
+
+    def come_back(self, node: int, algorithm: Algorithm, params: Vector) -> None:
+        """Begin a node anew, with an algorithm that knows of nothing; its neighbors learn of it at once."""
+        state = self.nodes[node]
+        state.is_there, state.algorithm = True, algorithm
+        self._handle(node, Started(params))
+        self._tell_neighbors(node, PeerUp(NodeId(node)))
+
+    def _tell_neighbors(self, node: int, news: PeerDown | PeerUp) -> None:
+        for peer in self.nodes[node].algorithm.context.neighbors:
+            if self.nodes[peer].is_there:
+                self._handle(peer, news)
+
     def model(self, node: int) -> Vector:
         """What a node is: the model that it started its last local steps from."""
         return self.nodes[node].starts[-1]
@@ -225,9 +248,11 @@ class Harness:
     def _dispatch(self, event_class: int, node: int, data: Any) -> None:
         state = self.nodes[node]
         if event_class == STEPS_DONE:
-            state.training = False
-            state.rounds += 1
-            self._handle(node, LocalStepsDone(data))
+            life, trained = data
+            if life == state.life:
+                state.training = False
+                state.rounds += 1
+                self._handle(node, LocalStepsDone(trained))
         elif event_class == TRANSFERRED:
             if state.transfer is not None and state.transfer[0] == data:
                 self._complete(node)
@@ -235,12 +260,14 @@ class Harness:
         elif event_class == ARRIVED:
             sender, message, sender_round = data[0], data[1], data[2]
             del self.in_flight[data[3]]
+            if not state.is_there:
+                return
             delivery = len(self.delivered)
             self.delivered.append(Delivered(self.now, sender, node, message, sender_round))
             state.pending[delivery] = sender
             self._handle(node, MessageReceived(NodeId(sender), message, delivery))
-        else:
-            self._handle(node, TimerFired(data))
+        elif data[0] == state.life:
+            self._handle(node, TimerFired(data[1]))
 
     def _handle(self, node: int, event: Event) -> None:
         state = self.nodes[node]
@@ -278,7 +305,7 @@ class Harness:
             case ReplaceQueued(old=old, new=new):
                 state.outbox = deque((to, new if m is old else m) for to, m in state.outbox)
             case StartTimer(timer=timer, delay_ns=delay):
-                self._push(self.now + delay, TIMER, node, timer)
+                self._push(self.now + delay, TIMER, node, (state.life, timer))
             case Aggregated(deliveries=deliveries):
                 for delivery in deliveries:
                     del state.pending[delivery]  # delivered here, and not aggregated before
@@ -292,7 +319,7 @@ class Harness:
         state.training = True
         params = state.starts[-1]
         done = self.now + self._compute(node, state.rounds)
-        self._push(done, STEPS_DONE, node, self._step(node, state.rounds, params))
+        self._push(done, STEPS_DONE, node, (state.life, self._step(node, state.rounds, params)))
 
     def _pull(self, node: int) -> None:
         state = self.nodes[node]

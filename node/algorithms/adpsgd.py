@@ -34,6 +34,9 @@ Parameters (``algorithm.adpsgd``), H is ``algorithm.local_steps``, 1 in the pape
   ``delta`` a node that answers while it waits can then be carried past both models. With ``blocking`` a
   node does not answer while it waits, so that a cycle of waits can form: the run comes to rest and
   ``waiting_for`` says why.
+- ``on_missing_peer``: what becomes of an exchange when the peer has ended. ``wait`` (default): it never ends, so that
+  nodes must not end. ``skip``: it is given up when the initiator hears of that, and the peer is not chosen until it is
+  heard to be back; who has no peer left trains on alone. A reply that comes after its exchange was given up is dropped.
 
 Details matched: the gradient is taken at the model from which the local steps started and applied to the
 current one; the peer is uniform among the neighbors of the other role; the answerer replies with its model
@@ -41,7 +44,9 @@ before the average; one exchange outstanding for each initiator.
 
 Departures: "atomically" cannot hold over links that take time, hence ``form``. The change of local steps is
 added before the exchange starts rather than after it ended, so that a fresh model is sent. A lost message
-would leave an initiator waiting for good; messages must be delivered reliably.
+would leave an initiator waiting for good; messages must be delivered reliably. ``skip`` is ours. Under it the weights
+of every average still sum to 1, but an exchange that the end of a node cuts in two may have moved one side alone: the
+pair's sum is not preserved.
 
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=adpsgd``. The quickstart's topology is
 the full one, which is not bipartite, so its file sets ``algorithm.adpsgd.roles: parity``.
@@ -58,10 +63,11 @@ from pydantic import Field
 
 from node.algorithms.config import AlgorithmConfig, RoundTraffic
 from node.core.algorithm import Algorithm, NodeContext, advance
+from node.core.attendance import MissingPeer
 from node.core.bodies import Whole
 from node.core.effects import Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started
+from node.core.events import Event, LocalStepsDone, MessageReceived, PeerDown, PeerUp, Started
 from node.core.messages import Message, frozen, tag_name
 from node.core.topology import Topology, complete_bipartite
 from node.core.types import NodeId, Vector
@@ -110,6 +116,12 @@ class AdPsgdConfig(AlgorithmConfig):
     form: Form = Field(Form.DELTA, description="how models that moved during an exchange are averaged")
     exchange: Exchange = Field(Exchange.PER_STEP, description="when the next exchange starts")
     roles: Roles = Field(Roles.BIPARTITE, description="who initiates and who answers")
+    on_missing_peer: MissingPeer = Field(MissingPeer.WAIT, description="what becomes of an exchange when the peer ends")
+
+    @property
+    def goes_on_without_peers(self) -> bool:
+        """See :attr:`AlgorithmConfig.goes_on_without_peers`."""
+        return self.on_missing_peer is MissingPeer.SKIP
 
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
@@ -156,6 +168,7 @@ class AdPsgd(Algorithm):
         _started_from: The model at which the running local steps began; None while none run.
         _outstanding: The exchange that has been asked for and not been answered.
         _postponed: Requests that wait for our own reply, in order of arrival (``blocking``, ``everyone``).
+        _present: Peers of which the node does not know that they have ended, in increasing order.
         _exchanges: Exchanges initiated so far; the last one's number.
         _round: Rounds of local steps finished; stamped on outgoing models.
     """
@@ -167,7 +180,8 @@ class AdPsgd(Algorithm):
         super().__init__(context)
         self._form = config.form
         self._continuous = config.exchange is Exchange.CONTINUOUS
-        self._peers = _peers(context.topology, context.node, config.roles)
+        self._skips = config.on_missing_peer is MissingPeer.SKIP
+        self._peers = self._present = _peers(context.topology, context.node, config.roles)
         everyone = config.roles is Roles.EVERYONE
         role = INITIATES if everyone else _role(context.topology, context.node, config.roles)
         self._initiates = role == INITIATES and len(self._peers) > 0
@@ -200,6 +214,11 @@ class AdPsgd(Algorithm):
                 if message.tag is AdPsgdTag.AVERAGE_REPLY:
                     return self._on_reply(event, now_ns)
                 raise ProtocolError(f"{tag_name(message.tag)} from node {event.sender}: not a message of adpsgd")
+            case PeerDown(peer=peer) if self._skips:
+                return self._without(peer, now_ns)
+            case PeerUp(peer=peer) if self._skips:
+                self._present = tuple(each for each in self._peers if each == peer or each in self._present)
+                return []
             case _:
                 return self.without_effect(event)
 
@@ -230,7 +249,7 @@ class AdPsgd(Algorithm):
         self._started_from = None
         self._round += 1
         effects: list[Effect] = []
-        if self._initiates and self._outstanding is None:
+        if self._initiates and self._outstanding is None and self._present:
             effects.append(self._request(now_ns))
             if self._form is Form.BLOCKING:
                 return effects
@@ -238,7 +257,7 @@ class AdPsgd(Algorithm):
         return effects
 
     def _request(self, now_ns: int) -> Effect:
-        peer = self._peers[int(self._rng.integers(len(self._peers)))]
+        peer = self._present[int(self._rng.integers(len(self._present)))]
         self._exchanges += 1
         self._outstanding = _Outstanding(peer, self._exchanges, self.model, now_ns)
         request = Message(AdPsgdTag.AVERAGE_REQUEST, self._round, Whole(self.model), exchange=self._exchanges)
@@ -261,17 +280,29 @@ class AdPsgd(Algorithm):
     def _on_reply(self, event: MessageReceived, now_ns: int) -> list[Effect]:
         ours = self._outstanding
         if ours is None or (ours.peer, ours.number) != (event.sender, event.message.exchange):
+            if self._skips:
+                return []
             raise ProtocolError(f"reply {event.message.exchange} from node {event.sender}: not asked for")
         mine = self.model if self._form is Form.NAIVE else ours.model
         self._model = _halfway(self.model, mine, event.message.body.values)
+        return [Aggregated([event.delivery]), *self._end_exchange(ours, now_ns)]
+
+    def _without(self, peer: NodeId, now_ns: int) -> list[Effect]:
+        """Go on without a peer: give up the exchange with it, and do not answer what it has asked."""
+        self._present = tuple(each for each in self._present if each != peer)
+        self._postponed = [request for request in self._postponed if request.sender != peer]
+        ours = self._outstanding
+        return self._end_exchange(ours, now_ns) if ours is not None and ours.peer == peer else []
+
+    def _end_exchange(self, ours: "_Outstanding", now_ns: int) -> list[Effect]:
         self._outstanding = None
-        effects: list[Effect] = [Aggregated([event.delivery])]
+        effects: list[Effect] = []
         postponed, self._postponed = self._postponed, []
         for request in postponed:
             effects += self._answer(request)
         if self._form is Form.BLOCKING:
             effects.append(self._train())
-        elif self._continuous and now_ns > ours.since_ns:
+        elif self._continuous and now_ns > ours.since_ns and self._present:
             effects.append(self._request(now_ns))
         return effects
 

@@ -40,14 +40,21 @@ class RoundTraffic:
 class AlgorithmConfig(ConfigModel):
     """Parameters of one algorithm; each lives beside its algorithm.
 
-    ``needs_every_message`` says that a lost message would stop the algorithm for good. ``small_run`` are parameters for
-    a run of a few nodes on ``small_graph``, a graph on an even number of nodes that the algorithm accepts: with them
-    the tests that every algorithm must pass run it.
+    ``needs_every_message`` says that a lost message would stop the algorithm for good, and ``is_synchronous`` that
+    nodes wait for each other in every round, so that one whose rounds are over stops those that have more to do.
+    ``small_run`` are parameters for a run of a few nodes on ``small_graph``, a graph on an even number of nodes that
+    the algorithm accepts: with them the tests that every algorithm must pass run it.
     """
 
     needs_every_message: ClassVar[bool] = False
+    is_synchronous: ClassVar[bool] = False
     small_run: ClassVar[Mapping[str, object]] = {}
     small_graph: ClassVar[Callable[[int], Topology]] = staticmethod(full)
+
+    @property
+    def goes_on_without_peers(self) -> bool:
+        """True if nodes go on when a peer ends, and take it in again when it comes back."""
+        return not self.needs_every_message
 
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """Refuse parameters that do not fit the network or the model.

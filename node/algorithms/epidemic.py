@@ -19,6 +19,12 @@ Parameters (``algorithm.epidemic``), H is ``algorithm.local_steps``:
   graph always comes from the seed, so that ``announce`` must be left out.
 - ``redraw``: draw anew each round (default); false keeps the oracle's first graph, which is D-PSGD on that
   graph.
+- ``on_missing_peer``: what becomes of a round when a node has ended. ``wait`` (default): everyone would stand still,
+  so that nodes must not end. ``skip``: a node that has heard of it neither waits for the one that is missing nor
+  sends to it, until it has heard that it is back. Draws are as if all were there, so that those from the shared seed
+  stay the same everywhere; what they give to one that is missing is left out, and the mean is over the others. How the
+  one that is back finds the round of its peers is in ``node/core/attendance.py``; a node that leaves out rounds there
+  sends again, to those drawn for the later round.
 
 Details matched: one draw a round; plain averaging, not Metropolis-Hastings; a node that receives nothing
 keeps its model; every node can be picked, so the topology must be the full one.
@@ -27,7 +33,9 @@ Departures: the graph is seeded by the pair (seed, round), where the public code
 Notices are queued before the models, so that nobody waits for a notice behind a model. The regular graphs
 are drawn by pairing stubs, which is close to uniform, and are connected for s >= 2. The variant with a
 receive time-out is not offered. The split of the public tutorial is ``learning.partition: {kind: dirichlet, alpha:
-0.1, law: balanced}``. A lost message would stop everyone; messages must be delivered reliably.
+0.1, law: balanced}``. A lost message would stop everyone; messages must be delivered reliably. ``skip`` is ours. Under
+it the weights of every mean still sum to 1. An oracle's graph without the missing is not regular, so that it keeps the
+mean of the living only in expectation, as ``local`` always does.
 
 Try it: ``fragmesh run deploy/experiments/quickstart.yaml --set algorithm.kind=epidemic``
 """
@@ -41,11 +49,12 @@ from pydantic import Field, model_validator
 
 from node.algorithms.config import AlgorithmConfig, RoundTraffic, check_recipients
 from node.core.algorithm import Algorithm, NodeContext
+from node.core.attendance import Attendance, MissingPeer, Proposal, is_far_behind
 from node.core.bodies import EMPTY, Empty, Whole
 from node.core.bounds import NODES_MAX
 from node.core.effects import Addressed, Aggregated, Effect, Enqueue, StartLocalSteps
 from node.core.errors import ConfigError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started
+from node.core.events import Event, LocalStepsDone, MessageReceived, PeerDown, PeerUp, Started
 from node.core.inbox import RoundInbox, average_models
 from node.core.messages import Message, frozen, tag_name
 from node.core.recipients import address, regular_graph, shared_recipients
@@ -75,6 +84,7 @@ class EpidemicConfig(AlgorithmConfig):
     """Parameters of Epidemic Learning."""
 
     needs_every_message: ClassVar[bool] = True
+    is_synchronous: ClassVar[bool] = True
     small_run: ClassVar[Mapping[str, object]] = {"recipients": 2}
 
     recipients: int = Field(6, ge=1, le=NODES_MAX, description="s: nodes that the model is sent to, a round")
@@ -83,6 +93,7 @@ class EpidemicConfig(AlgorithmConfig):
         None, description="how a node knows whom to expect; with graph: local only, where it is notices if left out"
     )
     redraw: bool = Field(True, description="draw the oracle's graph anew each round")
+    on_missing_peer: MissingPeer = Field(MissingPeer.WAIT, description="what becomes of a round when a node ends")
 
     @model_validator(mode="before")
     @classmethod
@@ -93,6 +104,11 @@ class EpidemicConfig(AlgorithmConfig):
         if values.get("graph", Graph.LOCAL) not in (Graph.LOCAL, Graph.LOCAL.value):
             return values
         return {**values, "announce": Announce.NOTICES}
+
+    @property
+    def goes_on_without_peers(self) -> bool:
+        """See :attr:`AlgorithmConfig.goes_on_without_peers`."""
+        return self.on_missing_peer is MissingPeer.SKIP
 
     def check(self, topology: Topology, tensor_sizes: tuple[int, ...]) -> None:
         """See :meth:`AlgorithmConfig.check`."""
@@ -126,6 +142,8 @@ class EpidemicTag(IntEnum):
     """The sender's whole model."""
     NOTICE = 2
     """No model this round: the receiver was not picked."""
+    FIRST_ROUND = 3
+    """No model: the round from which on the sender counts on the receiver, after one of them was away."""
 
 
 class Epidemic(Algorithm):
@@ -133,22 +151,27 @@ class Epidemic(Algorithm):
 
     State:
         _trained: y_i once the round's local steps have ended; None while they run.
-        _expected: Whom to hear from in this round, in increasing order.
+        _senders: Nodes of which this round's draws let it hear, if they are there; in increasing order.
+        _expected: Those of them that take part in this round.
         _inbox: Models and notices of this round and later ones.
-        _round: Rounds finished; stamped on outgoing messages.
+        _round: Rounds finished or left out; stamped on outgoing messages.
+        _attendance: From which round on each peer takes part. Nothing changes it under ``wait``.
     """
 
-    carries = {EpidemicTag.MODEL: Whole, EpidemicTag.NOTICE: Empty}
+    carries = {EpidemicTag.MODEL: Whole, EpidemicTag.NOTICE: Empty, EpidemicTag.FIRST_ROUND: Empty}
 
     def __init__(self, context: NodeContext, config: EpidemicConfig) -> None:
         super().__init__(context)
         self._config = config
+        self._skips = config.on_missing_peer is MissingPeer.SKIP
         self._neighbors = np.array(context.neighbors, dtype=np.int64)
         self._rng = context.rng("recipients")
         self._trained: Vector | None = None
+        self._senders: Sequence[NodeId] = ()
         self._expected: Sequence[NodeId] = ()
-        self._inbox = RoundInbox()
+        self._inbox = RoundInbox(tolerant=self._skips)
         self._round = 0
+        self._attendance = Attendance()
 
     def handle(self, event: Event, now_ns: int) -> Sequence[Effect]:
         """See :meth:`Algorithm.handle`."""
@@ -157,13 +180,19 @@ class Epidemic(Algorithm):
                 return [StartLocalSteps(params, self.context.local_steps)]
             case LocalStepsDone(params=params):
                 self._trained = frozen(params)
-                sends = Enqueue(self._address(Message(EpidemicTag.MODEL, self._round, Whole(params))))
-                return [sends, *self._average_if_complete()]
+                return [*self._send(params), *self._average_if_complete()]
             case MessageReceived(sender=sender, message=message):
+                if self._skips and message.tag is EpidemicTag.FIRST_ROUND:
+                    return self._on_proposal(sender, message.round)
                 if message.tag not in (EpidemicTag.MODEL, EpidemicTag.NOTICE):
                     raise ProtocolError(f"{tag_name(message.tag)} from node {sender}: not a message of epidemic")
                 self._inbox.keep(event, self._round)
                 return self._average_if_complete()
+            case PeerDown(peer=peer) if self._skips:
+                self._attendance.ended(peer)
+                return self._attend([])
+            case PeerUp(peer=peer) if self._skips:
+                return self._attend([self._attendance.is_back(peer, self._next_round)])
             case _:
                 return self.without_effect(event)
 
@@ -174,28 +203,69 @@ class Epidemic(Algorithm):
             return None
         return f"messages of round {self._round} from nodes {', '.join(map(str, missing))}"
 
+    def check_invariants(self) -> None:
+        """See :meth:`Algorithm.check_invariants`."""
+        assert self._trained is None or self.waiting_for() is not None, "waits for nobody"
+
+    @property
+    def _next_round(self) -> int:
+        """The round of the next messages."""
+        return self._round + (self._trained is not None)
+
+    def _send(self, trained: Vector) -> list[Effect]:
+        """Send this round's messages to those that are there; sets whom to expect in return."""
+        items = self._address(Message(EpidemicTag.MODEL, self._round, Whole(trained)))
+        self._expected = self._present(self._senders)
+        there = frozenset(self._present(self.context.neighbors)) if self._skips else None
+        return [Enqueue(items if there is None else [item for item in items if item[0] in there])]
+
     def _address(self, model: Message) -> list[Addressed]:
-        """This round's messages; sets whom to expect in return."""
+        """This round's messages, if all are there; sets of whom there are some in return."""
         config = self._config
         if len(self._neighbors) == 0:
             return []
         node, num_nodes, seed = self.context.node, self.context.num_nodes, self.context.seed
         if config.graph is Graph.ORACLE:
             graph = self._round if config.redraw else 0
-            self._expected = regular_graph(num_nodes, config.recipients, seed, graph).neighbors(node)
-            return [(peer, model) for peer in self._expected]
+            self._senders = regular_graph(num_nodes, config.recipients, seed, graph).neighbors(node)
+            return [(peer, model) for peer in self._senders]
         if config.announce is Announce.SEED:
-            to, self._expected = shared_recipients(num_nodes, config.recipients, seed, self._round)[node]
+            to, self._senders = shared_recipients(num_nodes, config.recipients, seed, self._round)[node]
             return [(peer, model) for peer in to]
         models = address(self._rng, self._neighbors, [model], config.recipients)
         picked = {peer for peer, _ in models}
         notice = Message(EpidemicTag.NOTICE, self._round, EMPTY)
-        self._expected = self.context.neighbors
-        return [*((peer, notice) for peer in self._expected if peer not in picked), *models]
+        self._senders = self.context.neighbors
+        return [*((peer, notice) for peer in self._senders if peer not in picked), *models]
+
+    def _present(self, peers: Sequence[NodeId]) -> Sequence[NodeId]:
+        return self._attendance.present(peers, self._round)
+
+    def _on_proposal(self, sender: NodeId, round_: int) -> list[Effect]:
+        proposals = self._attendance.proposed(sender, round_)
+        if not proposals or not is_far_behind(self._next_round, round_):
+            return self._attend(proposals)
+        self._round = round_
+        self._inbox.forget_before(round_)
+        return self._attend(proposals + self._attendance.left_out(self.context.neighbors, round_), again=True)
+
+    def _attend(self, proposals: Sequence[Proposal], *, again: bool = False) -> list[Effect]:
+        """Go on with this round after a change of who takes part in it.
+
+        Args:
+            proposals: To be sent.
+            again: Send this round's messages, if they were sent under an earlier round.
+        """
+        told = [(peer, Message(EpidemicTag.FIRST_ROUND, round_, EMPTY)) for peer, round_ in proposals]
+        effects: list[Effect] = [Enqueue(told)] if told else []
+        if again and self._trained is not None:
+            effects += self._send(self._trained)
+        self._expected = self._present(self._senders)
+        return effects + self._average_if_complete()
 
     def _average_if_complete(self) -> list[Effect]:
         trained = self._trained
-        if trained is None or not self._inbox.complete(self._round, len(self._expected)):
+        if trained is None or not self._inbox.complete(self._round, self._expected):
             return []
         received = [item for item in self._inbox.take(self._round) if item.message.tag is EpidemicTag.MODEL]
         self._trained = None

@@ -65,11 +65,18 @@ class RoundInbox:
         _rounds: round -> sender -> what arrived. A round is removed by :meth:`take`.
     """
 
-    __slots__ = ("_ahead", "_rounds")
+    __slots__ = ("_ahead", "_rounds", "_tolerant")
 
-    def __init__(self, ahead: int | None = None) -> None:
-        """``ahead``: how many rounds a peer can be ahead; None where the algorithm sets no bound."""
+    def __init__(self, ahead: int | None = None, *, tolerant: bool = False) -> None:
+        """Make an empty inbox.
+
+        Args:
+            ahead: How many rounds a peer can be ahead; None where the algorithm sets no bound.
+            tolerant: Peers may end and come back, so that nothing is refused: a message of a round that is over is
+                dropped, and one that comes again replaces the one before.
+        """
         self._ahead = ahead
+        self._tolerant = tolerant
         self._rounds: dict[int, dict[NodeId, MessageReceived]] = {}
 
     def keep(self, event: MessageReceived, current: int) -> None:
@@ -78,13 +85,15 @@ class RoundInbox:
         Raises:
             ProtocolError: Its round is over or too far ahead, or the sender already sent one for it.
         """
-        sender, message = event.sender, event.message
-        ahead = message.round - current
+        sender, round_ = event.sender, event.message.round
+        ahead = round_ - current
+        if ahead < 0 and self._tolerant:
+            return
         if ahead < 0 or (self._ahead is not None and ahead > self._ahead):
-            raise ProtocolError(f"message of round {message.round} from node {sender} in round {current}")
-        of_round = self._rounds.setdefault(message.round, {})
-        if sender in of_round:
-            raise ProtocolError(f"second message of round {message.round} from node {sender}")
+            raise ProtocolError(f"message of round {round_} from node {sender} in round {current}")
+        of_round = self._rounds.setdefault(round_, {})
+        if sender in of_round and not self._tolerant:
+            raise ProtocolError(f"second message of round {round_} from node {sender}")
         of_round[sender] = event
 
     def missing(self, current: int, expected: Sequence[NodeId]) -> list[NodeId]:
@@ -92,9 +101,14 @@ class RoundInbox:
         heard = self._rounds.get(current, {})
         return [sender for sender in expected if sender not in heard]
 
-    def complete(self, current: int, expected: int) -> bool:
-        """Return whether that many senders have been heard in this round. Fast: asked at every arrival."""
-        return len(self._rounds.get(current, ())) == expected
+    def complete(self, current: int, expected: Sequence[NodeId]) -> bool:
+        """Return whether all these senders have been heard in this round. Fast: asked at every arrival."""
+        heard = self._rounds.get(current, ())
+        return len(heard) >= len(expected) and all(sender in heard for sender in expected)
+
+    def forget_before(self, current: int) -> None:
+        """Drop the messages of earlier rounds."""
+        self._rounds = {round_: heard for round_, heard in self._rounds.items() if round_ >= current}
 
     def take(self, current: int) -> list[MessageReceived]:
         """Take a round out, in sender order."""

@@ -263,10 +263,17 @@ def _check_crashes(config: ExperimentConfig, resolved: ResolvedSchedule) -> None
     number, action = next(
         (each.number, each.entry.action) for each in resolved.entries if each.entry.action in ("crash", "restart")
     )
-    if config.algorithm.selected.needs_every_message:
+    kind, algorithm = config.algorithm.kind, config.algorithm.selected
+    if not algorithm.goes_on_without_peers:
         raise ConfigError(
-            f"schedule[{number}].action={action}: must be absent with algorithm.kind={config.algorithm.kind}, which"
-            " waits for every message and would stop for good"
+            f"schedule[{number}].action={action}: must be absent with algorithm.kind={kind}, which waits for every"
+            f" message and would stop for good; or set algorithm.{kind}.on_missing_peer: skip"
+        )
+    if algorithm.is_synchronous and config.stop.rounds is not None:
+        raise ConfigError(
+            f"stop.rounds={config.stop.rounds}: must be left out with schedule[{number}].action={action} and"
+            f" algorithm.kind={kind}: a node that was away has more rounds to do than its neighbors, and would wait for"
+            " them for good"
         )
     if config.stop.time_s is None and any(span.end_ns is None for span in down):
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from node.algorithms.registry import ALGORITHMS
 from orchestrator import cli
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import Plan, make_plan
@@ -67,10 +68,10 @@ def scheduled(file: Path) -> Path:
     return file
 
 
-def check_that_parts_make_the_whole(experiment: Path, out: Path, *settings: str) -> None:
-    """Run it at once, and in parts that are stopped again and again."""
+def check_that_parts_make_the_whole(experiment: Path, out: Path, *settings: str, blocks: int = 9) -> None:
+    """Run it at once, and in parts that are stopped again and again, after so many blocks of local steps."""
     whole = run(experiment, out / "whole", 0, *settings).path
-    with stopped_after(9):
+    with stopped_after(blocks):
         part = run(experiment, out / "part", 0, *settings)
         times = 0
         while part.status == "interrupted":
@@ -89,11 +90,19 @@ def test_a_run_that_is_stopped_in_the_middle_of_a_fault_goes_on_to_the_same_byte
     check_that_parts_make_the_whole(scheduled, tmp_path, *more)
 
 
-@pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "swift"])
+@pytest.mark.parametrize("kind", ["divshare", "adpsgd_pingpong", "swift", "adpsgd", "dpsgd", "epidemic"])
 def test_a_run_whose_nodes_come_and_go_goes_on_to_the_same_bytes(kind: str, file: Path, tmp_path: Path) -> None:
     file.write_text(EXPERIMENT + FAULTS)
-    settings = (f"algorithm.kind={kind}", "algorithm.adpsgd_pingpong={recipients: 2}")
-    check_that_parts_make_the_whole(file, tmp_path, *settings)
+    settings = (
+        f"algorithm.kind={kind}",
+        "algorithm.adpsgd_pingpong={recipients: 2}",
+        "algorithm.adpsgd={roles: parity, on_missing_peer: skip}",
+        "algorithm.dpsgd.on_missing_peer=skip",
+        "algorithm.epidemic={recipients: 2, on_missing_peer: skip}",
+    )
+    # Where nodes wait for each other they train less.
+    blocks = 2 if ALGORITHMS[kind].config.is_synchronous else 9
+    check_that_parts_make_the_whole(file, tmp_path, *settings, blocks=blocks)
 
 
 def test_nodes_that_are_down_have_no_line_and_what_is_sent_to_them_is_lost(file: Path, tmp_path: Path) -> None:
@@ -286,6 +295,9 @@ def test_an_algorithm_that_waits_for_every_message_takes_no_crash(
     assert (
         f"schedule[1].action=restart: must be absent with algorithm.kind={kind}, which waits for every message" in err
     )
+    settings.append(f"algorithm.{kind}.on_missing_peer=skip")
+    code, _, err = invoke(capsys, "validate", file, "--no-data", *(f"--set={one}" for one in settings))
+    assert (code, err) == (0, "")
 
 
 def test_a_node_that_stays_away_needs_a_run_with_an_end(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

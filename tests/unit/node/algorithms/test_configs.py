@@ -108,6 +108,17 @@ def test_which_algorithms_need_every_message() -> None:
     assert needing == {"adpsgd", "dpsgd", "epidemic"}
 
 
+def test_which_algorithms_go_on_without_peers() -> None:
+    """All that need every message do on request; the others do in any case."""
+    for kind, entry in ALGORITHMS.items():
+        waits = entry.config.needs_every_message
+        assert entry.config().goes_on_without_peers is not waits, kind
+        assert ("on_missing_peer" in entry.config.model_fields) is waits
+        if waits:
+            assert entry.config.model_validate({"on_missing_peer": "skip"}).goes_on_without_peers
+    assert {kind for kind, entry in ALGORITHMS.items() if entry.config.is_synchronous} == {"dpsgd", "epidemic"}
+
+
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_every_algorithm_explains_itself(kind: str) -> None:
     """The page that a user reads: paper or reason, parameters, details, departures, a command."""

@@ -55,9 +55,9 @@ def test_round_inbox_keeps_rounds_apart() -> None:
         inbox.keep(arrival(sender, round_, number), 4)
     expected = [NodeId(1), NodeId(2), NodeId(3)]
     assert inbox.missing(4, expected) == [3]
-    assert not inbox.complete(4, 3)
-    assert inbox.complete(4, 2)
-    assert inbox.complete(9, 0)
+    assert not inbox.complete(4, expected)
+    assert inbox.complete(4, expected[:2])
+    assert inbox.complete(9, [])
     assert [event.delivery for event in inbox.take(4)] == [2, 0]
     assert inbox.take(4) == []
     assert [event.delivery for event in inbox.take(5)] == [1]
@@ -76,6 +76,20 @@ def test_round_inbox_takes_each_sender_once_a_round(ahead: int | None, round_: i
     with pytest.raises(ProtocolError, match="second message"):
         inbox.keep(arrival(7, round_), 4)
     assert len(inbox.take(round_)) == 1
+
+
+def test_a_tolerant_round_inbox_drops_what_is_over_and_keeps_the_last_that_came() -> None:
+    """Peers end and come back: they may send a round again, or one that is over here, or one far ahead."""
+    inbox = RoundInbox(tolerant=True)
+    for number, round_ in enumerate([3, 4, 4, 60]):
+        inbox.keep(arrival(7, round_, number), 4)
+    assert inbox.complete(4, [NodeId(7)])
+    assert not inbox.complete(4, [NodeId(8)])
+    assert [event.delivery for event in inbox.take(4)] == [2]
+    inbox.keep(arrival(8, 59, 5), 5)
+    inbox.forget_before(60)
+    assert inbox.take(59) == []
+    assert [event.delivery for event in inbox.take(60)] == [3]
 
 
 def test_average_models_of_nothing_is_the_model_itself() -> None:
