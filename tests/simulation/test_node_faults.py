@@ -9,6 +9,7 @@ from node.core.events import Event, PeerDown, PeerUp, Started
 from node.core.messages import MessageState
 from node.core.schedule import LinkSpan, NodeSpan, Overlay, PartitionSpan, Place, Schedule
 from node.core.sender_policy import SenderPolicy
+from node.core.topology import star
 from node.core.types import NodeId
 from node.sim.world import World
 from tests.simulation.build import SENDERS, network, world
@@ -145,6 +146,20 @@ def test_of_two_news_the_later_one_counts_whichever_comes_first() -> None:
     # Of the end it hears with the return: what it sent meanwhile is lost, which it has to know.
     assert heard == [(PeerDown(NodeId(3)), 23 * MS), (PeerUp(NodeId(3)), 23 * MS)]
     assert w.nodes[0].gone == {}
+
+
+def test_a_neighbor_sends_again_to_one_of_whose_end_it_heard_with_its_return() -> None:
+    """Node 3 is down from 20 to 22 ms; its way to node 0 is long when it ends, and as short as ever at its return."""
+    schedule = Schedule(
+        links=(LinkSpan(15 * MS, 21 * MS, Place("pair", 3, 0), Overlay(latency_ns=30 * MS)),),
+        nodes=(NodeSpan(20 * MS, 22 * MS, 3, "down"),),
+    )
+    plan = network(6, 20.0, latency_ns=MS)
+    w = world("dpsgd", network_plan=plan, topology=star(6), schedule=schedule, on_missing_peer="skip")
+    w.advance(100 * MS)
+    before = [node.counters.rounds for node in w.nodes]
+    w.advance(120 * MS)
+    assert all(node.counters.rounds > rounds for node, rounds in zip(w.nodes, before, strict=True))
 
 
 def test_a_return_before_a_node_s_own_is_no_news_to_it() -> None:
