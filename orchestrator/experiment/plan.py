@@ -260,9 +260,7 @@ def _check_crashes(config: ExperimentConfig, resolved: ResolvedSchedule) -> None
     down = [span for span in resolved.schedule.nodes if span.kind == "down"]
     if not down:
         return
-    number, action = next(
-        (each.number, each.entry.action) for each in resolved.entries if each.entry.action in ("crash", "restart")
-    )
+    number, action = next((each.number, each.entry.action) for each in resolved.entries if each.takes_down)
     kind, algorithm = config.algorithm.kind, config.algorithm.selected
     if not algorithm.goes_on_without_peers:
         raise ConfigError(

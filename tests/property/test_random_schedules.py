@@ -30,7 +30,18 @@ END_MS = 60
 LAST_CHANGE_MS = 2 * END_MS
 """Entries may end after the run has."""
 
-ALL = ("degrade", "trace", "partition", "isolate", "crash", "restart", "pause", "slow_cpu")
+ALL = (
+    "degrade",
+    "trace",
+    "partition",
+    "isolate",
+    "crash",
+    "restart",
+    "pause",
+    "slow_cpu",
+    "availability",
+    "kollaps",
+)
 WITHOUT_DEATHS = ("degrade", "trace", "partition", "isolate", "pause", "slow_cpu")
 
 NODE = st.integers(0, NODES - 1)
@@ -55,12 +66,31 @@ EFFECT = st.fixed_dictionaries(
 )
 FILES = ("rate", "delay", "packets")
 TRACE = st.fixed_dictionaries({"file": st.sampled_from(FILES), "at_end": st.sampled_from(["hold", "loop", "undo"])})
+STAR = """<experiment><services><service name="a" replicas="4"/><service name="b"/></services>
+<bridges><bridge name="s"/></bridges>
+<links><link origin="a" dest="s" latency="1" upload="1Mbps" download="1Mbps"/></links>
+<dynamic>
+<schedule name="b" time="0.004" action="join" amount="2"/><schedule name="b" time="0.02" action="leave"/>
+<schedule name="a" time="0.007" action="crash" amount="2"/><schedule name="a" time="0.009" action="disconnect"/>
+<schedule name="a" time="0.013" action="reconnect"/><schedule origin="a" dest="s" time="0.005" action="leave"/>
+<schedule origin="a" dest="s" time="0.008" action="join" upload="100Kbps" latency="6" jitter="2" drop="0.3"/>
+</dynamic></experiment>"""
 GROUPS = st.sampled_from([["0-1", "2-5"], [0, [1, 4], 5], [[0, 5], "1-3"], ["stragglers", "fast"]])
 DOES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "degrade": st.tuples(TARGETS, EFFECT).map(lambda parts: parts[0] | parts[1]),
     "trace": st.tuples(TARGETS, TRACE).map(lambda parts: parts[0] | parts[1]),
     "partition": st.fixed_dictionaries({"groups": GROUPS}),
     "slow_cpu": st.fixed_dictionaries({"nodes": SELECTOR, "factor": st.sampled_from([1, 2.5, 1000])}),
+    "availability": st.fixed_dictionaries(
+        {
+            "file": st.just("away.json"),
+            "nodes": SELECTOR,
+            "inactive": st.sampled_from(["crash", "pause"]),
+            "clients": st.sampled_from(["in_order", "drawn"]),
+            "speedup": st.sampled_from([0.5, 1, 3]),
+        }
+    ),
+    "kollaps": st.fixed_dictionaries({"file": st.just("star.xml")}),
     **{action: st.fixed_dictionaries({"nodes": SELECTOR}) for action in ("isolate", "crash", "restart", "pause")},
 }
 MODELS = st.sampled_from(["last", "common", "peer"])
@@ -93,6 +123,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("traces")
     (path / "rate").write_text("time_s,bandwidth_mbps,loss_percent\n0,0.4,0\n0.003,0,0\n0.004,2,20\n0.011,0.1,0\n")
     (path / "delay").write_text("time_s,latency_ms\n0,4\n0.002,0\n0.009,1\n")
+    (path / "away.json").write_text(
+        '{"a": {"active": [0.001, 0.006], "inactive": [0.005, 0.013], "finish_time": 0.013},'
+        ' "b": {"active": [0], "inactive": [0.02], "finish_time": 0.024}}'
+    )
+    (path / "star.xml").write_text(STAR)
     (path / "packets").write_text("".join(f"{instant}\n" for instant in (0, 1, 1, 4, 9, 9, 13)))
     return path
 

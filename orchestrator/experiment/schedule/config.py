@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from node.config_base import ConfigModel
 from node.core.bounds import ENTRIES_MAX, FACTOR_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, NODES_MAX, TIME_S_MAX
 from node.core.schedule import Comeback
+from orchestrator.experiment.fedscale_files import CLIENT_ORDER_TEXT, ClientOrder
 
 # -- nodes -------------------------------------------------------------------------------------------------------
 
@@ -312,11 +313,80 @@ class SlowCpuEntry(SpanEntry):
     factor: float = Field(ge=1, le=FACTOR_MAX, description="how many times longer their local steps take")
 
 
+# -- files of nodes -------------------------------------------------------------------------------------------------
+
+
+class FileOfNodesEntry(SpanEntry):
+    """Keys of an entry whose file says what happens to which nodes, and when."""
+
+    nodes: Selector = Field("all", description=f"{_NODES}, in order of their numbers")
+    file: str = Field(min_length=1, description="path, relative to the experiment file")
+    model: ComebackModel = "last"
+
+    @model_validator(mode="after")
+    def _has_its_own_times(self) -> "FileOfNodesEntry":
+        if self.every_s is not None:
+            raise ValueError(f"every_s={self.every_s:g}: must be left out with a file that has its own times")
+        return self
+
+
+class AvailabilityEntry(FileOfNodesEntry):
+    """Takes nodes away while the clients of a file are inactive: FedScale's availability, as JSON.
+
+    The file is an object whose keys are clients. Each has `active` and `inactive`, lists of seconds, and `finish_time`,
+    after which they repeat; `duration` and `model` are not used. A client is active from each time in `active` to the
+    one at the same place in `inactive`.
+    """
+
+    action: Literal["availability"] = "availability"
+    inactive: Literal["crash", "pause"] = Field(
+        "crash", description="what happens to a node while its client is inactive"
+    )
+    clients: ClientOrder = Field("in_order", description=CLIENT_ORDER_TEXT)
+    speedup: float = Field(1.0, gt=0, le=FACTOR_MAX, description="seconds of the file in a second of testbed time")
+
+    @model_validator(mode="after")
+    def _comes_back_with_a_model(self) -> "AvailabilityEntry":
+        if self.inactive == "pause" and self.model != "last":
+            raise ValueError(f"model={self.model}: must be left out with inactive: pause, which keeps a node's own")
+        return self
+
+
+class KollapsEntry(FileOfNodesEntry):
+    """Lets happen what an experiment of Kollaps has in its section `dynamic`.
+
+    Replicas of services are nodes, in the file's order. They join, leave, crash, disconnect and reconnect; links
+    between a service and a bridge, or between two services, change, leave and join.
+    """
+
+    action: Literal["kollaps"] = "kollaps"
+
+
 NodeEntry: TypeAlias = CrashEntry | RestartEntry | PauseEntry | SlowCpuEntry
 
 ScheduleEntry: TypeAlias = Annotated[
-    DegradeEntry | TraceEntry | PartitionEntry | IsolateEntry | CrashEntry | RestartEntry | PauseEntry | SlowCpuEntry,
+    DegradeEntry
+    | TraceEntry
+    | PartitionEntry
+    | IsolateEntry
+    | CrashEntry
+    | RestartEntry
+    | PauseEntry
+    | SlowCpuEntry
+    | AvailabilityEntry
+    | KollapsEntry,
     Field(discriminator="action"),
 ]
 
-Action: TypeAlias = Literal["degrade", "trace", "partition", "isolate", "crash", "restart", "pause", "slow_cpu"]
+Action: TypeAlias = Literal[
+    "degrade",
+    "trace",
+    "partition",
+    "isolate",
+    "crash",
+    "restart",
+    "pause",
+    "slow_cpu",
+    "availability",
+    "kollaps",
+]

@@ -13,7 +13,7 @@ from node.core.links import NetworkPlan
 from node.core.schedule import Place
 from node.core.scheduled_network import first_mbps, place_of
 from node.core.units import ms_to_ns, ns_to_s
-from orchestrator.experiment.schedule.config import DegradeEntry, TraceEntry
+from orchestrator.experiment.schedule.config import DegradeEntry, KollapsEntry, TraceEntry
 from orchestrator.experiment.schedule.planned import PlannedEntry
 
 LOSS_MAX: Final = 0.9999
@@ -39,7 +39,7 @@ def apart(planned: Sequence[PlannedEntry]) -> None:
     """
     held: dict[Place, list[tuple[int, float, PlannedEntry]]] = {}
     for each in planned:
-        if not isinstance(each.entry, TraceEntry):
+        if not isinstance(each.entry, TraceEntry | KollapsEntry):
             continue
         times = [(begin_ns, inf if end_ns is None else end_ns) for begin_ns, end_ns in each.times]
         for place in each.places:
@@ -70,7 +70,7 @@ def base_links(planned: Sequence[PlannedEntry], network: NetworkPlan, give_rates
     follows = {place for each in planned if each.number in give_rates for place in each.places}
     for each in planned:
         entry = each.entry
-        if isinstance(entry, TraceEntry):
+        if isinstance(entry, TraceEntry | KollapsEntry):
             for place in each.places:
                 if place in traced:
                     raise ConfigError(

@@ -1,19 +1,18 @@
 """Crashes and restarts of nodes: from entries to the times in which nodes are down; pure.
 
-A restart is a time of :data:`RESTART_NS`, so that it is among the states of a node as every other change is.
+A restart is a time of :data:`~orchestrator.experiment.schedule.file_spans.RESTART_NS`, so that it is among the states
+of a node as every other change is.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from node.core.errors import ConfigError
 from node.core.schedule import Comeback, NodeSpan
 from node.core.units import ns_to_s
-from orchestrator.experiment.schedule.config import CrashEntry, RestartEntry
+from orchestrator.experiment.schedule.config import AvailabilityEntry, CrashEntry, KollapsEntry, RestartEntry
+from orchestrator.experiment.schedule.file_spans import RESTART_NS
 from orchestrator.experiment.schedule.planned import PlannedEntry
-
-RESTART_NS: Final = 1
-"""Time for which a restarted node is down: the least that a clock of nanoseconds can tell."""
 
 
 class _Outage(NamedTuple):
@@ -44,6 +43,9 @@ def downtimes(planned: Sequence[PlannedEntry]) -> Iterator[NodeSpan]:
                 found = _Outage(begin_ns, each.number, until_ns, is_restart, entry.model)
                 for node in each.nodes:
                     happenings.setdefault(node, []).append(found)
+        elif isinstance(entry, AvailabilityEntry | KollapsEntry):
+            for node, begin_ns, end_ns in each.told.absences:
+                happenings.setdefault(node, []).append(_Outage(begin_ns, each.number, end_ns, False, entry.model))
     for node in sorted(happenings):
         yield from _of_node(node, sorted(happenings[node]))
 

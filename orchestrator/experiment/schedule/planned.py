@@ -1,11 +1,12 @@
 """An entry of the schedule as it is planned: when it holds, and over what."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.core.schedule import Place
 from node.core.units import ns_to_s
 from orchestrator.experiment.schedule.config import ScheduleEntry
+from orchestrator.experiment.schedule.file_spans import FileSpans
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class PlannedEntry:
         places: The links that it is laid over.
         nodes: The nodes that it names, unless they are in groups.
         groups: The groups of a partition.
+        told: What its file says, of an entry whose file names what happens to nodes.
     """
 
     number: int
@@ -50,6 +52,12 @@ class PlannedEntry:
     places: tuple[Place, ...] = ()
     nodes: tuple[int, ...] = ()
     groups: tuple[tuple[int, ...], ...] = ()
+    told: FileSpans = field(default_factory=FileSpans)
+
+    @property
+    def takes_down(self) -> bool:
+        """Tell whether nodes are down by it."""
+        return self.entry.action in ("crash", "restart") or bool(self.told.absences)
 
     @property
     def place(self) -> str:
@@ -69,4 +77,9 @@ class PlannedEntry:
             named["nodes"] = list(self.nodes)
         else:
             named["pairs"] = [[place.source, place.destination] for place in self.places]
+        away = [*self.told.absences, *((span.node, span.begin_ns, span.end_ns) for span in self.told.nodes)]
+        if away:
+            named["away_s"] = [
+                [node, ns_to_s(begin), None if end is None else ns_to_s(end)] for node, begin, end in away
+            ]
         return named

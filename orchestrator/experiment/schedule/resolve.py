@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias, assert_never
 
+import numpy as np
+
 from node.core.bounds import CHANGES_MAX
 from node.core.errors import ConfigError
 from node.core.links import NetworkPlan
@@ -16,13 +18,19 @@ from node.core.rng import stream
 from node.core.schedule import IN_NONE, LinkSpan, NodeSpan, Overlay, PartitionSpan, Place, Schedule
 from node.core.scheduled_network import scheduled
 from node.core.units import NS_PER_S, ms_to_ns, s_to_ns
+from orchestrator.experiment.fedscale_files import clients_of, read_availability
 from orchestrator.experiment.input_files import InputFiles
+from orchestrator.experiment.kollaps_files import read_kollaps
 from orchestrator.experiment.runtimes import RuntimeName
 from orchestrator.experiment.schedule.abilities import ABILITIES, LINK_ACTIONS
+from orchestrator.experiment.schedule.availability import availability_spans
 from orchestrator.experiment.schedule.config import (
+    AvailabilityEntry,
     CrashEntry,
     DegradeEntry,
+    FileOfNodesEntry,
     IsolateEntry,
+    KollapsEntry,
     LinkEntry,
     PartitionEntry,
     PauseEntry,
@@ -34,6 +42,8 @@ from orchestrator.experiment.schedule.config import (
 )
 from orchestrator.experiment.schedule.conflicts import apart, base_links, links_in_bounds
 from orchestrator.experiment.schedule.downtimes import downtimes
+from orchestrator.experiment.schedule.file_spans import isolated
+from orchestrator.experiment.schedule.kollaps_events import kollaps_spans, link_places, window_of
 from orchestrator.experiment.schedule.planned import PlannedEntry, Times
 from orchestrator.experiment.schedule.selectors import NodeGroups, in_short, select
 from orchestrator.experiment.trace_files import TraceRow, read_csv, read_mahimahi
@@ -85,12 +95,15 @@ def resolve_schedule(entries: Sequence[ScheduleEntry], around: Surroundings) -> 
     """
     # Step 1: when and over what each entry holds. Nothing of it is large.
     planned = [_planned(number, entry, around) for number, entry in enumerate(entries)]
+    for each in planned:
+        _check_told(each, around)
     traces = _read_traces(planned, around)
     # Step 2: what would be too much is refused before it is made.
     _check_size(planned, traces, around)
     # Step 3: rules between entries that need no more than their times and places.
     apart(planned)
     give_rates = {number for number, rows in traces.items() if rows[0].bandwidth_mbps is not None}
+    give_rates |= {each.number for each in planned if each.told.gives_rates}
     base_links(planned, around.network, give_rates)
     # Step 4: the spans.
     schedule = Schedule(
@@ -129,18 +142,72 @@ def _planned(number: int, entry: ScheduleEntry, around: Surroundings) -> Planned
             return PlannedEntry(number, entry, times, groups=named)
         case IsolateEntry() | CrashEntry() | RestartEntry() | PauseEntry() | SlowCpuEntry():
             return PlannedEntry(number, entry, times, nodes=nodes_of(entry.nodes))
+        case AvailabilityEntry():
+            return _available(number, entry, times, nodes_of(entry.nodes), rng, around)
+        case KollapsEntry():
+            return _as_in_kollaps(number, entry, times, nodes_of(entry.nodes), rng, around)
         case _:
             assert_never(entry)
 
 
+def _available(
+    number: int,
+    entry: AvailabilityEntry,
+    times: Times,
+    nodes: tuple[int, ...],
+    rng: np.random.Generator,
+    around: Surroundings,
+) -> PlannedEntry:
+    place = f"schedule[{number}]"
+    text = around.files.read(entry.file, f"{place}.file")
+    known = read_availability(text, place=f"{place}.file={entry.file}")
+    chosen = clients_of(len(known), len(nodes), entry.clients, rng)
+    clients = [(node, known[client]) for node, client in zip(nodes, chosen, strict=True)]
+    told = availability_spans(entry, clients, times, around.end_ns, place)
+    return PlannedEntry(number, entry, times, nodes=nodes, told=told)
+
+
+def _as_in_kollaps(
+    number: int,
+    entry: KollapsEntry,
+    times: Times,
+    nodes: tuple[int, ...],
+    rng: np.random.Generator,
+    around: Surroundings,
+) -> PlannedEntry:
+    where = f"schedule[{number}].file={entry.file}"
+    content = read_kollaps(around.files.read(entry.file, f"schedule[{number}].file"), place=where)
+    window = window_of(entry, content, nodes, times, around.end_ns, where)
+    told = kollaps_spans(window, rng, around.network.num_nodes)
+    places = tuple(place for those in link_places(window).values() for place in those)
+    return PlannedEntry(number, entry, times, places, nodes=nodes, told=told)
+
+
 def _check_ability(entry: ScheduleEntry, around: Surroundings, place: str) -> None:
     action = entry.action
+    if isinstance(entry, FileOfNodesEntry):
+        return  # what it needs stands in its file
     if around.is_direct and action in LINK_ACTIONS:
         raise ConfigError(f"{place}.action={action}: must be absent with network.links=direct, which nothing shapes")
     able = ABILITIES.get(around.runtime, ())
     if action not in able:
         bound = f"must be one of {', '.join(able)}" if able else "must be absent"
         raise ConfigError(f"{place}.action={action}: {bound} with runtime: {around.runtime}, which cannot do it yet")
+
+
+def _check_told(each: PlannedEntry, around: Surroundings) -> None:
+    """Refuse what the file of an entry asks for where a runtime cannot do it."""
+    for action in each.told.needs:
+        if around.is_direct and action in LINK_ACTIONS:
+            raise ConfigError(
+                f"{each.place}.action={each.entry.action}: must be without changes of links with network.links=direct,"
+                " which nothing shapes"
+            )
+        if action not in ABILITIES.get(around.runtime, ()):
+            raise ConfigError(
+                f"{each.place}.action={each.entry.action}: must be without {action} with runtime: {around.runtime},"
+                " which cannot do it yet"
+            )
 
 
 def _times(entry: ScheduleEntry, end_ns: int | None, place: str) -> Times:
@@ -280,6 +347,8 @@ def _check_size(planned: Sequence[PlannedEntry], traces: Traces, around: Surroun
         if isinstance(each.entry, TraceEntry):
             changes = _changes_of_trace(each.entry, traces[each.number], each.times, around.end_ns)
         own = each.times.count * changes * max(1, len(each.places) or len(each.nodes))
+        if isinstance(each.entry, FileOfNodesEntry):
+            own = each.told.count
         count += own
         if count > CHANGES_MAX:
             every = "" if each.entry.every_s is None else f".every_s={each.entry.every_s:g}"
@@ -294,6 +363,7 @@ def _check_size(planned: Sequence[PlannedEntry], traces: Traces, around: Surroun
 
 def _link_spans(each: PlannedEntry, traces: Traces, around: Surroundings) -> Iterator[LinkSpan]:
     entry = each.entry
+    yield from each.told.links
     if isinstance(entry, DegradeEntry):
         overlay = _overlay(entry)
         for begin_ns, end_ns in each.times:
@@ -320,24 +390,24 @@ def _overlay(entry: DegradeEntry) -> Overlay:
 
 
 def _partition_spans(each: PlannedEntry, num_nodes: int) -> Iterator[PartitionSpan]:
+    yield from each.told.partitions
     if isinstance(each.entry, PartitionEntry):
         group_of = [IN_NONE] * num_nodes
         for group, nodes in enumerate(each.groups):
             for node in nodes:
                 group_of[node] = group
+        groups = tuple(group_of)  # one for all times: a thousand nodes make it large
     elif isinstance(each.entry, IsolateEntry):
-        group_of = [0] * num_nodes
-        for group, node in enumerate(each.nodes, start=1):
-            group_of[node] = group
+        groups = isolated(each.nodes, num_nodes)
     else:
         return
-    groups = tuple(group_of)  # one for all times: a thousand nodes make it large
     for begin_ns, end_ns in each.times:
         yield PartitionSpan(begin_ns, end_ns, groups)
 
 
 def _node_spans(each: PlannedEntry) -> Iterator[NodeSpan]:
     """Spans of nodes, but for crashes and restarts, which have to do with each other."""
+    yield from each.told.nodes
     for begin_ns, end_ns in each.times:
         for node in each.nodes:
             if isinstance(each.entry, PauseEntry):

@@ -7,7 +7,14 @@ from typing import Final
 
 from node.core.units import ns_to_s
 from node.host.text_files import shorten
-from orchestrator.experiment.schedule.config import EFFECTS, DegradeEntry, LinkEntry, SlowCpuEntry, TraceEntry
+from orchestrator.experiment.schedule.config import (
+    EFFECTS,
+    DegradeEntry,
+    FileOfNodesEntry,
+    LinkEntry,
+    SlowCpuEntry,
+    TraceEntry,
+)
 from orchestrator.experiment.schedule.planned import PlannedEntry
 from orchestrator.experiment.schedule.selectors import in_short
 
@@ -78,7 +85,7 @@ def effect(each: PlannedEntry) -> str:
         case DegradeEntry() as entry:
             given = [(name, getattr(entry, name)) for name in EFFECTS]
             return " ".join(_FORMS[name].format(value) for name, value in given if value is not None)
-        case TraceEntry(file=file):
+        case TraceEntry(file=file) | FileOfNodesEntry(file=file):
             return file
         case SlowCpuEntry(factor=factor):
             return f"x{factor:g}"

@@ -28,6 +28,7 @@ REQUIRED: dict[str, Any] = {
     "edge_probability": 0.5,
     "file": "f.txt",
     "path": "images",
+    "shares": {"mobile_4g": 1},
     "source": 0,
     "transfers": 2,
 }
@@ -42,8 +43,13 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "restart": {"nodes": 0},
     "pause": {"nodes": 0, "for_s": 1},
     "slow_cpu": {"nodes": 0, "factor": 2},
+    "availability": {"file": "t.json"},
+    "kollaps": {"file": "t.xml"},
 }
 """An entry of the schedule for each action."""
+
+OPTIONAL = ("capacities",)
+"""Sections that a file may say are absent."""
 
 TAGS = ("kind", "action")
 """Keys that tell the members of a union apart."""
@@ -83,7 +89,7 @@ def content(path: tuple[str | int, ...], model: type[BaseModel], values: dict[st
         else:
             place.setdefault(part, [] if isinstance(following, int) else {})
         place = place[part]
-    if path and path[0] in ("network", "learning", "topology"):
+    if path and path[0] in ("network", "learning", "topology", "compute"):
         place.update({name: REQUIRED[name] for name, field in model.model_fields.items() if field.is_required()})
         if "kind" in model.model_fields:
             place["kind"] = model.model_fields["kind"].default
@@ -183,7 +189,13 @@ def test_every_key_names_itself_and_its_bound(
         words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}[bound]
         shown = f"{value:g}" if isinstance(value, float) else value
         wrong.append((outside, f"{key}={outside}: must be {words} {shown}"))
-    is_list = getattr(field.annotation, "__origin__", None) is tuple or name in ("pair", "pairs", "targets", "slowdown")
+    is_list = getattr(field.annotation, "__origin__", None) is tuple or name in (
+        "pair",
+        "pairs",
+        "targets",
+        "slowdown",
+        "shares",
+    )
     if types & {int, float} and not is_list:
         wrong += [
             ("60 Mbit", f"{key}='60 Mbit': must be a"),
@@ -217,6 +229,8 @@ def test_every_section_refuses_unknown_keys_and_other_shapes(
         for other in (None, 5, "text", [1]):
             if path[0] == "schedule":
                 continue  # whose selectors may be numbers, texts and lists
+            if other is None and path[-1] in OPTIONAL:
+                continue
             given = copy.deepcopy(BASE)
             place = given
             for part in path[:-1]:
