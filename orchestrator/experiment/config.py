@@ -25,6 +25,7 @@ from node.core.errors import ConfigError
 from node.core.wire_values import WireDtype
 from node.host.text_files import UnreadableText, read_text, shorten
 from node.learning.config import LearningConfig
+from orchestrator.experiment.fedscale_files import CLIENT_ORDER_TEXT, ClientOrder
 from orchestrator.experiment.networks.config import NetworkConfig
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES, RuntimeName
 from orchestrator.experiment.schedule.config import SELECTOR_TAGS, FractionSelector, ScheduleEntry
@@ -97,6 +98,19 @@ class ComputeStragglers(ConfigModel):
         return self
 
 
+class ComputeCapacities(ConfigModel):
+    """Durations of local steps from a file of FedScale's device capacities, as JSON.
+
+    A local step takes factor x learning.batch_size x `computation`, the milliseconds of a sample's inference.
+    """
+
+    file: str = Field(min_length=1, description="path, relative to the experiment file")
+    clients: ClientOrder = Field("in_order", description=CLIENT_ORDER_TEXT)
+    factor: float = Field(
+        3.0, gt=0, le=FACTOR_MAX, description="training of a sample over its inference; FedScale's simulation takes 3"
+    )
+
+
 class ComputeConfig(ConfigModel):
     """Durations of local steps, in testbed time."""
 
@@ -108,6 +122,15 @@ class ComputeConfig(ConfigModel):
     slowdown: dict[Annotated[int, BeforeValidator(_plain_number)], Annotated[float, Field(le=FACTOR_MAX)]] = Field(
         default_factory=dict, description="factor >= 1 of single nodes, by id"
     )
+    capacities: ComputeCapacities | None = Field(
+        None, description="durations of local steps of each node, from a file, in place of step_time_ms"
+    )
+
+    @model_validator(mode="after")
+    def _step_time_has_one_source(self) -> "ComputeConfig":
+        if self.capacities is not None and self.step_time_ms != type(self).model_fields["step_time_ms"].default:
+            raise ValueError(f"step_time_ms={self.step_time_ms:g}: must be left out with capacities, which set it")
+        return self
 
 
 class EvaluationConfig(ConfigModel):

@@ -27,6 +27,7 @@ from node.core.types import NodeId
 from node.core.units import NS_PER_MS, NS_PER_S, ms_to_ns, s_to_ns
 from node.learning.config import check_compatible
 from orchestrator.experiment.config import ComputeConfig, ExperimentConfig, StopConfig
+from orchestrator.experiment.fedscale_files import STEP_MS_MIN, clients_of, device_stream, read_capacities
 from orchestrator.experiment.input_files import InputFile, InputFiles
 from orchestrator.experiment.load import Load, describe_load, offered_load
 from orchestrator.experiment.networks import build_network
@@ -171,9 +172,14 @@ def _stop(stop: StopConfig) -> str:
 def _words(kind: str, section: BaseModel) -> str:
     """A kind and its settings on one line."""
     values = section.model_dump(mode="json", exclude={"kind"}, exclude_none=True)
-    shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in values.items()}
-    settings = ", ".join(f"{key} {value}" for key, value in shown.items())
+    settings = ", ".join(f"{key} {_shown(value)}" for key, value in values.items())
     return f"{kind} ({settings})" if kind and settings else kind or settings
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return " + ".join(f"{_shown(part)} {name}" for name, part in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _span(values: Sequence[float]) -> str:
@@ -212,7 +218,8 @@ def _make_plan(config: ExperimentConfig, files: InputFiles, place: str) -> Plan:
     topology = build_topology(config.topology, config.nodes, config.seed, files)
     network = build_network(config.network, config.nodes, config.seed, files)
     network = replace(network, wire_dtype=config.wire.dtype)
-    compute = _compute_plan(config.compute, config.nodes, config.seed, network.stragglers)
+    steps_ms = _step_times_ms(config, files)
+    compute = _compute_plan(config.compute, steps_ms, config.seed, network.stragglers)
     resolved = resolve_schedule(
         config.schedule,
         Surroundings(
@@ -322,8 +329,28 @@ def _check_products(config: ExperimentConfig, compute: ComputePlan) -> None:
             )
 
 
-def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stragglers: frozenset[int]) -> ComputePlan:
-    slow = config.stragglers
+def _step_times_ms(config: ExperimentConfig, files: InputFiles) -> list[float]:
+    """Return how long a local step of each node takes before anything slows it."""
+    capacities = config.compute.capacities
+    if capacities is None:
+        return [config.compute.step_time_ms] * config.nodes
+    text = files.read(capacities.file, "compute.capacities.file")
+    known = read_capacities(text, place=f"compute.capacities.file={capacities.file}")
+    chosen = clients_of(len(known), config.nodes, capacities.clients, device_stream(config.seed))
+    samples = capacities.factor * config.learning.batch_size
+    steps_ms = [max(STEP_MS_MIN, samples * known[client].sample_ms) for client in chosen]
+    if max(steps_ms) > 1e3 * TIME_S_MAX:
+        raise ConfigError(
+            f"compute.capacities.factor={capacities.factor:g}: must be less: a local step takes {max(steps_ms):.3g} ms,"
+            f" may take {1e3 * TIME_S_MAX:g}"
+        )
+    return steps_ms
+
+
+def _compute_plan(
+    config: ComputeConfig, steps_ms: Sequence[float], seed: int, network_stragglers: frozenset[int]
+) -> ComputePlan:
+    num_nodes, slow = len(steps_ms), config.stragglers
     if slow.count > num_nodes:
         raise ConfigError(f"nodes={num_nodes}: must be at least {slow.count}, as compute.stragglers.count={slow.count}")
     match slow.placement:
@@ -342,7 +369,7 @@ def _compute_plan(config: ComputeConfig, num_nodes: int, seed: int, network_stra
             raise ConfigError(f"compute.slowdown.{node}={factor}: must be at least 1")
         factors[node] *= factor
     return ComputePlan(
-        step_ns=tuple(ms_to_ns(config.step_time_ms * factor) for factor in factors),
+        step_ns=tuple(ms_to_ns(step_ms * factor) for step_ms, factor in zip(steps_ms, factors, strict=True)),
         jitter=config.jitter_percent / 100.0,
         stragglers=frozenset(node for node, factor in enumerate(factors) if factor > 1),
     )

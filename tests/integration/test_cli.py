@@ -52,12 +52,18 @@ stop: {rounds: 3}
 """
 
 
+STAR = """<experiment><services><service name="a" replicas="6"/></services><bridges><bridge name="s"/></bridges>
+<links><link origin="a" dest="s" latency="1" upload="1Mbps" download="2Mbps"/></links></experiment>"""
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """An experiment of milliseconds, beside the files that some choices need."""
     file = tmp_path / "tiny.yaml"
     file.write_text(TINY)
     (tmp_path / "edges.txt").write_text("".join(f"{node} {(node + 1) % 6}\n" for node in range(6)))
+    (tmp_path / "devices.json").write_text('{"a": {"computation": 0.1, "communication": 900}}')
+    (tmp_path / "star.xml").write_text(STAR)
     (tmp_path / "trace.csv").write_text("time_s,bandwidth_mbps\n0,1\n0.004,0.2\n0.008,0\n0.012,2\n")
     return file
 
@@ -134,6 +140,9 @@ COMPANIONS: dict[tuple[str, object], tuple[str, ...]] = {
     ("learning.partition.kind", "dirichlet"): ("learning.partition.alpha=0.5",),
     ("network.model", "pairwise"): ("network.sender={kind: parallel, transfers: 2}",),
     ("network.preset.kind", "regions"): ("network.model=pairwise", "network.preset={kind: regions}"),
+    ("network.preset.kind", "profiles"): ("network.preset={kind: profiles, shares: {mobile_4g: 1, mobile_3g: 1}}",),
+    ("network.preset.kind", "capacities"): ("network.preset={kind: capacities, file: devices.json}",),
+    ("network.preset.kind", "kollaps"): ("network.preset={kind: kollaps, file: star.xml}",),
     ("network.preset.kind", "stragglers"): ("network.preset={kind: stragglers, count: 3, jitter_mbps: 0}",),
     ("network.sender.kind", "parallel"): ("network.sender.transfers=3",),
     ("network.transport", "reliable"): (LOSSY,),
@@ -182,6 +191,8 @@ def settings(key: str, value: object) -> list[str]:
         period = {"repeat": True, "repeat_until_s": 0.1}
         fields = {"node": 0, "file": "trace.csv", **period, key.rsplit(".", 1)[1]: value}
         return [f"network.traces=[{json.dumps(fields)}]"]
+    if key.startswith("compute.capacities<"):
+        return [f"compute={{capacities: {{file: devices.json, {key.rpartition('.')[2]}: {value}}}}}"]
     if key.startswith("learning.partition<DirichletConfig>"):
         return [f"learning.partition={{kind: dirichlet, alpha: 1, {key.rpartition('.')[2]}: {value}}}"]
     if key.startswith("network.preset<"):

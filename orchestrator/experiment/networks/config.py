@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from node.config_base import ConfigModel
 from node.core.bounds import ENTRIES_MAX, FACTOR_MAX, MBPS_MAX, MBPS_MIN, MS_MAX, NODES_MAX, TIME_S_MAX
+from orchestrator.experiment.fedscale_files import CLIENT_ORDER_TEXT, ClientOrder
 
 
 class UniformPreset(ConfigModel):
@@ -59,10 +60,11 @@ class RegionsPreset(ConfigModel):
 
     kind: Literal["regions"] = "regions"
     file: str | None = Field(default=None, min_length=1, description="JSON file of regions; without it ten AWS regions")
-    latency: Literal["constant", "rtt"] = Field(
+    latency: Literal["constant", "rtt", "pinged"] = Field(
         default="constant",
         description="constant is what DivShare's public file does; rtt takes half of the file's rtt_ms,"
-        " which is unverified for the built-in regions",
+        " which is unverified for the built-in regions; pinged takes half of its pinged_rtt_ms, which for these is a"
+        " sample of cloudping.co",
     )
     latency_ms: float = Field(
         default=1.0, ge=0, le=MS_MAX, description="one way between regions, with latency: constant"
@@ -79,12 +81,61 @@ class RegionsPreset(ConfigModel):
 
     @model_validator(mode="after")
     def _latency_has_one_source(self) -> "RegionsPreset":
-        if self.latency == "rtt" and self.latency_ms != type(self).model_fields["latency_ms"].default:
-            raise ValueError(f"latency_ms={self.latency_ms}: must be left out with latency: rtt")
+        if self.latency != "constant" and self.latency_ms != type(self).model_fields["latency_ms"].default:
+            raise ValueError(f"latency_ms={self.latency_ms}: must be left out with latency: {self.latency}")
         return self
 
 
-PresetConfig = Annotated[UniformPreset | StragglersPreset | RegionsPreset, Field(discriminator="kind")]
+class ProfilesPreset(ConfigModel):
+    """Access links as they were measured: homes, mobile networks, satellites.
+
+    Nodes are dealt to profiles by their shares. A path between two nodes meets the access links of both: half of each
+    one's round-trip time is the latency one way. Where a profile's source gives a distribution, each node draws its own
+    place in it: one for its rates, one for its round-trip time and jitter.
+    """
+
+    kind: Literal["profiles"] = "profiles"
+    shares: dict[str, Annotated[float, Field(gt=0, le=FACTOR_MAX)]] = Field(
+        min_length=1,
+        max_length=ENTRIES_MAX,
+        description="profile: its share of the nodes, relative to the other shares, such as {mobile_4g: 1}",
+    )
+    file: str | None = Field(
+        default=None, min_length=1, description="JSON file of profiles; without it those that come with Fragmesh"
+    )
+    placement: Literal["random", "in_order"] = Field(
+        default="random", description="which nodes have which profile; in_order deals them in the order of shares"
+    )
+    figures: Literal["drawn", "median"] = Field(
+        default="drawn", description="drawn from the distributions of a profile's source, or the middle of each"
+    )
+
+
+class CapacitiesPreset(ConfigModel):
+    """Access links from a file of FedScale's device capacities, as JSON: `communication` up and down, in kbit/s."""
+
+    kind: Literal["capacities"] = "capacities"
+    file: str = Field(min_length=1, description="path, relative to the experiment file")
+    clients: ClientOrder = Field(default="in_order", description=CLIENT_ORDER_TEXT)
+    latency_ms: float = Field(default=1.0, ge=0, le=MS_MAX, description="one way")
+    jitter_ms: float = Field(default=0.0, ge=0, le=MS_MAX, description="standard deviation of the latency")
+    loss_percent: float = Field(default=0.0, ge=0, lt=100, description="share of packets lost")
+
+
+class KollapsPreset(ConfigModel):
+    """Access links from the services and links of an experiment of Kollaps in which all services share one bridge.
+
+    Replicas of services are nodes, in the file's order. What its section `dynamic` says is an entry of the schedule.
+    """
+
+    kind: Literal["kollaps"] = "kollaps"
+    file: str = Field(min_length=1, description="path, relative to the experiment file")
+
+
+PresetConfig = Annotated[
+    UniformPreset | StragglersPreset | RegionsPreset | ProfilesPreset | CapacitiesPreset | KollapsPreset,
+    Field(discriminator="kind"),
+]
 
 
 class SerialSender(ConfigModel):

@@ -2,7 +2,7 @@
 files."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from math import inf
 from typing import Any, assert_never
@@ -18,12 +18,16 @@ from node.core.rng import stream
 from node.core.sender_policy import PER_PEER, SERIAL, SenderPolicy, parallel
 from node.core.units import ms_to_ns, s_to_ns
 from node.host.text_files import parse_json, shorten
+from orchestrator.experiment.fedscale_files import clients_of, device_stream, read_capacities
 from orchestrator.experiment.input_files import InputFiles
 from orchestrator.experiment.networks.config import (
+    CapacitiesPreset,
+    KollapsPreset,
     NetworkConfig,
     OverrideConfig,
     ParallelSender,
     PerPeerSender,
+    ProfilesPreset,
     RegionsPreset,
     SenderConfig,
     SerialSender,
@@ -31,23 +35,11 @@ from orchestrator.experiment.networks.config import (
     TraceConfig,
     UniformPreset,
 )
+from orchestrator.experiment.networks.draft import Draft, FloatMatrix, check_node
+from orchestrator.experiment.networks.kollaps_star import kollaps_star
+from orchestrator.experiment.networks.profiles import profile_network
 from orchestrator.experiment.trace_files import read_bandwidths
 from orchestrator.shaping.line_rates import packet_segments
-
-FloatMatrix = npt.NDArray[np.float64]
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A plan in the making, in the units of the file. A matrix where pairs differ, else one number."""
-
-    up_mbps: npt.NDArray[np.float64]
-    down_mbps: npt.NDArray[np.float64]
-    pair_mbps: FloatMatrix | None
-    latency_ms: float | FloatMatrix
-    jitter_ms: float | FloatMatrix
-    loss: float | FloatMatrix
-    stragglers: frozenset[int] = frozenset()
 
 
 def build_network(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles) -> NetworkPlan:
@@ -110,7 +102,7 @@ def _sender_policy(sender: SenderConfig) -> SenderPolicy:
             assert_never(sender)
 
 
-def _preset(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles) -> _Draft:
+def _preset(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles) -> Draft:
     preset = config.preset
     match preset:
         case UniformPreset():
@@ -119,6 +111,12 @@ def _preset(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles)
             draft = _stragglers(preset, num_nodes, seed)
         case RegionsPreset():
             return _regions(preset, num_nodes, files)
+        case ProfilesPreset():
+            draft = profile_network(preset, num_nodes, seed, files)
+        case CapacitiesPreset():
+            draft = _capacities(preset, num_nodes, seed, files)
+        case KollapsPreset():
+            draft = kollaps_star(preset, num_nodes, files)
         case _:
             assert_never(preset)
     if config.model == "pairwise":
@@ -129,9 +127,9 @@ def _preset(config: NetworkConfig, num_nodes: int, seed: int, files: InputFiles)
     return draft
 
 
-def _uniform(preset: UniformPreset, num_nodes: int) -> _Draft:
+def _uniform(preset: UniformPreset, num_nodes: int) -> Draft:
     both = inf if preset.bandwidth_mbps is None else preset.bandwidth_mbps
-    return _Draft(
+    return Draft(
         up_mbps=np.full(num_nodes, both if preset.up_mbps is None else preset.up_mbps),
         down_mbps=np.full(num_nodes, both if preset.down_mbps is None else preset.down_mbps),
         pair_mbps=None,
@@ -141,7 +139,7 @@ def _uniform(preset: UniformPreset, num_nodes: int) -> _Draft:
     )
 
 
-def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> _Draft:
+def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> Draft:
     """DivShare's public 60-node file: 60 Mbit/s, stragglers at round(Normal(60 / factor, 1))."""
     match preset.placement:
         case "lowest_ids":
@@ -156,7 +154,7 @@ def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> _Draft:
         bandwidths = np.maximum(np.rint(mean + preset.jitter_mbps * noise), 1.0)
     up = np.full(num_nodes, preset.bandwidth_mbps)
     up[slow] = np.minimum(bandwidths, preset.bandwidth_mbps)
-    return _Draft(
+    return Draft(
         up_mbps=up,
         down_mbps=up.copy(),
         pair_mbps=None,
@@ -167,7 +165,22 @@ def _stragglers(preset: StragglersPreset, num_nodes: int, seed: int) -> _Draft:
     )
 
 
-def _regions(preset: RegionsPreset, num_nodes: int, files: InputFiles) -> _Draft:
+def _capacities(preset: CapacitiesPreset, num_nodes: int, seed: int, files: InputFiles) -> Draft:
+    text = files.read(preset.file, "preset.file")
+    known = read_capacities(text, place=f"preset.file={preset.file}")
+    chosen = clients_of(len(known), num_nodes, preset.clients, device_stream(seed))
+    mbps = np.array([known[client].mbps for client in chosen])
+    return Draft(
+        up_mbps=mbps,
+        down_mbps=mbps.copy(),
+        pair_mbps=None,
+        latency_ms=preset.latency_ms,
+        jitter_ms=preset.jitter_ms,
+        loss=preset.loss_percent / 100.0,
+    )
+
+
+def _regions(preset: RegionsPreset, num_nodes: int, files: InputFiles) -> Draft:
     """Nodes are dealt to regions in blocks of equal size, to within one node, in the file's order."""
     if preset.file is None:
         text, shown = resources.files(__package__).joinpath("aws_regions.json").read_text("utf-8"), "aws"
@@ -192,11 +205,12 @@ def _regions(preset: RegionsPreset, num_nodes: int, files: InputFiles) -> _Draft
             latency = np.full((count, count), preset.latency_ms)
             np.fill_diagonal(latency, preset.intra_region_latency_ms)
         case "rtt":
-            # Both ways: a file may name twice what may be named for one.
-            latency = _matrix(data, "rtt_ms", count, place, 2 * preset.intra_region_latency_ms, most=2 * MS_MAX) / 2.0
+            latency = _half_of_round_trips(data, "rtt_ms", count, place, preset)
+        case "pinged":
+            latency = _half_of_round_trips(data, "pinged_rtt_ms", count, place, preset)
     access = inf if preset.access_mbps is None else preset.access_mbps
     same = np.all(latency == latency[0, 0])
-    return _Draft(
+    return Draft(
         up_mbps=np.full(num_nodes, access),
         down_mbps=np.full(num_nodes, access),
         pair_mbps=pair,
@@ -204,6 +218,11 @@ def _regions(preset: RegionsPreset, num_nodes: int, files: InputFiles) -> _Draft
         jitter_ms=preset.jitter_ms,
         loss=preset.loss_percent / 100.0,
     )
+
+
+def _half_of_round_trips(data: dict[str, Any], key: str, count: int, place: str, preset: RegionsPreset) -> FloatMatrix:
+    # Both ways: a file may name twice what may be named for one.
+    return _matrix(data, key, count, place, 2 * preset.intra_region_latency_ms, most=2 * MS_MAX) / 2.0
 
 
 def _region_count(data: Any, place: str) -> int:
@@ -241,10 +260,10 @@ def _matrix(
     return matrix
 
 
-def _apply(draft: _Draft, override: OverrideConfig, num_nodes: int, place: str) -> None:
+def _apply(draft: Draft, override: OverrideConfig, num_nodes: int, place: str) -> None:
     source, destination = override.source, override.destination
     for name, node in (("source", source), ("destination", destination)):
-        _check_node(node, num_nodes, f"{place}.{name}={node}")
+        check_node(node, num_nodes, f"{place}.{name}={node}")
     if override.bandwidth_mbps is not None:
         if draft.pair_mbps is None:
             draft.pair_mbps = np.full((num_nodes, num_nodes), inf)
@@ -268,10 +287,10 @@ def _changes(
     for index, trace in enumerate(traces):
         place = f"traces[{index}]"
         if trace.node is not None:
-            _check_node(trace.node, num_nodes, f"{place}.node={trace.node}")
+            check_node(trace.node, num_nodes, f"{place}.node={trace.node}")
         if trace.pair is not None:
             for node in trace.pair:
-                _check_node(node, num_nodes, f"{place}.pair={list(trace.pair)}")
+                check_node(node, num_nodes, f"{place}.pair={list(trace.pair)}")
         if trace.file not in known:
             text = files.read(trace.file, f"{place}.file")
             known[trace.file] = read_bandwidths(text, place=f"{place}.file={trace.file}")
@@ -304,11 +323,6 @@ def _repeated(rows: list[tuple[float, float]], trace: TraceConfig, place: str) -
             f" not {rounds * len(rows):.6g}"
         )
     return [(turn * period + time_s, mbps) for turn in range(int(rounds)) for time_s, mbps in rows[:-1]]
-
-
-def _check_node(node: int, num_nodes: int, shown: str) -> None:
-    if not 0 <= node < num_nodes:
-        raise ConfigError(f"{shown}: must be between 0 and {num_nodes - 1}")
 
 
 def _widen(value: float | FloatMatrix, num_nodes: int) -> FloatMatrix:
