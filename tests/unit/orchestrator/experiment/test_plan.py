@@ -1,5 +1,6 @@
 """From a file to a plan: what does not fit together, and that every experiment that ships is one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,82 @@ def test_loss_under_a_schedule_is_no_matter_where_it_is_made_good() -> None:
     assert plan(network={"transport": "datagram"}, schedule=lossy).network.may_lose
     late = [{"action": "degrade", "nodes": 0, "latency_ms": 1}]
     assert not plan(algorithm=algorithm("dpsgd"), network={"transport": "datagram"}, schedule=late).network.may_lose
+
+
+def devices(folder: Path, *sample_ms: float) -> Path:
+    """Write a file of devices that take so long for a sample."""
+    content = {str(number): {"computation": ms, "communication": 1e3 * ms} for number, ms in enumerate(sample_ms)}
+    (folder / "d.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_devices_take_the_time_of_their_samples(tmp_path: Path) -> None:
+    """A local step is training, three times inference, of a batch."""
+    folder = devices(tmp_path, 2, 5, 0.5)
+    given = {"learning": {"batch_size": 4}, "compute": {"capacities": {"file": "d.json"}}}
+    made = plan(base_dir=folder, **given)
+    assert made.compute.step_ns == tuple(int(ms * 1e6) for ms in (24, 60, 6) * 2 + (24, 60))
+    assert made.compute.stragglers == frozenset()
+    assert [found.name for found in made.inputs] == ["d.json"]
+    slow = {"capacities": {"file": "d.json", "factor": 1}, "slowdown": {1: 2}}
+    made = plan(base_dir=folder, **{**given, "compute": slow})
+    assert made.compute.step_ns[:3] == (8_000_000, 40_000_000, 2_000_000)
+    assert made.compute.stragglers == {1}
+
+
+def test_a_drawn_device_is_the_same_in_compute_and_network(tmp_path: Path) -> None:
+    folder = devices(tmp_path, *range(1, 30))
+    device = {"file": "d.json", "clients": "drawn"}
+    made = plan(
+        base_dir=folder,
+        learning={"batch_size": 1},
+        compute={"capacities": {**device, "factor": 1}},
+        network={"preset": {"kind": "capacities", **device}},
+    )
+    assert [ns / 1e6 for ns in made.compute.step_ns] == made.network.up_mbps.tolist()
+    assert len(set(made.compute.step_ns)) == 8
+    assert made.describe()["compute"].startswith(f"{min(made.compute.step_ns) / 1e6:g} to ")
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        ({"capacities": {"file": "x.json"}}, "compute.capacities.file=x.json: must be a readable text file ("),
+        ({"capacities": {"file": "bad.json"}}, "compute.capacities.file=bad.json: client a: computation: missing"),
+        (
+            {"capacities": {"file": "d.json", "factor": 1e6}},
+            "compute.capacities.factor=1e+06: must be less: a local step takes 8e+15 ms, may take 1e+12",
+        ),
+        (
+            {"capacities": {"file": "d.json"}, "step_time_ms": 5},
+            "compute.step_time_ms=5: must be left out with capacities, which set it",
+        ),
+        (
+            {"capacities": {"file": "d.json", "clients": "all"}},
+            "compute.capacities.clients=all: must be one of in_order or drawn",
+        ),
+    ],
+    ids=str,
+)
+def test_devices_that_cannot_be(compute: dict[str, Any], message: str, tmp_path: Path) -> None:
+    devices(tmp_path, 1e9)
+    (tmp_path / "bad.json").write_text('{"a": {"communication": 5}}')
+    with pytest.raises(ConfigError) as caught:
+        plan(base_dir=tmp_path, compute=compute)
+    assert str(caught.value).removeprefix("f.yaml: ").startswith(message), str(caught.value)
+
+
+def test_an_algorithm_that_waits_is_refused_where_a_file_takes_nodes_away(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"1": {"active": [1], "inactive": [2], "finish_time": 3}}')
+    entry = {"action": "availability", "file": "a.json", "nodes": [0], "for_s": 2}
+    slow = {"action": "slow_cpu", "nodes": 0, "factor": 2}
+    with pytest.raises(
+        ConfigError, match=r"^schedule\[1\]\.action=availability: must be absent with algorithm.kind=dpsgd"
+    ):
+        plan(base_dir=tmp_path, algorithm=algorithm("dpsgd"), schedule=[slow, entry])
+    made = plan(base_dir=tmp_path, algorithm=algorithm("dpsgd"), schedule=[slow, {**entry, "inactive": "pause"}])
+    assert [found.name for found in made.inputs] == ["a.json"]
+    assert made.describe()["schedule"] == "2 entries: 1 slow_cpu, 1 availability"
 
 
 def test_the_plan_in_words() -> None:
