@@ -1,35 +1,12 @@
 """An entry of the schedule as it is planned: when it holds, and over what."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from node.core.schedule import Place
+from node.core.times import Times
 from node.core.units import ns_to_s
 from orchestrator.experiment.schedule.config import ScheduleEntry
 from orchestrator.experiment.schedule.file_spans import FileSpans
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """The times in which an entry holds: one, or several at equal distances.
-
-    Attributes:
-        begin_ns: The first instant of the first.
-        duration_ns: How long each is; 0 for an instant, None to the end of the run.
-        every_ns: From one begin to the next; 0 where there is one.
-        count: How many there are, >= 1.
-    """
-
-    begin_ns: int
-    duration_ns: int | None
-    every_ns: int = 0
-    count: int = 1
-
-    def __iter__(self) -> Iterator[tuple[int, int | None]]:
-        """Walk through the first instant of each, and the first one after it, or None."""
-        for index in range(self.count):
-            begin_ns = self.begin_ns + index * self.every_ns
-            yield begin_ns, None if self.duration_ns is None else begin_ns + self.duration_ns
 
 
 @dataclass(frozen=True, slots=True)

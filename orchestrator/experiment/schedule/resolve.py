@@ -17,6 +17,7 @@ from node.core.links import NetworkPlan
 from node.core.rng import stream
 from node.core.schedule import IN_NONE, LinkSpan, NodeSpan, Overlay, PartitionSpan, Place, Schedule
 from node.core.scheduled_network import scheduled
+from node.core.times import Times
 from node.core.units import NS_PER_S, ms_to_ns, s_to_ns
 from orchestrator.experiment.fedscale_files import clients_of, read_availability
 from orchestrator.experiment.input_files import InputFiles
@@ -44,7 +45,7 @@ from orchestrator.experiment.schedule.conflicts import apart, base_links, links_
 from orchestrator.experiment.schedule.downtimes import downtimes
 from orchestrator.experiment.schedule.file_spans import isolated
 from orchestrator.experiment.schedule.kollaps_events import kollaps_spans, link_places, window_of
-from orchestrator.experiment.schedule.planned import PlannedEntry, Times
+from orchestrator.experiment.schedule.planned import PlannedEntry
 from orchestrator.experiment.schedule.selectors import NodeGroups, in_short, select
 from orchestrator.experiment.trace_files import TraceRow, read_csv, read_mahimahi
 
