@@ -308,6 +308,7 @@ def _results() -> str:
         },
         "nodes.parquet": {name: code(kind) for name, kind in schema.NODE_COLUMNS.items()},
         "curve.csv": dict.fromkeys(schema.CURVE_COLUMNS, "number or empty"),
+        "faults.csv": dict.fromkeys(schema.FAULT_COLUMNS, "number or empty") | {"action": "text", "what": "text"},
     }
     for file, columns in types.items():
         meanings = schema.COLUMN_MEANINGS[file]

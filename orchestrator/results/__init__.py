@@ -7,6 +7,7 @@ A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
     curve.csv         one line an evaluation, written as the run goes
     nodes.parquet     one row an evaluation and node      messages.parquet  one row a message: its life
     links.csv         utilisation by node                 fidelity.json     how far to trust the emulation
+    faults.csv        planned and actual instants of the schedule's entries
     summary.json      the figures                         report.html       the figures as pictures
     checkpoint.bin    what an interrupted simulation goes on from, until it is complete
 
@@ -14,5 +15,6 @@ Only ``curve.csv`` grows during a run, a whole line at a time, so that whatever 
 partial result. The rest of the second half is written at the end, each file under another name first.
 
 Nothing here depends on wall-clock time but ``wall_s`` in the summary and the directory's name: the same run
-gives the same bytes in ``curve.csv``, ``nodes.parquet``, ``messages.parquet`` and ``links.csv``.
+gives the same bytes in ``curve.csv``, ``nodes.parquet``, ``messages.parquet``, ``links.csv``
+and, of a simulation, ``faults.csv``.
 """

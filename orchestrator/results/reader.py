@@ -19,8 +19,11 @@ from node.core.errors import ConfigError
 from node.core.types import Float64Vector
 from node.core.units import NS_PER_S
 from node.host.text_files import UnreadableText, parse_json, read_text
+from orchestrator.results.fault_instants import FaultInstant
+from orchestrator.results.fault_table import read_fault_csv
 from orchestrator.results.files import first_line_of
 from orchestrator.results.record_shapes import problem_of_fidelity, problem_of_summary
+from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.schema import (
     ADDED_COLUMNS,
     CURVE_COLUMNS,
@@ -55,6 +58,7 @@ class Run:
         messages: Columns of ``messages.parquet`` exactly as the recorder gave them: codes, and -1 for never;
             None if missing or not asked for.
         links: Columns of ``links.csv``; None if missing.
+        faults: Lines of ``faults.csv``; None if missing.
         summary, fidelity, environment, experiment: The files of these names; None if missing.
     """
 
@@ -65,6 +69,7 @@ class Run:
     nodes: Mapping[str, Column] | None = None
     messages: Mapping[str, Column] | None = None
     links: Mapping[str, Column] | None = None
+    faults: tuple[FaultInstant, ...] | None = None
     summary: JsonObject | None = None
     fidelity: JsonObject | None = None
     environment: JsonObject | None = None
@@ -163,6 +168,7 @@ def load_run(path: Path, *, messages: bool = True) -> Run:
         nodes=_read_nodes(path / "nodes.parquet"),
         messages=_read_messages(path / "messages.parquet", facts.message_tags) if messages else None,
         links=_read_links(path / "links.csv"),
+        faults=_read_faults(path / "faults.csv"),
         summary=summary,
         fidelity=_checked(_read_json(path / "fidelity.json"), problem_of_fidelity, path / "fidelity.json"),
         environment=_read_json(path / "environment.json"),
@@ -257,6 +263,7 @@ def _read_facts(path: Path) -> RunFacts:
             end_s=None if raw["end_s"] is None else float(raw["end_s"]),
             details={str(key): str(value) for key, value in raw["details"].items()},
             command=str(raw["command"]),
+            schedule=tuple(RecordedEntry.from_json(entry) for entry in raw.get("schedule", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path / "facts.json", error) from error
@@ -308,6 +315,16 @@ def _read_links(path: Path) -> dict[str, Column] | None:
     except ValueError as error:
         raise _damaged(path, error) from error
     return {"node": table[:, 0].astype(np.int64), "uplink": table[:, 1], "downlink": table[:, 2]}
+
+
+def _read_faults(path: Path) -> tuple[FaultInstant, ...] | None:
+    text = _read_text(path)
+    if text is None:
+        return None
+    try:
+        return read_fault_csv(text)
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
 def _read_table(path: Path, columns: Mapping[str, Any]) -> Any | None:

@@ -16,6 +16,8 @@ from node.core.counters import FIGURES, NodeCounters
 from node.core.errors import DivergedError
 from node.core.messages import MessageState
 from node.core.types import Float64Vector
+from orchestrator.results.fault_instants import FaultInstant
+from orchestrator.results.recorded_schedule import RecordedEntry
 
 Metric: TypeAlias = Literal["accuracy", "rmse"]
 EndStatus: TypeAlias = Literal["done", "interrupted", "failed", "stalled", "diverged"]
@@ -29,14 +31,16 @@ JsonObject: TypeAlias = dict[str, Any]
 RUN_FILES: Final[Mapping[str, str]] = {
     "experiment.yaml": "the experiment with every default written out; it can be run again",
     "environment.json": "command, versions, commit, host and where the data came from",
-    "facts.json": "what was known at the start: stragglers, targets, number of parameters, the plan in words",
+    "facts.json": "what was known at the start: stragglers, targets, number of parameters, the plan in words, the"
+    " schedule's entries with their times",
     "partition.csv": "training samples of each class, or of each rating, on each node",
     "curve.csv": "one line an evaluation: time, accuracy, loss, rounds, bytes, consensus distance; grows in the run",
     "nodes.parquet": "one row an evaluation and node",
     "messages.parquet": "one row a message: its life, its staleness and how it ended",
     "links.csv": "how much of its uplink and downlink each node used",
+    "faults.csv": "one line a begin or end of an entry of the schedule: when it was planned, and when it happened",
     "fidelity.json": "how far to trust the run: requested, achieved and tolerance of each check, and the verdict",
-    "summary.json": "the figures: time and bytes to each target, traffic, staleness, age",
+    "summary.json": "the figures: time and bytes to each target, traffic, staleness, age, faults by action",
     "report.html": "all of it as pictures; `fragmesh report RUN` writes it anew",
     "checkpoint.bin": "the state from which an interrupted simulation goes on; removed when the run is complete",
     "snapshots/": "the models from which interrupted real processes go on; removed when the run is complete",
@@ -112,6 +116,9 @@ NODE_COLUMNS: Final[Mapping[str, Any]] = {
     **{figure.name: pa.int64() if figure.is_whole else pa.float64() for figure in NODE_FIGURES},
 }
 
+FAULT_COLUMNS: Final = ("entry", "action", "node", "what", "planned_s", "actual_s", "late_ms")
+"""Columns of ``faults.csv``, in order."""
+
 COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "messages.parquet": {
         "id": "number of the message, in order of queueing",
@@ -163,6 +170,15 @@ COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "loss_averaged": "loss of the averaged model; the RMSE for ratings",
         "loss_seen_mean": "mean RMSE over test ratings of items with a training rating, which alone a model can learn;"
         " ratings only",
+    },
+    "faults.csv": {
+        "entry": "the entry's place in the schedule, from 0",
+        "action": "the entry's",
+        "node": "to which node it happens; empty of an entry over links",
+        "what": "`begin` or `end`",
+        "planned_s": "when it was planned, testbed time",
+        "actual_s": "when it happened; empty if it never did",
+        "late_ms": "the difference of both, in milliseconds",
     },
 }
 """One sentence for each column of the tables."""
@@ -240,6 +256,7 @@ class RunFacts:
         end_s: When the run is to stop, in testbed seconds; None if it stops by another rule.
         details: Further rows of the report's table of facts, in order: data set, topology, network.
         command: What to type to run it again.
+        schedule: The entries of the schedule, in the file's order.
     """
 
     name: str
@@ -257,6 +274,7 @@ class RunFacts:
     end_s: float | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    schedule: tuple[RecordedEntry, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:
@@ -288,6 +306,8 @@ class RunTotals:
         values_saturated: Values of messages that travelled as the largest of the wire's type.
         divergence: Which node's model was not finite any more, after which round, and when; None unless one was.
         checkpoint_error: Why its last checkpoint could not be written; None if it was, or if none was needed.
+        fault_instants: Begins and ends of entries of the schedule, up to the time reached: in a simulation all, in a
+            real run those of the faults that the orchestrator executes.
     """
 
     status: EndStatus
@@ -303,3 +323,4 @@ class RunTotals:
     bytes_lost: int = 0
     values_saturated: int = 0
     divergence: DivergedError | None = None
+    fault_instants: tuple[FaultInstant, ...] = ()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from orchestrator.analysis import best_index, bytes_to_accuracy, quantiles, time_to_accuracy
+from orchestrator.results.fault_table import fault_figures
 from orchestrator.results.files import to_json_values
 from orchestrator.results.schema import Column, JsonObject, RunFacts, RunTotals
 
@@ -73,6 +74,8 @@ def summarize(
     if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
         summary["uplink_utilization_mean"] = _mean_or_none(totals.uplink_utilization)
         summary["downlink_utilization_mean"] = _mean_or_none(totals.downlink_utilization)
+    if facts.schedule:
+        summary["faults"] = fault_figures(facts.schedule, totals.fault_instants, totals.time_ns)
     if messages is not None:
         aggregated = np.asarray(messages["aggregated_ns"]) >= 0
         summary["aggregated_per_round"] = int(aggregated.sum()) / rounds if rounds else None

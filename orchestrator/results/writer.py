@@ -24,6 +24,7 @@ from node.core.errors import ConfigError, RunnerError
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from orchestrator.fidelity import stamp
+from orchestrator.results.fault_table import fault_csv
 from orchestrator.results.files import first_line_of, to_json, to_json_values, write_atomically, write_file
 from orchestrator.results.schema import (
     CURVE_COLUMNS,
@@ -39,7 +40,10 @@ from orchestrator.results.schema import (
 from orchestrator.results.summary import summarize
 from orchestrator.yaml_text import dump_yaml
 
-END_FILES: Final = ("summary.json", "nodes.parquet", "messages.parquet", "links.csv", "fidelity.json", "report.html")
+END_FILES: Final = (
+    *("summary.json", "nodes.parquet", "messages.parquet", "links.csv", "faults.csv", "fidelity.json"),
+    "report.html",
+)
 """Files that are written when a run ends, however it ends."""
 
 MIN_FREE_BYTES: Final = 16 * 1024 * 1024
@@ -213,6 +217,8 @@ class RunWriter:
             _write_parquet(self.path / "messages.parquet", _messages_table(messages, self._facts.message_tags))
         if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
             _write(self.path / "links.csv", _links_csv(totals.uplink_utilization, totals.downlink_utilization))
+        if totals.fault_instants:
+            _write(self.path / "faults.csv", fault_csv(totals.fault_instants))
         if fidelity is not None:
             _write(self.path / "fidelity.json", to_json(fidelity))
         summary = summarize(self._facts, totals, self._curve_columns(), messages, self._rounds())
@@ -440,6 +446,7 @@ def _facts_to_json(facts: RunFacts) -> JsonObject:
         "end_s": facts.end_s,
         "details": dict(facts.details),
         "command": facts.command,
+        "schedule": [entry.to_json() for entry in facts.schedule],
     }
 
 

@@ -7,11 +7,12 @@ failure decides, and what is written in any case.
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from node.core.errors import DivergedError, RunnerError, StalledError, TransportError
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.schedule.record import recorded
 from orchestrator.host.signals import on_signals, signals_held
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
@@ -135,6 +136,7 @@ def conduct(
     )
     for note in prepared.notes:
         progress.note(note)
+    facts = replace(prepared.facts, schedule=recorded(plan.entries))
     writer: RunWriter | None = None
     try:
         # Step 2: the course. Signals are held: git is asked for the commit, and a child would be interrupted too.
@@ -148,9 +150,9 @@ def conduct(
                 resolved = plan.config.model_dump(mode="json")
                 copies = {file.copy: file.content for file in plan.inputs if file.copy and file.content is not None}
                 environment["out"] = os.path.abspath(options.out)
-                writer = RunWriter.create(options.out, prepared.facts, resolved, environment, copies)
+                writer = RunWriter.create(options.out, facts, resolved, environment, copies)
             else:
-                writer = RunWriter.reopen(found.path, prepared.facts, course.restore(found), environment)
+                writer = RunWriter.reopen(found.path, facts, course.restore(found), environment)
             course.begin(writer, found)
             # Steps 4 to 6.
             with progress:

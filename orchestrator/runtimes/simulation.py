@@ -27,6 +27,7 @@ from node.sim.node_faults import NodeFates
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.schedule.record import exact_instants
 from orchestrator.fidelity import EXACT, end_text, good_verdict, saturation_text
 from orchestrator.host.environment import versions
 from orchestrator.progress import Progress, RunProgress
@@ -379,6 +380,7 @@ class SimulatedRun:
             error=None if error is None else str(error),
             divergence=error if isinstance(error, DivergedError) else None,
             checkpoint_error=self._unsaved,
+            fault_instants=tuple(exact_instants(self._plan.entries, world.now_ns)),
         )
 
 

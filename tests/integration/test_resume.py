@@ -50,7 +50,10 @@ network:
 evaluation: {interval_s: 0.07}
 stop: {time_s: 1}
 """
-SAME = ("curve.csv", "nodes.parquet", "messages.parquet", "links.csv", "partition.csv", "experiment.yaml")
+SAME = (
+    *("curve.csv", "nodes.parquet", "messages.parquet", "links.csv", "faults.csv", "partition.csv"),
+    "experiment.yaml",
+)
 
 pytestmark = pytest.mark.usefixtures("no_reports")
 

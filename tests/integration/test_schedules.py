@@ -121,6 +121,37 @@ def test_nodes_that_are_down_have_no_line_and_what_is_sent_to_them_is_lost(file:
     assert table.messages["delivered_ns"][to_3].max() < 0.35e9
 
 
+def test_a_run_records_its_schedule_and_counts_its_faults(file: Path, tmp_path: Path) -> None:
+    file.write_text(EXPERIMENT + FAULTS)
+    found = run(file, tmp_path / "out")
+    faults = found.summary["faults"]
+    down_s, paused_s = faults["by_action"]["crash"].pop("down_s"), faults["by_action"]["pause"].pop("paused_s")
+    assert down_s == pytest.approx(0.3 + 0.25 + 0.65 + 0.5)  # node 4 is down until its restart, node 3 to the end
+    assert paused_s == pytest.approx(4 * 0.1)
+    assert faults == {
+        "by_action": {
+            "crash": {"entries": 4, "begun": 4},
+            "restart": {"entries": 1, "begun": 1, "down_s": 0.0},
+            "pause": {"entries": 1, "begun": 2},
+            "partition": {"entries": 1, "begun": 1},
+        },
+        "instants": {"count": 6 + 4 + 8 + 2, "late_ms_median": 0.0, "late_ms_max": 0.0, "never": 0},
+    }
+    loaded = load_run(found.path)
+    assert loaded.faults is not None
+    assert len(loaded.faults) == 20
+    assert [entry.title for entry in loaded.facts.schedule][3:] == [
+        "crash 4",
+        "restart 4-5",
+        "pause 0,5",
+        "partition 0-2 / 3-5",
+    ]
+    with stopped_after(60):
+        part = load_run(run(file, tmp_path / "part").path)
+    assert part.faults
+    assert max(one.planned_ns for one in part.faults) <= part.summary["time_s"] * 1e9 < 1e9  # type: ignore[index]
+
+
 def test_the_schedule_does_what_it_says(scheduled: Path, tmp_path: Path) -> None:
     """No message crosses the partition while it holds, and slow nodes do fewer rounds."""
     quiet = run(scheduled, tmp_path / "quiet", 0, "schedule=[]")

@@ -10,7 +10,14 @@ from node.algorithms.registry import ALGORITHMS
 from orchestrator import cli, results
 from orchestrator.experiment.config import ExperimentConfig
 from orchestrator.experiment.runtimes import PLANNED
-from orchestrator.results.schema import COLUMN_MEANINGS, CURVE_COLUMNS, MESSAGE_COLUMNS, NODE_COLUMNS, RUN_FILES
+from orchestrator.results.schema import (
+    COLUMN_MEANINGS,
+    CURVE_COLUMNS,
+    FAULT_COLUMNS,
+    MESSAGE_COLUMNS,
+    NODE_COLUMNS,
+    RUN_FILES,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,7 +80,12 @@ def test_the_files_of_a_run_are_those_that_its_package_draws() -> None:
 
 
 def test_every_column_has_a_meaning() -> None:
-    columns = {"curve.csv": CURVE_COLUMNS, "nodes.parquet": NODE_COLUMNS, "messages.parquet": MESSAGE_COLUMNS}
+    columns = {
+        "curve.csv": CURVE_COLUMNS,
+        "nodes.parquet": NODE_COLUMNS,
+        "messages.parquet": MESSAGE_COLUMNS,
+        "faults.csv": FAULT_COLUMNS,
+    }
     assert {file: list(names) for file, names in COLUMN_MEANINGS.items()} == {
         file: list(names)
         for file, names in sorted(columns.items(), key=lambda item: list(COLUMN_MEANINGS).index(item[0]))

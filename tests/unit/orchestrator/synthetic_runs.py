@@ -1,6 +1,6 @@
 """Made-up runs for the tests of results, analysis, report and progress. No training, no clock."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ import numpy as np
 
 from node.core.counters import NodeCounters
 from node.core.messages import MessageState, tag_name
+from node.core.times import Times
+from orchestrator.results.fault_instants import FaultInstant
+from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.schema import NodeSample, RunFacts, RunTotals, Sample
 from orchestrator.results.writer import RunWriter
 from tests.messages import Kind
@@ -137,6 +140,30 @@ def totals(*, nodes: int = 6, slow: int = 2, status: Any = "done", error: str | 
     )
 
 
+S = 10**9
+SCHEDULE = (
+    RecordedEntry(0, "crash", "3,5", "", 2, Times(10 * S, 10 * S, 40 * S, 2)),
+    RecordedEntry(1, "partition", "0-2 / 3-5", "", 6, Times(20 * S, 30 * S)),
+    RecordedEntry(2, "degrade", "1 up", "x0.1", 1, Times(60 * S, None)),
+    RecordedEntry(3, "restart", "0", "", 1, Times(70 * S, 0)),
+)
+"""Entries of every form: again and again, once, to the end, at an instant."""
+
+
+def instants(schedule: Sequence[RecordedEntry] = SCHEDULE, *, late_ms: float = 0.0) -> tuple[FaultInstant, ...]:
+    """All begins and ends of a schedule, each as late; to nodes where its targets are nodes."""
+    late_ns = round(late_ms * 1e6)
+    found = []
+    for entry in schedule:
+        to_nodes = entry.action in ("crash", "restart", "pause")
+        for node in map(int, entry.targets.split(",")) if to_nodes else (None,):
+            for begin_ns, end_ns in entry.times:
+                ends = () if end_ns is None else (("end", end_ns),)
+                for what, planned_ns in (("begin", begin_ns), *ends):
+                    found.append(FaultInstant(entry.number, node, entry.action, what, planned_ns, planned_ns + late_ns))
+    return tuple(found)
+
+
 FIDELITY = {
     "faithful": True,
     "backend": "virtual time: exact by construction",
@@ -162,12 +189,15 @@ def write_run(
     dies: Mapping[int, int] | None = None,
     seed: int = 1,
     experiment: Mapping[str, Any] = EXPERIMENT,
+    schedule: Sequence[RecordedEntry] = (),
+    late_ms: float = 0.0,
 ) -> Path:
     """A whole run directory.
 
     ``dies`` gives, for nodes that die, the first evaluation that they miss.
     """
     described = replace(facts(nodes=nodes, metric=metric, slow=slow, name=name), runtime=runtime, seed=seed)
+    described = replace(described, schedule=tuple(schedule))
     algorithm = experiment.get("algorithm", {}).get("kind", "divshare")
     described = replace(described, algorithm=algorithm)
     writer = RunWriter.create(root, described, experiment, ENVIRONMENT)
@@ -175,8 +205,9 @@ def write_run(
         taken = sample(index, nodes=nodes, slow=slow, speed=speed, seed=seed - 1)
         alive = tuple(entry for entry in taken.nodes if index < (dies or {}).get(entry.node, samples))
         writer.add(replace(taken, nodes=alive))
+    ended = totals(nodes=nodes, slow=slow, status=status, error=error)
     writer.finish(
-        totals(nodes=nodes, slow=slow, status=status, error=error),
+        replace(ended, fault_instants=instants(schedule, late_ms=late_ms)),
         messages(num_messages, nodes=nodes, slow=slow),
         fidelity,
     )

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,23 @@ from orchestrator.experiment.config import read_experiment
 from orchestrator.report.page import write_report
 from orchestrator.results import writer as writing
 from orchestrator.results.reader import load_run
-from orchestrator.results.schema import CURVE_COLUMNS, MESSAGE_COLUMNS, Sample
+from orchestrator.results.schema import CURVE_COLUMNS, FAULT_COLUMNS, MESSAGE_COLUMNS, Sample
 from orchestrator.results.summary import target_key
 from orchestrator.results.writer import RunWriter
 from tests.unit.orchestrator import synthetic_runs
-from tests.unit.orchestrator.synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
+from tests.unit.orchestrator.synthetic_runs import (
+    ENVIRONMENT,
+    EXPERIMENT,
+    SCHEDULE,
+    facts,
+    instants,
+    messages,
+    sample,
+    totals,
+    write_run,
+)
+
+FAULT_HEADER = ",".join(FAULT_COLUMNS) + "\n"
 
 
 def start(root: Path) -> RunWriter:
@@ -49,6 +62,21 @@ class TestWriting:
         ]
         assert path.name.startswith("synthetic-")
         assert yaml.safe_load((path / "experiment.yaml").read_text()) == EXPERIMENT
+
+    def test_the_instants_of_a_schedule_are_kept(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path, schedule=SCHEDULE, late_ms=2.5)
+        lines = (path / "faults.csv").read_text().splitlines()
+        assert lines[:3] == [
+            "entry,action,node,what,planned_s,actual_s,late_ms",
+            "0,crash,3,begin,10.0,10.0025,2.5",
+            "0,crash,5,begin,10.0,10.0025,2.5",
+        ]
+        assert lines[-2:] == ["3,restart,0,begin,70.0,70.0025,2.5", "3,restart,0,end,70.0,70.0025,2.5"]
+        run = load_run(path)
+        assert run.facts.schedule == SCHEDULE
+        assert run.faults is not None
+        assert set(run.faults) == set(instants(late_ms=2.5))
+        assert not (write_run(tmp_path, name="quiet") / "faults.csv").exists()
 
     def test_the_same_run_gives_the_same_bytes(self, tmp_path: Path) -> None:
         first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b")
@@ -349,6 +377,24 @@ class TestReading:
         ):
             assert getattr(read, name) == getattr(given, name), name
 
+    def test_facts_of_before_schedules_were_kept_are_read(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path, schedule=SCHEDULE)
+        kept = json.loads((path / "facts.json").read_text())
+        assert load_run(path).facts.schedule == SCHEDULE
+        for change, problem in (
+            ({"times": 0}, "schedule[0]: times must not be negative"),
+            ({"for_s": -1}, "schedule[0]: times must not be negative"),
+            ({"every_s": None}, "schedule[0].every_s: must be there where times=2"),
+            ({"at_s": "x"}, "could not convert"),
+        ):
+            first, *others = kept["schedule"]
+            (path / "facts.json").write_text(json.dumps(kept | {"schedule": [first | change, *others]}))
+            with pytest.raises(ConfigError, match=re.escape(f"facts.json: damaged: {problem}")):
+                load_run(path)
+        del kept["schedule"]
+        (path / "facts.json").write_text(json.dumps(kept))
+        assert load_run(path).facts.schedule == ()
+
     def test_no_run_directory(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no such run directory"):
             load_run(tmp_path / "nothing")
@@ -386,13 +432,14 @@ class TestReading:
             "summary.json",
             "partition.csv",
             "links.csv",
+            "faults.csv",
             "nodes.parquet",
             "messages.parquet",
         ],
     )
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00broken\n,1\n", b"x\nnot,a,number\n"])
     def test_a_damaged_file_is_named_in_one_line(self, tmp_path: Path, name: str, content: bytes) -> None:
-        path = write_run(tmp_path)
+        path = write_run(tmp_path, schedule=SCHEDULE)
         (path / name).write_bytes(content)
         with pytest.raises(ConfigError, match=f"{name}: damaged") as caught:
             load_run(path)
@@ -410,6 +457,13 @@ class TestReading:
             ("experiment.yaml", "- 1\n", "experiment.yaml: damaged: must hold keys and values, holds list"),
             ("experiment.yaml", "", "experiment.yaml: damaged: must hold keys and values, holds NoneType"),
             ("experiment.yaml", "7\n", "experiment.yaml: damaged: must hold keys and values, holds int"),
+            (
+                "faults.csv",
+                f"{FAULT_HEADER}0,crash,1,began,1,1,0\n",
+                "faults.csv: damaged: line 2: what=began: must be ",
+            ),
+            ("faults.csv", f"{FAULT_HEADER}0,crash,1,end,1\n", "faults.csv: damaged: line 2: not enough values"),
+            ("faults.csv", f"{FAULT_HEADER}0,crash,1,end,inf,,\n", "faults.csv: damaged: line 2: cannot convert"),
             ("summary.json", '{"status": "done"}', "summary.json: damaged: error: missing (and "),
             ("fidelity.json", '{"verdict": "good"}', "fidelity.json: damaged: verdict='good': must be "),
             ("fidelity.json", '{"checks": null}', "fidelity.json: damaged: checks=None: must be "),

@@ -1,0 +1,162 @@
+"""``faults.csv``, and the figures of faults in ``summary.json``."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
+from typing import Final, Literal
+
+from node.core.units import NS_PER_MS, ns_to_s, s_to_ns
+from orchestrator.results.fault_instants import FaultInstant
+from orchestrator.results.recorded_schedule import RecordedEntry
+from orchestrator.results.schema import FAULT_COLUMNS, JsonObject
+
+_DOWN: Final = ("crash", "restart")
+"""Actions by which a node is down from their begin to their end."""
+
+
+def fault_csv(instants: Iterable[FaultInstant]) -> str:
+    """Write instants as a table, in the order in which they are planned."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(FAULT_COLUMNS)
+    for one in sorted(instants, key=_order):
+        late_ns = one.late_ns
+        lines.writerow(
+            [
+                one.entry,
+                one.action,
+                "" if one.node is None else one.node,
+                one.what,
+                repr(ns_to_s(one.planned_ns)),
+                "" if one.actual_ns is None else repr(ns_to_s(one.actual_ns)),
+                "" if late_ns is None else f"{late_ns / NS_PER_MS:.6g}",
+            ]
+        )
+    return text.getvalue()
+
+
+def read_fault_csv(text: str) -> tuple[FaultInstant, ...]:
+    """Read what :func:`fault_csv` has written.
+
+    Raises:
+        ValueError: It has not; the message says where.
+    """
+    rows = csv.reader(io.StringIO(text))
+    if tuple(next(rows, ())) != FAULT_COLUMNS:
+        raise ValueError(f"the first line does not name the columns {', '.join(FAULT_COLUMNS)}")
+    return tuple(_read_row(row, number) for number, row in enumerate(rows, start=2))
+
+
+def _read_row(row: Sequence[str], number: int) -> FaultInstant:
+    try:
+        entry, action, node, what, planned, actual, _ = row
+        return FaultInstant(
+            entry=int(entry),
+            node=int(node) if node else None,
+            action=action,
+            what=_begin_or_end(what),
+            planned_ns=s_to_ns(float(planned)),
+            actual_ns=s_to_ns(float(actual)) if actual else None,
+        )
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"line {number}: {error}") from error
+
+
+def _begin_or_end(what: str) -> Literal["begin", "end"]:
+    if what == "begin":
+        return "begin"
+    if what == "end":
+        return "end"
+    raise ValueError(f"what={what}: must be begin or end")
+
+
+def _order(one: FaultInstant) -> tuple[int, int, int, str]:
+    return one.planned_ns, one.entry, -1 if one.node is None else one.node, one.what
+
+
+# -- figures ---------------------------------------------------------------------------------------------------
+
+
+def fault_figures(schedule: Sequence[RecordedEntry], instants: Sequence[FaultInstant], time_ns: int) -> JsonObject:
+    """Return what ``summary.json`` says of a run's faults: by action, and how late they were.
+
+    Args:
+        schedule: All entries.
+        instants: Begins and ends, as far as they were recorded. Of an entry without one the plan is taken.
+        time_ns: Testbed time reached.
+    """
+    recorded = {one.entry for one in instants}
+    begun = {(one.entry, one.planned_ns) for one in instants if one.what == "begin" and one.actual_ns is not None}
+    times = Counter(entry for entry, _ in begun)
+    down_s = _seconds_down(instants, time_ns)
+    by_action: JsonObject = {}
+    for entry in schedule:
+        figures = by_action.setdefault(entry.action, {"entries": 0, "begun": 0})
+        figures["entries"] += 1
+        figures["begun"] += times[entry.number] if entry.number in recorded else entry.times.begun_at(time_ns)
+        if entry.number in recorded and entry.action in _DOWN:
+            figures["down_s"] = down_s.get(entry.action, 0.0)
+        elif entry.number in recorded and entry.action == "pause":
+            figures["paused_s"] = _seconds_paused(instants, time_ns)
+    found: JsonObject = {"by_action": by_action}
+    if instants:
+        found["instants"] = lateness(instants)
+    return found
+
+
+def lateness(instants: Sequence[FaultInstant]) -> JsonObject:
+    """Return how many instants there are, how late they were, and how many never came."""
+    late_ms = [late_ns / NS_PER_MS for one in instants if (late_ns := one.late_ns) is not None]
+    return {
+        "count": len(instants),
+        "late_ms_median": median(late_ms) if late_ms else None,
+        "late_ms_max": max(late_ms, default=None),
+        "never": len(instants) - len(late_ms),
+    }
+
+
+def _of_nodes(instants: Sequence[FaultInstant], actions: tuple[str, ...]) -> Iterator[list[tuple[int, str, str]]]:
+    """The instants that came, of each node: (when, begin or end, action), in order."""
+    nodes: dict[int, list[tuple[int, int, str, str]]] = {}
+    for one in instants:
+        if one.node is not None and one.actual_ns is not None and one.action in actions:
+            happening = (one.actual_ns, one.planned_ns, one.what, one.action)
+            nodes.setdefault(one.node, []).append(happening)
+    for happenings in nodes.values():
+        yield [(actual_ns, what, action) for actual_ns, _, what, action in sorted(happenings)]
+
+
+def _seconds_down(instants: Sequence[FaultInstant], time_ns: int) -> dict[str, float]:
+    """Seconds for which nodes were down, by the action that took them down, summed over nodes.
+
+    A restart ends a crash that has no end of its own.
+    """
+    down_ns = Counter[str]()
+    for happenings in _of_nodes(instants, _DOWN):
+        since: tuple[int, str] | None = None
+        for at_ns, what, action in happenings:
+            if what == "begin":
+                since = since or (at_ns, action)
+            elif since is not None:
+                down_ns[since[1]] += at_ns - since[0]
+                since = None
+        if since is not None:
+            down_ns[since[1]] += max(0, time_ns - since[0])
+    return {action: ns_to_s(total) for action, total in down_ns.items()}
+
+
+def _seconds_paused(instants: Sequence[FaultInstant], time_ns: int) -> float:
+    """Seconds for which nodes stood still, summed over nodes; pauses that overlap count once."""
+    paused_ns = 0
+    for happenings in _of_nodes(instants, ("pause",)):
+        depth, since_ns = 0, 0
+        for at_ns, what, _ in happenings:
+            if what == "begin":
+                depth, since_ns = depth + 1, since_ns if depth else at_ns
+            elif depth:
+                depth -= 1
+                paused_ns += 0 if depth else at_ns - since_ns
+        paused_ns += max(0, time_ns - since_ns) if depth else 0
+    return ns_to_s(paused_ns)
