@@ -7,10 +7,10 @@ snapshots that the runner hands over.
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TextIO
+from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,8 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from node.core.units import ns_to_s
+from orchestrator.report.schedule_text import held, next_text, now_text
 from orchestrator.report.text import format_bytes
 from orchestrator.results.files import to_json_values
+from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.schema import Sample
 
 Style = Literal["auto", "live", "plain", "json", "quiet"]
@@ -32,6 +34,12 @@ JSON_EVERY_S: Final = 1.0
 _OTHER_LINES: Final = 10
 """Lines of the live display that are not rows of nodes, and one to spare: what does not fit would not be redrawn."""
 _LEAST_ROWS: Final = 3
+
+_PLAIN_NOW_LETTERS: Final = 80
+"""Letters of a plain line for the entries of the schedule that hold."""
+
+_JSON_NOW_MAX: Final = 20
+"""Entries that hold which a line of JSON names; of more than that it has the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +103,13 @@ class RunProgress:
         return min(1.0, self.time_ns / self.end_ns) if self.end_ns > 0 else 1.0
 
 
+_Entries: TypeAlias = Sequence[RecordedEntry]
+
+
 class _ProgressDisplay(Protocol):
     def preparing(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
-    def show(self, progress: RunProgress, pace: "Pace") -> None: ...
+    def show(self, progress: RunProgress, pace: "Pace", schedule: _Entries) -> None: ...
     def close(self) -> None: ...
 
 
@@ -159,6 +170,7 @@ class Progress:
             _JsonDisplay: JSON_EVERY_S,
         }.get(type(self._display), math.inf)
         self._pace = Pace()
+        self._schedule: _Entries = ()
         self._preparing: str | None = None  # what the last line said is being prepared
         self._shown: RunProgress | None = None
         self._last: RunProgress | None = None
@@ -208,8 +220,12 @@ class Progress:
         """Tell at once of something that happened in the run, for example that a node died. One line."""
         self._say(lambda display: display.note(" ".join(text.split())))
 
+    def expect(self, schedule: _Entries) -> None:
+        """Show from now on which entries of the run's schedule hold; it follows from the time that the run reached."""
+        self._schedule = schedule
+
     def _show(self, progress: RunProgress) -> None:
-        self._say(lambda display: display.show(progress, self._pace))
+        self._say(lambda display: display.show(progress, self._pace, self._schedule))
 
     def update(self, progress: RunProgress) -> None:
         """Take in a snapshot; cheap, and shown only as often as the display should change."""
@@ -241,7 +257,7 @@ class _NoDisplay:
     def note(self, text: str) -> None:
         pass
 
-    def show(self, progress: RunProgress, pace: Pace) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
         pass
 
     def close(self) -> None:
@@ -260,7 +276,7 @@ class _JsonDisplay:
     def note(self, text: str) -> None:
         self._write({"event": "note", "text": text})
 
-    def show(self, progress: RunProgress, pace: Pace) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
         figures = _figures(progress.sample)
         self._write(
             {
@@ -275,6 +291,7 @@ class _JsonDisplay:
                 "bytes_sent": progress.bytes_sent,
                 "evaluated_at_s": None if progress.sample is None else ns_to_s(progress.sample.time_ns),
                 **{f"{name}_{which}": value for name, row in figures.items() for which, value in row.items()},
+                **_faults(schedule, progress.time_ns),
                 **({"nodes": [_node_figures(row) for row in progress.nodes]} if progress.nodes else {}),
             }
         )
@@ -299,7 +316,7 @@ class _PlainDisplay:
     def note(self, text: str) -> None:
         self._write(text)
 
-    def show(self, progress: RunProgress, pace: Pace) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
         parts = [_position(progress)]
         figures = _figures(progress.sample)
         if figures:
@@ -309,6 +326,8 @@ class _PlainDisplay:
         eta = pace.eta_s(progress)
         if eta is not None and progress.share != 1.0:
             parts.append(f"{_clock(eta)} left")
+        if now := now_text(schedule, progress.time_ns, _PLAIN_NOW_LETTERS):
+            parts.append(f"now: {now}")
         self._write(" | ".join(parts))
 
     def close(self) -> None:
@@ -332,8 +351,9 @@ class _LiveDisplay:
     def note(self, text: str) -> None:
         self._console.print(Text(text, style="yellow"))  # above the display, where it stays
 
-    def show(self, progress: RunProgress, pace: Pace) -> None:
-        picture = _picture(progress, pace, self._console.height - _OTHER_LINES)
+    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
+        faults = _fault_lines(schedule, progress.time_ns, self._console.width)
+        picture = _picture(progress, pace, faults, self._console.height - _OTHER_LINES - len(faults))
         if self._live is None:
             # No refresh thread: the runner's updates are what drives the display.
             self._live = Live(picture, console=self._console, auto_refresh=False)
@@ -347,7 +367,7 @@ class _LiveDisplay:
             self._live = None
 
 
-def _picture(progress: RunProgress, pace: Pace, room: int) -> Group:
+def _picture(progress: RunProgress, pace: Pace, faults: Sequence[Text], room: int) -> Group:
     head = Table.grid(padding=(0, 2))
     eta = pace.eta_s(progress)
     left = "done" if progress.share == 1.0 else "" if eta is None else f"{_clock(eta)} left"
@@ -366,7 +386,19 @@ def _picture(progress: RunProgress, pace: Pace, room: int) -> Group:
         style="dim",
     )
     nodes = [_node_table(progress.nodes, max(_LEAST_ROWS, room))] if progress.nodes else []
-    return Group(head, table, *nodes, foot)
+    return Group(head, table, *faults, *nodes, foot)
+
+
+def _fault_lines(schedule: _Entries, now_ns: int, width: int) -> list[Text]:
+    """Tell in a line what of a schedule holds, and in another one what begins next; no line without a schedule."""
+    if not schedule:
+        return []
+    lines = []
+    for name, tell, style in (("now", now_text, "magenta"), ("next", next_text, "dim")):
+        text = f"  {name}: "
+        told = tell(schedule, now_ns, max(20, width - len(text))) or "–"
+        lines.append(Text(text + told, style=style, no_wrap=True, overflow="ellipsis"))
+    return lines
 
 
 def _node_table(nodes: tuple[NodeRow, ...], room: int) -> Table:
@@ -402,6 +434,17 @@ def _rate(mbps: float | None) -> str:
 def _node_figures(row: NodeRow) -> dict[str, Any]:
     figures = {name: getattr(row, name) for name in ("node", "state", "rounds", "loss", "up_mbps", "down_mbps")}
     return {**figures, "queued": row.queued_messages}
+
+
+def _faults(schedule: _Entries, now_ns: int) -> dict[str, Any]:
+    """The entries of a schedule that hold; no key without a schedule."""
+    if not schedule:
+        return {}
+    holding = [
+        {"entry": entry.number, "action": entry.action, "until_s": None if end_ns is None else ns_to_s(end_ns)}
+        for entry, end_ns in held(schedule, now_ns)
+    ]
+    return {"faults": holding[:_JSON_NOW_MAX], "faults_held": len(holding)}
 
 
 def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:

@@ -137,6 +137,7 @@ def conduct(
     for note in prepared.notes:
         progress.note(note)
     facts = replace(prepared.facts, schedule=recorded(plan.entries))
+    progress.expect(facts.schedule)
     writer: RunWriter | None = None
     try:
         # Step 2: the course. Signals are held: git is asked for the commit, and a child would be interrupted too.

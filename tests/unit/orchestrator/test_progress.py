@@ -3,14 +3,17 @@
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from node.core.times import Times
 from orchestrator.progress import NodeRow, Pace, Progress, RunProgress, _LiveDisplay
-from tests.unit.orchestrator.synthetic_runs import sample
+from orchestrator.results.recorded_schedule import RecordedEntry
+from tests.unit.orchestrator.synthetic_runs import SCHEDULE, sample
 
 
 def snapshot(wall_s: float, *, share: float = 0.5, end_ns: int | None = 100_000_000_000, **changes: Any) -> RunProgress:
@@ -131,14 +134,16 @@ def rows(count: int, **changes: Any) -> tuple[NodeRow, ...]:
     return tuple(replace(row, **changes) if row.node == 1 else row for row in made)
 
 
-def live(count: int, *, height: int, width: int = 80, note: str = "") -> list[str]:
+def live(
+    count: int, *, height: int, width: int = 80, note: str = "", schedule: Sequence[RecordedEntry] = ()
+) -> list[str]:
     stream = io.StringIO()
     display = _LiveDisplay(Console(file=stream, height=height, width=width, force_terminal=True, color_system=None))
     snapshots = [snapshot(1.0, nodes=rows(count, state="died", failed=True))] * 2
-    display.show(snapshots[0], Pace())
+    display.show(snapshots[0], Pace(), schedule)
     if note:
         display.note(note)
-    display.show(snapshots[1], Pace())
+    display.show(snapshots[1], Pace(), schedule)
     display.close()
     return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()))
 
@@ -205,3 +210,43 @@ def test_json_has_the_nodes_and_plain_lines_do_not() -> None:
         with Progress("plain", stream) as progress:
             progress.update(snapshot(1.0, nodes=nodes))
     assert plain[0].getvalue() == plain[1].getvalue()
+
+
+def test_live_says_what_holds_now_and_what_begins_next() -> None:
+    lines = live(5, height=40, schedule=SCHEDULE)
+    now, after = (next(line for line in lines if line.startswith(f"  {word}: ")) for word in ("now", "next"))
+    assert now.rstrip() == "  now: crash 3,5 until 60 s"  # at 50 s, where the partition has ended
+    assert after.rstrip() == "  next: at 60 s degrade 1 up x0.1"
+    assert not any(line.startswith("  now: ") for line in live(5, height=40))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 60), (24, 80), (50, 200)])
+def test_many_faults_leave_room_for_the_nodes(height: int, width: int) -> None:
+    many = tuple(replace(SCHEDULE[2], number=number, times=Times(0, None)) for number in range(5_000))
+    lines = live(60, height=height, width=width, schedule=many)
+    drawn = lines[max(index for index, line in enumerate(lines) if "of 100 s" in line) :]
+    assert len(drawn) <= height
+    assert all(len(line) <= width for line in drawn)
+    (now,) = (line for line in drawn if line.startswith("  now: "))
+    assert now.startswith("  now: degrade 1 up x0.1 to the ")
+    assert re.search(r"; and 499\d more$", now.rstrip())
+
+
+def test_plain_lines_and_json_say_what_holds() -> None:
+    streams = {style: io.StringIO() for style in ("plain", "json")}
+    for style, stream in streams.items():
+        with Progress(style, stream) as progress:  # type: ignore[arg-type]
+            progress.expect(SCHEDULE)
+            progress.update(snapshot(0.0, share=0.0))
+            progress.update(snapshot(9.0, share=0.45))
+            progress.update(snapshot(20.0, share=0.7))
+    ends = [line.rpartition(" | ")[2] for line in streams["plain"].getvalue().splitlines()]
+    assert ends[1:] == ["now: partition 0-2 / 3-5 until 50 s", "now: degrade 1 up x0.1 to the end"]
+    assert "now" not in ends[0]
+    events = [json.loads(line) for line in streams["json"].getvalue().splitlines()]
+    assert [event["faults"] for event in events] == [
+        [],
+        [{"entry": 1, "action": "partition", "until_s": 50.0}],
+        [{"entry": 2, "action": "degrade", "until_s": None}],
+    ]
+    assert [event["faults_held"] for event in events] == [0, 1, 1]
