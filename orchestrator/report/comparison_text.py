@@ -7,6 +7,7 @@ from node.core.errors import ConfigError
 from orchestrator.comparison import AUTOMATIC_SHARE, CUT_SHORT, ComparedGroup, Comparison
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.intervals import MeanInterval
+from orchestrator.report.schedule_text import different_schedules
 from orchestrator.report.text import format_bytes, headline_text, metric_name
 from orchestrator.results.reader import Run
 
@@ -211,6 +212,7 @@ def notes(runs: Sequence[Run], comparison: Comparison, repeats: Sequence[tuple[R
         *_of_the_target(comparison, labels),
         *_of_the_floor(comparison, labels),
         *_of_the_groups(comparison, labels),
+        *filter(None, [different_schedules(runs)]),
         *_differences(runs, comparison),
     ]
 
@@ -313,7 +315,8 @@ def _differences(runs: Sequence[Run], comparison: Comparison) -> Iterator[str]:
     known = [dict(_flat(run.experiment)) for run in firsts if run.experiment is not None]
     keys = sorted({key for one in known for key in one})
     differing = [key for key in keys if len({_word(one.get(key)) for one in known}) > 1]
-    differing = [key for key in differing if key.split(".")[0] not in ("name", "seed", "algorithm", "output")]
+    told_apart = ("name", "seed", "algorithm", "output", "schedule")
+    differing = [key for key in differing if key.split(".")[0] not in told_apart]
     if not differing:
         return
     shown = []

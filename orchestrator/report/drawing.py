@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from markupsafe import Markup
@@ -30,8 +30,14 @@ from matplotlib.axes import Axes as Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.colors import ListedColormap as ListedColormap  # noqa: E402
 from matplotlib.figure import Figure as Figure  # noqa: E402
+from matplotlib.legend import Legend as Legend  # noqa: E402
+from matplotlib.patches import Patch as Patch  # noqa: E402
+from matplotlib.patches import PathPatch as PathPatch  # noqa: E402
+from matplotlib.path import Path as Path  # noqa: E402
 from matplotlib.ticker import FuncFormatter as FuncFormatter  # noqa: E402
 from matplotlib.ticker import MaxNLocator as MaxNLocator  # noqa: E402
+from matplotlib.transforms import Affine2DBase, ScaledTranslation, blended_transform_factory  # noqa: E402
+from matplotlib.transforms import Transform as Transform  # noqa: E402
 
 BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
@@ -126,23 +132,50 @@ def new_figures(columns: int, size: tuple[float, float]) -> tuple[Figure, list[A
     return figure, [figure.add_subplot(1, columns, column + 1) for column in range(columns)]
 
 
+def legend_height(legend: Legend) -> float:
+    """Measure a legend, in inches."""
+    assert isinstance(legend.figure, Figure), "made by new_figures"
+    return float(legend.get_window_extent().height / legend.figure.dpi)
+
+
+def heighten(axes: Axes, inches: float) -> None:
+    """Make the figure higher, so that what stands above its axes leaves them their size."""
+    assert isinstance(axes.figure, Figure), "made by new_figures"
+    width, height = axes.figure.get_size_inches()
+    axes.figure.set_size_inches(width, height + inches)
+
+
 def label_text(name: str) -> str:
     """A name as the label of a line or a tick: printable, short, and shown whatever it begins with."""
     text = printable(name, LABEL_LETTERS_MAX)
     return f" {text}" if text.startswith("_") else text  # matplotlib leaves labels out that begin with one
 
 
-def finish_axes(axes: Axes, x_label: str, y_label: str, *, from_zero: bool = True) -> None:
-    """Label the axes and add the legend; ``from_zero`` is about the x axis."""
+def above_axes(axes: Axes, across: Transform | None = None) -> Transform:
+    """Return the coordinates above axes: inches upwards from their top; across as the x axis, or as is given."""
+    from_top = axes.figure.dpi_scale_trans + ScaledTranslation(0.0, 1.0, cast(Affine2DBase, axes.transAxes))
+    return blended_transform_factory(axes.transData if across is None else across, from_top)
+
+
+def finish_axes(axes: Axes, x_label: str, y_label: str, *, from_zero: bool = True, rise_in: float = 0.0) -> None:
+    """Label the axes and add the legend.
+
+    Args:
+        axes: With all curves.
+        x_label: Below them.
+        y_label: Beside them.
+        from_zero: The x axis begins at 0.
+        rise_in: Inches that the legend leaves free above the axes.
+    """
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if from_zero:
         axes.set_xlim(left=0.0)
     axes.margins(x=0.02)
-    add_legend(axes)
+    add_legend(axes, rise_in)
 
 
-def add_legend(axes: Axes) -> None:
+def add_legend(axes: Axes, rise_in: float = 0.0) -> None:
     """One legend style everywhere: a row above the figure, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
@@ -150,7 +183,8 @@ def add_legend(axes: Axes) -> None:
         columns = max(1, 72 // (7 + max(map(len, labels))))
         axes.legend(
             loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
+            bbox_to_anchor=(0.0, rise_in),
+            bbox_transform=above_axes(axes, axes.transAxes),
             ncols=min(len(handles), columns, 4),
             borderaxespad=0.2,
             handlelength=1.8,

@@ -32,6 +32,8 @@ from orchestrator.report.drawing import (
     scale_measured,
     to_svg,
 )
+from orchestrator.report.fault_drawing import finish_time_axes, with_lanes_note
+from orchestrator.report.fault_lanes import Lane, lanes
 from orchestrator.report.text import byte_unit, bytes_label, format_bytes, sentence, share, time_label
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import MESSAGE_STATES, Column
@@ -65,6 +67,22 @@ _SAMPLES_COLORS: Final = ListedColormap(
 ).with_extremes(under="white")
 
 
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+def _lanes(run: Run) -> list[Lane]:
+    """The run's schedule over the time axis of its figures, which ends at the last evaluation."""
+    return lanes(run.facts.schedule, float(run.times_s[-1])) if run.times_s.size else []
+
+
+def _finish_over_time(run: Run, axes: Axes, y_label: str) -> None:
+    finish_time_axes(axes, time_label(run.facts.runtime), y_label, _lanes(run))
+
+
+def _over_time(run: Run, title: str, figure: Figure, note: str) -> Plot:
+    return Plot(title, to_svg(figure), with_lanes_note(note, _lanes(run)))
+
+
 # --- learning -----------------------------------------------------------------------------------------------
 
 
@@ -74,20 +92,30 @@ def _measured(run: Run, column: str) -> str:
 
 
 def _by_time(run: Run, column: str, note: str = "") -> Plot | None:
-    title = f"{sentence(_measured(run, column))} over time"
-    return _band(run, run.times_s, time_label(run.facts.runtime), column, title, note)
+    drawn = _band(run, run.times_s, column)
+    if drawn is None:
+        return None
+    figure, axes = drawn
+    _finish_over_time(run, axes, f"test {_measured(run, column)}")
+    scale_measured(axes, column)
+    return _over_time(run, f"{sentence(_measured(run, column))} over time", figure, note)
 
 
 def _by_bytes(run: Run, column: str) -> Plot | None:
     if not run.bytes_sent.size or not run.bytes_sent.max():
         return None
     divisor, unit = byte_unit(float(run.bytes_sent.max()))
-    title = f"{sentence(_measured(run, column))} over bytes"
-    return _band(run, run.bytes_sent / divisor, bytes_label(unit), column, title)
+    drawn = _band(run, run.bytes_sent / divisor, column)
+    if drawn is None:
+        return None
+    figure, axes = drawn
+    finish_axes(axes, bytes_label(unit), f"test {_measured(run, column)}")
+    scale_measured(axes, column)
+    return Plot(f"{sentence(_measured(run, column))} over bytes", to_svg(figure), "")
 
 
-def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, note: str = "") -> Plot | None:
-    """Mean over nodes as a line, the range from the worst to the best node as a band."""
+def _band(run: Run, x: Float64Vector, column: str) -> tuple[Figure, Axes] | None:
+    """Mean over nodes as a line, the range from the worst to the best node as a band; None if there are no values."""
     mean, low, high = (run.curve[f"{column}_{which}"] for which in ("mean", "min", "max"))
     if not np.isfinite(mean).any():
         return None
@@ -97,9 +125,7 @@ def _band(run: Run, x: Float64Vector, x_label: str, column: str, title: str, not
     averaged = run.curve[f"{column}_averaged"]
     if np.isfinite(averaged).any():
         axes.plot(x, averaged, color=GREEN, linestyle=":", label="averaged model", marker=point_marker(x))
-    finish_axes(axes, x_label, f"test {_measured(run, column)}")
-    scale_measured(axes, column)
-    return Plot(title, to_svg(figure), note)
+    return figure, axes
 
 
 def _accuracy_by_time(run: Run) -> Plot | None:
@@ -127,7 +153,7 @@ def _line(run: Run, column: str, legend: str, label: str) -> tuple[Figure, Axes]
         return None
     figure, axes = new_figure()
     axes.plot(run.times_s, values, color=BLUE, label=legend, marker=point_marker(run.times_s))
-    finish_axes(axes, time_label(run.facts.runtime), label)
+    _finish_over_time(run, axes, label)
     return figure, axes
 
 
@@ -135,7 +161,7 @@ def _train_loss(run: Run) -> Plot | None:
     drawn = _line(run, "train_loss_mean", "mean over nodes", "training loss")
     if drawn is None:
         return None
-    return Plot("Training loss", to_svg(drawn[0]), "Mean over the last round of each node, on its own data.")
+    return _over_time(run, "Training loss", drawn[0], "Mean over the last round of each node, on its own data.")
 
 
 def _loss_seen(run: Run) -> Plot | None:
@@ -143,7 +169,7 @@ def _loss_seen(run: Run) -> Plot | None:
     if drawn is None:
         return None
     note = "Over test ratings of items with a training rating on some node: nothing can be learned of the others."
-    return Plot("RMSE of items seen in training", to_svg(drawn[0]), note)
+    return _over_time(run, "RMSE of items seen in training", drawn[0], note)
 
 
 def _consensus(run: Run) -> Plot | None:
@@ -153,7 +179,7 @@ def _consensus(run: Run) -> Plot | None:
     figure, axes = drawn
     axes.set_ylim(bottom=0.0)
     note = "How far the nodes' models are from their mean; 0 is agreement."
-    return Plot("Consensus distance", to_svg(figure), note)
+    return _over_time(run, "Consensus distance", figure, note)
 
 
 # --- groups -------------------------------------------------------------------------------------------------
@@ -175,10 +201,10 @@ def _by_group(run: Run, column: str) -> Plot | None:
     marker = point_marker(run.times_s)
     axes.plot(run.times_s, fast, color=BLUE, label="fast nodes", marker=marker)
     axes.plot(run.times_s, slow, color=VERMILION, linestyle="--", label="stragglers", marker=marker)
-    finish_axes(axes, time_label(run.facts.runtime), f"test {_measured(run, column)}")
+    _finish_over_time(run, axes, f"test {_measured(run, column)}")
     scale_measured(axes, column)
     title = f"{sentence(_measured(run, column))} of fast nodes and stragglers"
-    return Plot(title, to_svg(figure), "Mean over the nodes of each group.")
+    return _over_time(run, title, figure, "Mean over the nodes of each group.")
 
 
 def _rounds_by_node(run: Run) -> Plot | None:
@@ -201,7 +227,7 @@ def _queue_length(run: Run) -> Plot | None:
         return None
     figure, axes = drawn
     axes.set_ylim(bottom=0.0)
-    return Plot("Queue length over time", to_svg(figure), "Messages waiting in the outbox at each evaluation.")
+    return _over_time(run, "Queue length over time", figure, "Messages waiting in the outbox at each evaluation.")
 
 
 def _queue_by_group(run: Run, table: Mapping[str, Column]) -> tuple[Figure, Axes]:
@@ -218,7 +244,7 @@ def _queue_by_group(run: Run, table: Mapping[str, Column]) -> tuple[Figure, Axes
             label=name,
             marker=point_marker(times),
         )
-    finish_axes(axes, time_label(run.facts.runtime), "messages queued per node")
+    _finish_over_time(run, axes, "messages queued per node")
     return figure, axes
 
 

@@ -42,6 +42,9 @@ from orchestrator.report.drawing import (
     scale_measured,
     to_svg,
 )
+from orchestrator.report.fault_drawing import finish_time_axes, with_lanes_note
+from orchestrator.report.fault_lanes import Lane, lanes
+from orchestrator.report.schedule_text import shared_schedule
 from orchestrator.report.templates import template
 from orchestrator.report.text import byte_unit, bytes_label, headline_text, metric_name, sentence, time_label
 from orchestrator.results.files import write_file
@@ -133,7 +136,13 @@ def _intervals(comparison: Comparison, labels: Sequence[str]) -> list[tuple[str,
 def _plot(title: str, runs: Sequence[Run], labels: Sequence[str], comparison: Comparison, *, by_bytes: bool) -> Plot:
     figure, axes = new_figure()
     _overlay(axes, runs, labels, comparison, by_bytes=by_bytes)
-    return Plot(title, to_svg(figure), "")
+    return Plot(title, to_svg(figure), "" if by_bytes else with_lanes_note("", _lanes(runs)))
+
+
+def _lanes(runs: Sequence[Run]) -> list[Lane]:
+    """The schedule of all runs, up to the last evaluation of any; none where they differ."""
+    end_s = max((float(run.times_s[-1]) for run in runs if run.times_s.size), default=0.0)
+    return lanes(shared_schedule(runs) or (), end_s)
 
 
 def _overlay_figure(runs: Sequence[Run], comparison: Comparison) -> Figure:
@@ -164,8 +173,11 @@ def _overlay(axes: Axes, runs: Sequence[Run], labels: Sequence[str], comparison:
     if comparison.target is not None:
         text = f"target {headline_text(comparison.metric, comparison.target)}"
         axes.axhline(comparison.target, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label=text)
-    x_label = bytes_label(unit) if by_bytes else time_label(runs[0].facts.runtime)
-    finish_axes(axes, x_label, f"test {metric_name(comparison.metric)}")
+    y_label = f"test {metric_name(comparison.metric)}"
+    if by_bytes:
+        finish_axes(axes, bytes_label(unit), y_label)
+    else:
+        finish_time_axes(axes, time_label(runs[0].facts.runtime), y_label, _lanes(runs))
     scale_measured(axes, column)
 
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.analysis import best_index
 from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
+from orchestrator.report.schedule_text import happened_text, when_text
 from orchestrator.report.templates import template
 from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
+from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.files import first_line_of, write_file
 from orchestrator.results.reader import Run
 from orchestrator.yaml_text import dump_yaml
@@ -40,6 +42,25 @@ class CheckRow:
     tolerance: str
     ok: bool
     note: str
+
+
+ENTRIES_SHOWN: Final = 12
+"""Entries of the schedule beyond so many are folded away."""
+
+ENTRIES_MAX: Final = 200
+"""Entries of the schedule in the page; a file may have thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """One line of the table of the schedule, as text."""
+
+    number: int
+    action: str
+    targets: str
+    effect: str
+    planned: str
+    happened: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +148,9 @@ def render_page(run: Run, sections: list[Section], problems: list[str]) -> str:
         tiles=_tiles(run),
         facts=_facts(run),
         targets=_targets(run),
+        entries=_entries(run),
+        entries_shown=ENTRIES_SHOWN,
+        entries_left_out=max(0, len(run.facts.schedule) - ENTRIES_MAX),
         metric=metric_name(run.metric),
         sections=[section for section in sections if section.plots],
         problems=problems,
@@ -208,6 +232,24 @@ def _targets(run: Run) -> list[tuple[str, str, str]]:
         if time is None:
             break
     return rows
+
+
+def _entries(run: Run) -> list[EntryRow]:
+    """Rows of the schedule's entries, the first :data:`ENTRIES_MAX` of them."""
+    instants: dict[int, list[FaultInstant]] = {}
+    for instant in run.faults or ():
+        instants.setdefault(instant.entry, []).append(instant)
+    return [
+        EntryRow(
+            number=entry.number,
+            action=entry.action,
+            targets=entry.targets,
+            effect=entry.effect,
+            planned=when_text(entry),
+            happened=happened_text(instants.get(entry.number, ())),
+        )
+        for entry in run.facts.schedule[:ENTRIES_MAX]
+    ]
 
 
 def _checks(run: Run) -> list[CheckRow]:

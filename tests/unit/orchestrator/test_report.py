@@ -12,6 +12,7 @@ import pytest
 
 from node.core.counters import NodeCounters
 from node.core.errors import ConfigError
+from node.core.times import Times
 from orchestrator.comparison import compare, without_repeats
 from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
 from orchestrator.intervals import t_quantile
@@ -24,12 +25,25 @@ from orchestrator.report.comparison_text import (
     run_labels,
     target_text,
 )
+from orchestrator.report.drawing import Plot, own_settings
+from orchestrator.report.figures import LEARNING_FIGURES
 from orchestrator.report.overlay import render_comparison, write_comparison
-from orchestrator.report.page import CHECKS_SHOWN, render_report, write_report
+from orchestrator.report.page import CHECKS_SHOWN, render_page, render_report, write_report
 from orchestrator.report.text import format_bytes, format_duration
-from orchestrator.results.reader import load_run
+from orchestrator.results.reader import Run, load_run
+from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.writer import RunWriter
-from tests.unit.orchestrator.synthetic_runs import ENVIRONMENT, EXPERIMENT, facts, messages, sample, totals, write_run
+from tests.unit.orchestrator.synthetic_runs import (
+    ENVIRONMENT,
+    EXPERIMENT,
+    SCHEDULE,
+    S,
+    facts,
+    messages,
+    sample,
+    totals,
+    write_run,
+)
 
 TITLES = (
     "Accuracy over time",
@@ -457,3 +471,99 @@ def test_a_run_whose_nodes_all_died_has_a_report(tmp_path: Path) -> None:
     page = render_report(load_run(write_run(tmp_path, dies=dict.fromkeys(range(6), 4))))
     assert "<h3>Rounds per node</h3>" in page
     render_report(load_run(write_run(tmp_path, dies=dict.fromkeys(range(6), 0))))
+
+
+def figures_of(page: str) -> dict[str, str]:
+    """The figures of a page by their titles, each with its note."""
+    return dict(re.findall(r"<h3>([^<]*)</h3>\s*(<svg.*?)</figure>", page, flags=re.DOTALL))
+
+
+def test_every_figure_over_time_shows_the_schedule_and_no_other_does(tmp_path: Path) -> None:
+    page = render_report(load_run(write_run(tmp_path, schedule=SCHEDULE)))
+    names = ("crash 3,5 (2 times)", "partition 0-2 / 3-5", "degrade 1 up x0.1", "restart 0")
+    with_names = {title for title, figure in figures_of(page).items() if all(f">{name}<" in figure for name in names)}
+    over_time = {
+        "Accuracy over time",
+        "Loss over time",
+        "Training loss",
+        "Consensus distance",
+        "Queue length over time",
+    }
+    assert with_names == over_time | {f"{what} of fast nodes and stragglers" for what in ("Accuracy", "Loss")}
+    assert len(figures_of(page)) > len(with_names)
+
+
+def test_a_schedule_makes_no_figure_large(tmp_path: Path) -> None:
+    """A thousand entries, and two of a hundred thousand times."""
+    many = tuple(replace(SCHEDULE[i % 4], number=i, times=Times(i * S // 10, i % 3 * S, 2 * S, 9)) for i in range(1000))
+    dense = (
+        RecordedEntry(0, "degrade", "0", "x0.1", 1, Times(0, S // 2000, S // 1000, 100_000)),
+        RecordedEntry(1, "restart", "1", "", 1, Times(0, 0, S // 1000, 100_000)),
+    )
+    run = load_run(write_run(tmp_path, num_messages=9))
+    plain = accuracy_over_time(run)
+    for schedule in (many, dense):
+        plot = accuracy_over_time(replace(run, facts=replace(run.facts, schedule=schedule)))
+        assert 1_000 < len(plot.svg) - len(plain.svg) < 30_000
+        assert plot.note == f"{plain.note} Times of the schedule closer than 1/120 of the axis are drawn as one."
+    page = render_page(replace(run, facts=replace(run.facts, schedule=many)), [], [])
+    assert "188 more entries" in page
+    assert "800 more entries are in facts.json" in page
+    assert len(page) < 100_000
+
+
+def accuracy_over_time(run: Run) -> Plot:
+    with own_settings():
+        plot = LEARNING_FIGURES[0](run)
+    assert plot is not None
+    return plot
+
+
+def test_the_table_of_the_schedule_says_what_was_planned_and_what_happened(tmp_path: Path) -> None:
+    page = render_page(load_run(write_run(tmp_path, schedule=SCHEDULE)), [], [])
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in page[page.index("<h2>Schedule") :].split("<tr>")[2:6]]
+    assert cells == [
+        ["0", "crash", "3,5", "–", "2 times, 10 s long, every 40 s from 10 s to 50 s", "as planned, 8 instants"],
+        ["1", "partition", "0-2 / 3-5", "–", "20 s to 50 s", "as planned, 2 instants"],
+        ["2", "degrade", "1 up", "x0.1", "60 s to the end", "as planned"],
+        ["3", "restart", "0", "–", "at 70 s", "as planned, 2 instants"],
+    ]
+    late = render_page(load_run(write_run(tmp_path, schedule=SCHEDULE, late_ms=12)), [], [])
+    assert "8 instants, 12 ms late at the median, 12 ms at most" in late
+    assert "<td>20.012 s, 50.012 s</td>" in late
+    assert "<h2>Schedule" not in render_page(load_run(write_run(tmp_path)), [], [])
+
+
+def test_a_comparison_shows_the_schedule_that_its_runs_share(tmp_path: Path) -> None:
+    drawn = (*SCHEDULE[1:], replace(SCHEDULE[0], targets="1,4"))
+    written = {**EXPERIMENT, "schedule": [{"action": "crash"}]}
+    one, two, none = (
+        load_run(write_run(tmp_path, name=name, seed=seed, schedule=schedule, experiment=experiment))
+        for name, seed, schedule, experiment in (
+            ("one", 1, (*SCHEDULE[1:], SCHEDULE[0]), written),
+            ("two", 2, drawn, written),
+            ("none", 1, (), EXPERIMENT),
+        )
+    )
+    page = render_comparison([one, two], compare([one, two]))
+    shown = figures_of(page)
+    assert ">crash 2 nodes, drawn (2 times)<" in shown["Accuracy over time"]
+    assert ">restart 0<" in shown["Accuracy over time"]
+    assert ">restart 0<" not in shown["Accuracy over bytes"]
+    assert "different schedules" not in page
+    picture = write_comparison([one, two], compare([one, two]), tmp_path / "out.svg").read_text()
+    assert picture.count(">restart 0<") == 1
+    how = "1 partition, 1 degrade, 1 restart, 1 crash; none"
+    told = notes([one, none], compare([one, none]))
+    assert f"the runs have different schedules ({how}): figures show none of them" in told
+    assert ">restart 0<" not in render_comparison([one, none], compare([one, none]))
+    longer = replace(one, experiment={**EXPERIMENT, "schedule": [{"action": "crash", "for_s": 2}]})
+    assert "the runs have different schedules: figures show none of them" in notes(
+        [one, longer], compare([one, longer])
+    )
+
+
+def test_runs_without_an_evaluation_show_no_schedule(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path, samples=0, schedule=SCHEDULE))
+    assert "<h2>Schedule" in render_report(run)
+    render_comparison([run], compare([run]))
