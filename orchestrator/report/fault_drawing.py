@@ -36,6 +36,8 @@ BEHIND_MAX: Final = 20
 
 _LANE_IN: Final = 0.06
 _PITCH_IN: Final = 0.095
+_BEHIND_GRID: Final = 0.3
+_BEHIND_CURVES: Final = 0.8
 _NAME_LETTERS: Final = 80
 """Letters of names that fit beside each other, with the room that each takes besides."""
 
@@ -79,7 +81,7 @@ def _add(
     if path is None:
         return
     patch = PathPatch(path, facecolor=color, edgecolor=color, linewidth=linewidth, alpha=alpha, transform=transform)
-    patch.set(zorder=0.3, clip_on=False, capstyle="butt")
+    patch.set(zorder=_BEHIND_GRID if linewidth == 0 else _BEHIND_CURVES, clip_on=False, capstyle="butt")
     axes.add_artist(patch)
 
 
