@@ -3,7 +3,8 @@
 The file is read and checked first: what is wrong with it, or with the data that it names, is one line and exit code 2,
 before the node opens a socket. Then come the libraries, the data, the gate, the training worker, and last the network.
 
-Exit codes: 0 the node has come to its end; 1 it failed; 2 wrong input; 3 the orchestrator is gone; 130 Ctrl-C.
+Exit codes: 0 the node has come to its end; 1 it failed; 2 wrong input; 3 the orchestrator is gone; 5 it went down as
+planned; 130 Ctrl-C.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from node.host.gate import wait_for_gate
 
 EXIT_FAILED = 1
 EXIT_WRONG_INPUT = 2
+EXIT_DOWN = 5
 EXIT_INTERRUPTED = 130
 
 
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.gate is not None:
             wait_for_gate(options.gate, config.start_timeout_s)
         code = run_built(config, learner)
-        time.sleep(options.linger)
+        if code != EXIT_DOWN:
+            time.sleep(options.linger)
         return code
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)

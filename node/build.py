@@ -32,6 +32,7 @@ def build_algorithm(config: NodeConfig) -> Algorithm:
         tensor_sizes=config.tensor_sizes,
         local_steps=config.algorithm.local_steps,
         seed=config.seed,
+        stream_key=config.node + life * config.network.num_nodes if (life := config.beginning.life) else None,
     )
     return ALGORITHMS[config.algorithm.kind].make(context, config.algorithm.parameters)
 

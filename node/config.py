@@ -13,6 +13,7 @@ besides rates, and its own speed, are its own to apply.
 import json
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import (
     ConfigDict,
     Field,
@@ -33,6 +34,7 @@ from node.core.link_bounds import RateBounds
 from node.core.links import NetworkPlan
 from node.core.topology import Topology
 from node.core.types import IndexVector, NodeId, Vector
+from node.core.units import NEVER_NS
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.host.credentials import Credentials
@@ -49,11 +51,13 @@ class Beginning:
         params: Its model, shape (num_params,), float32.
         rounds: Rounds done before.
         local_steps: Local steps done before.
+        life: How often the node has come back after it had gone down, in this part of the run.
     """
 
     params: Vector
     rounds: int = 0
     local_steps: int = 0
+    life: int = 0
 
 
 class NodeAlgorithm(ConfigModel):
@@ -118,8 +122,9 @@ class NodeScalars(ConfigModel):
     keep_messages: bool = Field(description="record the life of every message")
     start_timeout_s: float = Field(gt=0, description="real time that the start may take")
     begin_ns: int = Field(
-        ge=0, le=INT64_MAX, description="when the experiment begins: 0, or where an earlier part ended"
+        ge=0, le=INT64_MAX, description="when the node begins: 0, where an earlier part ended, or when it comes back"
     )
+    down_ns: int | None = Field(ge=0, le=INT64_MAX, description="when it goes down on purpose; null for never")
     rates: RateBounds = Field(description="bounds of what links have from then on, which waits and buffers follow")
 
     @field_validator("tensor_sizes")
@@ -161,6 +166,8 @@ class NodeConfig(NodeScalars):
         network: The links of all nodes. Its changes are for the emulator alone, and a file leaves them out. Of what is
             laid over links it holds access links and the pairs of which this node is an end.
         compute: The declared compute speed of all nodes; changes of speed are this node's alone.
+        pauses: Times in which nodes stand still on purpose, shape (k, 3), int64: node, begin, end; the receivers'
+            among them tell nobody what has arrived until they go on.
         train_indices: The node's own samples: positions in the training set, shape (k,), int64, k >= 1.
         beginning: Where it begins.
         credentials: Its certificate and key for traffic with its peers and the orchestrator; None for plain text.
@@ -172,6 +179,7 @@ class NodeConfig(NodeScalars):
     topology: InstanceOf[Topology]
     network: InstanceOf[NetworkPlan]
     compute: InstanceOf[ComputePlan]
+    pauses: InstanceOf[IndexVector]
     train_indices: InstanceOf[IndexVector]
     beginning: InstanceOf[Beginning]
     credentials: InstanceOf[Credentials] | None
@@ -187,6 +195,8 @@ class NodeConfig(NodeScalars):
         if self.beginning.params.shape != (self.num_params,):
             text = f"must be ({self.num_params},), the sum of tensor_sizes"
             raise ConfigError(f"params: has shape {self.beginning.params.shape}, {text}")
+        if self.pauses.ndim != 2 or self.pauses.shape[1] != 3:
+            raise ConfigError(f"pauses: has shape {self.pauses.shape}, must be (k, 3)")
         if self.train_indices.ndim != 1 or self.train_indices.size == 0 or self.train_indices.min() < 0:
             raise ConfigError("train_indices: must be one or more positions, all at least 0")
         try:
@@ -194,6 +204,12 @@ class NodeConfig(NodeScalars):
         except ConfigError as error:
             raise ConfigError(f"algorithm.parameters.{error}") from None
         return self
+
+    @property
+    def pause_ns(self) -> int:
+        """For how long any node stands still on purpose, at most; one that does for good does not count."""
+        begin, end = self.pauses[:, 1], self.pauses[:, 2]
+        return int(np.max((end - begin)[end < NEVER_NS], initial=0))
 
     @property
     def dtype(self) -> WireDtype:

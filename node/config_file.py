@@ -3,7 +3,7 @@
 ::
 
     common.npz       what is the same for all nodes: topology, links, compute speeds, what is laid over access links;
-                     the first model where all share it
+                     who stands still when; the first model where all share it
     node-0003.json   what node 3 is told, and the names and digests of its two archives
     node-0003.npz    what is its own: its samples; what is laid over pairs of which it is an end; how its speed changes;
                      the model with which it goes on
@@ -43,7 +43,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from node.config import INT64_MAX, Beginning, NodeConfig, NodeScalars
 from node.config_base import ConfigModel, first_problem, one_line_of
-from node.core.bounds import ARCHIVE_BYTES_MAX
+from node.core.bounds import ARCHIVE_BYTES_MAX, CHANGES_MAX
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.framing import MTU_BYTES_MAX, MTU_BYTES_MIN, SEGMENTS_MAX, Framing
@@ -56,7 +56,7 @@ from node.core.wire_values import WireDtype
 from node.host.credentials import PEM_BYTES_MAX, Credentials, credentials_of, node_name
 from node.host.text_files import UnreadableText, read_bytes
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
@@ -115,18 +115,24 @@ class _Links(_Strict):
         return self
 
 
+_Holder: TypeAlias = Literal["common", "own", "replaced"]
+
+
 class _Done(_Strict):
     """Progress of a node before it begins."""
 
     rounds: int = Field(ge=0, le=INT64_MAX)
     local_steps: int = Field(ge=0, le=INT64_MAX)
-    params: Literal["common", "own"] = Field(description="the archive that holds its model")
+    life: int = Field(ge=0, le=CHANGES_MAX, description="how often it has come back")
+    params: _Holder = Field(
+        description="the archive that holds its model; replaced: its own, in the place of that of all"
+    )
 
 
 class _Document(NodeScalars):
     """The content of the JSON file."""
 
-    version: Literal[4]
+    version: Literal[5]
     nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
     network: _Links
     compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")
@@ -184,21 +190,49 @@ def write_node_files(folder: Path, configs: Sequence[NodeConfig]) -> list[Path]:
         for config in configs:
             for name in ("topology", "network", "compute"):
                 assert getattr(config, name) is getattr(first, name), f"{name}: must be the same object for all"
-            name = f"node-{config.node:04d}"
-            # Step 2: the node's own. Step 3: the JSON file, which names all others and so comes last.
-            own = _own_arrays(config)
-            if not share_params:
-                own["params"] = config.beginning.params
-            keys = None
-            if config.credentials is not None:
-                keys = _write_keys(folder / f"{name}.pem", config.credentials)
-            document = _document(config, share_params, archive, _write_archive(folder / f"{name}.npz", own), keys)
-            text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-            _write(folder / f"{name}.json", text.encode())
-            paths.append(folder / f"{name}.json")
+            # Step 2: the node's own.
+            paths.append(_write_node(folder, config, archive, "common" if share_params else "own"))
     except OSError as error:
         raise RunnerError(f"{folder}: the nodes' files cannot be written: {error.strerror or error}") from error
     return paths
+
+
+def _write_node(folder: Path, config: NodeConfig, common: _Archive, params: _Holder) -> Path:
+    """Write a node's own files. The JSON file names all others, and so comes last."""
+    name = f"node-{config.node:04d}"
+    own = _own_arrays(config)
+    if params != "common":
+        own["params"] = config.beginning.params
+    keys = None
+    if config.credentials is not None:
+        keys = _write_keys(folder / f"{name}.pem", config.credentials)
+    document = _document(config, params, common, _write_archive(folder / f"{name}.npz", own), keys)
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    _write(folder / f"{name}.json", text.encode())
+    return folder / f"{name}.json"
+
+
+def write_comeback_files(folder: Path, config: NodeConfig) -> Path:
+    """Write the files of a node that is to come back, in place of its own; what all share is there already.
+
+    Args:
+        folder: Where the files of all nodes were written.
+        config: What the node is told now.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        RunnerError: They cannot be written, or what all share cannot be read.
+    """
+    try:
+        data = (folder / COMMON).read_bytes()
+        with np.load(BytesIO(data), allow_pickle=False) as archive:
+            params: _Holder = "replaced" if "params" in archive.files else "own"
+        common = _Archive(file=COMMON, sha256=hashlib.sha256(data).hexdigest())
+        return _write_node(folder, config, common, params)
+    except OSError as error:
+        raise RunnerError(f"{folder}: the files of node {config.node} cannot be written: {error.strerror}") from error
 
 
 def remove_keys(folder: Path) -> None:
@@ -212,7 +246,7 @@ def remove_keys(folder: Path) -> None:
 
 
 def _document(
-    config: NodeConfig, share_params: bool, common: _Archive, own: _Archive, keys: _Keys | None
+    config: NodeConfig, params: _Holder, common: _Archive, own: _Archive, keys: _Keys | None
 ) -> dict[str, Any]:
     network = config.network
     document = _Document(
@@ -236,7 +270,8 @@ def _document(
         beginning=_Done(
             rounds=config.beginning.rounds,
             local_steps=config.beginning.local_steps,
-            params="common" if share_params else "own",
+            life=config.beginning.life,
+            params=params,
         ),
         common=common,
         own=own,
@@ -260,6 +295,7 @@ def _common_arrays(config: NodeConfig) -> dict[str, Array]:
         "up_mbps": network.up_mbps,
         "down_mbps": network.down_mbps,
         "step_ns": np.array(config.compute.step_ns, dtype=np.int64),
+        "pauses": config.pauses,
         "partitions": np.array(network.partitions, dtype=np.int64).reshape(-1, network.num_nodes),
         **_overlay_arrays(
             "access", {place: steps for place, steps in network.overlays.items() if place.kind != "pair"}
@@ -419,6 +455,7 @@ def _expected_in_common(document: _Document) -> dict[str, _Expected]:
         "down_mbps": _Expected("float64", (nodes,), *rate),
         "step_ns": _Expected("int64", (nodes,), *step),
         "partitions": _Expected("int64", (None, nodes), lambda values: bool(np.all(values >= IN_NONE)), "at least -1"),
+        "pauses": _Expected("int64", (None, 3), *time),
         **_expected_overlays("access"),
     }
     if links.has_pair_mbps:
@@ -429,7 +466,7 @@ def _expected_in_common(document: _Document) -> dict[str, _Expected]:
         expected["jitter_ns"] = _Expected("int64", (nodes, nodes), *time)
     if links.loss is None:
         expected["loss"] = _Expected("float64", (nodes, nodes), *loss)
-    if document.beginning.params == "common":
+    if document.beginning.params != "own":
         expected["params"] = _Expected("float32", (document.num_params,))
     return expected
 
@@ -443,7 +480,7 @@ def _expected_in_own(document: _Document) -> dict[str, _Expected]:
         "speeds": _Expected("float64", (None,), *speeds),
         **_expected_overlays("pair"),
     }
-    if document.beginning.params == "own":
+    if document.beginning.params != "common":
         expected["params"] = _Expected("float32", (document.num_params,))
     return expected
 
@@ -539,8 +576,9 @@ def _config(document: _Document, arrays: Mapping[str, Array], credentials: Crede
         compute=ComputePlan(
             tuple(arrays["step_ns"].tolist()), document.compute_jitter, speeds=_speeds(document.node, arrays)
         ),
+        pauses=arrays["pauses"],
         train_indices=arrays["train_indices"],
-        beginning=Beginning(arrays["params"], begun.rounds, begun.local_steps),
+        beginning=Beginning(arrays["params"], begun.rounds, begun.local_steps, begun.life),
     )
 
 

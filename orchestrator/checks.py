@@ -30,6 +30,8 @@ class Tolerances:
         late_ms: How late an arrival may be handed over, or a change of capacity be made (99th percentiles, the worst
             of fewer than 100 changes); as ``rtt_p99_ms``, and a few percent of what a fragment takes on the links of
             the presets.
+        fault_late_ms: How late a node may go down, come back, stand still or go on as planned, the worst of all: a few
+            local steps, and below what a crash or a pause lasts that anybody plans.
         late_starts_percent: Transfers whose start was told so late that the link emulator could not make up for it,
             in percent of all; one is always allowed.
         percentile_samples: Below so many arrivals, a node's 99th percentile is a single message, and counts only if
@@ -46,6 +48,7 @@ class Tolerances:
     throttled_percent: float = 1.0
     overrun_percent: float = 1.0
     late_ms: float = 5.0
+    fault_late_ms: float = 50.0
     late_starts_percent: float = 0.1
     percentile_samples: int = 100
 

@@ -131,6 +131,7 @@ class Measured:
         links_name: What the links were made of.
         links_shaped: Whether anything gave the links the rates and latencies of the experiment. Where nothing did,
             nothing was requested of them: neither rates and round trips nor the delay of arrivals are judged.
+        faults_late_ns: How late each planned change of a node was, testbed time; None for one that never came.
     """
 
     runtime: str
@@ -148,6 +149,7 @@ class Measured:
     kernel: KernelLinks | None = None
     links_name: str = "user-space emulator (max-min fair fluid)"
     links_shaped: bool = True
+    faults_late_ns: tuple[int | None, ...] = ()
 
 
 def judge(
@@ -264,6 +266,8 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         yield Check("link emulators that reported", 1, None, "emulators", "one", False)
     if measured.kernel is not None:
         yield from kernel_checks(measured.kernel, measured.time_dilation, tolerances)
+    if measured.faults_late_ns:
+        yield _faults(measured.faults_late_ns, tolerances)
     if measured.stalled:
         yield Check("stalls", 0, 1, "stalls", "none", False, "every node waited for another one")
     dead = measured.died.keys() - measured.hung
@@ -274,6 +278,16 @@ def _checks(measured: Measured, tolerances: Tolerances) -> Iterator[Check]:
         # Not a death, which an experiment may allow: nobody knows since when it did nothing.
         name = "nodes that did not answer at the end"
         yield Check(name, 0, len(measured.hung), "nodes", "none", False, _named(measured.hung))
+
+
+def _faults(late_ns: Sequence[int | None], tolerances: Tolerances) -> Check:
+    """Judge the instants at which nodes went down, came back, stood still and went on; the worst of all speaks."""
+    missed = sum(one is None for one in late_ns)
+    worst_ms = max((abs(one) for one in late_ns if one is not None), default=0) / NS_PER_MS
+    note = f"{missed} of {len(late_ns)} never happened" if missed else ""
+    is_good = not missed and worst_ms <= tolerances.fault_late_ms
+    name = "delay of planned faults of nodes, the worst"
+    return Check(name, 0, worst_ms, "ms", f"{tolerances.fault_late_ms:g} ms, and none missed", is_good, note)
 
 
 @dataclass(frozen=True, slots=True)

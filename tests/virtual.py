@@ -221,6 +221,8 @@ class Scenario:
                 keep_messages=True,
                 start_timeout_s=1.0,
                 begin_ns=0,
+                down_ns=None,
+                pauses=np.zeros((0, 3), dtype=np.int64),
                 rates=rate_bounds(self.network, node),
                 topology=graph,
                 network=self.network,

@@ -31,12 +31,16 @@ class ComputePlan:
 
 
 class StepTimer:
-    """Durations of one node's blocks of local steps."""
+    """Durations of one node's blocks of local steps.
+
+    Attributes:
+        speed: The node's speed at any time; None where it does not change.
+    """
 
     def __init__(self, plan: ComputePlan, node: int, seed: int) -> None:
         self._step_ns = plan.step_ns[node]
         self._jitter = plan.jitter
-        self._speed = plan.speeds.get(node)
+        self.speed = plan.speeds.get(node)
         self._rng = stream(seed, "compute", node)
         self._factors: list[float] = []
 
@@ -48,7 +52,7 @@ class StepTimer:
                 drawn = 1.0 + self._jitter * self._rng.standard_normal(_BLOCK)
                 self._factors = np.maximum(drawn, 0.1).tolist()[::-1]
             work_ns = round(work_ns * self._factors.pop())
-        return work_ns if self._speed is None else time_for(work_ns, self._speed, at_ns)
+        return work_ns if self.speed is None else time_for(work_ns, self.speed, at_ns)
 
 
 def time_for(work_ns: int, speed: Steps[float], at_ns: int) -> int:

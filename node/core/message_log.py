@@ -21,6 +21,9 @@ from node.core.wire_values import WireDtype
 
 NEVER = -1
 
+LIFE_SHIFT = 40
+"""Bits of a message's number within a life of its sender; those above tell which life that is."""
+
 Column = npt.NDArray[np.int64]
 
 

@@ -43,7 +43,7 @@ class Times:
         return None if begun == self.count else self.begin_ns + begun * self.every_ns
 
     def holding(self, now_ns: int) -> tuple[int, int | None] | None:
-        """Return the one that holds at a time, as the first instant of it and the first one after; None if none does."""
+        """Return the one that holds at a time: its first instant and the first one after; None if none does."""
         begun = self.begun_at(now_ns)
         if not begun:
             return None

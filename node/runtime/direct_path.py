@@ -11,6 +11,8 @@ For links that something else makes: the host's own loopback, or a kernel that s
   To a sender with a bounded number of transfers it is then a transfer still under way, as it is in a simulation. Such
   a sender has begun another one meanwhile, for without that every message would cost it a round trip of silence. Where
   links are shared and messages take longer than that it pays it: two transfers in the place of one would be worse.
+- To a receiver that stands still on purpose it has passed when its links can have carried it: no receipt comes before
+  that goes on, and the kernel of a node that stands still takes what arrives.
 - It has *arrived*, by the sender's knowledge, when a receipt covers it. That is late by the way back of the receipt,
   and by the millisecond that a receipt may wait for others. The receiver records the instant itself, exactly.
 - It is *lost* when its stream breaks before a receipt comes, when its peer cannot be reached, or when no receipt comes
@@ -27,7 +29,8 @@ network as on the emulated path.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Final, Protocol
 
@@ -41,6 +44,7 @@ from node.core.units import NEVER_NS, NS_PER_MS, NS_PER_S, mbps_to_bytes_per_ns
 from node.host.clock import Clock
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, InFlight, OutgoingFrames
 from node.runtime.path import Path, PathEvents, ProbeEvents
+from node.runtime.standstills import Standstills
 from node.transport.frames import HEADER_BYTES
 from node.transport.window import Window
 
@@ -91,6 +95,9 @@ class DirectPath(Path):
         streams: To the peers.
         frames: Of this node's messages.
         rates: The bounds of its rates; None: those of ``network`` with its changes.
+
+    Attributes:
+        standstills: When receivers stand still on purpose. Set by the owner before anything is sent.
     """
 
     def __init__(
@@ -117,7 +124,9 @@ class DirectPath(Path):
         self._events: PathEvents | None = None  # None before begin() and after stop()
         self._probe_events: ProbeEvents | None = None
         self._started: dict[int, NodeId] = {}  # message -> receiver, until it is sent
-        self._pace = None if network.sender.per_peer else _LinkPace(network, node)
+        self._pace = _LinkPace(network, node)
+        self._is_bounded = not network.sender.per_peer
+        self.standstills: Mapping[NodeId, Standstills] = {}
         self._under_way: dict[int, _UnderWay] = {}  # without a receipt; of a sender with bounded transfers
         self._probes: set[int] = set()  # those not written yet
 
@@ -147,8 +156,10 @@ class DirectPath(Path):
         frame = self._frames.of(message)
         self.in_flight.add(number, receiver, len(frame))
         self._started[number] = receiver
-        if self._pace is not None:
+        if self._is_bounded:
             self._under_way[number] = self._pace.of(receiver, self._frames.body_bytes(message), ready_ns)
+        if (pauses := self.standstills.get(receiver)) is not None:
+            self._pass_standstill(number, receiver, self._frames.body_bytes(message), pauses)
         self._streams.send(receiver, frame, number, 0, time.monotonic_ns() + self._receipt_within_ns())
         return self._wire_bytes(len(frame))
 
@@ -205,7 +216,7 @@ class DirectPath(Path):
     def acknowledged(self, number: int) -> None:
         """A receipt covers a frame. May come before the end of its write is told."""
         self.in_flight.remove(number)
-        if self._pace is not None and (under_way := self._under_way.get(number)) is not None:
+        if self._is_bounded and (under_way := self._under_way.get(number)) is not None:
             self._pace.learn(under_way, self._clock.now_ns())
         self._forget(number)
         self._has_left(number)
@@ -221,6 +232,24 @@ class DirectPath(Path):
             self._events.lost(number, self._wire_bytes(frame_bytes) if has_left else 0, self._clock.now_ns())
 
     # ----------------------------------------------------------------------------------------------------------
+
+    def _pass_standstill(self, number: int, receiver: NodeId, body_bytes: int, pauses: Standstills) -> None:
+        """Count a message as arrived when its links can have carried it, if its receiver stands still then."""
+        now_ns = self._clock.now_ns()
+        expected = self._pace.alone(receiver, body_bytes, now_ns)
+        if pauses.runs_from(expected.end_ns) == expected.end_ns:
+            return
+        if number in self._under_way:
+            self._under_way[number] = expected
+
+        def passed() -> None:
+            self.in_flight.remove(number)
+            self._has_left(number)
+            if self._events is not None:
+                self._events.room(self._clock.now_ns())
+
+        if expected.end_ns != NEVER_NS:
+            self._loop.call_at(self._clock.monotonic_ns(expected.end_ns) / NS_PER_S, passed)
 
     def _has_left(self, number: int) -> None:
         if self._started.pop(number, None) is not None and self._events is not None:
@@ -315,6 +344,11 @@ class _LinkPace:
             return _UnderWay(receiver, begin_ns, alone_ns, NEVER_NS, NEVER_NS)
         overdue_ns = end_ns + round_trip_ns + round_trip_ns // 2 + RECEIPT_LATE_NS
         return _UnderWay(receiver, begin_ns, alone_ns, end_ns, overdue_ns)
+
+    def alone(self, receiver: NodeId, body_bytes: int, begin_ns: int) -> _UnderWay:
+        """Return what is expected of a message whose receipt is not waited for."""
+        expected = self.of(receiver, body_bytes, begin_ns)
+        return replace(expected, end_ns=begin_ns + expected.alone_ns, overdue_ns=NEVER_NS)
 
     def learn(self, message: _UnderWay, now_ns: int) -> None:
         """Take in that the receipt of a message has come."""

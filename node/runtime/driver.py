@@ -80,18 +80,20 @@ from node.core.effects import (
     StartTimer,
 )
 from node.core.errors import DivergedError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, PeerDown, PeerUp, Started, TimerFired
 from node.core.messages import Message
 from node.core.recipients import distinct_messages
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
-from node.core.units import NS_PER_MS, NS_PER_S
+from node.core.units import NS_PER_MS
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
 from node.runtime.message_records import Records
 from node.runtime.path import Path
 from node.runtime.sending import Sending
+from node.runtime.standstills import standstills_of
 from node.runtime.story import Story
+from node.runtime.timers import Timers
 
 LATE_NS = 5 * NS_PER_MS
 """Testbed time by which the host may wake a node late before it counts, as arrivals may be late in a faithful run."""
@@ -137,6 +139,7 @@ class Driver:
         records: The life of every message; None where they are not kept.
         done: Whether all rounds are over.
         diverged: Why the node stands still, whose model is not finite any more; else None.
+        pauses: When the node stands still on purpose; begins with the driver.
         saturated: When values were beyond the wire's type, and how many; the last :data:`SATURATED_KEPT` times.
         take_arrivals: Called with an instant of the host's monotonic clock: to pass on the messages due by then that
             wait. Asked before each event of the node's own and before its figures are read. Set by the owner.
@@ -169,7 +172,8 @@ class Driver:
         self._reject = reject
         self._on_end = on_end
         self._story = Story()
-        self._sending = Sending(self._node, path, accounting, self.counters, self.records, self._story)
+        self.pauses = standstills_of(timer.speed)
+        self._sending = Sending(self._node, path, accounting, self.counters, self.records, self._story, self.pauses)
         self._clock = Clock(0)  # the experiment's, from start() on
         self._loop: asyncio.AbstractEventLoop | None = None
         self._params: Vector = np.zeros(0, dtype=np.float32)
@@ -179,7 +183,7 @@ class Driver:
         self._now_ns = 0
         self._stopped = False
         self._rested: tuple[NodeId, ...] | None = None  # when it stopped
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers = Timers()
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -187,21 +191,29 @@ class Driver:
         """Begin the experiment with a model, at a testbed time that has just come."""
         self._clock, self._loop = clock, loop
         self._path.begin(self._sending, clock)
+        self.pauses.begin(clock)
+        self._timers.begin(loop, clock)
         self._now_ns = at_ns
         self._params = params
         self._story.tell(at_ns, "started")
         self._handle(Started(params), at_ns)
 
-    def stop(self) -> None:
-        """Freeze: nothing is sent, trained or received from here on. May be called again."""
+    def stop(self, *, crashes: bool = False) -> None:
+        """Freeze: nothing is sent, trained or received from here on. May be called again.
+
+        Args:
+            crashes: What is queued or under way is lost, as when a process ends.
+        """
         self.take_arrivals(time.monotonic_ns())
+        if crashes and not self._stopped:
+            at_ns = max(self._now_ns, self._clock.now_ns())
+            self._story.tell(at_ns, "went down as planned")
+            self._sending.crash(at_ns)
         self._rested = self.rest()
         self._stopped = True
         self._sending.stop()
         self._path.stop()
-        for handle in self._timers:
-            handle.cancel()
-        self._timers.clear()
+        self._timers.cancel()
         self._watch_trainer_no_longer()
 
     def model(self, *, after_training: bool = False) -> Vector:
@@ -257,19 +269,6 @@ class Driver:
             self.stop()
             self._on_end(error)
 
-    def _planned(self, planned_ns: int) -> int:
-        """The time of an event that was planned for ``planned_ns`` and comes now."""
-        return _planned_or_late(planned_ns, self._clock.now_ns())
-
-    def _call_at(self, time_ns: int, callback: Callable[[], None]) -> None:
-        def fire() -> None:
-            self._timers.discard(handle)
-            callback()
-
-        assert self._loop is not None, "nothing is planned before the start"
-        handle = self._loop.call_at(self._clock.monotonic_ns(time_ns) / NS_PER_S, fire)
-        self._timers.add(handle)
-
     def received(self, sender: NodeId, message: Message, number: int, due_ns: int, seen_ns: int = 0) -> None:
         """A message has arrived.
 
@@ -299,6 +298,16 @@ class Driver:
             log.debug("message of node %d refused: %s", sender, error)
             self._reject(sender)
 
+    def heard(self, news: PeerDown | PeerUp) -> None:
+        """A neighbor cannot be reached any more, or can be again."""
+        if self._stopped:
+            return
+        at_ns = max(self._now_ns, self._clock.now_ns())
+        is_there = isinstance(news, PeerUp)
+        self._story.tell(at_ns, "reached node {} again" if is_there else "lost node {}", news.peer)
+        self._sending.peer_changed(news.peer, is_there=is_there)
+        self._handle(news, at_ns)
+
     # -- local steps -----------------------------------------------------------------------------------------
 
     def _start_steps(self, params: Vector, count: int, at_ns: int) -> None:
@@ -315,7 +324,7 @@ class Driver:
         self._story.tell(at_ns, "began {} local steps of round {}", count, self.counters.rounds)
         self._trainer.begin(self._node, params, self.counters.local_steps, count)
         self.counters.local_steps += count
-        self._call_at(end_ns, self._steps_should_be_done)
+        self._timers.call_at(end_ns, self._steps_should_be_done)
 
     def _steps_should_be_done(self) -> None:
         """The declared time of the local steps is over: go on, or watch the trainer until it is ready.
@@ -347,7 +356,7 @@ class Driver:
         self._steps = None
         self._watch_trainer_no_longer()
         result = self._trainer.finish(self._node)
-        at_ns = self._planned(end_ns)
+        at_ns = _planned_or_late(end_ns, self._clock.now_ns())
         count = self.counters
         count.declared_ns += end_ns - begin_ns
         if at_ns > end_ns:
@@ -405,9 +414,10 @@ class Driver:
     def _start_timer(self, timer: int, time_ns: int) -> None:
         def fire() -> None:
             if not self._stopped:
-                self._handle(TimerFired(timer), self._planned(time_ns))
+                due_ns = self.pauses.runs_from(time_ns)
+                self._handle(TimerFired(timer), _planned_or_late(due_ns, self._clock.now_ns()))
 
-        self._call_at(time_ns, fire)
+        self._timers.call_at(time_ns, fire)
 
 
 def _planned_or_late(planned_ns: int, happened_ns: int) -> int:

@@ -83,6 +83,8 @@ class EmulatedPath(Path):
     Attributes:
         in_flight: The bytes in flight. Another one may take its place before anything is sent, such as one that knows
             bounds of rates that ``network`` does not tell.
+        receipt_within_ns: Real time that a receipt may take after its message was due. A longer one may take its place
+            likewise, where nodes stand still on purpose.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class EmulatedPath(Path):
     ) -> None:
         self.sender = network.sender
         self.in_flight = InFlight(network, node)
+        self.receipt_within_ns = RECEIPT_WITHIN_NS
         self._node = node
         self._network = network
         self._deliveries = DeliveryModel(network, seed)
@@ -207,7 +210,7 @@ class EmulatedPath(Path):
             events.sent(number, at_ns)
             events.lost(number, transfer.wire_bytes, at_ns)
         else:
-            self._streams.send(receiver, self._frames.of(message), number, due_ns, due_ns + RECEIPT_WITHIN_NS)
+            self._streams.send(receiver, self._frames.of(message), number, due_ns, due_ns + self.receipt_within_ns)
             heappush(self._arriving, (due_ns, number))
             self._unconfirmed += 1
             events.sent(number, at_ns)

@@ -36,10 +36,12 @@ class HandOver:
         self._counters = counters
         self._snapshots: asyncio.Queue[tuple[ModelSnapshot, Vector]] = asyncio.Queue()
 
-    @property
-    def first_instant_ns(self) -> int:
-        """The first instant at which a snapshot is wanted; a later part has that of its beginning already."""
-        interval_ns, begin_ns = self._config.evaluation_interval_ns, self._config.begin_ns
+    def first_instant_ns(self, begin_ns: int) -> int:
+        """The first instant at which a snapshot is wanted of a node that begins then.
+
+        A later part of a run has that of its beginning already, and a node that comes back none then.
+        """
+        interval_ns = self._config.evaluation_interval_ns
         return self._within((begin_ns // interval_ns + 1) * interval_ns if begin_ns else 0)
 
     def next_instant_ns(self, time_ns: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.errors import ProtocolError
-from node.core.message_log import NEVER, Trace, message_states
+from node.core.message_log import LIFE_SHIFT, NEVER, Trace, message_states
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 
@@ -66,14 +66,14 @@ class Records:
         return buffer.getvalue()
 
 
-def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
+def join(lives: Mapping[tuple[NodeId, int], bytes]) -> dict[str, Column]:
     """The table of all messages of a run, from what each node recorded.
 
     Rows are in order of (queued, sender, number). What a node that is not given sent is missing; what it received
     counts as not delivered.
 
     Args:
-        nodes: Node -> what :meth:`Records.to_bytes` of it gave.
+        lives: Node and the number of its life -> what :meth:`Records.to_bytes` of it gave.
 
     Returns:
         The columns of :meth:`Trace.columns`.
@@ -81,23 +81,18 @@ def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
     Raises:
         ProtocolError: A node's records are damaged.
     """
-    parts = {node: _read(node, nodes[node]) for node in sorted(nodes)}
-    first_row: dict[int, int] = {}
+    parts = {life: _read(life[0], lives[life]) for life in sorted(lives)}
+    first_row: dict[tuple[int, int], int] = {}
     rows = 0
-    for node, part in parts.items():
-        first_row[node] = rows
+    for life, part in parts.items():
+        first_row[life] = rows
+        part["sent.id"] += life[1] << LIFE_SHIFT  # in order of the lives, where the other columns do not tell
         rows += len(part["sent.id"])
     table = {name: _joined([part[f"sent.{name}"] for part in parts.values()]) for name in _SENT}
-    lost = _joined([first_row[node] + part["lost"] for node, part in parts.items()])
+    lost = _joined([first_row[life] + part["lost"] for life, part in parts.items()])
     ends = np.full((3, rows), NEVER, dtype=np.int64)
     for part in parts.values():
-        origin, number = part["received.from"], part["received.number"]
-        first = np.array([first_row.get(int(sender), -1) for sender in origin], dtype=np.int64)
-        known = (first >= 0) & (number >= 0)
-        known[known] = number[known] < np.array(
-            [len(parts[NodeId(int(s))]["sent.id"]) for s in origin[known]], dtype=np.int64
-        )
-        at = (first + number)[known]
+        at, known = _rows_of(part, first_row, {life: len(sender["sent.id"]) for life, sender in parts.items()})
         for end, name in zip(ends, _RECEIVED[2:], strict=True):
             end[at] = part[f"received.{name}"][known]
     table["delivered_ns"], table["aggregated_ns"], table["staleness"] = ends
@@ -108,6 +103,17 @@ def join(nodes: Mapping[NodeId, bytes]) -> dict[str, Column]:
     order = np.lexsort((table["id"], table["sender"], table["queued_ns"]))
     ordered = {name: column[order] for name, column in {**table, "state": state}.items()}
     return {**ordered, "id": np.arange(rows, dtype=np.int64)}
+
+
+def _rows_of(
+    part: Mapping[str, Column], first_row: Mapping[tuple[int, int], int], counts: Mapping[tuple[int, int], int]
+) -> tuple[Column, npt.NDArray[np.bool_]]:
+    """Return the rows of the messages that a node received, and which of its arrivals have one."""
+    number = part["received.number"] & ((1 << LIFE_SHIFT) - 1)
+    senders = [*zip(part["received.from"].tolist(), (part["received.number"] >> LIFE_SHIFT).tolist(), strict=True)]
+    first = np.array([first_row.get(sender, -1) for sender in senders], dtype=np.int64)
+    known = (first >= 0) & (number < np.array([counts.get(sender, 0) for sender in senders], dtype=np.int64))
+    return (first + number)[known], known
 
 
 def _sent_by_arrival(table: Mapping[str, Column]) -> Column:

@@ -5,7 +5,7 @@ files: what they are made of, who tells them what, and what is closed at the end
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from socket import socket
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from node.config import NodeConfig
 from node.core.algorithm import Algorithm
 from node.core.errors import TransportError
+from node.core.events import PeerDown, PeerUp
 from node.core.link_bounds import round_trip_ns_max
 from node.core.rng import stream
 from node.core.types import NodeId
@@ -23,6 +24,7 @@ from node.runtime.direct_path import DirectPath
 from node.runtime.emulated_path import RECEIPTS_WITHIN_MS, EmulatedPath
 from node.runtime.link_measurement import on_ring
 from node.runtime.outgoing import UNLIMITED_MBPS, InFlight, OutgoingFrames
+from node.runtime.standstills import peers_standstills
 from node.transport.arrival_delays import ArrivalDelays
 from node.transport.control_values import some_nodes
 from node.transport.frames import HEADER_BYTES, RejectReason, WireContext, plan_id
@@ -114,6 +116,8 @@ class Peers:
             window_bytes=window_bytes,
         )
         self.client.credentials = config.credentials
+        self.client.life = config.beginning.life
+        self.server.on_greeting = self.client.greeted
         # Step 3: the path over the client, which comes last because it sends.
         self._uplink: EmulatedUplink | None = None
         self.path: EmulatedPath | DirectPath
@@ -134,6 +138,7 @@ class Peers:
             frames=frames,
             rates=self._config.rates,
         )
+        path.standstills = peers_standstills(self._config.pauses)
         self.client.on_written = lambda peer, number: path.written(number)
         self.client.queues_s = lambda: path.queues_ns() / NS_PER_S
         return path
@@ -162,6 +167,7 @@ class Peers:
             frames=frames,
         )
         path.in_flight = InFlight(self._config.network, self._config.node, self._config.rates)
+        path.receipt_within_ns += int(self._config.pause_ns * self._config.emulator_clock.dilation)
         return path, uplink
 
     @property
@@ -187,17 +193,25 @@ class Peers:
         config = self._config
         return await self.server.start(config.host, config.port, config.advertised)
 
-    async def open_streams(self, addresses: Mapping[NodeId, str], within_s: float) -> None:
+    async def come_back(self) -> None:
+        """Serve the peers at the address that they know, and open streams to those neighbors that are there.
+
+        Raises:
+            TransportError: The address cannot be bound.
+        """
+        await self.listen()
+        for peer in self._to_open():
+            self.client.probe(peer, OPENING, 0, 0, 0)
+
+    async def open_streams(self, within_s: float) -> None:
         """Open the streams to the neighbors, so that no message of the experiment has to wait for a connection.
 
         Args:
-            addresses: Of all peers.
             within_s: Real time that it may take.
 
         Raises:
             TransportError: A neighbor did not answer in time.
         """
-        self.client.set_addresses(addresses)
         self._unopened = self._to_open()
         until_s = self._loop.time() + within_s
         asked: dict[NodeId, float] = {}  # the peers whose answer is waited for, and since when
@@ -220,6 +234,18 @@ class Peers:
         """Take the experiment's clock, once the common start is known, so that delays are those of its time."""
         if self.server.delays is not None:
             self.server.delays.begin(clock, self._config.begin_ns)
+
+    def watch(self, on_news: Callable[[PeerDown | PeerUp], None]) -> None:
+        """Tell of neighbors that cannot be reached any more, first of those that cannot be now, or can be again."""
+        neighbors = frozenset(self._neighbors)
+
+        def tell(peer: NodeId, is_there: bool) -> None:
+            if peer in neighbors:
+                on_news(PeerUp(peer) if is_there else PeerDown(peer))
+
+        self.client.on_peer = tell
+        for peer in sorted(self.client.unreachable):
+            tell(peer, False)
 
     async def close(self) -> None:
         """End all traffic."""

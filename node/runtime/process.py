@@ -14,6 +14,7 @@ changes the phase, and each change is reported to the orchestrator at once.
                              |                  +----- DIVERGED, also from DONE ----+--> DIVERGED
                              |                  |                                   |       |
                              +---- TOLD_TO_STOP, from any of these four ------------+-------+--> STOPPING
+    RUNNING or DONE --GOES_DOWN--> DOWN
     any of them --FAULT--> FAILED
 
 - PREPARING: the parts exist. The node reaches the orchestrator, serves its peers, and registers.
@@ -25,6 +26,10 @@ changes the phase, and each change is reported to the orchestrator at once.
   stands still). Which of the two it is does not matter to anybody else.
 - DIVERGED: the node's model is not finite any more. The driver stands still; the status says when that was seen, and
   the orchestrator ends the run.
+- DOWN: the schedule lets the node crash. It has lost what it held in memory and hung up on its peers; what it counted
+  and recorded is handed over, which is no part of the experiment, and it ends. It may be started again, as another life
+  of the same node: then it registers with the address that its peers know, serves nobody and reaches nobody before the
+  instant at which it comes back, and goes from there as the others did from the common instant.
 - STOPPING: the orchestrator has said so. The driver stands still, and what is left is handed over.
 - FAILED: the node cannot go on; its last status says why, what it waited for and what happened last.
 
@@ -60,6 +65,7 @@ from node.core.errors import DivergedError, RunnerError, TestbedError, Transport
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId
 from node.core.units import NS_PER_S
+from node.host.addresses import host_and_port
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
 from node.runtime.driver import Driver, Rounds
@@ -78,10 +84,15 @@ from node.transport.control_values import (
     StartCommand,
     StopCommand,
 )
+from node.transport.control_wire import KEEPALIVE_TIMEOUT_S
 from node.transport.peer_server import Arrival, ProbeInfo
 
 EXIT_FAILED = 1
 EXIT_ORPHANED = 3
+EXIT_DOWN = 5
+
+DOWN_GRACE_NS: Final = 30 * NS_PER_S
+"""Longest time in which a node that goes down may hand over what it counted, real time; its orchestrator knows it."""
 
 CLOSE_WITHIN_S = 2.0
 """Longest time that the end of all connections may take, real seconds."""
@@ -102,6 +113,8 @@ class Happening(Enum):
     """The planned end has come, and the last snapshot has been taken."""
     DIVERGED = auto()
     """The driver has found the node's model to be not finite."""
+    GOES_DOWN = auto()
+    """The instant has come at which the schedule lets the node crash."""
     TOLD_TO_STOP = auto()
     """The orchestrator has said so."""
     FAULT = auto()
@@ -122,12 +135,14 @@ TRANSITIONS: Final[dict[Phase, dict[Happening, Phase]]] = {
         Happening.ROUNDS_OVER: Phase.DONE,
         Happening.TIME_OVER: Phase.DONE,
         Happening.DIVERGED: Phase.DIVERGED,
+        Happening.GOES_DOWN: Phase.DOWN,
         Happening.TOLD_TO_STOP: Phase.STOPPING,
         Happening.FAULT: Phase.FAILED,
     },
     Phase.DONE: {
         Happening.TIME_OVER: Phase.DONE,
         Happening.DIVERGED: Phase.DIVERGED,
+        Happening.GOES_DOWN: Phase.DOWN,
         Happening.TOLD_TO_STOP: Phase.STOPPING,
         Happening.FAULT: Phase.FAILED,
     },
@@ -136,6 +151,9 @@ TRANSITIONS: Final[dict[Phase, dict[Happening, Phase]]] = {
         Happening.FAULT: Phase.FAILED,
     },
     Phase.STOPPING: {
+        Happening.FAULT: Phase.FAILED,
+    },
+    Phase.DOWN: {
         Happening.FAULT: Phase.FAILED,
     },
     Phase.FAILED: {},
@@ -159,7 +177,7 @@ def run_node(
         emulator: The node's end of the socket to the link emulator; None where links are direct.
 
     Returns:
-        The exit code: 0, :data:`EXIT_FAILED` or :data:`EXIT_ORPHANED`.
+        The exit code: 0, :data:`EXIT_FAILED`, :data:`EXIT_ORPHANED` or :data:`EXIT_DOWN`.
     """
 
     async def live() -> int:
@@ -191,9 +209,10 @@ class NodeProcess:
         self._side = SideTasks(on_error=self._raise)
         self._clock: Clock | None = None  # of the experiment, once its start is known
         self._early: list[Arrival] = []  # what arrived before the start
+        self._is_ready = asyncio.Event()  # to begin, when told to
         self._measurement: Measurement | None = None
         # Step 2: the ways to others. They come before the driver, which sends on the path to the peers.
-        self._control = ControlClient(config.orchestrator, config.run_id, config.node, credentials=config.credentials)
+        self._control = _control_of(config)
         self._peers = Peers(
             config,
             algorithm,
@@ -215,6 +234,7 @@ class NodeProcess:
             on_end=self._on_end,
         )
         self._driver.take_arrivals = self._peers.server.release
+        self._peers.server.stood_still = self._driver.pauses.held
         self._arrivals_may_wait = algorithm.passive
         # Step 4: what happens before the experiment, and what tells of it; both only look at the parts above.
         steps = algorithm.context.local_steps
@@ -246,7 +266,10 @@ class NodeProcess:
         # 1. Reach the orchestrator before anything else: without it nobody learns of what fails below.
         await self._control.connect(config.start_timeout_s)
         # 2. Serve before registering, as the address is what the node registers with.
-        address = await self._peers.listen()
+        if config.beginning.life:
+            address = host_and_port(config.advertised or config.host, config.port)
+        else:
+            address = await self._peers.listen()
         registered = await self._control.register(address, config.num_params, self._peers.plan_id)
         # 3. Open the session at once: it is how the orchestrator knows that the node lives.
         self._control.open_session(self._status, self._on_command, registered.status_period_s)
@@ -254,23 +277,26 @@ class NodeProcess:
         self._side.spawn(self._report.watch_loop())
         self._happen(Happening.LET_IN)
         # 4. Open the streams when all serve.
-        addresses = await self._control.barrier("ready", config.start_timeout_s)
-        await self._peers.open_streams(addresses, config.start_timeout_s)
+        self._peers.client.set_addresses(await self._control.barrier("ready", config.start_timeout_s))
+        if not config.beginning.life:
+            await self._peers.open_streams(config.start_timeout_s)
         # 5. Take the first step before the second barrier, so that no other node measures while this one sets up.
         await self._warm_up.first_step()
         # 6. Wait longer than anyone tries to connect: who cannot says why, and not who waits for it.
         await self._control.barrier("connected", 2 * config.start_timeout_s)
+        self._is_ready.set()
         # 7. From here on commands and timers move the node: measure, start, stop.
         command = await self._ended
         if command is None:
             return EXIT_ORPHANED
-        # 8. Stand still first, so that what is handed over fits together.
+        # 8. Stand still first, so that what is handed over fits together. Who goes down hangs up before all else.
         self._driver.stop()
-        self._happen(Happening.TOLD_TO_STOP)
+        if not self._happen(Happening.TOLD_TO_STOP):
+            await self._peers.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(command.grace_ns / NS_PER_S):
                 await self._finish(final=command.snapshot)
-        return 0
+        return EXIT_DOWN if self._phase is Phase.DOWN else 0
 
     async def _finish(self, *, final: bool) -> None:
         if self._clock is not None:  # else it has never begun, and has nothing
@@ -292,7 +318,7 @@ class NodeProcess:
             case MeasureCommand(duration_ns=duration_ns):
                 self._side.spawn(self._measure(duration_ns))
             case StartCommand():
-                self._start_at(command)
+                self._side.spawn(self._start_at(command))
             case StopCommand():
                 if not self._ended.done():
                     self._ended.set_result(command)
@@ -317,8 +343,9 @@ class NodeProcess:
             self._peers.path.measure(self._measurement)
         return self._measurement
 
-    def _start_at(self, command: StartCommand) -> None:
-        """Plan the beginning at the common instant."""
+    async def _start_at(self, command: StartCommand) -> None:
+        """Plan the beginning at the common instant, or at that of the node's return."""
+        await self._is_ready.wait()
         config = self._config
         monotonic_ns = command.start_monotonic_ns
         if monotonic_ns is None:
@@ -334,21 +361,35 @@ class NodeProcess:
         """The common instant has come."""
         if not self._happen(Happening.BEGUN):
             return  # stopped or failed before
-        self._report.begin()
+        self._report.begin(clock, self._driver.pauses)
+        if self._config.beginning.life:
+            self._side.spawn(self._peers.come_back())
         # A message wakes nobody up whose algorithm does nothing about it before its own next event.
         self._peers.server.prompt = not self._arrivals_may_wait
         self._side.spawn(self._hand_over.upload_snapshots())
-        self._driver.start(self._config.beginning.params, at_ns=self._config.begin_ns, clock=clock, loop=self._loop)
+        begin_ns = max(self._config.begin_ns, clock.now_ns()) if self._config.beginning.life else self._config.begin_ns
+        self._driver.start(self._config.beginning.params, at_ns=begin_ns, clock=clock, loop=self._loop)
+        self._peers.watch(self._driver.heard)
         early, self._early = self._early, []
         for arrival in early:
             self._on_message(arrival)
-        self._plan_snapshot(self._hand_over.first_instant_ns, clock)
+        self._plan_snapshot(self._hand_over.first_instant_ns(begin_ns), clock)
+        if self._config.down_ns is not None:
+            self._loop.call_at(clock.monotonic_ns(self._config.down_ns) / NS_PER_S, self._go_down)
+
+    def _go_down(self) -> None:
+        """Crash as planned: lose all but what was counted and recorded."""
+        if self._happen(Happening.GOES_DOWN) and not self._ended.done():
+            assert self._clock is not None, "it runs"
+            self._report.down_ns = self._clock.now_ns()
+            self._driver.stop(crashes=True)
+            self._ended.set_result(StopCommand("it goes down as planned", DOWN_GRACE_NS, snapshot=False))
 
     def _plan_snapshot(self, time_ns: int, clock: Clock) -> None:
         """Take a snapshot at an instant, and plan the next; at the planned end stand still instead."""
 
         def take() -> None:
-            if self._phase not in (Phase.RUNNING, Phase.DONE):
+            if self._phase not in (Phase.RUNNING, Phase.DONE) or time_ns == self._config.down_ns:
                 return
             self._hand_over.take_snapshot(time_ns)
             if time_ns == self._config.end_ns:
@@ -407,3 +448,14 @@ class NodeProcess:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._peers.close()
                 await self._control.close()
+
+
+def _control_of(config: NodeConfig) -> ControlClient:
+    """Make the connection to the orchestrator. Either side may stand still on purpose, and is not gone then."""
+    return ControlClient(
+        config.orchestrator,
+        config.run_id,
+        config.node,
+        credentials=config.credentials,
+        keepalive_timeout_s=KEEPALIVE_TIMEOUT_S + config.pause_ns * config.emulator_clock.dilation / NS_PER_S,
+    )

@@ -12,6 +12,8 @@ queued   :meth:`Sending.replace`          queued, with another content
 queued   a transfer may begin             started; the table in :mod:`node.runtime.path` goes on from here
 =======  ===============================  ===================================================================
 
+What is queued for a peer that cannot be reached is lost as soon as it would begin; it takes nothing of any link.
+
 A transfer may begin when the sender policy allows it, which the outbox knows, and the path has room for the message.
 Both change only in the calls of this class, and each ends with a look: nothing here waits for a timer. Where each peer
 has a queue and the path has no room for one peer, the others' messages begin all the same.
@@ -34,6 +36,7 @@ from node.runtime.accounting import Accounting
 from node.runtime.message_records import Records
 from node.runtime.path import Path
 from node.runtime.slots import PeerSlots, QueueTimes, SharedSlots
+from node.runtime.standstills import Standstills
 from node.runtime.story import Story
 
 
@@ -55,6 +58,7 @@ class Sending:
         counters: Counts what happens.
         records: Keeps the life of every message; None where nobody wants it.
         story: Keeps the last events.
+        standstills: When the node stands still on purpose; no transfer begins then.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Sending:
         counters: NodeCounters,
         records: Records | None,
         story: Story,
+        standstills: Standstills,
     ) -> None:
         self._node = node
         self._path = path
@@ -78,6 +83,8 @@ class Sending:
         self._transfers: dict[int, _Transfer] = {}  # started ones
         self._slots = PeerSlots() if path.sender.per_peer else SharedSlots(path.sender.transfers)
         self._aborting = 0  # transfers that the path was asked to give up and has said nothing of yet
+        self._standstills = standstills
+        self._gone: set[NodeId] = set()
         self._stopped = False
 
     def __len__(self) -> int:
@@ -87,6 +94,26 @@ class Sending:
     def stop(self) -> None:
         """Begin no further transfer."""
         self._stopped = True
+
+    def crash(self, at_ns: int) -> None:
+        """Lose all that is queued or under way. How much of it had left, nobody can say any more."""
+        self.cancel(abort_in_flight=False, at_ns=at_ns)
+        self._counters.messages_aborted += len(self._transfers)
+        if self._records is not None:
+            for number in self._transfers:
+                self._records.sent.aborted(number, at_ns)
+        self._transfers.clear()
+        self.stop()
+
+    def peer_changed(self, peer: NodeId, *, is_there: bool) -> None:
+        """Give up what is under way to a peer that cannot be reached any more, or reach for one that can again."""
+        if is_there:
+            self._gone.discard(peer)
+            return
+        self._gone.add(peer)
+        for number, transfer in self._transfers.items():
+            if transfer.receiver == peer:
+                self._abort(number, transfer)
 
     # -- called by the driver ----------------------------------------------------------------------------------
 
@@ -115,10 +142,13 @@ class Sending:
             self._story.tell(at_ns, "cancelled {} queued messages", cancelled)
         if abort_in_flight:
             for number, transfer in self._transfers.items():
-                if not transfer.aborted:
-                    transfer.aborted = True
-                    self._aborting += 1
-                    self._path.abort(number)
+                self._abort(number, transfer)
+
+    def _abort(self, number: int, transfer: _Transfer) -> None:
+        if not transfer.aborted:
+            transfer.aborted = True
+            self._aborting += 1
+            self._path.abort(number)
 
     def replace(self, old: Message, new: Message) -> None:
         """Exchange the content of queued messages; what is under way stays."""
@@ -136,18 +166,34 @@ class Sending:
             return
         outbox.resume()
         while outbox.startable:
+            if outbox.next()[0] in self._gone:
+                self._lose_next()
+                continue
             if not path.has_room(*outbox.next()):
                 outbox.set_aside()  # room(), arrived(), lost() or aborted() looks again
                 continue
             (receiver, message), number = outbox.pop()
             queued_ns = self._queue_times.of(number)
-            ready_ns = max(not_before_ns, self._slots.take(receiver), queued_ns)
+            ready_ns = self._standstills.runs_from(max(not_before_ns, self._slots.take(receiver), queued_ns))
             transfer = self._transfers[number] = _Transfer(receiver, message.body, 0)
             transfer.wire_bytes = wire_bytes = path.send(number, receiver, message, ready_ns)
             if self._records is not None:
                 self._records.sent.started.extend((number, ready_ns))
                 if wire_bytes != self._accounting.wire_bytes(message):
                     self._records.sent.resent[number] = wire_bytes
+
+    def _lose_next(self) -> None:
+        """Lose the next message, whose receiver cannot be reached."""
+        (receiver, _), number = self._outbox.pop()
+        self._outbox.ended(receiver)
+        at_ns = max(self._slots.take(receiver), self._queue_times.of(number))
+        self._slots.give_back(receiver, at_ns)
+        self._counters.messages_lost += 1
+        if self._records is not None:
+            self._records.sent.started.extend((number, at_ns))
+            self._records.sent.sent.extend((number, at_ns, NEVER))
+            self._records.sent.lost(number)
+        self._story.tell(at_ns, "lost message {}: node {} cannot be reached", number, receiver)
 
     def _oldest_queued(self) -> int:
         return next(numbers.start for numbers in self._outbox.numbers() if numbers)

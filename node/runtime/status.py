@@ -16,8 +16,10 @@ from node.config import NodeConfig
 from node.core.counters import NodeCounters, counter_values
 from node.core.lateness import LatenessHistogram
 from node.core.units import NS_PER_S
+from node.host.clock import Clock
 from node.runtime.driver import Driver
 from node.runtime.peers import Peers
+from node.runtime.standstills import Standstills
 from node.transport.control_values import NodeStatus, Phase
 
 LOOP_CHECK_S = 0.2
@@ -32,6 +34,10 @@ class SelfReport:
         driver: Counts what it does.
         peers: Its traffic.
         training_pids: The trainer's processes, for their memory.
+
+    State:
+        began_ns: Testbed time at which the node began; None before.
+        down_ns: When it went down as planned; None while it has not.
     """
 
     def __init__(self, config: NodeConfig, driver: Driver, peers: Peers, training_pids: Sequence[int]) -> None:
@@ -40,9 +46,14 @@ class SelfReport:
         self._peers = peers
         self._training_pids = training_pids
         self._loop_late_ns = array("q")
+        self._standstills = Standstills()
+        self.began_ns: int | None = None
+        self.down_ns: int | None = None
 
-    def begin(self) -> None:
+    def begin(self, clock: Clock, standstills: Standstills) -> None:
         """Forget lateness so far: before the experiment's start it was measurement."""
+        self.began_ns = clock.now_ns()
+        self._standstills = standstills
         self._peers.server.lateness = LatenessHistogram()
         self._loop_late_ns = array("q")
 
@@ -50,9 +61,10 @@ class SelfReport:
         """Measure how late the host lets the loop be; never returns."""
         loop = asyncio.get_running_loop()
         while True:
-            planned_s = loop.time() + LOOP_CHECK_S
+            planned_ns = int((loop.time() + LOOP_CHECK_S) * NS_PER_S)
             await asyncio.sleep(LOOP_CHECK_S)
-            self._loop_late_ns.append(int((loop.time() - planned_s) * NS_PER_S))
+            due_ns = self._standstills.due_ns(planned_ns)
+            self._loop_late_ns.append(max(0, int(loop.time() * NS_PER_S) - due_ns))
 
     def counters(self) -> NodeCounters:
         """The node's figures as they are now."""
@@ -89,6 +101,8 @@ class SelfReport:
         return {
             "counters": counter_values(self.counters()),
             "first_round": self._config.beginning.rounds,
+            "began_ns": self.began_ns,
+            "down_ns": self.down_ns,
             "loop_late_p99_ns": int(np.percentile(loop_late, 99) / dilation) if loop_late.size else 0,
             "arrivals": late.count,
             "late_p99_ns": int(late.p99 / dilation),

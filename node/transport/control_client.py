@@ -190,7 +190,7 @@ class ControlClient:
             timeout_s: For how long, seconds.
 
         Returns:
-            Where each node that lives serves its peers, host:port; this node included.
+            Where each node serves its peers, or did before it was gone, host:port; this node included.
 
         Raises:
             TransportError: Somebody did not come in time, and who; or the orchestrator is gone or over.

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from node.core.counters import NodeCounters
 from node.core.types import NodeId
 
-CONTROL_VERSION = 4
+CONTROL_VERSION = 5
 """Raised whenever the meaning of control.proto changes."""
 
 
@@ -30,6 +30,8 @@ class Phase(Enum):
     STOPPING = "stopping"
     FAILED = "failed"
     """It cannot go on; the status says why."""
+    DOWN = "down"
+    """It goes down as planned: it hands over what it counted, and ends."""
 
 
 class SnapshotPurpose(Enum):

@@ -50,6 +50,7 @@ _PHASES = {
     Phase.DIVERGED: pb.Status.PHASE_DIVERGED,
     Phase.STOPPING: pb.Status.PHASE_STOPPING,
     Phase.FAILED: pb.Status.PHASE_FAILED,
+    Phase.DOWN: pb.Status.PHASE_DOWN,
 }
 _PURPOSES = {
     SnapshotPurpose.EVALUATION: pb.SnapshotHead.PURPOSE_EVALUATION,

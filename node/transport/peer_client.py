@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -27,6 +27,7 @@ import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from node.core.message_log import LIFE_SHIFT
 from node.core.types import NodeId
 from node.host.credentials import Credentials, node_name
 from node.transport import tls
@@ -90,6 +91,8 @@ class _Link:
         wake: Set when there is something to write.
         task: While connecting or open.
         call: While open.
+        life: The latest life that it has greeted from.
+        is_there: Whether it could be reached when that was tried last; taken for granted before.
         failures: Attempts since the last one that led to a receipt.
         retry_ns: No attempt before this reading of the monotonic clock.
         timer: For the deadline of the oldest item.
@@ -97,8 +100,8 @@ class _Link:
     """
 
     __slots__ = (
-        "address", "call", "failures", "peer", "rejected", "retry_ns", "settled", "task", "timer", "told",
-        "unacknowledged", "waiting", "wake",
+        "address", "call", "failures", "is_there", "life", "peer", "rejected", "retry_ns", "settled", "task", "timer",
+        "told", "unacknowledged", "waiting", "wake",
     )  # fmt: skip
 
     def __init__(self, peer: NodeId, address: str) -> None:
@@ -110,11 +113,47 @@ class _Link:
         self.rejected = 0
         self.wake = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.is_there = True
+        self.life = 0
         self.call: _Call | None = None
         self.failures = 0
         self.retry_ns = 0
         self.timer: asyncio.TimerHandle | None = None
         self.told: set[str] = set()
+
+    def hang_up(self) -> None:
+        """End the stream that is open, if one is."""
+        call, self.call = self.call, None
+        if call is not None:
+            call.cancel()
+
+    def withdraw(self, number: int) -> bool:
+        """Take a frame out that waits; returns whether it did."""
+        for item in self.waiting:
+            if item.number == number and not item.is_probe:
+                self.waiting.remove(item)
+                return True
+        return False
+
+    def take(self) -> list[_Item]:
+        """Take from the waiting frames what fills one envelope, at least one."""
+        items, room = [], ENVELOPE_BYTES
+        while self.waiting and room > 0 and not self.waiting[0].is_probe:
+            items.append(self.waiting.popleft())
+            room -= len(items[-1].payload)
+        self.unacknowledged.extend(items)
+        return items
+
+    def back_off(self, trouble: str, rng: np.random.Generator) -> None:
+        """Let no attempt be made for a while."""
+        if trouble.startswith("refused"):
+            self.failures = 32  # what it refuses now it will refuse again
+        self.retry_ns = time.monotonic_ns() + int(self.pause_s(rng) * 1e9)
+
+    def pause_s(self, rng: np.random.Generator) -> float:
+        """Draw how long to wait before the next attempt."""
+        longest = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2.0 ** min(self.failures - 1, 32))
+        return longest * float(rng.uniform(0.5, 1.0))
 
     @property
     def oldest(self) -> _Item | None:
@@ -136,6 +175,9 @@ class PeerClient:
         receipts_within_ms: How late a receipt may come, told to a peer when its stream is opened. 0: it is waited for.
         credentials: This node's; None calls in plain text. Set before the first ``send``, if at all.
         queues_s: Returns how long a handshake may wait behind what is under way, besides its own time; real seconds.
+        life: How often this node has come back, told to peers; the numbers of frames on the wire differ between lives.
+        on_peer: Called with (peer, is_there) in the loop when a peer that was there cannot be reached any more, and
+            when one is there again. None: nobody wants to know; a stream that breaks is opened when it is needed next.
         on_written: Called with (peer, number) when gRPC has taken a frame or a numbered probe, in the loop, never from
             within a method. The receipt may be told before. None: nobody wants to know.
     """
@@ -174,6 +216,8 @@ class PeerClient:
         self.credentials: Credentials | None = None
         self.queues_s: Callable[[], float] = lambda: 0.0
         self.on_written: Callable[[NodeId, int], None] | None = None
+        self.on_peer: Callable[[NodeId, bool], None] | None = None
+        self.life = 0
         self._node = node
         self._hello = Hello(
             wire_version=WIRE_VERSION, run_id=run_id, sender=node, plan_id=plan_id, window_bytes=window_bytes
@@ -210,12 +254,7 @@ class PeerClient:
         Returns:
             Whether it could be taken back; if not, a receipt or a loss follows, or has been told.
         """
-        waiting = self._links[peer].waiting
-        for item in waiting:
-            if item.number == number and not item.is_probe:
-                waiting.remove(item)
-                return True
-        return False
+        return self._links[peer].withdraw(number)
 
     def probe(
         self,
@@ -241,6 +280,19 @@ class PeerClient:
         deadline_ns = time.monotonic_ns() + int(DEADLINE_S * 1e9)
         self._push(self._links[peer], _Item(number, envelope, due_ns, deadline_ns, is_probe=True))
 
+    def greeted(self, peer: NodeId, life: int) -> None:
+        """Note that a peer, which may have come back, has opened a stream to here: it is tried again at once."""
+        link = self._links.get(peer)
+        if link is None or self.on_peer is None:
+            return
+        if life > link.life:
+            link.life = life
+            link.hang_up()
+            self._tell(link, is_there=False)
+        if link.task is None and not link.is_there:
+            link.failures, link.retry_ns = 0, 0
+            link.task = asyncio.create_task(self._run(link))
+
     async def close(self) -> None:
         """End all streams. What no receipt covers is dropped without a word."""
         links, self._links = self._links, {}
@@ -251,6 +303,12 @@ class PeerClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell(self, link: _Link, *, is_there: bool) -> None:
+        if link.is_there != is_there:
+            link.is_there = is_there
+            if self.on_peer is not None:
+                self.on_peer(link.peer, is_there)
 
     def _push(self, link: _Link, item: _Item) -> None:
         if link.task is None:
@@ -273,12 +331,13 @@ class PeerClient:
                 if link.peer in self.unreachable:
                     self._back_off(link, trouble)
                     self._lose_all(link, link.waiting, trouble)
+                    self._tell(link, is_there=False)
                     return
                 _LOG.info("node %d: stream to node %d ended: %s", self._node, link.peer, trouble)
-                if not link.waiting:
+                if not link.waiting and self.on_peer is None:
                     return
                 if link.failures > 1:  # an open stream that never brought a receipt: do not spin
-                    await asyncio.sleep(self._pause_s(link))
+                    await asyncio.sleep(link.pause_s(self._rng))
         finally:
             link.task = None
 
@@ -296,7 +355,7 @@ class PeerClient:
             try:
                 async with asyncio.timeout(within_s := CONNECT_WITHIN_S + self.queues_s()):
                     with suppress(asyncio.InvalidStateError):  # it has failed already; reading says why
-                        self._hello.receipts_within_ms = self.receipts_within_ms
+                        self._hello.receipts_within_ms, self._hello.life = self.receipts_within_ms, self.life
                         await call.write(Envelope(hello=self._hello).SerializeToString())
                     first = await call.read()
             except TimeoutError:
@@ -306,6 +365,7 @@ class PeerClient:
                 self.unreachable.add(link.peer)
                 return "ended by the peer"
             self.unreachable.discard(link.peer)
+            self._tell(link, is_there=True)
             link.call, link.settled, link.rejected = call, 0, 0
             writer = asyncio.create_task(self._write(link, call))
             return await self._read(link, call)
@@ -325,34 +385,21 @@ class PeerClient:
         try:
             while True:
                 while waiting:
-                    numbers: list[int] = []
                     if waiting[0].is_probe:
-                        probe = waiting.popleft()
-                        await call.write(probe.payload)
-                        if probe.number != _NO_NUMBER:
-                            numbers.append(probe.number)
+                        items = [waiting.popleft()]
+                        await call.write(items[0].payload)
                     else:
-                        await call.write(pack(self._next_frames(link, numbers)))
-                    if self.on_written is not None:
-                        for number in numbers:
-                            self.on_written(link.peer, number)
+                        items, first = link.take(), self.life << LIFE_SHIFT
+                        self.frames_sent += len(items)
+                        self.frame_bytes_sent += sum(len(item.payload) for item in items)
+                        await call.write(pack((item.payload, first + item.number, item.due_ns) for item in items))
+                    for item in items:
+                        if item.number != _NO_NUMBER and self.on_written is not None:
+                            self.on_written(link.peer, item.number)
                 link.wake.clear()
                 await link.wake.wait()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return
-
-    def _next_frames(self, link: _Link, numbers: list[int]) -> Iterator[tuple[bytes, int, int]]:
-        """Take from the waiting frames what fills one envelope, at least one; their numbers go into ``numbers``."""
-        waiting, room = link.waiting, ENVELOPE_BYTES
-        while waiting and room > 0 and not waiting[0].is_probe:
-            item = waiting.popleft()
-            link.unacknowledged.append(item)
-            numbers.append(item.number)
-            frame_bytes = len(item.payload)
-            room -= frame_bytes
-            self.frames_sent += 1
-            self.frame_bytes_sent += frame_bytes
-            yield item.payload, item.number, item.due_ns
 
     async def _read(self, link: _Link, call: _Call) -> str:
         """Take receipts until the stream ends, and say why it ended."""
@@ -389,9 +436,7 @@ class PeerClient:
         now_ns = time.monotonic_ns()
         while (oldest := link.oldest) is not None and oldest.deadline_ns <= now_ns:
             if link.unacknowledged:
-                call, link.call = link.call, None
-                if call is not None:
-                    call.cancel()
+                link.hang_up()
                 self._lose_all(link, link.unacknowledged, "deadline passed")
             else:
                 self._lose(link, link.waiting.popleft(), "deadline passed")
@@ -410,18 +455,12 @@ class PeerClient:
 
     def _back_off(self, link: _Link, trouble: str) -> None:
         """Let no attempt be made for a while; say why, once for each kind of trouble."""
-        if trouble.startswith("refused"):
-            link.failures = 32  # what it refuses now it will refuse again
-        link.retry_ns = time.monotonic_ns() + int(self._pause_s(link) * 1e9)
+        link.back_off(trouble, self._rng)
         self.troubles[link.peer] = trouble
         kind = trouble.partition(":")[0]
         if kind not in link.told:
             link.told.add(kind)
             _LOG.warning("node %d: node %d at %s: %s", self._node, link.peer, link.address, trouble)
-
-    def _pause_s(self, link: _Link) -> float:
-        longest = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2.0 ** min(link.failures - 1, 32))
-        return longest * float(self._rng.uniform(0.5, 1.0))
 
 
 def _failure(error: grpc.aio.AioRpcError, at_opening: bool, credentials: Credentials | None) -> str:

@@ -168,20 +168,25 @@ class ContainerGroup:
 
     # -- commanding: never waits ---------------------------------------------------------------------------
 
-    def pause(self, name: str) -> None:
+    def pause(self, name: str) -> "Future[None]":
         """Stop a container in the middle of whatever it does. Does nothing if it has ended."""
-        self._command(name, self._engine.pause)
+        return self._command(name, self._engine.pause)
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str) -> "Future[None]":
         """Let a paused container go on. Does nothing if it has ended or was not paused."""
-        self._command(name, self._engine.unpause)
+        return self._command(name, self._engine.unpause)
+
+    def start_again(self, name: str) -> None:
+        """Start a container again that has ended; :meth:`newly_restarted` tells when it has started."""
+        self._members[name].killed = False
+        self._command(name, self._engine.start)
 
     def kill(self, name: str) -> None:
         """End a container by force, paused or not. Does nothing if it has ended."""
         self._members[name].killed = True
         self._command(name, self._engine.kill)
 
-    def _command(self, name: str, call: Callable[[str], None]) -> None:
+    def _command(self, name: str, call: Callable[[str], None]) -> "Future[None]":
         member = self._members[name]
         before = member.last
 
@@ -195,6 +200,7 @@ class ContainerGroup:
                 self._fail(str(error))
 
         member.last = self._pool.submit(run)
+        return member.last
 
     # -- asking: waits -------------------------------------------------------------------------------------
 
@@ -204,8 +210,12 @@ class ContainerGroup:
         Raises:
             EngineError: One is gone, or the engine does not answer.
         """
-        found = self._pool.map(self._state, names)
-        return dict(zip(names, found, strict=True))
+        found = self._pool.map(lambda name: self._engine.inspect(self._members[name].identity), names)
+        states = dict(zip(names, found, strict=True))
+        for name, state in states.items():
+            if state is None:
+                raise EngineError(f"container {name}: is gone")
+        return {name: state for name, state in states.items() if state is not None}
 
     def execute(self, name: str, command: Sequence[str], text: str = "") -> tuple[int, str]:
         """Run a command in a container and return its exit code and output.
@@ -219,12 +229,6 @@ class ContainerGroup:
             EngineError: The container does not run, or the engine does not answer.
         """
         return self._engine.execute(self._members[name].identity, command, text)
-
-    def _state(self, name: str) -> ContainerState:
-        state = self._engine.inspect(self._members[name].identity)
-        if state is None:
-            raise EngineError(f"container {name}: is gone")
-        return state
 
     # -- the end -------------------------------------------------------------------------------------------
 

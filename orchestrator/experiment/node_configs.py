@@ -1,15 +1,16 @@
 """From a plan to the description of every node: pure, without data, torch or a network."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.config import Beginning, NodeAlgorithm, NodeConfig
-from node.core.link_bounds import rate_bounds
+from node.core.link_bounds import RateBounds, rate_bounds
 from node.core.types import IndexVector, NodeId
 from node.core.units import s_to_ns
 from node.host.clock import Clock
 from node.host.credentials import Credentials
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.schedule.fates import fates_of, first_down_ns, longest_pause_ns, pauses_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ def node_configs(
     config = plan.config
     base = config.processes.base_port
     network = plan.network.at_time(part.begin_ns)
+    fates = fates_of(plan.schedule, part.begin_ns, plan.end_ns)
+    pause_ns = longest_pause_ns(fates.values(), plan.end_ns)
+    pauses = pauses_of(fates)
     algorithm = NodeAlgorithm(
         kind=config.algorithm.kind, local_steps=config.algorithm.local_steps, parameters=plan.algorithm
     )
@@ -85,7 +89,9 @@ def node_configs(
             keep_messages=config.output.messages,
             start_timeout_s=part.start_timeout_s,
             begin_ns=part.begin_ns,
-            rates=rate_bounds(network, node, plan.end_ns),
+            down_ns=first_down_ns(fates.get(NodeId(node), ())),
+            pauses=pauses,
+            rates=_with_pause(rate_bounds(network, node, plan.end_ns), pause_ns),
             topology=plan.topology,
             network=network,
             compute=plan.compute,
@@ -95,3 +101,8 @@ def node_configs(
         )
         for node in range(config.nodes)
     ]
+
+
+def _with_pause(rates: RateBounds, pause_ns: int) -> RateBounds:
+    """Add the time for which a receiver may stand still to that for which a path may."""
+    return rates if rates.standstill_ns is None else replace(rates, standstill_ns=rates.standstill_ns + pause_ns)

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from node.core.counters import NodeCounters, add_counters, counters_from, sum_counters
+from node.core.counters import NodeCounters, add_counters, counter_values, counters_from, sum_counters
 from node.core.errors import DivergedError, RunnerError
 from node.core.links import NetworkPlan, entry_of_pair
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_MS
 from node.runtime.link_measurement import requested_mbps, requested_round_trip_ms
 from node.runtime.message_records import Column, join
-from node.transport.control_values import ModelSnapshot, NodeStatus
+from node.transport.control_values import ModelSnapshot, NodeStatus, Phase
 from orchestrator.fidelity import MeasuredLink, NodeFigures, TimedMessage
 from orchestrator.results.schema import EndStatus, RunTotals
 from orchestrator.runs.evaluation import utilization
@@ -39,7 +39,11 @@ class Collection:
     State:
         measurements: What each node measured of its links.
         figures: What each node counted, told once at the end.
-        records: The lives of each node's messages, as bytes.
+        records: The messages of each life of each node, as bytes.
+        ended_lives: What nodes counted in lives that have ended, told at the end of each.
+        _before: What each node counted in earlier parts and in ended lives.
+        _lived: What it counted in ended lives of this part.
+        _lives: How often a node was started again.
     """
 
     def __init__(
@@ -52,10 +56,13 @@ class Collection:
             before: What each node counted in earlier parts; None for the first part. Nodes count anew.
         """
         self._keep_model = keep_model
-        self._before = before
+        self._before = {NodeId(node): counters for node, counters in enumerate(before or ())}
+        self._lived: dict[NodeId, NodeCounters] = {}
+        self._lives: dict[NodeId, int] = {}
         self.measurements: dict[NodeId, dict[str, Any]] = {}
         self.figures: dict[NodeId, dict[str, Any]] = {}
-        self.records: dict[NodeId, bytes] = {}
+        self.records: dict[tuple[NodeId, int], bytes] = {}
+        self.ended_lives: list[tuple[NodeId, dict[str, Any]]] = []
 
     def keep_snapshot(self, snapshot: ModelSnapshot, params: Vector) -> None:
         """Store a node's model, with what the node counted in all parts.
@@ -63,22 +70,42 @@ class Collection:
         Raises:
             RunnerError: The disk is full, or it cannot be written for another reason.
         """
-        if self._before is not None:
-            before, own = self._before[snapshot.node], snapshot.counters
-            # Of rounds and local steps a node that goes on counts those of earlier parts.
-            counters = replace(add_counters(before, own), rounds=own.rounds, local_steps=own.local_steps)
-            snapshot = replace(snapshot, counters=counters)
+        if (before := self._before.get(snapshot.node)) is not None:
+            own = snapshot.counters
+            snapshot = replace(snapshot, counters=_with_past(before, own))
         self._keep_model(snapshot, params)
 
     def keep_records(self, node: NodeId, name: str, data: bytes) -> None:
         """Keep records under their name. Names of later versions are left out."""
         match name:
             case "messages":
-                self.records[node] = data
+                self.records[node, self._lives.get(node, 0)] = data
             case "figures":
                 self.figures[node] = json.loads(data)
             case "measurement":
                 self.measurements[node] = json.loads(data)
+
+    def end_life(self, node: NodeId, status: NodeStatus) -> dict[str, Any]:
+        """Put what a node counted with the past, because it has gone down as planned.
+
+        Args:
+            node: Which.
+            status: Its last.
+
+        Returns:
+            The figures that it told last; those of its status if it could not.
+        """
+        told = self.figures.pop(node, None) or {"counters": counter_values(status.counters)}
+        own = counters_from(told["counters"])
+        self._before[node] = _with_past(self._before.get(node), own)
+        self._lived[node] = _with_past(self._lived.get(node), own)
+        self.ended_lives.append((node, told))
+        return told
+
+    def begin_life(self, node: NodeId, life: int) -> NodeCounters:
+        """Note that a node is started again, and return what it counted in its lives before."""
+        self._lives[node] = life
+        return self._lived[node]
 
     def counters(self, status: NodeStatus, rounds_before: int, steps_before: int) -> NodeCounters:
         """Return what a node counted in this part; of one that died, what its last status says.
@@ -90,6 +117,9 @@ class Collection:
         """
         told = self.figures.get(status.node)
         counters = status.counters if told is None else counters_from(told["counters"])
+        if (lived := self._lived.get(status.node)) is not None:
+            ended = status.phase is Phase.DOWN  # else it is another life, which counts rounds on
+            counters = lived if ended else _with_past(lived, counters)
         return replace(
             counters,
             rounds=max(0, counters.rounds - rounds_before),
@@ -108,12 +138,15 @@ class Collection:
 
     def rejected(self, statuses: Iterable[NodeStatus]) -> dict[int, dict[str, int]]:
         """Return the messages that each node of this part refused, by reason; of one that died, as it said last."""
-        return {
-            int(status.node): dict(
+        rejected = {
+            status.node: Counter(
                 self.figures[status.node]["rejected"] if status.node in self.figures else status.messages_rejected
             )
             for status in statuses
         }
+        for node, told in self.ended_lives:
+            rejected[node].update(told.get("rejected", {}))
+        return {int(node): dict(reasons) for node, reasons in rejected.items()}
 
     def messages(self) -> dict[str, Column] | None:
         """Return the table of this part's messages; None if no node handed over any.
@@ -122,6 +155,13 @@ class Collection:
             ProtocolError: A node's records are damaged.
         """
         return join(self.records) if self.records else None
+
+
+def _with_past(before: NodeCounters | None, own: NodeCounters) -> NodeCounters:
+    """Add what a node counted before; of rounds and local steps one that goes on counts those too."""
+    if before is None:
+        return own
+    return replace(add_counters(before, own), rounds=own.rounds, local_steps=own.local_steps)
 
 
 def refuse_rejections(parts: Sequence[Part], rejected: Mapping[int, Mapping[str, int]]) -> None:

@@ -422,9 +422,9 @@ def _state(known: NodeConnection | None) -> str:
 
 
 def _addresses(nodes: Mapping[NodeId, NodeConnection]) -> list[pb.PeerAddress]:
-    """List where the nodes that live serve their peers."""
-    alive = [(node, known.registration) for node, known in sorted(nodes.items()) if known.alive]
-    return [pb.PeerAddress(node=node, address=registration.peer_address) for node, registration in alive]
+    """List where nodes serve their peers; those that are gone too, who may come back to the same address."""
+    known = [(node, connection.registration) for node, connection in sorted(nodes.items())]
+    return [pb.PeerAddress(node=node, address=registration.peer_address) for node, registration in known]
 
 
 def _version_mismatch(request: pb.RegisterRequest) -> str | None:

@@ -9,7 +9,7 @@ The supervisor is the only caller, from one thread, in this order:
    does.
 2. ``newly_ended``, ``failure``, ``last_words``, ``kill``: many times a second, in any order.
 3. ``links_are_set``, until it says so, when all nodes have reached their peers; step 2 goes on meanwhile.
-4. ``begin``, once, when the common start is decided; then step 2 again, and ``pause`` and ``resume``.
+4. ``begin``, once, when the common start is decided; then step 2 again, and ``pause``, ``resume`` and ``start_again``.
 5. ``look_at_links``, once after ``begin``, when the experiment is over; then step 2 again.
 6. ``close``, once, whatever happened before; also after an ``open`` or ``launch`` that failed.
 
@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from node.config import NodeConfig
+from node.config import Beginning, NodeConfig
 from node.core.types import NodeId
 from node.emulation.statistics import EmulatorStatistics
 from orchestrator.kernel_fidelity import KernelLinks
@@ -45,6 +45,23 @@ class NodeEnd:
 
     how: str
     failed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class NextLife:
+    """Changes in the description of a node that is started again.
+
+    Attributes:
+        beginning: Where it begins.
+        begin_ns: When it comes back, testbed time.
+        down_ns: When it goes down again; None if it does not.
+        port: Where its peers know it to listen.
+    """
+
+    beginning: Beginning
+    begin_ns: int
+    down_ns: int | None
+    port: int
 
 
 class Fleet(Protocol):
@@ -126,11 +143,22 @@ class Fleet(Protocol):
     def last_words(self, node: NodeId) -> str:
         """Return the end of a node's log, on one line; empty if it wrote nothing. Asked once it has ended."""
 
-    def pause(self, node: NodeId) -> None:
-        """Stop a node in the middle of whatever it does, without telling it. Does nothing if it has ended."""
+    def pause(self, node: NodeId) -> "Future[None] | None":
+        """Stop a node in the middle of whatever it does, without telling it. Does nothing if it has ended.
 
-    def resume(self, node: NodeId) -> None:
-        """Let a paused node go on. Does nothing if it has ended or was not paused."""
+        Returns:
+            Done when it stands still; None if it does already.
+        """
+
+    def resume(self, node: NodeId) -> "Future[None] | None":
+        """Let a paused node go on. Does nothing if it has ended or was not paused. Returns as :meth:`pause`."""
+
+    def start_again(self, node: NodeId, life: NextLife) -> None:
+        """Start a node again that has ended, as another life of it. If it cannot be, ``newly_ended`` tells.
+
+        Raises:
+            RunnerError: Its files cannot be written.
+        """
 
     def kill(self, node: NodeId) -> None:
         """End a node by force, paused or not, with all that it started. Does nothing if it has ended."""

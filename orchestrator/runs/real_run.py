@@ -4,30 +4,25 @@ In order: launch the fleet, let a :class:`~orchestrator.runs.supervision.Supervi
 end the fleet, test the models that the nodes handed over, and add up what they counted.
 """
 
-import asyncio
 import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from node.config import Beginning, NodeConfig
-from node.config_file import remove_keys
 from node.core.errors import ConfigError, DivergedError, ProtocolError, RunnerError, StalledError, TransportError
-from node.emulation.statistics import EmulatorStatistics
-from node.host.clock import Clock
 from node.transport.control_values import NodeStatus
-from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.schedule.fates import fates_of, is_down_at
+from orchestrator.experiment.schedule.record import executed_instants
 from orchestrator.fidelity import Measured, judge
 from orchestrator.host.calibration import host_costs
 from orchestrator.host.costs import ASSUMED, HostCosts, load_costs
 from orchestrator.host.dilation import recommend
 from orchestrator.host.environment import usable_cores
-from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.host.step_time import measure_step_seconds
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
@@ -42,31 +37,22 @@ from orchestrator.runs.collection import (
     refuse_rejections,
     totals_of,
 )
-from orchestrator.runs.control_server import ControlServer
 from orchestrator.runs.fleet import LOGS, NODES, Fleet
 from orchestrator.runs.lifecycle import RunResults
 from orchestrator.runs.options import RunOptions
+from orchestrator.runs.part_run import PartRun, RunDirectory
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import interrupted_run, killed_part, recorded_plan
-from orchestrator.runs.rules import Rules, rules_of
 from orchestrator.runs.snapshot_tests import SnapshotTests
-from orchestrator.runs.snapshots import Earlier, Part, Snapshots
+from orchestrator.runs.snapshots import Part, Snapshots
 from orchestrator.runs.stopping import StopRequested, StopRequests
-from orchestrator.runs.supervision import Supervisor
-from orchestrator.runs.watched import progress_of
 from orchestrator.shaping.line_rates import LineRates
 
 if TYPE_CHECKING:
-    from orchestrator.runs.certificates import RunCredentials
-
-HOST = "127.0.0.1"
-"""Address on which nodes listen for each other."""
+    pass
 
 SNAPSHOTS = "snapshots"
 """Folder in the run directory; gone when the run is complete."""
-
-STATUS_PERIOD_S = 1.0
-"""Interval at which nodes send a status, real time."""
 
 
 def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple[float, HostCosts | None]:
@@ -109,42 +95,12 @@ def part_to_resume(path: Path, options: RunOptions) -> tuple[Plan, RunOptions, R
     return recorded_plan(found, options.input_root), options, found
 
 
-@dataclass(frozen=True, eq=False)
-class _Directory:
-    """The run's directory, once it is open.
-
-    Attributes:
-        writer: Writes its results.
-        snapshots: The models that nodes hand over.
-        collection: Everything that they hand over in this part.
-        tests: Tests these models.
-        earlier: The parts before this one; None in a run that does not go on with another.
-    """
-
-    writer: RunWriter
-    snapshots: Snapshots
-    collection: Collection
-    tests: SnapshotTests
-    earlier: Earlier | None
-
-    @property
-    def begin_ns(self) -> int:
-        """Testbed time at which this part begins."""
-        return 0 if self.earlier is None else self.earlier.time_ns
-
-    def parts(self, own: Part | None) -> list[Part]:
-        """Return what all parts counted, in order, and ``own`` last; None where this part did not begin."""
-        return [*(() if self.earlier is None else self.earlier.parts), *(() if own is None else (own,))]
-
-
 class RealRun:
     """One part of a run with real nodes; a :class:`~orchestrator.runs.lifecycle.Course`.
 
     State:
         _opened: The run's directory; None before it is open.
-        _supervisor: Leads the nodes; None before there are any, and where only tests are left to do.
-        _emulator: What the link emulator measured of itself; None before its end, or if there is none.
-        _fleet: The nodes; None before there are any.
+        _nodes: The nodes of this part; None before there are any, and where only tests are left to do.
         _unsaved: Why what a continuation needs could not be saved; None if it was, or was not needed.
         _stalled: The nodes came to rest before the end.
         _part: What this part counted and its messages, once that was asked for.
@@ -182,10 +138,8 @@ class RealRun:
         self._backend = backend or {}
         self._lines = lines
         self._requests = StopRequests(levels=2)
-        self._opened: _Directory | None = None
-        self._supervisor: Supervisor | None = None
-        self._emulator: EmulatorStatistics | None = None
-        self._fleet: Fleet | None = None
+        self._opened: RunDirectory | None = None
+        self._nodes: PartRun | None = None
         self._unsaved: str | None = None
         self._stalled = False
         self._part: tuple[Part | None, dict[str, Column] | None] | None = None
@@ -214,15 +168,17 @@ class RealRun:
     def begin(self, writer: RunWriter, found: Run | None) -> None:
         """Take a run directory; see :class:`~orchestrator.runs.lifecycle.Course`."""
         folder, count = writer.path / SNAPSHOTS, self._plan.config.nodes
+        fates = fates_of(self._plan.schedule, 0, self._plan.end_ns)
+        is_down = partial(is_down_at, fates)
         if found is None:
-            snapshots = Snapshots.create(folder)
+            snapshots = Snapshots.create(folder, is_down)
             tests = SnapshotTests(snapshots, self._prepared.trainer, writer)
-            self._opened = _Directory(writer, snapshots, Collection(snapshots.keep), tests, None)
+            self._opened = RunDirectory(writer, snapshots, Collection(snapshots.keep), tests, None)
             return
-        snapshots, earlier = Snapshots.reopen(folder, count)
+        snapshots, earlier = Snapshots.reopen(folder, count, is_down)
         before = [stored.counters for stored, _ in earlier.models]
         tests = SnapshotTests(snapshots, self._prepared.trainer, writer)
-        self._opened = _Directory(writer, snapshots, Collection(snapshots.keep, before), tests, earlier)
+        self._opened = RunDirectory(writer, snapshots, Collection(snapshots.keep, before), tests, earlier)
         killed = killed_part(earlier)
         if killed is not None:
             snapshots.end_part(killed, None)
@@ -240,7 +196,8 @@ class RealRun:
         end_ns = self._plan.end_ns
         try:
             if end_ns is None or self._directory.begin_ns < end_ns:  # else only tests are left
-                self._run_nodes()
+                self._nodes = self._make_nodes()
+                self._nodes.run()
         except StopRequested:
             pass
         except (RunnerError, TransportError) as failure:
@@ -256,7 +213,7 @@ class RealRun:
         self._test_rest()
         if not self.stop_requested:
             parts = self._directory.parts(self._own_part()[0])
-            refuse_rejections(parts, self._directory.collection.rejected(_statuses(self._supervisor)))
+            refuse_rejections(parts, self._directory.collection.rejected(self._statuses()))
 
     def keep_for_resume(self) -> None:
         """Keep the last models that all nodes handed over, and what this part counted and recorded."""
@@ -287,12 +244,14 @@ class RealRun:
         fidelity = None
         if self._directory.collection.measurements or self._plan.config.nodes == 1:
             fidelity = judge(self._measured(), status, allowed=self._plan.config.fidelity.allow_unfaithful)
-        return RunResults(replace(totals, checkpoint_error=self._unsaved), concatenate_tables(tables), fidelity)
+        instants = executed_instants(self._plan.entries, self._nodes.executor.instants if self._nodes else ())
+        totals = replace(totals, checkpoint_error=self._unsaved, fault_instants=tuple(instants))
+        return RunResults(totals, concatenate_tables(tables), fidelity)
 
     def forget_resume(self) -> None:
         """Remove the snapshots, the nodes' files, and, unless it is kept or a node failed, the nodes' output."""
         self._directory.snapshots.remove()
-        if not (self._plan.config.real_nodes.keeps_logs or _a_node_failed(self._supervisor)):
+        if not (self._plan.config.real_nodes.keeps_logs or (self._nodes and self._nodes.a_node_failed)):
             shutil.rmtree(self._directory.writer.path / LOGS, ignore_errors=True)
         shutil.rmtree(self._directory.writer.path / NODES, ignore_errors=True)
 
@@ -304,81 +263,27 @@ class RealRun:
         )
 
     @property
-    def _directory(self) -> _Directory:
+    def _directory(self) -> RunDirectory:
         assert self._opened is not None, "the directory is opened before anything is run"
         return self._opened
 
-    # -- running the nodes -------------------------------------------------------------------------------------
-
-    def _run_nodes(self) -> None:
-        """Launch the fleet, supervise it, and end it, whatever happens."""
+    def _make_nodes(self) -> PartRun:
         directory = self._directory
-        num_params = self._prepared.facts.num_params
-        rules = rules_of(self._plan, num_params=num_params, dilation=self._dilation, begin_ns=directory.begin_ns)
-        self._fleet = fleet = self._make_fleet(self._prepared, directory.writer.path)
-        supervisor = Supervisor(
-            rules, fleet, directory.collection, self._requests, self._progress, on_tick=self._on_tick
+        fleet = self._make_fleet(self._prepared, directory.writer.path)
+        return PartRun(
+            self._plan,
+            self._prepared,
+            directory,
+            fleet,
+            self._dilation,
+            self._requests,
+            self._progress,
+            self._began_s,
         )
-        run_id = directory.writer.path.name
-        issued = _certificates(run_id, rules) if self._plan.config.tls else None
-        server = ControlServer(
-            run_id,
-            rules.num_nodes,
-            listener=supervisor,
-            status_period_s=STATUS_PERIOD_S,
-            credentials=None if issued is None else issued.orchestrator,
-        )
-        self._supervisor = supervisor
-        try:
-            fleet.open()
-            with ReservedPort(fleet.host) as at:
-                # A signal while this forks is a request to stop, as at any other time, and no exception.
-                fleet.launch(self._configs(rules.start_timeout_s, at.address, issued))
-                try:
-                    asyncio.run(supervisor.supervise(server, at))
-                finally:
-                    directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
-        finally:
-            self._emulator = fleet.close()
-            try:
-                remove_keys(directory.writer.path / NODES)
-            except OSError as error:
-                self._progress.note(f"{error.filename}: a private key of this part is left: {error.strerror}")
 
-    def _configs(self, start_timeout_s: float, orchestrator: str, issued: "RunCredentials | None") -> list[NodeConfig]:
-        """Describe every node of this part."""
-        prepared, directory = self._prepared, self._directory
-        part = RunPart(
-            run_id=directory.writer.path.name,
-            clock=Clock(time.monotonic_ns(), self._dilation),
-            begin_ns=directory.begin_ns,
-            start_timeout_s=start_timeout_s,
-            tensor_sizes=prepared.trainer.tensor_sizes,
-            orchestrator=orchestrator,
-            host=HOST,
-            data_root=prepared.data_root,
-            credentials=None if issued is None else issued.nodes,
-        )
-        return node_configs(self._plan, part, prepared.split.train_indices, self._beginnings())
-
-    def _beginnings(self) -> list[Beginning]:
-        """Describe where each node of this part begins."""
-        earlier = self._directory.earlier
-        if earlier is None:
-            # One model, which the files hold once.
-            return [Beginning(self._prepared.trainer.initial_params())] * self._plan.config.nodes
-        # Where all wait for every message, one would wait for a round that another one does not have.
-        return earlier.beginnings(aligned=self._plan.algorithm.needs_every_message)
-
-    def _on_tick(self) -> None:
-        """Show how the nodes are, and test models meanwhile if the experiment says so."""
-        supervisor = self._supervisor
-        assert supervisor is not None
-        now_ns, end_ns = supervisor.now_ns(), self._plan.end_ns
-        nodes, tests = supervisor.nodes, self._directory.tests
-        self._progress.update(progress_of(nodes, now_ns, end_ns, self._wall_s(), tests.last, self._plan.stragglers))
-        if self._plan.config.evaluation.live and supervisor.diverged is None:
-            tests.test_complete(frozenset(int(node) for node, watched in nodes.items() if not watched.died))
+    def _statuses(self) -> list[NodeStatus]:
+        """The last status of each node of this part; none where only tests were left to do."""
+        return [] if self._nodes is None else self._nodes.statuses
 
     def _wall_s(self) -> float:
         return time.perf_counter() - self._began_s
@@ -392,29 +297,30 @@ class RealRun:
             if self._plan.config.output.messages:
                 try:
                     messages = self._directory.collection.messages()
-                    if messages is not None and self._directory.earlier is not None:
-                        messages = number_on(messages, [beginning.rounds for beginning in self._beginnings()])
+                    if messages is not None and self._directory.earlier is not None and self._nodes is not None:
+                        messages = number_on(messages, [each.rounds for each in self._nodes.beginnings()])
                 except ProtocolError as failure:
                     self._progress.note(str(failure))
             self._part = self._counted(messages is not None), messages
         return self._part
 
     def _counted(self, has_messages: bool) -> Part | None:
-        supervisor, directory = self._supervisor, self._directory
-        if supervisor is None or supervisor.ended_ns is None:
+        nodes, directory = self._nodes, self._directory
+        if nodes is None or (ended_ns := nodes.supervisor.ended_ns) is None:
             return None
         counters = []
-        for (_, watched), beginning in zip(sorted(supervisor.nodes.items()), self._beginnings(), strict=True):
-            counters.append(directory.collection.counters(watched.status, beginning.rounds, beginning.local_steps))
-        return Part(directory.begin_ns, supervisor.ended_ns, self._wall_s(), counters, has_messages)
+        for status, beginning in zip(nodes.statuses, nodes.beginnings(), strict=True):
+            counters.append(directory.collection.counters(status, beginning.rounds, beginning.local_steps))
+        return Part(directory.begin_ns, ended_ns, self._wall_s(), counters, has_messages)
 
     def _measured(self) -> Measured:
-        collection, supervisor, fleet = self._directory.collection, self._supervisor, self._fleet
+        collection, nodes = self._directory.collection, self._nodes
+        fleet = None if nodes is None else nodes.fleet
         # Links are measured before anything is laid over them, with the capacities that hold when the part begins.
         network = self._plan.network.at_time(self._directory.begin_ns)
         died = {
             int(node): watched
-            for node, watched in (supervisor.nodes.items() if supervisor else ())
+            for node, watched in (nodes.supervisor.nodes.items() if nodes else ())
             if watched.died and node not in collection.figures
         }
         return Measured(
@@ -423,34 +329,21 @@ class RealRun:
             links=None
             if network.num_nodes == 1
             else tuple(measured_links(network, collection.measurements, self._lines)),
-            nodes=tuple(node_figures(node, figures) for node, figures in sorted(collection.figures.items())),
-            emulator=self._emulator,
+            nodes=tuple(
+                node_figures(node, figures)
+                for node, figures in (*collection.ended_lives, *sorted(collection.figures.items()))
+                if "loop_late_p99_ns" in figures
+            ),
+            emulator=nodes.emulator if nodes else None,
             links_emulated=fleet is not None and fleet.emulates_links,
             links_name="" if fleet is None else fleet.links_name,
             kernel=None if fleet is None else fleet.kernel_links(),
             links_shaped=self._plan.config.network.links != "direct",
             died={node: watched.died for node, watched in died.items()},
             hung=frozenset(node for node, watched in died.items() if watched.hung),
-            rejected=collection.rejected(_statuses(supervisor)),
+            rejected=collection.rejected(self._statuses()),
             stalled=self._stalled,
+            faults_late_ns=nodes.executor.late_ns if nodes else (),
             deaths_allowed=self._plan.config.real_nodes.on_node_death == "continue",
-            cpu_pressure=supervisor.pressure if supervisor else (None, None),
+            cpu_pressure=nodes.supervisor.pressure if nodes else (None, None),
         )
-
-
-def _certificates(run_id: str, rules: Rules) -> "RunCredentials":
-    # Its library takes ten megabytes, which a run in plain text does without.
-    from orchestrator.runs.certificates import issue_credentials
-
-    return issue_credentials(run_id, rules.num_nodes, timedelta(seconds=rules.certified_s))
-
-
-def _a_node_failed(supervisor: Supervisor | None) -> bool:
-    """Tell whether a node of this part ended by a signal or with an error."""
-    nodes = () if supervisor is None else supervisor.nodes.values()
-    return any(watched.died and watched.end and watched.end.failed for watched in nodes)
-
-
-def _statuses(supervisor: Supervisor | None) -> list[NodeStatus]:
-    """The last status of each node of this part; none where only tests were left to do."""
-    return [] if supervisor is None else [watched.status for watched in supervisor.nodes.values()]

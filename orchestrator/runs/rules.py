@@ -12,6 +12,7 @@ from node.core.link_bounds import loss_max, rate_bounds, round_trip_ns_max
 from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.schedule.fates import fates_of, longest_pause_ns
 
 START_A_NODE_S = {False: 1.0, True: 15.0}
 """Time that each node adds to the limit until all are ready, real time, by whether it starts fresh. Forked nodes load
@@ -62,6 +63,8 @@ class Rules:
         last_pause_ns: When the speed of a node that stands still for a while changes for the last time: it goes on at
             the latest then. -1 where none stands still.
         links: The links after their last change, which tell what will never move; None: all will.
+        nodes_go_down: Whether nodes go down as planned, so that what they counted is in several lives.
+        pause_s: For how long any node stands still on purpose at a stretch, at most, testbed seconds.
     """
 
     num_nodes: int
@@ -79,6 +82,8 @@ class Rules:
     last_change_ns: int = -1
     last_pause_ns: int = -1
     links: NetworkPlan | None = None
+    nodes_go_down: bool = False
+    pause_s: float = 0.0
 
     @property
     def measure_s(self) -> float:
@@ -121,7 +126,7 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
     """Derive the supervisor's rules from a plan."""
     config = plan.config
     kind, policy = config.algorithm.kind, config.real_nodes.on_node_death
-    waits = plan.algorithm.needs_every_message
+    waits = plan.algorithm.needs_every_message and not plan.algorithm.goes_on_without_peers
     last_change_ns = max((time_ns for time_ns, _ in plan.network.changes), default=-1)
     speeds = (steps for steps in plan.compute.speeds.values() if 0.0 in (steps.first, *steps.values))
     return Rules(
@@ -141,6 +146,8 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         last_change_ns=last_change_ns,
         last_pause_ns=max((steps.times_ns[-1] for steps in speeds if steps.times_ns), default=-1),
         links=plan.network.at_time(last_change_ns),
+        nodes_go_down=any(span.kind == "down" for span in plan.schedule.nodes),
+        pause_s=ns_to_s(longest_pause_ns(fates_of(plan.schedule, begin_ns, plan.end_ns).values(), plan.end_ns)),
     )
 
 

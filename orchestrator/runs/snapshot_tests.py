@@ -27,9 +27,13 @@ class SnapshotTests:
         """The last complete sample; None before the first."""
         return self._tests.last
 
-    def test_complete(self, alive: frozenset[int]) -> None:
-        """Take results, and begin the next instant that all living nodes have handed over; does not wait."""
-        self._test_next(self._snapshots.next_complete(alive))
+    def test_complete(self, expected: Callable[[int], frozenset[int]]) -> None:
+        """Take results, and begin the next instant that all have handed over; does not wait.
+
+        Args:
+            expected: From an instant to the nodes whose models are waited for.
+        """
+        self._test_next(self._snapshots.next_complete(expected))
 
     def test_rest(self, is_hurried: Callable[[], bool], say: Callable[[], None]) -> None:
         """Test every instant that is left, complete or not.

@@ -10,7 +10,7 @@ what the parts of a run counted and recorded that ended before the run did.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,15 +108,17 @@ class Snapshots:
         _tested_ns: The last instant that was handed on for testing; -1 before the first.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_down: Callable[[int, int], bool] = lambda node, time_ns: False) -> None:
+        """Only store; ``is_down`` tells whether a node is planned to be down at a time, and so hands over nothing."""
         self._folder = folder
+        self._is_down = is_down
         self._times: dict[int, dict[int, StoredModel]] = {}
         self._final: dict[int, tuple[StoredModel, Vector]] = {}
         self._tested_ns = -1
 
     @classmethod
-    def create(cls, folder: Path) -> "Snapshots":
-        """Make an empty folder.
+    def create(cls, folder: Path, is_down: Callable[[int, int], bool] = lambda node, time_ns: False) -> "Snapshots":
+        """Make an empty folder; ``is_down`` as of the class.
 
         Raises:
             RunnerError: It cannot be made.
@@ -125,7 +127,7 @@ class Snapshots:
             folder.mkdir()
         except OSError as error:
             raise RunnerError(f"{folder}: cannot be made: {first_line_of(error)}") from error
-        return cls(folder)
+        return cls(folder, is_down)
 
     def keep(self, snapshot: ModelSnapshot, params: Vector) -> None:
         """Store a model. One that marks the end is stored once all of them are there; see
@@ -168,12 +170,21 @@ class Snapshots:
         with (self._folder / name).open("a", encoding="utf-8") as lines:
             lines.write(_line(value) + "\n")
 
+    def last_model(self, node: int) -> Vector | None:
+        """Return the model that a node handed over last for evaluation; None if it has not.
+
+        Raises:
+            RunnerError: It cannot be read.
+        """
+        last = max((time_ns for time_ns, stored in self._times.items() if node in stored), default=None)
+        return None if last is None else self._load(last, node)
+
     # -- testing ---------------------------------------------------------------------------------------------
 
-    def next_complete(self, alive: frozenset[int]) -> int | None:
-        """The next instant in order that all living nodes have handed over, and that was not tested."""
+    def next_complete(self, expected: Callable[[int], frozenset[int]]) -> int | None:
+        """The next instant in order that all nodes expected then have handed over, and that was not tested."""
         time_ns = self.next_any()
-        return time_ns if time_ns is not None and alive <= self._times[time_ns].keys() else None
+        return time_ns if time_ns is not None and expected(time_ns) <= self._times[time_ns].keys() else None
 
     def next_any(self) -> int | None:
         """The next instant in order that was not tested, complete or not."""
@@ -224,13 +235,20 @@ class Snapshots:
     def drop_before_last(self, nodes: int) -> None:
         """Keep the models of the last instant that all nodes handed over; of the others only what was found."""
         last = self._last_complete(nodes)
+        kept = {} if last is None else _models_at(self._times, last, nodes)
         for time_ns, stored in self._times.items():
             if time_ns != last and time_ns <= self._tested_ns:
                 for node in stored:
-                    self._file(time_ns, node).unlink(missing_ok=True)
+                    if kept.get(node) is not stored[node]:
+                        self._file(time_ns, node).unlink(missing_ok=True)
 
     def _last_complete(self, nodes: int) -> int | None:
-        complete = [time_ns for time_ns, stored in self._times.items() if len(stored) == nodes]
+        """The last instant that all nodes have handed over which are not planned to be down then."""
+        complete = (
+            time_ns
+            for time_ns, stored in self._times.items()
+            if all(node in stored or self._is_down(node, time_ns) for node in range(nodes))
+        )
         return max(complete, default=None)
 
     def end_part(self, part: Part, messages: Mapping[str, Column] | None) -> None:
@@ -244,7 +262,9 @@ class Snapshots:
             raise RunnerError(f"{self._folder}: cannot be written: {first_line_of(error)}") from error
 
     @classmethod
-    def reopen(cls, folder: Path, nodes: int) -> "tuple[Snapshots, Earlier]":
+    def reopen(
+        cls, folder: Path, nodes: int, is_down: Callable[[int, int], bool] = lambda node, time_ns: False
+    ) -> "tuple[Snapshots, Earlier]":
         """Go on from the last instant that all nodes handed over. What is later is removed.
 
         Returns:
@@ -253,7 +273,7 @@ class Snapshots:
         Raises:
             ConfigError: There is nothing to resume from, or it is damaged.
         """
-        self = cls(folder)
+        self = cls(folder, is_down)
         try:
             for stored in (StoredModel(**_with_counters(line)) for line in _lines(folder / "index.jsonl")):
                 self._times.setdefault(stored.time_ns, {})[stored.node] = stored
@@ -270,12 +290,16 @@ class Snapshots:
         samples = [sample for sample in samples if sample.time_ns <= last]
         self._tested_ns = max((sample.time_ns for sample in samples), default=-1)
         try:
-            models = [(self._times[last][node], self._load(last, node)) for node in range(nodes)]
+            models = [
+                (stored, self._load(stored.time_ns, stored.node))
+                for stored in _models_at(self._times, last, nodes).values()
+            ]
             messages = [
                 _messages(folder / f"messages-{number}.npz") for number, part in enumerate(parts) if part.has_messages
             ]
             self.forget_from(last + 1)
-            for name, values in (("index.jsonl", self._all()), ("tested.jsonl", iter(samples))):
+            kept = [stored for _, each in sorted(self._times.items()) for _, stored in sorted(each.items())]
+            for name, values in (("index.jsonl", kept), ("tested.jsonl", samples)):
                 lines = "".join(_line(value) + "\n" for value in values)
                 write_file(folder / name, lines.encode())
         except RunnerError as error:
@@ -288,9 +312,14 @@ class Snapshots:
             for node in self._times.pop(instant):
                 self._file(instant, node).unlink(missing_ok=True)
 
-    def _all(self) -> Iterator[StoredModel]:
-        for time_ns in sorted(self._times):
-            yield from (self._times[time_ns][node] for node in sorted(self._times[time_ns]))
+
+def _models_at(times: Mapping[int, Mapping[int, StoredModel]], time_ns: int, nodes: int) -> dict[int, StoredModel]:
+    """Return the model of each node at an instant: of one that is down, the last one before."""
+    found: dict[int, StoredModel] = {}
+    for instant in sorted(times):
+        if instant <= time_ns:
+            found |= times[instant]
+    return {node: found[node] for node in range(nodes)}
 
 
 def _counts(stored: dict[int, StoredModel]) -> bool:

@@ -49,6 +49,8 @@ class StallWatch:
             self._moved, self._moved_s, self._rest_ns = moved, now_s, None
         if now_ns <= max(self._rules.last_change_ns, self._rules.last_pause_ns):
             self._moved_s = now_s  # a transfer may be parked, or a node stand still, until a change to come
+        if now_ns <= self._rules.last_pause_ns:
+            return  # others may wait for it
         if not at_rest(alive, self._rules, now_ns):
             self._rest_ns = None
         elif self._rest_ns is None:
@@ -64,8 +66,8 @@ def at_rest(alive: Sequence[NodeStatus], rules: Rules, now_ns: int) -> bool:
     """Return whether nodes say that nothing will happen any more, some of them with rounds left.
 
     Args:
-        alive: Statuses of the nodes that take part. Where one of all has died, nobody knows what it sent last, and
-            what the others say decides alone.
+        alive: Statuses of the nodes that take part. Where one of all has died, or has been down, nobody knows what it
+            sent last, and what the others say decides alone.
         rules: How many rounds a node may do, and its links.
         now_ns: Testbed time.
     """
@@ -78,7 +80,7 @@ def at_rest(alive: Sequence[NodeStatus], rules: Rules, now_ns: int) -> bool:
         return False
     if rules.links is not None and not all(rules.links.is_parked(*transfer) for transfer in transfers):
         return False
-    if len(alive) < rules.num_nodes:
+    if len(alive) < rules.num_nodes or rules.nodes_go_down:
         return bool(alive)
     sent = sum(status.counters.messages_sent for status in alive)
     counters = [status.counters for status in alive]

@@ -22,7 +22,7 @@ virtual time; what the nodes run on is a :class:`~orchestrator.runs.fleet.Fleet`
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from node.core.errors import DivergedError, RunnerError
@@ -30,7 +30,6 @@ from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
 from node.host.clock import Clock
 from node.transport.control_values import (
-    ControlCommand,
     MeasureCommand,
     ModelSnapshot,
     NodeStatus,
@@ -41,6 +40,7 @@ from node.transport.control_values import (
 from orchestrator.host.environment import host_pressure
 from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.runs.collection import Collection
+from orchestrator.runs.fault_executor import FaultExecutor, NodeCommands
 from orchestrator.runs.fleet import Fleet
 from orchestrator.runs.rules import Rules
 from orchestrator.runs.stall import StallWatch, at_rest, stalled
@@ -61,13 +61,11 @@ KILL_AFTER_S = 3.0
 """Real time beyond that in which nodes may leave before they are killed."""
 
 
-class Control(Protocol):
+class Control(NodeCommands, Protocol):
     """The supervisor's use of a :class:`~orchestrator.runs.control_server.ControlServer`; see there."""
 
     async def start(self, host: str, port: int, *, reserved: bool = False) -> str: ...
     async def reached(self, point: str, timeout_s: float) -> None: ...
-    def command(self, command: ControlCommand, nodes: Iterable[NodeId] | None = None) -> None: ...
-    def forget(self, node: NodeId) -> None: ...
     async def stop(self, grace_s: float) -> None: ...
 
 
@@ -102,6 +100,7 @@ class Supervisor:
         requests: StopRequests,
         display: Display,
         on_tick: Callable[[], None],
+        fates: FaultExecutor,
     ) -> None:
         """Store what is needed.
 
@@ -112,6 +111,7 @@ class Supervisor:
             requests: The user's requests to end the run.
             display: Where milestones and deaths are told.
             on_tick: Called at every look at the running nodes, to show and test meanwhile. Must be quick.
+            fates: Does to nodes what is planned.
         """
         self._rules = rules
         self._fleet = fleet
@@ -119,6 +119,7 @@ class Supervisor:
         self._requests = requests
         self._display = display
         self._on_tick = on_tick
+        self._fates = fates
         self._roster = Roster(rules.num_nodes, fleet, self._now_s)
         self.nodes = self._roster.nodes
         self.clock: Clock | None = None
@@ -206,6 +207,7 @@ class Supervisor:
         self.clock = Clock(monotonic_ns - int(rules.begin_ns * rules.dilation), rules.dilation)
         control.command(StartCommand(time.time_ns() + lead_ns, monotonic_ns))
         self._fleet.begin(monotonic_ns, begin_ns=rules.begin_ns, end_ns=rules.end_ns)
+        self._fates.begin(self.clock, control, self._roster)
 
     # -- step 4: watch -----------------------------------------------------------------------------------------
 
@@ -224,13 +226,15 @@ class Supervisor:
             # Deaths first: a node that has died is neither waited for nor does it move.
             for node in self._roster.newly_died():
                 self._on_death(node, control)
+            self._fates.check()
             self._on_tick()
             self._tell_refusals()
             if end_ns is not None and self.now_ns() >= end_ns:
                 self.ended_ns = end_ns
                 break
             alive = self._roster.living()
-            if all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
+            # Who is away may come back, and who stands still goes on: what others wait for is then still to come.
+            if self._fates.are_over and all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
                 break
             # Others wait for a node that has diverged: that is no stall.
             if self.diverged is None:
@@ -268,6 +272,7 @@ class Supervisor:
     async def stop(self, control: Control) -> None:
         """Stop the nodes, wait for what they hand over, and end those that do not end by themselves."""
         has_begun = self.clock is not None
+        await self._fates.end()
         if has_begun:
             await self._look_at_links()
             self.pressure = (self.pressure[0], host_pressure())  # nodes that hand over are not the experiment's load
@@ -294,7 +299,7 @@ class Supervisor:
                     watched.died, watched.hung = f"did not end within {grace_s:.0f} s and was killed", True
                     self._display.note(f"node {node} {watched.died}")
                 self._roster.kill(node)
-            elif watched.end.failed and not watched.died:
+            elif watched.end.failed and not watched.died and not watched.away:
                 watched.died = watched.end.how
                 self._display.note(self._roster.obituary(node))
         await control.stop(0.5)

@@ -32,6 +32,7 @@ class WatchedNode:
         end: How it ended; None while it runs.
         died: Why it is left out of the run, in words that follow its name; empty while it takes part. A node that
             ends because the run is over has not died.
+        away: What it does instead of taking part, as planned, in a word; empty while it takes part. It has not died.
         silent_since_s: When its session ended, real time; None while it lasts.
         hung: It had to be killed when the run was over.
     """
@@ -40,6 +41,7 @@ class WatchedNode:
     before: NodeStatus
     end: NodeEnd | None = None
     died: str = ""
+    away: str = ""
     silent_since_s: float | None = None
     hung: bool = False
 
@@ -49,8 +51,14 @@ class WatchedNode:
         status = NodeStatus(node, Phase.PREPARING)
         return cls(status, status)
 
+    def start_again(self) -> None:
+        """Begin anew with a node that was started again."""
+        self.status = self.before = NodeStatus(self.status.node, Phase.PREPARING)
+        self.end = self.silent_since_s = None
+
     def update(self, status: NodeStatus) -> None:
         """Take a status of the node."""
+        self.silent_since_s = None
         if status.time_ns > self.status.time_ns:
             self.before = self.status
         self.status = status
@@ -65,7 +73,7 @@ class WatchedNode:
 
         return NodeRow(
             node=status.node,
-            state=self.died or status.phase.value,
+            state=self.died or self.away or status.phase.value,
             rounds=status.counters.rounds,
             loss=None if isnan(loss := status.counters.train_loss) else loss,
             up_mbps=mbps(status.counters.bytes_sent, before.counters.bytes_sent),
@@ -91,7 +99,7 @@ class Roster:
 
     def living(self) -> list[NodeStatus]:
         """Return the last statuses of the nodes that take part."""
-        return [watched.status for watched in self.nodes.values() if not watched.died]
+        return [watched.status for watched in self.nodes.values() if not watched.died and not watched.away]
 
     def update(self, status: NodeStatus) -> None:
         """Take a node's status."""
@@ -118,7 +126,7 @@ class Roster:
         self.note_ends()
         died = []
         for node, watched in self.nodes.items():
-            if watched.died:
+            if watched.died or watched.away or watched.status.phase is Phase.DOWN:
                 continue
             if watched.end is not None:
                 watched.died = watched.end.how

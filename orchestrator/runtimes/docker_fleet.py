@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from node.config import NodeConfig
-from node.config_file import write_node_files
+from node.config_file import write_comeback_files, write_node_files
 from node.core.errors import RunnerError
 from node.core.types import NodeId
 from orchestrator.containers.group import ContainerGroup
@@ -22,7 +22,7 @@ from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.containers.shell import ContainerShell
 from orchestrator.experiment.plan import Plan
 from orchestrator.kernel_fidelity import KernelLinks
-from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
+from orchestrator.runs.fleet import LOGS, NODES, NextLife, NodeEnd
 from orchestrator.runs.stopping import StopRequested
 from orchestrator.runtimes.docker_backend import SUBNET_KEY, Backend, Teller, kernel_options
 from orchestrator.runtimes.docker_containers import GATE, NodeContainers, hand_over, helper_spec
@@ -49,6 +49,8 @@ class DockerFleet:
         _shaped: Nodes that were shaped and read back.
         _reported: Nodes whose end the caller knows, or that it has killed.
         _limited: The limiting of rates; None before it began.
+        _told: What each node was told; empty before the launch.
+        _planned: Nodes that are being started again as planned.
         _again: Restarted nodes that are being shaped again.
         _broken: Why no node can go on.
     """
@@ -95,6 +97,8 @@ class DockerFleet:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="restarts")
         self._limited: Future[None] | None = None
         self._again: list[tuple[NodeId, Future[None]]] = []
+        self._told: Sequence[NodeConfig] = ()
+        self._planned: set[NodeId] = set()
         self._broken: str | None = None
 
     @property
@@ -129,6 +133,7 @@ class DockerFleet:
             )
             for config in configs
         ]
+        self._told = told
         files = write_node_files(self._folder / NODES, told)
         try:
             (self._folder / LOGS).mkdir(exist_ok=True)
@@ -139,7 +144,16 @@ class DockerFleet:
         if shaped:
             assert self._backend.shaper_image is not None, "what is shaped has a helper"
             self._containers.launch([helper_spec(self._scope, self._backend.shaper_image.name)])
-            self._shaper = self._make_shaper(first.begin_ns)
+            data_addresses = {config.node: data.address_of(config.node) for config in configs}
+            options = kernel_options(self._plan, self._backend, self._num_params, self._dilation)
+            helper = self._scope.name_of("shaper")
+            self._shaper = LinkShaper(
+                self._plan.network,
+                data_addresses,
+                options,
+                lambda: ContainerShell(self._backend.engine, helper),
+                begin_ns=first.begin_ns,
+            )
             network = self._plan.network
             if not self._backend.netem:  # then nodes see to latency and jitter
                 network = replace(network, overlays={})
@@ -166,19 +180,6 @@ class DockerFleet:
         shaper.shape(pids)
         self._shaped |= pids.keys()
         shaper.open_gates(GATE, list(pids.values()))
-
-    def _make_shaper(self, begin_ns: int) -> LinkShaper:
-        backend, data = self._backend, self._networks["data"]
-        addresses = {NodeId(node): data.address_of(node) for node in range(self._plan.config.nodes)}
-        options = kernel_options(self._plan, backend, self._num_params, self._dilation)
-        helper = self._scope.name_of("shaper")
-        return LinkShaper(
-            self._plan.network,
-            addresses,
-            options,
-            lambda: ContainerShell(backend.engine, helper),
-            begin_ns=begin_ns,
-        )
 
     # -- watching ------------------------------------------------------------------------------------------
 
@@ -231,7 +232,11 @@ class DockerFleet:
         """Shape nodes that have started once more, in a thread; their gates are closed until that is done."""
         for name in self._containers.newly_restarted():
             if (node := self._nodes.get(name)) is not None:
-                self._display.note(f"the container of node {node} was started again: its links are shaped again first")
+                if node not in self._planned:
+                    self._display.note(
+                        f"the container of node {node} was started again: its links are shaped again first"
+                    )
+                self._planned.discard(node)
                 self._again.append((node, self._pool.submit(self._let_in, [name])))
         for node, done in [item for item in self._again if item[1].done()]:
             self._again.remove((node, done))
@@ -261,13 +266,25 @@ class DockerFleet:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""
         return last_words_of(self._containers.log_of(self._name(node)))
 
-    def pause(self, node: NodeId) -> None:
-        """Freeze the container."""
-        self._containers.pause(self._name(node))
+    def start_again(self, node: NodeId, life: NextLife) -> None:
+        """Start the container again. Its links are shaped again, as after a start by somebody's hand."""
+        update = {"beginning": life.beginning, "begin_ns": life.begin_ns, "down_ns": life.down_ns, "port": life.port}
+        write_comeback_files(self._folder / NODES, self._told[node].model_copy(update=update))
+        try:
+            hand_over(self._folder / NODES)
+        except OSError as error:
+            raise RunnerError(f"{error.filename}: cannot be given to node {node}: {error.strerror}") from error
+        self._reported.discard(node)
+        self._planned.add(node)
+        self._containers.start_again(self._name(node))
 
-    def resume(self, node: NodeId) -> None:
+    def pause(self, node: NodeId) -> "Future[None]":
+        """Freeze the container."""
+        return self._containers.pause(self._name(node))
+
+    def resume(self, node: NodeId) -> "Future[None]":
         """See :class:`~orchestrator.runs.fleet.Fleet`."""
-        self._containers.resume(self._name(node))
+        return self._containers.resume(self._name(node))
 
     def kill(self, node: NodeId) -> None:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""

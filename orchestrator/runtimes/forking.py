@@ -110,8 +110,7 @@ def fork_nodes(
     """
 
     def be_node(config: NodeConfig) -> int:
-        if isinstance(evaluator, PoolTrainer):
-            evaluator.abandon()
+        let_go_of(evaluator)
         close_all_but({0, 1, 2})  # only now: the evaluator closes its own
         log_to_stderr(config.node)
         return run_built(config, learner)
@@ -122,6 +121,12 @@ def fork_nodes(
         return _start_all(configs, logs, lambda node: be_node(configs[node]))
     finally:
         gc.unfreeze()
+
+
+def let_go_of(evaluator: TrainerAndEvaluator) -> None:
+    """Leave the workers of a process alone from which this one was forked."""
+    if isinstance(evaluator, PoolTrainer):
+        evaluator.abandon()
 
 
 def start_fresh_nodes(files: Sequence[Path], run_id: str, logs: Path) -> list[NodeHandle]:
@@ -135,17 +140,17 @@ def start_fresh_nodes(files: Sequence[Path], run_id: str, logs: Path) -> list[No
     Raises:
         RunnerError: A process cannot be made; those made before are ended.
     """
+    return _start_all(files, logs, lambda index: become_fresh(files[index], run_id))
+
+
+def become_fresh(file: Path, run_id: str) -> NoReturn:
+    """Turn this process into a new interpreter that runs a node, and inherits nothing."""
     # The same code as here, whatever lies in the working directory.
     root = str(Path(node.__file__).resolve().parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path}
-
-    def be_node(index: int) -> NoReturn:
-        close_all_but({0, 1, 2})
-        command = [sys.executable, "-P", "-m", "node", "--config", str(files[index].resolve()), "--run", run_id]
-        os.execve(sys.executable, command, environment)
-
-    return _start_all(files, logs, be_node)
+    close_all_but({0, 1, 2})
+    command = [sys.executable, "-P", "-m", "node", "--config", str(file.resolve()), "--run", run_id]
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})
 
 
 def _start_all(nodes: Sequence[object], logs: Path, be_node: Callable[[int], int]) -> list[NodeHandle]:
@@ -154,10 +159,10 @@ def _start_all(nodes: Sequence[object], logs: Path, be_node: Callable[[int], int
     owner = os.getpid()
     try:
         for index in range(len(nodes)):
-            log = logs / f"node-{index:04d}.log"
+            log = log_of(logs, index)
             pid = os.fork()
             if pid == 0:
-                _enter(lambda: be_node(index), log, owner)  # noqa: B023  # the child never sees another index
+                enter_child(lambda: be_node(index), log, owner)  # noqa: B023  # the child never sees another index
             handles.append(NodeHandle(NodeId(index), pid, log))
     except OSError as error:
         for handle in handles:
@@ -166,7 +171,12 @@ def _start_all(nodes: Sequence[object], logs: Path, be_node: Callable[[int], int
     return handles
 
 
-def _enter(be_node: Callable[[], int], log: Path, owner: int) -> NoReturn:
+def log_of(logs: Path, node: int) -> Path:
+    """Return the file in a folder for what a node writes."""
+    return logs / f"node-{node:04d}.log"
+
+
+def enter_child(be_node: Callable[[], int], log: Path, owner: int) -> NoReturn:
     """Run the forked child to its end and never return: nothing may escape into the parent's code."""
     code = EXIT_FAILED
     try:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from node.config import NodeConfig
-from node.config_file import write_node_files
+from node.config_file import write_comeback_files, write_node_files
 from node.core.errors import ConfigError, RunnerError
 from node.core.types import NodeId
 from node.emulation.emulator import EmulatorHandle, start_emulator
@@ -18,11 +18,12 @@ from node.emulation.statistics import EmulatorStatistics
 from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
-from orchestrator.runs.fleet import LOGS, NODES, NodeEnd
+from orchestrator.runs.fleet import LOGS, NODES, NextLife, NodeEnd
 from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.real_run import RealRun, choose_dilation, part_to_resume
+from orchestrator.runtimes.fork_server import ForkServer, start_fork_server
 from orchestrator.runtimes.forking import NodeHandle, ending, fork_nodes, start_fresh_nodes
 
 HOST = "127.0.0.1"
@@ -89,6 +90,8 @@ class ProcessFleet:
     State:
         _emulator: The emulator's process; None before the launch, and where links are direct.
         _handles: The nodes' processes; empty before the launch.
+        _told: What each node was told; empty likewise.
+        _forks: Starts nodes again; None where none goes down as planned.
         _reported: Nodes whose end the caller knows.
     """
 
@@ -110,6 +113,8 @@ class ProcessFleet:
         self._fresh = fresh
         self._emulator: EmulatorHandle | None = None
         self._handles: dict[NodeId, NodeHandle] = {}
+        self._told: Sequence[NodeConfig] = ()
+        self._forks: ForkServer | None = None
         self._reported: set[NodeId] = set()
 
     def open(self) -> None:
@@ -130,7 +135,11 @@ class ProcessFleet:
             logs.mkdir(exist_ok=True)
         except OSError as error:
             raise RunnerError(f"{logs}: cannot be made: {error.strerror or error}") from error
-        # Step 3: the nodes.
+        self._told = told
+        # Step 3: what starts nodes again, which must not be forked later. Step 4: the nodes.
+        if any(config.down_ns is not None for config in told):
+            learner = None if self._fresh else prepared.learner
+            self._forks = start_fork_server(first.run_id, logs, learner, prepared.trainer)
         if self._fresh:
             handles = start_fresh_nodes(files, first.run_id, logs)
         else:
@@ -170,6 +179,14 @@ class ProcessFleet:
         """See :class:`~orchestrator.runs.fleet.Fleet`."""
         return self._handles[node].last_words()
 
+    def start_again(self, node: NodeId, life: NextLife) -> None:
+        """See :class:`~orchestrator.runs.fleet.Fleet`. It is a child of the process that starts nodes."""
+        assert self._forks is not None, "nodes that go down were planned"
+        update = {"beginning": life.beginning, "begin_ns": life.begin_ns, "down_ns": life.down_ns, "port": life.port}
+        file = write_comeback_files(self._folder / NODES, self._told[node].model_copy(update=update))
+        self._handles[node] = self._forks.start(node, file)
+        self._reported.discard(node)
+
     def pause(self, node: NodeId) -> None:
         """Stop the node's process by a signal that it cannot catch; its training worker soon has nothing to do."""
         self._handles[node].send(signal.SIGSTOP)
@@ -187,4 +204,6 @@ class ProcessFleet:
         """End the nodes, then the emulator, whose figures cover all that they sent."""
         for node in self._handles:
             self.kill(node)
+        if self._forks is not None:
+            self._forks.close()
         return None if self._emulator is None else self._emulator.stop()

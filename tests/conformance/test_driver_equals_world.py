@@ -55,7 +55,7 @@ def table_of_drivers(net: VirtualNetwork) -> dict[str, Column]:
     records = {}
     for node, driver in enumerate(net.drivers):
         assert driver.records is not None
-        records[NodeId(node)] = driver.records.to_bytes(net.now_ns)
+        records[NodeId(node), 0] = driver.records.to_bytes(net.now_ns)
     return join(records)
 
 

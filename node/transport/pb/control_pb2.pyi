@@ -133,6 +133,7 @@ class Status(_message.Message):
         PHASE_STOPPING: _ClassVar[Status.Phase]
         PHASE_FAILED: _ClassVar[Status.Phase]
         PHASE_DIVERGED: _ClassVar[Status.Phase]
+        PHASE_DOWN: _ClassVar[Status.Phase]
     PHASE_UNSPECIFIED: Status.Phase
     PHASE_PREPARING: Status.Phase
     PHASE_WAITING: Status.Phase
@@ -141,6 +142,7 @@ class Status(_message.Message):
     PHASE_STOPPING: Status.Phase
     PHASE_FAILED: Status.Phase
     PHASE_DIVERGED: Status.Phase
+    PHASE_DOWN: Status.Phase
     class MessagesRejectedEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]

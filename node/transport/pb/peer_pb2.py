@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnode/transport/pb/peer.proto\x12\x0b\x66ragmesh.v1\"\x7f\n\x08\x45nvelope\x12!\n\x05hello\x18\x02 \x01(\x0b\x32\x12.fragmesh.v1.Hello\x12!\n\x05probe\x18\x03 \x01(\x0b\x32\x12.fragmesh.v1.Probe\x12\r\n\x05\x66rame\x18\x01 \x03(\x0c\x12\x0e\n\x06number\x18\x04 \x03(\x06\x12\x0e\n\x06\x64ue_ns\x18\x05 \x03(\x06\"\x80\x01\n\x05Hello\x12\x14\n\x0cwire_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\r\x12\x0f\n\x07plan_id\x18\x04 \x01(\x06\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12receipts_within_ms\x18\x06 \x01(\r\";\n\x05Probe\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"h\n\x07Receipt\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x66rames_rejected\x18\x03 \x01(\x04\x12\x1f\n\x04\x65\x63ho\x18\x04 \x01(\x0b\x32\x11.fragmesh.v1.Echo\"@\n\x04\x45\x63ho\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x15\n\rpadding_bytes\x18\x03 \x01(\x04\x32\x43\n\x04Peer\x12;\n\x08\x45xchange\x12\x15.fragmesh.v1.Envelope\x1a\x14.fragmesh.v1.Receipt(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cnode/transport/pb/peer.proto\x12\x0b\x66ragmesh.v1\"\x7f\n\x08\x45nvelope\x12!\n\x05hello\x18\x02 \x01(\x0b\x32\x12.fragmesh.v1.Hello\x12!\n\x05probe\x18\x03 \x01(\x0b\x32\x12.fragmesh.v1.Probe\x12\r\n\x05\x66rame\x18\x01 \x03(\x0c\x12\x0e\n\x06number\x18\x04 \x03(\x06\x12\x0e\n\x06\x64ue_ns\x18\x05 \x03(\x06\"\x8e\x01\n\x05Hello\x12\x14\n\x0cwire_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06sender\x18\x03 \x01(\r\x12\x0f\n\x07plan_id\x18\x04 \x01(\x06\x12\x14\n\x0cwindow_bytes\x18\x05 \x01(\x04\x12\x1a\n\x12receipts_within_ms\x18\x06 \x01(\r\x12\x0c\n\x04life\x18\x07 \x01(\r\";\n\x05Probe\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"h\n\x07Receipt\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x13\n\x0b\x66rame_bytes\x18\x02 \x01(\x04\x12\x17\n\x0f\x66rames_rejected\x18\x03 \x01(\x04\x12\x1f\n\x04\x65\x63ho\x18\x04 \x01(\x0b\x32\x11.fragmesh.v1.Echo\"@\n\x04\x45\x63ho\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06\x12\x15\n\rpadding_bytes\x18\x03 \x01(\x04\x32\x43\n\x04Peer\x12;\n\x08\x45xchange\x12\x15.fragmesh.v1.Envelope\x1a\x14.fragmesh.v1.Receipt(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENVELOPE']._serialized_start=45
   _globals['_ENVELOPE']._serialized_end=172
   _globals['_HELLO']._serialized_start=175
-  _globals['_HELLO']._serialized_end=303
-  _globals['_PROBE']._serialized_start=305
-  _globals['_PROBE']._serialized_end=364
-  _globals['_RECEIPT']._serialized_start=366
-  _globals['_RECEIPT']._serialized_end=470
-  _globals['_ECHO']._serialized_start=472
-  _globals['_ECHO']._serialized_end=536
-  _globals['_PEER']._serialized_start=538
-  _globals['_PEER']._serialized_end=605
+  _globals['_HELLO']._serialized_end=317
+  _globals['_PROBE']._serialized_start=319
+  _globals['_PROBE']._serialized_end=378
+  _globals['_RECEIPT']._serialized_start=380
+  _globals['_RECEIPT']._serialized_end=484
+  _globals['_ECHO']._serialized_start=486
+  _globals['_ECHO']._serialized_end=550
+  _globals['_PEER']._serialized_start=552
+  _globals['_PEER']._serialized_end=619
 # @@protoc_insertion_point(module_scope)

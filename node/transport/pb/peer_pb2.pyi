@@ -21,20 +21,22 @@ class Envelope(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., frame: _Optional[_Iterable[bytes]] = ..., number: _Optional[_Iterable[int]] = ..., due_ns: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("wire_version", "run_id", "sender", "plan_id", "window_bytes", "receipts_within_ms")
+    __slots__ = ("wire_version", "run_id", "sender", "plan_id", "window_bytes", "receipts_within_ms", "life")
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
     WINDOW_BYTES_FIELD_NUMBER: _ClassVar[int]
     RECEIPTS_WITHIN_MS_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
     wire_version: int
     run_id: str
     sender: int
     plan_id: int
     window_bytes: int
     receipts_within_ms: int
-    def __init__(self, wire_version: _Optional[int] = ..., run_id: _Optional[str] = ..., sender: _Optional[int] = ..., plan_id: _Optional[int] = ..., window_bytes: _Optional[int] = ..., receipts_within_ms: _Optional[int] = ...) -> None: ...
+    life: int
+    def __init__(self, wire_version: _Optional[int] = ..., run_id: _Optional[str] = ..., sender: _Optional[int] = ..., plan_id: _Optional[int] = ..., window_bytes: _Optional[int] = ..., receipts_within_ms: _Optional[int] = ..., life: _Optional[int] = ...) -> None: ...
 
 class Probe(_message.Message):
     __slots__ = ("sequence", "sent_ns", "padding")

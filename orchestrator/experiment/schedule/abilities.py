@@ -14,7 +14,7 @@ NODE_ACTIONS: Final[tuple[Action, ...]] = ("crash", "restart", "pause", "slow_cp
 
 ABILITIES: Final[Mapping[RuntimeName, tuple[Action, ...]]] = {
     "simulation": (*LINK_ACTIONS, *NODE_ACTIONS),
-    "processes": (*LINK_ACTIONS, "slow_cpu"),
-    "docker": (*LINK_ACTIONS, "slow_cpu"),
+    "processes": (*LINK_ACTIONS, *NODE_ACTIONS),
+    "docker": (*LINK_ACTIONS, *NODE_ACTIONS),
 }
 """Actions that a runtime can do; others are refused before anything starts."""

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from node.core.errors import ConfigError
 from node.core.schedule import NodeSpan
+from node.core.times import Times
 from node.core.units import NS_PER_S, s_to_ns
 from orchestrator.experiment.fedscale_files import ClientAvailability
 from orchestrator.experiment.schedule.config import AvailabilityEntry
 from orchestrator.experiment.schedule.file_spans import Absence, FileSpans, apart_in_time, check_number
-from orchestrator.experiment.schedule.planned import Times
 
 
 def availability_spans(

@@ -13,6 +13,7 @@ import numpy as np
 
 from node.core.errors import ConfigError
 from node.core.schedule import LinkSpan, Overlay, PartitionSpan, Place
+from node.core.times import Times
 from node.core.units import NS_PER_S, ms_to_ns, s_to_ns
 from node.host.text_files import shorten
 from orchestrator.experiment.kollaps_files import KollapsFile, LinkEvent, LinkFigures, ServiceEvent
@@ -25,7 +26,6 @@ from orchestrator.experiment.schedule.file_spans import (
     check_number,
     isolated,
 )
-from orchestrator.experiment.schedule.planned import Times
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
 """The schedule as a run directory keeps it; pure."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from dataclasses import replace
+from typing import Final, Literal
 
 from node.host.text_files import shorten
 from orchestrator.experiment.schedule.abilities import NODE_ACTIONS
+from orchestrator.experiment.schedule.fates import NodeInstant
+from orchestrator.experiment.schedule.file_spans import RESTART_NS
 from orchestrator.experiment.schedule.planned import PlannedEntry
 from orchestrator.experiment.schedule.timeline import effect, targets
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.recorded_schedule import RecordedEntry
+
+FILE_ACTIONS: Final = ("availability", "kollaps")
+"""Actions that a file describes."""
 
 _LETTERS_MAX: Final = 120
 """Letters that are kept of an entry's targets: five thousand pairs would be read by nobody."""
@@ -44,3 +50,31 @@ def exact_instants(entries: Sequence[PlannedEntry], until_ns: int) -> Iterator[F
                 yield FaultInstant(each.number, node, action, "begin", begin_ns, begin_ns)
                 if end_ns is not None and end_ns <= until_ns:
                     yield FaultInstant(each.number, node, action, "end", end_ns, end_ns)
+
+
+def executed_instants(entries: Sequence[PlannedEntry], done: Sequence[NodeInstant]) -> Iterator[FaultInstant]:
+    """Yield when real nodes went down, came back, stood still and went on, by the entries that asked for it.
+
+    What an entry asks for while another one has the node down already is no instant of its own.
+
+    Args:
+        entries: All.
+        done: What was done to nodes, each node's in order of time.
+    """
+    changes = {(int(one.node), one.change.time_ns): one for one in done}
+    found: set[tuple[int, int]] = set()
+    until_ns = max((one.change.time_ns for one in done), default=-1)
+    for planned in exact_instants(entries, until_ns):
+        if planned.node is None or planned.action == "slow_cpu":
+            continue
+        # Who is down to be restarted is so for a nanosecond.
+        later_ns = RESTART_NS if planned.what == "end" and planned.action == "restart" else 0
+        key = planned.node, planned.planned_ns + later_ns
+        if key in changes and (planned.what == "end" or changes[key].change.kind != "runs"):
+            found.add(key)
+            yield replace(planned, actual_ns=changes[key].actual_ns)
+    files = [each for each in entries if each.entry.action in FILE_ACTIONS]
+    for (node, time_ns), one in changes.items():
+        if files and (node, time_ns) not in found:
+            what: Literal["begin", "end"] = "end" if one.change.kind == "runs" else "begin"
+            yield FaultInstant(files[0].number, node, files[0].entry.action, what, time_ns, one.actual_ns)

@@ -13,7 +13,7 @@ import pytest
 
 from node.algorithms.divshare import DivShareConfig
 from node.config import Beginning, NodeAlgorithm, NodeConfig
-from node.config_file import read_node_config, remove_keys, write_node_files
+from node.config_file import read_node_config, remove_keys, write_comeback_files, write_node_files
 from node.core.compute import ComputePlan
 from node.core.errors import ConfigError, RunnerError
 from node.core.framing import Framing
@@ -84,6 +84,8 @@ def configs(
         "keep_messages": False,
         "start_timeout_s": 61.5,
         "begin_ns": 10**9,
+        "down_ns": 2 * 10**9 - 1,
+        "pauses": np.array([[0, 10**9, 11 * 10**8], [2, 0, 2**62]]),
         "rates": rate_bounds(network, 0),
         **other,
     }
@@ -95,7 +97,7 @@ def configs(
             network=network,
             compute=compute,
             train_indices=np.array([node, node + 3]),
-            beginning=Beginning(shared if params is None else params(node), 5, 20),
+            beginning=Beginning(shared if params is None else params(node), 5, 20, 2),
             credentials=None if credentials is None else credentials.nodes[node],
         )
         for node in range(NODES)
@@ -237,10 +239,10 @@ def refusal(path: Path, run_id: str | None = None) -> str:
         (b'{"version": ' + b"9" * 5000 + b"}", "node-0001.json: is not JSON: Exceeds the limit"),
         (b"[" * 100_000, "node-0001.json: is nested too deeply"),
         (b"[]", "node-0001.json: must hold keys and values, holds list"),
-        (b"{}", "node-0001.json: version=None: must be 4, which this release reads"),
-        (b'{"version": 1}', "node-0001.json: version=1: must be 4, which this release reads"),
-        (b'{"version": true}', "node-0001.json: version=True: must be 4"),
-        (b'{"version": 4}', "node-0001.json: run_id: missing (and "),
+        (b"{}", "node-0001.json: version=None: must be 5, which this release reads"),
+        (b'{"version": 1}', "node-0001.json: version=1: must be 5, which this release reads"),
+        (b'{"version": true}', "node-0001.json: version=True: must be 5"),
+        (b'{"version": 5}', "node-0001.json: run_id: missing (and "),
     ],
 )
 def test_files_that_are_no_description(file: Path, text: bytes, why: str) -> None:
@@ -339,6 +341,22 @@ def test_files_that_are_not_there(file: Path) -> None:
     assert refusal(file) == "common.npz: cannot be read: No such file or directory"
     file.unlink()
     assert refusal(file) == "node-0001.json: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_node_that_comes_back_has_files_of_its_own(tmp_path: Path, shared: bool) -> None:
+    those = configs(params=None if shared else lambda node: np.full(PARAMS, node, dtype=np.float32))
+    files = write_node_files(tmp_path, those)
+    before = files[0].read_bytes()
+    beginning = Beginning(np.full(PARAMS, 9, dtype=np.float32), 7, 28, 3)
+    again = those[1].model_copy(update={"beginning": beginning, "begin_ns": 15 * 10**8, "down_ns": None, "port": 4711})
+    assert write_comeback_files(tmp_path, again) == files[1]
+    read = read_node_config(files[1])
+    assert (read.beginning.rounds, read.beginning.local_steps, read.beginning.life) == (7, 28, 3)
+    assert read.beginning.params.tolist() == [9.0] * PARAMS
+    assert (read.begin_ns, read.down_ns, read.port) == (15 * 10**8, None, 4711)
+    assert files[0].read_bytes() == before
+    read_node_config(files[0])
 
 
 @pytest.mark.parametrize("name", ["common.npz", "node-0001.npz"])

@@ -144,6 +144,9 @@ ALONE = {
     "late starts": (emulator(excessive_delays=11), "transfers begun too late"),
     "ignored": (emulator(ignored=1), "requests that the link emulator ignored"),
     "refused": (replace(GOOD, rejected={0: {}, 1: {"flood": 1}}), "messages refused on arrival"),
+    "a late return": (replace(GOOD, faults_late_ns=(0, 50_100_000)), "delay of planned faults of nodes, the worst"),
+    "an early crash": (replace(GOOD, faults_late_ns=(-50_100_000,)), "delay of planned faults of nodes, the worst"),
+    "no return": (replace(GOOD, faults_late_ns=(0, None)), "delay of planned faults of nodes, the worst"),
     "stalled": (replace(GOOD, stalled=True), "stalls"),
     "death": (replace(GOOD, died={3: "killed by signal 9"}), "nodes that died"),
     "hung": (

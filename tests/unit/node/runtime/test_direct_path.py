@@ -24,6 +24,7 @@ from node.runtime.direct_path import FOR_EVER_NS, RECEIPT_LATE_NS, DirectPath
 from node.runtime.message_records import Records
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
+from node.runtime.standstills import Standstills
 from node.runtime.story import Story
 from node.transport.frames import HEADER_BYTES
 from tests.messages import Kind, make_message
@@ -80,6 +81,9 @@ class Recorder:
 
     def aborted(self, number: int, sent_bytes: int, at_ns: int) -> None:
         self.told.append(("aborted", number, sent_bytes, at_ns))
+
+    def room(self, at_ns: int) -> None:
+        self.told.append(("room", at_ns))
 
     def probe_sent(self, number: int, at_ns: int) -> None:
         self.told.append(("probe_sent", number, at_ns))
@@ -501,7 +505,7 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with bench.host.is_the_clock():
         counters, records = NodeCounters(), Records(40, WireDtype.FLOAT32)
-        sending = Sending(NodeId(0), bench.path, Accounting(40), counters, records, Story())
+        sending = Sending(NodeId(0), bench.path, Accounting(40), counters, records, Story(), Standstills())
         transport = Transport(bench, lambda count: int(rng.integers(count)))
         bench.path.begin(sending, bench.clock)
         for step in itertools.count():
@@ -534,3 +538,23 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     assert counters.bytes_sent == counters.messages_sent * WIRE_BYTES
     assert counters.bytes_lost == WIRE_BYTES * int(((table["state"] == MessageState.LOST) & (sent >= 0)).sum())
     assert bench.path.window.bytes == 0
+
+
+def test_what_a_receiver_that_stands_still_holds_keeps_nobody_waiting() -> None:
+    """No receipt comes before it goes on, but its links carry what is sent all the same."""
+    plan = replace(network(3, 1.0, latency_ns=MS), sender=parallel(1))
+    bench, recorder = Bench(plan), Recorder()
+    bench.path.standstills = {NodeId(1): Standstills([(0, 500 * MS)])}
+    with bench.host.is_the_clock():
+        bench.path.begin(recorder, bench.clock)
+        assert bench.path.has_room(NodeId(1), message())
+        bench.path.send(0, NodeId(1), message(), 0)
+        act(bench, "written")
+        bench.at(400 * MS)
+        kinds = [told[0] for told in recorder.told]
+        assert kinds.count("sent") == 1
+        assert "arrived" not in kinds
+        assert len(bench.path.in_flight) == 0
+        assert bench.path.has_room(NodeId(2), message())  # it is not overdue
+        act(bench, "receipt")
+        assert recorder.told[-1][0] == "arrived"

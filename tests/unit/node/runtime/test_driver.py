@@ -1,7 +1,7 @@
 """One real driver with a scripted algorithm: every effect, every callback, on a clock that tests move by hand."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,12 @@ from node.core.effects import (
     StartTimer,
 )
 from node.core.errors import DivergedError, ProtocolError
-from node.core.events import Event, LocalStepsDone, MessageReceived, Started, TimerFired
+from node.core.events import Event, LocalStepsDone, MessageReceived, PeerDown, PeerUp, Started, TimerFired
 from node.core.links import NetworkPlan
 from node.core.message_log import NEVER
 from node.core.messages import Message, MessageState, frozen
 from node.core.sender_policy import PER_PEER, parallel
+from node.core.steps import Steps
 from node.core.topology import full
 from node.core.training import TrainingResult
 from node.core.types import NodeId, Vector
@@ -144,6 +145,7 @@ class Bench:
         dtype: WireDtype = WireDtype.FLOAT32,
         keep_messages: bool = True,
         rounds: Rounds | None = None,
+        speeds: Mapping[int, Steps[float]] | None = None,
     ) -> None:
         self.host = Host()
         self.loop = Loop(self.host, 0)
@@ -168,7 +170,7 @@ class Bench:
         self.driver = Driver(
             algorithm=self.algorithm,
             trainer=self.trainer,
-            timer=StepTimer(ComputePlan((5 * MS,) * 4), 0, 1),
+            timer=StepTimer(ComputePlan((5 * MS,) * 4, speeds=speeds or {}), 0, 1),
             path=self.path,
             accounting=Accounting(plan.header_bytes, dtype, keep_messages),
             rounds=rounds or Rounds(),
@@ -861,3 +863,52 @@ def test_a_node_that_stopped_at_rest_was_so(bench: Bench) -> None:
     bench.driver.stop()
     bench.path.transfer_ended(0, 5 * MS)
     assert bench.driver.rest() == (1,)
+
+
+# --- neighbors that go and come back, and a node that does ------------------------------------------------------
+
+
+def test_what_is_for_a_neighbor_that_cannot_be_reached_is_lost_and_takes_no_uplink(bench: Bench) -> None:
+    bench.start(to(1, 2, 1, 3))
+    bench.at(MS)
+    bench.driver.heard(PeerDown(NodeId(1)))
+    assert bench.algorithm.told[-1] == (PeerDown(NodeId(1)), MS)
+    assert bench.uplink.aborted == [0]  # what was under way to it
+    bench.path.transfer_aborted(0, 30)
+    assert [receiver for _, receiver, *_ in bench.uplink.started] == [1, 2]
+    bench.end_transfer(9 * MS)
+    assert [receiver for _, receiver, *_ in bench.uplink.started] == [1, 2, 3]  # the third is lost in between
+    count = bench.driver.counters
+    assert (count.messages_aborted, count.messages_lost, count.bytes_lost) == (1, 1, 0)
+    assert bench.row(2)["state"] == MessageState.LOST
+    bench.driver.heard(PeerUp(NodeId(1)))
+    assert isinstance(bench.algorithm.told[-1][0], PeerUp)
+    bench.end_transfer(17 * MS)
+    bench.do(to(1))
+    assert [receiver for _, receiver, *_ in bench.uplink.started] == [1, 2, 3, 1]
+
+
+def test_a_node_that_crashes_loses_what_is_queued_and_under_way(bench: Bench) -> None:
+    bench.start(to(1, 2, 3))
+    bench.at(MS)
+    bench.driver.stop(crashes=True)
+    bench.driver.stop()
+    count = bench.driver.counters
+    assert (count.messages_queued, count.messages_aborted, count.messages_cancelled) == (3, 1, 2)
+    assert [bench.row(number)["state"] for number in range(3)] == [
+        MessageState.ABORTED,
+        MessageState.CANCELLED,
+        MessageState.CANCELLED,
+    ]
+    bench.driver.heard(PeerDown(NodeId(1)))
+    assert not any(isinstance(event, PeerDown) for event, _ in bench.algorithm.told)
+
+
+def test_no_transfer_begins_while_the_node_stands_still_on_purpose() -> None:
+    """What it is told late begins when it goes on, as in a simulation, and not when it could have."""
+    bench = Bench(speeds={0: Steps(1.0, (5 * MS, 20 * MS), (0.0, 1.0))})
+    with bench.host.is_the_clock():
+        bench.start(to(1, 2))
+        bench.at(20 * MS)  # it is let go on, and hears now of what ended at 8 ms
+        bench.path.transfer_ended(0, 8 * MS)
+        assert bench.uplink.started[1][3] == 20 * MS

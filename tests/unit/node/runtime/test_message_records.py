@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.core.errors import ProtocolError
-from node.core.message_log import NEVER, Column
+from node.core.message_log import LIFE_SHIFT, NEVER, Column
 from node.core.messages import MessageState
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
@@ -41,7 +41,7 @@ def rows(table: dict[str, Column], *names: str) -> list[tuple[int, ...]]:
 
 def test_two_views_become_one() -> None:
     sender, receiver = two_nodes()
-    table = join({NodeId(1): receiver.to_bytes(50), NodeId(0): sender.to_bytes(50)})
+    table = join({(NodeId(1), 0): receiver.to_bytes(50), (NodeId(0), 0): sender.to_bytes(50)})
     assert rows(table, "id", "sender", "receiver", "round", "payload_bytes") == [(0, 0, 1, 4, 12), (1, 0, 1, 4, 12)]
     assert rows(table, "queued_ns", "started_ns", "sent_ns", "delivered_ns", "aggregated_ns", "staleness") == [
         (10, 11, 20, 25, 40, 2),
@@ -53,13 +53,13 @@ def test_two_views_become_one() -> None:
 
 def test_a_receiver_that_says_nothing_leaves_messages_in_flight() -> None:
     sender, _ = two_nodes()
-    table = join({NodeId(0): sender.to_bytes(50)})
+    table = join({(NodeId(0), 0): sender.to_bytes(50)})
     assert table["state"].tolist() == [MessageState.IN_FLIGHT, MessageState.SENDING]
 
 
 def test_messages_of_a_sender_that_says_nothing_are_missing() -> None:
     _, receiver = two_nodes()
-    table = join({NodeId(1): receiver.to_bytes(50)})
+    table = join({(NodeId(1), 0): receiver.to_bytes(50)})
     assert len(table["id"]) == 0
     assert join({})["state"].tolist() == []
 
@@ -67,9 +67,29 @@ def test_messages_of_a_sender_that_says_nothing_are_missing() -> None:
 def test_what_arrived_was_not_lost_whatever_its_sender_thinks() -> None:
     sender, receiver = two_nodes()
     sender.sent.lost(0)
-    parts = {NodeId(0): sender.to_bytes(50)}
+    parts = {(NodeId(0), 0): sender.to_bytes(50)}
     assert join(parts)["state"][0] == MessageState.LOST
-    assert join({**parts, NodeId(1): receiver.to_bytes(50)})["state"][0] == MessageState.AGGREGATED
+    assert join({**parts, (NodeId(1), 0): receiver.to_bytes(50)})["state"][0] == MessageState.AGGREGATED
+
+
+def test_the_lives_of_a_node_are_told_apart() -> None:
+    """Node 0 comes back, and numbers its messages from 0 again; its receiver knows which life each is of."""
+    receiver = Records(64, WireDtype.FLOAT32)
+    lives = {}
+    for life, time_ns in ((0, 10), (1, 50)):
+        sender = Records(64, WireDtype.FLOAT32)
+        sender.sent.queued(time_ns, 0, [(NodeId(1), MODEL), (NodeId(1), MODEL)])
+        sender.sent.started.extend((0, time_ns + 1))
+        lives[NodeId(0), life] = sender.to_bytes(99)
+        receiver.delivered(0, (life << LIFE_SHIFT) + life, 4, time_ns + 5)
+    receiver.delivered(0, 2 << LIFE_SHIFT, 4, 77)  # of a life that told nothing
+    table = join({**lives, (NodeId(1), 0): receiver.to_bytes(99)})
+    assert rows(table, "queued_ns", "started_ns", "delivered_ns") == [
+        (10, 11, 15),
+        (10, NEVER, NEVER),
+        (50, 51, NEVER),
+        (50, NEVER, 55),
+    ]
 
 
 @pytest.mark.parametrize("told_sent_ns", [30, None])
@@ -81,7 +101,7 @@ def test_what_arrived_was_sent_by_then_however_late_its_sender_hears_of_it(told_
         sender.sent.sent.extend((0, told_sent_ns, NEVER))
     receiver.delivered(0, 0, 4, 25)
     receiver.delivered(0, 1, 4, 26)  # nonsense: it was never begun
-    table = join({NodeId(0): sender.to_bytes(50), NodeId(1): receiver.to_bytes(50)})
+    table = join({(NodeId(0), 0): sender.to_bytes(50), (NodeId(1), 0): receiver.to_bytes(50)})
     assert rows(table, "started_ns", "sent_ns", "delivered_ns") == [(11, 25, 25), (NEVER, NEVER, 26)]
     assert table["state"][0] == MessageState.DELIVERED
 
@@ -91,7 +111,7 @@ def test_numbers_that_its_sender_never_gave_are_left_out() -> None:
     for number in (2, 10**12, -1):
         receiver.delivered(0, number, 4, 30)
     receiver.delivered(77, 0, 4, 30)
-    table = join({NodeId(0): sender.to_bytes(50), NodeId(1): receiver.to_bytes(50)})
+    table = join({(NodeId(0), 0): sender.to_bytes(50), (NodeId(1), 0): receiver.to_bytes(50)})
     assert table["delivered_ns"].tolist() == [25, NEVER]
 
 
@@ -123,7 +143,7 @@ def test_records_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None
     sender, receiver = two_nodes()
     data = repacked(sender.to_bytes(50), **changes)
     with pytest.raises(ProtocolError, match="records of node 0: damaged"):
-        join({NodeId(0): data, NodeId(1): receiver.to_bytes(50)})
+        join({(NodeId(0), 0): data, (NodeId(1), 0): receiver.to_bytes(50)})
 
 
 @settings(max_examples=300, deadline=None)
@@ -137,7 +157,7 @@ def test_damaged_bytes_are_refused_or_harmless(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(whole) - 1))
         damaged = whole[:at] + bytes([data.draw(st.integers(0, 255))]) + whole[at + 1 :]
     with suppress(ProtocolError):
-        assert len(join({NodeId(0): damaged, NodeId(1): receiver.to_bytes(50)})["id"]) == 2
+        assert len(join({(NodeId(0), 0): damaged, (NodeId(1), 0): receiver.to_bytes(50)})["id"]) == 2
 
 
 @settings(max_examples=15, deadline=None)
@@ -157,7 +177,7 @@ def test_joined_at_any_instant_with_any_node_missing(kind: str, seed: int, insta
     for node, driver in enumerate(net.drivers):
         assert driver.records is not None
         if node not in silent:
-            parts[NodeId(node)] = driver.records.to_bytes(instant_ns)
+            parts[NodeId(node), 0] = driver.records.to_bytes(instant_ns)
     table, whole = join(parts), table_of_world(world)
     known = ~np.isin(whole["sender"], list(silent))
     heard = ~np.isin(whole["receiver"][known], list(silent))

@@ -38,9 +38,6 @@ class Opening:
         self._now_s += 0.05
         return self._now_s
 
-    def set_addresses(self, addresses: object) -> None:
-        pass
-
     def probe(self, peer: int, *more: int) -> None:
         self.asked.append(peer)
         self._waiting.add(peer)
@@ -53,7 +50,7 @@ class Opening:
         self._unopened.discard(peer)
 
     def run(self, within_s: float = 5.0) -> None:
-        asyncio.run(Peers.open_streams(self, {}, within_s))  # type: ignore[arg-type]
+        asyncio.run(Peers.open_streams(self, within_s))  # type: ignore[arg-type]
 
 
 def test_a_few_at_a_time_beginning_after_itself() -> None:

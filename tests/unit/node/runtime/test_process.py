@@ -141,7 +141,7 @@ def test_snapshots_are_wanted_at_every_interval_and_at_the_end(
     begin_ns: int, end_ns: int | None, instants: list[int]
 ) -> None:
     found = hand_over(Control(), begin_ns=begin_ns, end_ns=end_ns)
-    times = [found.first_instant_ns]
+    times = [found.first_instant_ns(begin_ns)]
     while len(times) < len(instants):
         times.append(found.next_instant_ns(times[-1]))
     assert times == instants

@@ -17,6 +17,7 @@ import numpy as np
 from node.config import NodeConfig
 from node.core.counters import NodeCounters
 from node.core.errors import RunnerError
+from node.core.schedule import Comeback
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
 from node.emulation.statistics import EmulatorStatistics
@@ -26,13 +27,16 @@ from node.transport.control_values import (
     ModelSnapshot,
     NodeStatus,
     Phase,
+    Registration,
     SnapshotPurpose,
     StartCommand,
     StopCommand,
 )
+from orchestrator.experiment.schedule.fates import Fate
 from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.runs.collection import Collection
-from orchestrator.runs.fleet import NodeEnd
+from orchestrator.runs.fault_executor import FaultExecutor
+from orchestrator.runs.fleet import NextLife, NodeEnd
 from orchestrator.runs.rules import Rules
 from orchestrator.runs.stopping import StopRequested, StopRequests
 from orchestrator.runs.supervision import Supervisor
@@ -127,6 +131,8 @@ class Script:
     sending_to: tuple[int, ...] = ()
     unread: int = 0
     diverges_s: float | None = None
+    goes_down: bool = True
+    ready_again_s: float | None = 0.5
     rejected: Mapping[str, int] = field(default_factory=dict)
     repeats: int = 1
 
@@ -145,6 +151,10 @@ class FakeFleet:
         self.asked = 0
         self.broken: str | None = None
         self.looking: Future[None] | None = None
+        self.fates: Mapping[NodeId, Fate] = {}
+        self.calls: list[tuple[float, str, int]] = []
+        self.lives: dict[NodeId, NextLife] = {}
+        self.on_start_again: Callable[[NodeId], None] = lambda node: None
         self._news: dict[NodeId, NodeEnd] = {}
 
     def launch(self, configs: Sequence[NodeConfig]) -> None:
@@ -176,10 +186,19 @@ class FakeFleet:
         return self.scripts[node].last_words
 
     def pause(self, node: NodeId) -> None:
-        raise AssertionError("not asked for")
+        self._note("pause", node)
 
     def resume(self, node: NodeId) -> None:
-        raise AssertionError("not asked for")
+        self._note("resume", node)
+
+    def start_again(self, node: NodeId, life: NextLife) -> None:
+        self._note("start", node)
+        del self.ended[node]
+        self.lives[node] = life
+        self.on_start_again(node)
+
+    def _note(self, what: str, node: NodeId) -> None:
+        self.calls.append((round(asyncio.get_running_loop().time() - EPOCH_S, 3), what, int(node)))
 
     def kill(self, node: NodeId) -> None:
         self.killed.append(node)
@@ -204,6 +223,8 @@ class FakeControl:
         self._arrived: dict[str, set[NodeId]] = {"ready": set(), "connected": set()}
         self._started_s: float | None = None
         self._silent: set[NodeId] = set()
+        self._running_again: set[NodeId] = set()
+        fleet.on_start_again = lambda node: self._later(fleet.scripts[node].ready_again_s, self._wait_again, node)
         self.commands: list[tuple[float, ControlCommand]] = []
         self.forgotten: list[int] = []
         self.stopped = False
@@ -242,8 +263,19 @@ class FakeControl:
                 raise RunnerError(f"nodes {sorted(missing)} did not come to '{point}' within {timeout_s:g} s")
             await asyncio.sleep(0.01)
 
+    @property
+    def registered(self) -> Mapping[NodeId, Registration]:
+        nodes = range(len(self._fleet.scripts))
+        return {NodeId(node): Registration(NodeId(node), f"127.0.0.1:{4000 + node}", 1, 8, 1, "0") for node in nodes}
+
     def command(self, command: ControlCommand, nodes: Iterable[NodeId] | None = None) -> None:
-        assert nodes is None, "all nodes are told the same"
+        if nodes is not None:
+            assert isinstance(command, StartCommand)
+            assert command.start_monotonic_ns is not None
+            for node in nodes:
+                due_s = max(self._loop.time(), command.start_monotonic_ns / 1e9)
+                self._loop.call_at(due_s, self._run_again, node)
+            return
         self.commands.append((self._loop.time(), command))
         for index, script in enumerate(self._fleet.scripts):
             node = NodeId(index)
@@ -254,6 +286,11 @@ class FakeControl:
                     self._started_s = self._loop.time()
                     self._speak(node)
                     self._later(script.diverges_s, self._say, node)
+                    assert command.start_monotonic_ns is not None
+                    for change in self._fleet.fates.get(node, ()):
+                        if change.kind == "down" and script.goes_down:
+                            at_s = (command.start_monotonic_ns + change.time_ns) / 1e9
+                            self._loop.call_at(at_s, self._go_down, node, change.time_ns)
                 case StopCommand(snapshot=final):
                     self._later(script.leaves_s, self._leave, node, final)
 
@@ -303,9 +340,25 @@ class FakeControl:
 
     def _speak(self, node: NodeId) -> None:
         """Send a status every second, as long as it lives."""
-        if self._lives(node):
+        if self._lives(node) and (node not in self._fleet.lives or node in self._running_again):
             self._say(node)
             self._later(1.0, self._speak, node)
+
+    def _go_down(self, node: NodeId, time_ns: int) -> None:
+        if self._lives(node):
+            self._running_again.discard(node)
+            self._listener.on_status(self._status(node, Phase.DOWN))
+            self._tell(node, "figures", {"counters": {"local_steps": 7, "messages_sent": 3}, "down_ns": time_ns})
+            self._listener.on_session_end(node)
+            self._fleet.end(node, NodeEnd("ended with code 5", failed=True))
+
+    def _wait_again(self, node: NodeId) -> None:
+        if self._lives(node):
+            self._listener.on_status(replace(self._status(node, Phase.WAITING), time_ns=-1))
+
+    def _run_again(self, node: NodeId) -> None:
+        self._running_again.add(node)
+        self._speak(node)
 
     def _say(self, node: NodeId) -> None:
         """Send a status."""
@@ -344,6 +397,10 @@ class FakeControl:
         self._fleet.end(node, script.end)
 
 
+def _common_model(node: NodeId, model: Comeback, life: int) -> Vector:
+    return np.zeros(2, dtype=np.float32)
+
+
 @dataclass
 class Outcome:
     """What came of a scenario.
@@ -354,6 +411,7 @@ class Outcome:
         seconds: Virtual time that it took.
         notes: What the display was told.
         models: The models that were kept, in order of their arrival.
+        fates: What was done to nodes as planned.
     """
 
     supervisor: Supervisor
@@ -364,6 +422,7 @@ class Outcome:
     seconds: float
     notes: list[str]
     models: list[tuple[ModelSnapshot, Vector]]
+    fates: FaultExecutor
 
     @property
     def message(self) -> str:
@@ -396,6 +455,7 @@ class Scenario:
         rules: The experiment; the number of nodes follows from the scripts.
         interrupts_s: When the user interrupts, after the begin.
         backend_fails_s: When the fleet's backend fails, after the begin.
+        fates: What is planned to happen to nodes.
         looks_s: When the fleet's last look at the links is over, after the begin; None if it never is.
     """
 
@@ -404,6 +464,7 @@ class Scenario:
     interrupts_s: Sequence[float] = ()
     backend_fails_s: float | None = None
     looks_s: float | None = 0.0
+    fates: Mapping[NodeId, Fate] = field(default_factory=dict)
 
     def run(self) -> Outcome:
         """Supervise these nodes to their end."""
@@ -414,7 +475,9 @@ class Scenario:
         collection = Collection(lambda info, params: models.append((info, params)))
         requests = StopRequests(levels=2, now_s=loop.time)
         rules = replace(self.rules, num_nodes=len(self.scripts))
-        supervisor = Supervisor(rules, fleet, collection, requests, _Display(notes), on_tick=lambda: None)
+        fleet.fates = self.fates
+        fates = FaultExecutor(self.fates, fleet, collection, _common_model, notes.append, rules.start_timeout_s)
+        supervisor = Supervisor(rules, fleet, collection, requests, _Display(notes), on_tick=lambda: None, fates=fates)
         control = FakeControl(supervisor, fleet)
         for interrupt_s in self.interrupts_s:
             loop.call_later(interrupt_s, requests.request)
@@ -434,7 +497,7 @@ class Scenario:
             seconds = loop.now_s - EPOCH_S
         assert control.stopped
         assert all(watched.end is not None for watched in supervisor.nodes.values())
-        return Outcome(supervisor, control, fleet, collection, error, seconds, notes, models)
+        return Outcome(supervisor, control, fleet, collection, error, seconds, notes, models, fates)
 
 
 class _Display:

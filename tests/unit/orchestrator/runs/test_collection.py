@@ -71,7 +71,7 @@ def test_records_replace_earlier_ones_and_unknown_names_are_left_out() -> None:
     collection.keep_records(NodeId(2), "figures", b'{"a": 1}')
     collection.keep_records(NodeId(1), "measurement", b'{"peer": 0}')
     collection.keep_records(NodeId(2), "of a later version", b"not JSON")
-    assert collection.records == {2: b"second"}
+    assert collection.records == {(2, 0): b"second"}
     assert collection.figures == {2: {"a": 1}}
     assert collection.measurements == {1: {"peer": 0}}
 

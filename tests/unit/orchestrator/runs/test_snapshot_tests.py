@@ -92,13 +92,13 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_beside_the_run_an_instant_is_tested_once_all_living_nodes_are_there(bench: Bench) -> None:
     bench.keep(10, 1)
-    bench.tests.test_complete(ALL)
+    bench.tests.test_complete(lambda time_ns: ALL)
     assert bench.evaluator.submitted == []
-    bench.tests.test_complete(frozenset({1}))  # node 0 has died
+    bench.tests.test_complete(lambda time_ns: frozenset({1}))  # node 0 has died
     assert bench.evaluator.submitted == [10]
     assert bench.tests.last is None
     for _ in range(3):
-        bench.tests.test_complete(frozenset({1}))
+        bench.tests.test_complete(lambda time_ns: frozenset({1}))
     assert bench.tested == [(10, [10.1])]
     assert bench.tests.last is bench.curve.lines[0]
 
@@ -107,7 +107,7 @@ def test_one_instant_is_under_way_at_a_time_in_their_order(bench: Bench) -> None
     bench.keep(20, 0, 1)
     bench.keep(10, 0, 1)
     for _ in range(10):  # the evaluator refuses a second one
-        bench.tests.test_complete(ALL)
+        bench.tests.test_complete(lambda time_ns: ALL)
     assert bench.evaluator.submitted == [10, 20]
     assert bench.tested == [(10, [10.0, 10.1]), (20, [20.0, 20.1])]
 
@@ -125,7 +125,7 @@ def test_the_rest_is_tested_complete_or_not_and_said_once(bench: Bench, naps: li
 
 def test_what_is_under_way_when_the_run_ends_is_waited_for(bench: Bench) -> None:
     bench.keep(10, 0, 1)
-    bench.tests.test_complete(ALL)
+    bench.tests.test_complete(lambda time_ns: ALL)
     said: list[str] = []
     bench.tests.test_rest(lambda: False, lambda: said.append("."))
     assert bench.tested == [(10, [10.0, 10.1])]

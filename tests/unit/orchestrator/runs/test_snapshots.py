@@ -52,18 +52,18 @@ def snapshots(folder: Path) -> Snapshots:
 
 def test_instants_are_tested_in_order_each_once_and_when_all_living_nodes_are_there(snapshots: Snapshots) -> None:
     assert snapshots.next_any() is None
-    assert snapshots.next_complete(ALL) is None
+    assert snapshots.next_complete(lambda time_ns: ALL) is None
     keep(snapshots, 20, 0, 1, 2)  # the later one first: uploads overtake each other
     keep(snapshots, 10, 2, 0)
-    assert snapshots.next_complete(ALL) is None
-    assert snapshots.next_complete(frozenset({0, 2})) == 10
+    assert snapshots.next_complete(lambda time_ns: ALL) is None
+    assert snapshots.next_complete(lambda time_ns: frozenset({0, 2})) == 10
     assert snapshots.next_any() == 10
     keep(snapshots, 10, 1)
-    assert snapshots.next_complete(ALL) == 10
+    assert snapshots.next_complete(lambda time_ns: ALL) == 10
     sample, models = snapshots.take(10)
     assert sample.time_ns == 10
     assert {int(node): params.tolist() for node, params in models.items()} == {node: [node, 10] for node in range(3)}
-    assert snapshots.next_complete(ALL) == 20
+    assert snapshots.next_complete(lambda time_ns: ALL) == 20
     snapshots.take(20)
     assert snapshots.next_any() is None
 
@@ -202,6 +202,26 @@ def test_only_the_models_to_resume_from_stay(snapshots: Snapshots, folder: Path)
     assert sorted(int(path.name[1:20]) for path in folder.glob("*.npy")) == [30, 30, 40]
     snapshots.remove()
     assert not folder.exists()
+
+
+def test_who_is_down_as_planned_is_not_waited_for(folder: Path) -> None:
+    def is_down(node: int, time_ns: int) -> bool:
+        return node == 1 and time_ns in (20, 30)
+
+    snapshots = Snapshots.create(folder, is_down)
+    for time_ns, nodes in ((10, (0, 1)), (20, (0,)), (30, (0,)), (40, (0,))):
+        keep(snapshots, time_ns, *nodes)
+        test(snapshots, time_ns)
+    assert snapshots.last_model(1) is not None
+    assert snapshots.last_model(2) is None
+    snapshots.drop_before_last(2)
+    assert sorted(path.name for path in folder.glob("*.npy")) == [
+        f"t{10:019d}-n00001.npy",  # what it comes back with
+        f"t{30:019d}-n00000.npy",
+    ]
+    _, earlier = Snapshots.reopen(folder, 2, is_down)
+    assert earlier.time_ns == 30
+    assert [(stored.node, stored.time_ns) for stored, _ in earlier.models] == [(0, 30), (1, 10)]
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(folder: Path) -> None:

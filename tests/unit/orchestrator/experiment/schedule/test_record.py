@@ -1,9 +1,14 @@
 """What a run directory keeps of a schedule: bounded, and as planned."""
 
 import json
+from dataclasses import replace
+from unittest.mock import Mock
 
 from node.core.times import Times
-from orchestrator.experiment.schedule.record import exact_instants, recorded
+from node.core.types import NodeId
+from orchestrator.experiment.schedule.fates import FateChange, NodeInstant, fates_of
+from orchestrator.experiment.schedule.record import exact_instants, executed_instants, recorded
+from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.recorded_schedule import RecordedEntry
 from tests.unit.orchestrator.experiment.schedule.entries import S, network_of, resolved
 
@@ -61,3 +66,44 @@ def test_instants_are_those_of_each_node_up_to_a_time() -> None:
     assert all(one.late_ns == 0 for one in exact_instants(entries, 20 * S))
     assert len(list(exact_instants(entries, 20 * S))) == 8 + 2 + 1 + 2
     assert not list(exact_instants(entries, S // 2))
+
+
+def test_what_was_done_to_real_nodes_is_told_by_the_entries_that_asked_for_it() -> None:
+    planned = resolved(
+        {"action": "crash", "nodes": 3, "at_s": 2, "for_s": 2},
+        {"action": "pause", "nodes": [3, 5], "at_s": 3, "for_s": 2},
+        {"action": "restart", "nodes": 1, "at_s": 6},
+        {"action": "slow_cpu", "nodes": 1, "factor": 2, "at_s": 1},
+        {"action": "isolate", "nodes": 1, "at_s": 1},
+    )
+    fates = fates_of(planned.schedule, 0, 10 * S)
+    late = {change: 1_000 * number for number, change in enumerate(sorted(fates))}
+    done = [
+        NodeInstant(node, change, None if node == 5 and change.kind == "runs" else change.time_ns + late[node])
+        for node, fate in fates.items()
+        for change in fate
+    ]
+    found = [
+        (one.entry, one.node, one.what, one.planned_ns, one.late_ns) for one in executed_instants(planned.entries, done)
+    ]
+    assert found == [
+        (0, 3, "begin", 2 * S, 1_000),
+        (0, 3, "end", 4 * S, 1_000),  # it stands still then, which the other entry has begun before
+        (1, 3, "end", 5 * S, 1_000),
+        (1, 5, "begin", 3 * S, 2_000),
+        (1, 5, "end", 5 * S, None),
+        (2, 1, "begin", 6 * S, 0),
+        (2, 1, "end", 6 * S, 1),  # it is down for a nanosecond
+    ]
+
+
+def test_what_a_file_asks_for_is_told_by_its_entry() -> None:
+    file = replace(resolved({"action": "crash", "nodes": 3, "at_s": 2}).entries[0], entry=Mock(action="kollaps"))
+    done = [
+        NodeInstant(NodeId(2), FateChange(S, "down"), S + 5),
+        NodeInstant(NodeId(2), FateChange(2 * S, "runs"), None),
+    ]
+    assert [*executed_instants([file], done)] == [
+        FaultInstant(0, 2, "kollaps", "begin", S, S + 5),
+        FaultInstant(0, 2, "kollaps", "end", 2 * S, None),
+    ]

@@ -288,16 +288,11 @@ def test_a_runtime_that_can_do_nothing(runtime: str, monkeypatch: pytest.MonkeyP
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("runtime", ["processes", "docker"])
+@pytest.mark.parametrize("runtime", ["simulation", "processes", "docker"])
 @pytest.mark.parametrize(("action", "fields"), [("crash", {}), ("restart", {}), ("pause", {"for_s": 1})], ids=str)
-def test_real_nodes_are_neither_ended_nor_paused_yet(action: str, fields: dict[str, Any], runtime: str) -> None:
-    slow = {"action": "slow_cpu", "nodes": 0, "factor": 2}
-    with pytest.raises(ConfigError) as caught:
-        resolved(slow, {"action": action, "nodes": 0, **fields}, runtime=runtime)
-    assert str(caught.value) == (
-        f"schedule[1].action={action}: must be one of degrade, trace, partition, isolate, slow_cpu with runtime:"
-        f" {runtime}, which cannot do it yet"
-    )
+def test_nodes_of_every_runtime_are_ended_and_paused(action: str, fields: dict[str, Any], runtime: str) -> None:
+    planned = resolved({"action": action, "nodes": 0, "at_s": 1, **fields}, runtime=runtime)
+    assert [span.kind for span in planned.schedule.nodes] == ["paused" if action == "pause" else "down"]
 
 
 @pytest.mark.usefixtures("able")

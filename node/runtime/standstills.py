@@ -1,0 +1,68 @@
+"""Times in which a node stands still on purpose, so that nothing that waits for it then counts as late. Pure."""
+
+from collections.abc import Iterator, Sequence
+
+from node.core.steps import Steps
+from node.core.types import IndexVector, NodeId
+from node.core.units import NEVER_NS
+from node.host.clock import Clock
+
+
+class Standstills:
+    """The planned pauses of one node.
+
+    Args:
+        spans: Their begins and ends, testbed time, in order.
+    """
+
+    def __init__(self, spans: Sequence[tuple[int, int]] = ()) -> None:
+        self._spans = spans
+        self._clock: Clock | None = None
+
+    def begin(self, clock: Clock) -> None:
+        """Take the experiment's clock; before that nothing stands still."""
+        self._clock = clock
+
+    def runs_from(self, time_ns: int) -> int:
+        """Return the first testbed time from ``time_ns`` on at which the node runs."""
+        for begin_ns, end_ns in self._spans:
+            if begin_ns <= time_ns < end_ns:
+                return end_ns
+        return time_ns
+
+    def held(self, monotonic_ns: int) -> bool:
+        """Return whether the node stood still at an instant of the host's monotonic clock."""
+        return self.due_ns(monotonic_ns) != monotonic_ns
+
+    def due_ns(self, monotonic_ns: int) -> int:
+        """Return when something that is due can happen at the earliest, both on the host's monotonic clock."""
+        if self._clock is None or not self._spans:
+            return monotonic_ns
+        time_ns = self._clock.at_ns(monotonic_ns)
+        runs_ns = self.runs_from(time_ns)
+        return monotonic_ns if runs_ns == time_ns else self._clock.monotonic_ns(runs_ns)
+
+
+def standstills_of(speed: Steps[float] | None) -> Standstills:
+    """Return the times in which a node does nothing, from its speed at any time; None: it always does."""
+    return Standstills([] if speed is None else list(_spans(speed)))
+
+
+def peers_standstills(pauses: IndexVector) -> dict[NodeId, Standstills]:
+    """Return the planned pauses of each node that has any, from rows of node, begin and end."""
+    spans: dict[NodeId, list[tuple[int, int]]] = {}
+    for node, begin_ns, end_ns in pauses.tolist():
+        spans.setdefault(NodeId(node), []).append((begin_ns, end_ns))
+    return {node: Standstills(those) for node, those in spans.items()}
+
+
+def _spans(speed: Steps[float]) -> Iterator[tuple[int, int]]:
+    begin_ns = 0 if speed.first == 0.0 else None
+    for time_ns, value in speed:
+        if value == 0.0 and begin_ns is None:
+            begin_ns = time_ns
+        elif value != 0.0 and begin_ns is not None:
+            yield begin_ns, time_ns
+            begin_ns = None
+    if begin_ns is not None:
+        yield begin_ns, NEVER_NS

@@ -1,0 +1,36 @@
+"""Planned pauses of a node: nothing that is due meanwhile is late."""
+
+import numpy as np
+
+from node.core.steps import Steps
+from node.core.types import NodeId
+from node.core.units import NEVER_NS
+from node.host.clock import Clock
+from node.runtime.standstills import Standstills, peers_standstills, standstills_of
+
+
+def test_a_node_runs_from_the_end_of_its_pause() -> None:
+    pauses = standstills_of(Steps(1.0, (10, 20, 30, 40), (0.0, 0.5, 0.0, 1.0)))
+    assert [pauses.runs_from(time_ns) for time_ns in (9, 10, 19, 20, 30, 39, 40)] == [9, 20, 20, 20, 40, 40, 40]
+
+
+def test_a_pause_from_the_beginning_and_one_without_an_end() -> None:
+    assert standstills_of(Steps(0.0, (10,), (1.0,))).runs_from(0) == 10
+    assert standstills_of(Steps(1.0, (10,), (0.0,))).runs_from(11) == NEVER_NS
+    assert standstills_of(None).runs_from(11) == 11
+
+
+def test_on_the_hosts_clock_once_the_experiment_has_one() -> None:
+    pauses = Standstills([(10, 20)])
+    assert (pauses.due_ns(1_030), pauses.held(1_030)) == (1_030, False)  # before the experiment nothing stands still
+    pauses.begin(Clock(1_000, dilation=2.0))
+    assert [pauses.due_ns(instant) for instant in (1_019, 1_020, 1_039, 1_040)] == [1_019, 1_040, 1_040, 1_040]
+    assert [pauses.held(instant) for instant in (1_019, 1_020, 1_040)] == [False, True, False]
+
+
+def test_those_of_others() -> None:
+    rows = np.array([[3, 10, 20], [3, 30, 40], [5, 0, NEVER_NS]])
+    of = peers_standstills(rows)
+    assert sorted(of) == [3, 5]
+    assert of[NodeId(3)].runs_from(35) == 40
+    assert peers_standstills(np.zeros((0, 3), dtype=np.int64)) == {}
