@@ -136,7 +136,7 @@ class FaultExecutor:
             self._fleet.resume(node)
         for node in self._fates:
             watched = self._parts.roster.nodes[node]
-            if watched.away and watched.end is None and watched.status.phase is not Phase.DOWN:
+            if watched.away and watched.end is None and watched.status.phase in (Phase.PREPARING, Phase.WAITING):
                 self._parts.roster.kill(node)
 
     # -- one node ----------------------------------------------------------------------------------------------
@@ -210,12 +210,12 @@ class FaultExecutor:
 
     async def _comes_back(self, parts: _Parts, watched: WatchedNode, change: FateChange) -> bool:
         """Wait until a node runs again; returns whether it does."""
-        runs = (Phase.RUNNING, Phase.DONE, Phase.DIVERGED)
+        # Who comes back so late that it is to go down again at once may have told of that alone.
+        runs = (Phase.RUNNING, Phase.DONE, Phase.DIVERGED, Phase.DOWN)
         await self._within(self._start_within_s, lambda: watched.end is not None or watched.status.phase in runs)
         if watched.status.phase not in runs:
             return self._fails(parts, watched, change, "go on")
         watched.away = ""
-        # When it did, it tells with its figures; until then the first status that says so must do.
         self.instants.append(NodeInstant(watched.status.node, change, max(change.time_ns, watched.status.time_ns)))
         return True
 

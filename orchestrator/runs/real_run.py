@@ -25,6 +25,7 @@ from orchestrator.host.dilation import recommend
 from orchestrator.host.environment import usable_cores
 from orchestrator.host.step_time import measure_step_seconds
 from orchestrator.progress import Progress
+from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column, EndStatus
 from orchestrator.results.writer import RunWriter
@@ -101,6 +102,7 @@ class RealRun:
     State:
         _opened: The run's directory; None before it is open.
         _nodes: The nodes of this part; None before there are any, and where only tests are left to do.
+        _earlier_faults: What happened to nodes in the parts before this one.
         _unsaved: Why what a continuation needs could not be saved; None if it was, or was not needed.
         _stalled: The nodes came to rest before the end.
         _part: What this part counted and its messages, once that was asked for.
@@ -140,6 +142,7 @@ class RealRun:
         self._requests = StopRequests(levels=2)
         self._opened: RunDirectory | None = None
         self._nodes: PartRun | None = None
+        self._earlier_faults: tuple[FaultInstant, ...] = ()
         self._unsaved: str | None = None
         self._stalled = False
         self._part: tuple[Part | None, dict[str, Column] | None] | None = None
@@ -176,6 +179,7 @@ class RealRun:
             self._opened = RunDirectory(writer, snapshots, Collection(snapshots.keep), tests, None)
             return
         snapshots, earlier = Snapshots.reopen(folder, count, is_down)
+        self._earlier_faults = tuple(one for one in found.faults or () if one.planned_ns < earlier.time_ns)
         before = [stored.counters for stored, _ in earlier.models]
         tests = SnapshotTests(snapshots, self._prepared.trainer, writer)
         self._opened = RunDirectory(writer, snapshots, Collection(snapshots.keep, before), tests, earlier)
@@ -245,7 +249,7 @@ class RealRun:
         if self._directory.collection.measurements or self._plan.config.nodes == 1:
             fidelity = judge(self._measured(), status, allowed=self._plan.config.fidelity.allow_unfaithful)
         instants = executed_instants(self._plan.entries, self._nodes.executor.instants if self._nodes else ())
-        totals = replace(totals, checkpoint_error=self._unsaved, fault_instants=tuple(instants))
+        totals = replace(totals, checkpoint_error=self._unsaved, fault_instants=(*self._earlier_faults, *instants))
         return RunResults(totals, concatenate_tables(tables), fidelity)
 
     def forget_resume(self) -> None:

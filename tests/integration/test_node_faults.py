@@ -50,7 +50,9 @@ EXPERIMENT: dict[str, Any] = {
     "stop": {"time_s": 8.1},
     "fidelity": {"allow_unfaithful": True},
 }
-SCHEDULE = [
+TRACE = "time_s,bandwidth_mbps,latency_ms\n0,0.4,20\n0.7,1.5,0\n1.3,0.6,5\n"
+SCHEDULE: list[dict[str, Any]] = [
+    {"action": "trace", "nodes": 0, "direction": "up", "file": "trace.csv", "at_s": 5.5, "for_s": 2.0},
     {"action": "partition", "groups": ["0-2", "3-4"], "at_s": PARTED[0], "for_s": PARTED[1]},
     {"action": "crash", "nodes": 1, "at_s": CRASH[0], "for_s": CRASH[1]},
     {"action": "pause", "nodes": 3, "at_s": PAUSE[0], "for_s": PAUSE[1]},
@@ -62,6 +64,7 @@ def run(folder: Path, *settings: str, schedule: list[dict[str, Any]] | None = No
     """The run of this experiment by the command line."""
     folder.mkdir(exist_ok=True)
     file = folder / "experiment.yaml"
+    (folder / "trace.csv").write_text(TRACE)
     file.write_text(yaml.safe_dump({**EXPERIMENT, "schedule": SCHEDULE if schedule is None else schedule}))
     command = [sys.executable, "-m", "orchestrator.cli", "run", str(file), "--out", str(folder / "runs")]
     for setting in settings:
@@ -99,7 +102,7 @@ def check_lives(found: Run) -> None:
 
 @pytest.mark.parametrize(
     ("start", "schedule"),
-    [("forked", SCHEDULE), ("fresh", SCHEDULE[:3])],  # a new interpreter takes seconds: it cannot be back at once
+    [("forked", SCHEDULE), ("fresh", SCHEDULE[:4])],  # a new interpreter takes seconds: it cannot be back at once
     ids=["forked", "fresh"],
 )
 def test_processes_crash_come_back_and_stand_still_as_it_was_simulated(
@@ -118,7 +121,7 @@ def test_processes_crash_come_back_and_stand_still_as_it_was_simulated(
     assert real.fidelity is not None
     assert real.fidelity["died"] == {}
     instants = real.faults or ()
-    assert len(instants) == 2 * (len(schedule) - 1)  # a begin and an end of each but the partition
+    assert len(instants) == 2 * (len(schedule) - 2)  # a begin and an end of all that happens to nodes
     late_ms = [one.late_ns / 1e6 for one in instants if one.late_ns is not None]
     print(f"planned faults late by {[round(late, 1) for late in late_ms]} ms")
     assert len(late_ms) == len(instants)
@@ -187,7 +190,7 @@ def test_containers_crash_come_back_and_stand_still_as_it_was_simulated(
     engine: DockerEngine, node_image: str, shaper_image: str, tmp_path: Path, shaping_host: ShapingHost
 ) -> None:
     need_kernel_shaping()
-    folder, schedule = tmp_path / str(shaping_host.dilation), SCHEDULE[:3]
+    folder, schedule = tmp_path / str(shaping_host.dilation), SCHEDULE[:4]
     folder.mkdir()
     simulated = run(folder / "simulation", "runtime=simulation", schedule=schedule)
     dilation = f"time_dilation={4 * shaping_host.dilation}"  # so that a container is back in time
@@ -202,5 +205,5 @@ def test_containers_crash_come_back_and_stand_still_as_it_was_simulated(
     check_lives(real)
     assert messages(real)["delivered"] == pytest.approx(messages(simulated)["delivered"], rel=0.1)
     late_ms = [one.late_ns / 1e6 for one in instants if one.late_ns is not None]
-    assert len(late_ms) == len(instants) == 2 * (len(schedule) - 1)
+    assert len(late_ms) == len(instants) == 2 * (len(schedule) - 2)
     assert max(late_ms) < LATE_MS
