@@ -91,7 +91,7 @@ from node.runtime.accounting import Accounting
 from node.runtime.message_records import Records
 from node.runtime.path import Path
 from node.runtime.sending import Sending
-from node.runtime.standstills import standstills_of
+from node.runtime.standstills import Standstills, standstills_of
 from node.runtime.story import Story
 from node.runtime.timers import Timers
 
@@ -356,7 +356,9 @@ class Driver:
         self._steps = None
         self._watch_trainer_no_longer()
         result = self._trainer.finish(self._node)
-        at_ns = _planned_or_late(end_ns, self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        end_ns = _due_ns(self.pauses, end_ns, now_ns)
+        at_ns = _planned_or_late(end_ns, now_ns)
         count = self.counters
         count.declared_ns += end_ns - begin_ns
         if at_ns > end_ns:
@@ -414,10 +416,16 @@ class Driver:
     def _start_timer(self, timer: int, time_ns: int) -> None:
         def fire() -> None:
             if not self._stopped:
-                due_ns = self.pauses.runs_from(time_ns)
-                self._handle(TimerFired(timer), _planned_or_late(due_ns, self._clock.now_ns()))
+                now_ns = self._clock.now_ns()
+                self._handle(TimerFired(timer), _planned_or_late(_due_ns(self.pauses, time_ns, now_ns), now_ns))
 
         self._timers.call_at(time_ns, fire)
+
+
+def _due_ns(pauses: Standstills, planned_ns: int, now_ns: int) -> int:
+    """The time at which a planned event could happen: the end of a pause that came before the host had to be done."""
+    resumed_ns = pauses.runs_from(planned_ns + LATE_NS)
+    return resumed_ns if planned_ns + LATE_NS < resumed_ns <= now_ns else planned_ns
 
 
 def _planned_or_late(planned_ns: int, happened_ns: int) -> int:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Final
+from typing import Final, TypeAlias
 
 from node.core.errors import RunnerError
 from node.core.links import NetworkPlan, PartitionChange
@@ -34,6 +34,10 @@ BEFORE_NS: Final = -1
 
 SHELLS: Final = 4
 """Shells of the helper: nodes that are shaped at the same time."""
+
+
+Entered: TypeAlias = tuple[int, str]
+"""The first process of a node's container, and the device of its links."""
 
 
 class LinkShaper:
@@ -80,7 +84,7 @@ class LinkShaper:
         self.compared = 0
         self.differences: list[str] = []
         self._is_open = True
-        self._entered: dict[NodeId, tuple[int, str]] = {}
+        self._entered: dict[NodeId, Entered] = {}
         self._lock = threading.Lock()
         self._idle: list[ContainerShell] = []
         self._free = threading.Semaphore(SHELLS)
@@ -124,8 +128,9 @@ class LinkShaper:
 
     def prepare(self, time_ns: int, nodes: Sequence[NodeId]) -> "Change":
         """Prepare the capacities of a testbed time at nodes, so that what is left to do at the instant is short."""
+        entered = {node: self._entered.get(node) for node in nodes}
         batches = self._pool.map(partial(self._batch, time_ns), nodes)
-        return Change(self, time_ns, [batch for batch in batches if batch is not None])
+        return Change(self, time_ns, [batch for batch in batches if batch is not None], entered)
 
     def put_in_force(self, time_ns: int, batches: Iterable[tuple[NetworkNamespace, Batch]]) -> None:
         """Carry out what was prepared, at several nodes at a time. What fails shows when it is confirmed."""
@@ -133,9 +138,17 @@ class LinkShaper:
         for _ in self._pool.map(_carry_out, batches):
             pass
 
-    def confirm(self, nodes: Sequence[NodeId]) -> list[str]:
-        """Read back the links of nodes that live, mend what is not as planned, and return what cannot be mended."""
-        return [problem for problem in self._pool.map(self._problem, nodes) if problem]
+    def confirm(self, nodes: Mapping[NodeId, Entered | None]) -> list[str]:
+        """Read back the links of nodes that live, mend what is not as planned, and return what cannot be mended.
+
+        Args:
+            nodes: As each was when the change was prepared. Who has been started again since was left out of it.
+        """
+
+        def problem_of(node: NodeId) -> str | None:
+            return self._problem(node, is_changed=nodes[node] != self._entered.get(node))
+
+        return [problem for problem in self._pool.map(problem_of, nodes) if problem]
 
     def _batch(self, time_ns: int, node: NodeId) -> tuple[NetworkNamespace, Batch] | None:
         """Return what is to be done at a node, and where; None if nothing is, or nothing can be."""
@@ -268,19 +281,21 @@ class Change:
         shaper: Makes it.
         time_ns: Testbed time whose capacities it puts in force.
         batches: What is to be done in which namespace.
+        entered: The nodes, as they were when it was prepared.
     """
 
     shaper: LinkShaper
     time_ns: int
     batches: Sequence[tuple[NetworkNamespace, Batch]]
+    entered: Mapping[NodeId, Entered | None]
 
     def make(self) -> None:
         """Make it, now. Never raises: what failed shows when it is confirmed."""
         self.shaper.put_in_force(self.time_ns, self.batches)
 
-    def confirm(self, nodes: Sequence[NodeId]) -> list[str]:
+    def confirm(self) -> list[str]:
         """Read back what is there now; return what is not as planned, in words."""
-        return self.shaper.confirm(nodes)
+        return self.shaper.confirm(self.entered)
 
 
 def _carry_out(item: tuple[NetworkNamespace, Batch]) -> None:
@@ -354,7 +369,7 @@ class PlannedChanges:
                     return
                 change.make()
                 self.late_ns.append(time.monotonic_ns() - due_ns)
-                problems = change.confirm(nodes)
+                problems = change.confirm()
             except RunnerError as error:  # the helper does not answer any more
                 problems = [str(error)]
             self.failed += [f"at {time_ns / NS_PER_S:g} s: {problem}" for problem in problems]

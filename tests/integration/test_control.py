@@ -463,7 +463,9 @@ def test_a_barrier_does_not_wait_for_the_dead() -> None:
                 await center.server.reached("ready", 0.1)
             center.server.forget(NodeId(2))
             await center.server.reached("ready", WAIT_S)
-            assert [set(addresses) for addresses in await asyncio.gather(*waiting)] == [{0, 1, 2}] * 2  # it may come back
+            assert [set(addresses) for addresses in await asyncio.gather(*waiting)] == [
+                {0, 1, 2}
+            ] * 2  # it may come back
             await until(nodes[2].client.lost.is_set)
             await until(lambda: center.seen.ended == [2])
             with pytest.raises(TransportError, match="node 2: is not registered"):

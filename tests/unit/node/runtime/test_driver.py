@@ -912,3 +912,16 @@ def test_no_transfer_begins_while_the_node_stands_still_on_purpose() -> None:
         bench.at(20 * MS)  # it is let go on, and hears now of what ended at 8 ms
         bench.path.transfer_ended(0, 8 * MS)
         assert bench.uplink.started[1][3] == 20 * MS
+
+
+@pytest.mark.parametrize("pause_ns", [4 * MS, 5 * MS, 8 * MS])
+def test_steps_that_end_as_the_node_is_paused_have_not_overrun(pause_ns: int) -> None:
+    """The signal may come a moment before the node would have taken its own event."""
+    bench = Bench(speeds={0: Steps(1.0, (pause_ns, 30 * MS), (0.0, 1.0))})
+    with bench.host.is_the_clock():
+        bench.start(StartLocalSteps(bench.trainer.initial_params(), 1))
+        ends_ns = 31 * MS if pause_ns == 4 * MS else 30 * MS  # a fifth of the work was left, or none
+        bench.host.now_ns = bench.clock.monotonic_ns(ends_ns)  # the node is let go on, and hears of all at once
+        bench.at(ends_ns)
+        assert bench.algorithm.told[-1][1] == ends_ns
+        assert bench.driver.counters.overruns == 0
