@@ -83,16 +83,18 @@ def join(lives: Mapping[tuple[NodeId, int], bytes]) -> dict[str, Column]:
     """
     parts = {life: _read(life[0], lives[life]) for life in sorted(lives)}
     first_row: dict[tuple[int, int], int] = {}
+    counts: dict[tuple[int, int], int] = {}
     rows = 0
     for life, part in parts.items():
         first_row[life] = rows
         part["sent.id"] += life[1] << LIFE_SHIFT  # in order of the lives, where the other columns do not tell
-        rows += len(part["sent.id"])
+        counts[life] = len(part["sent.id"])
+        rows += counts[life]
     table = {name: _joined([part[f"sent.{name}"] for part in parts.values()]) for name in _SENT}
     lost = _joined([first_row[life] + part["lost"] for life, part in parts.items()])
     ends = np.full((3, rows), NEVER, dtype=np.int64)
     for part in parts.values():
-        at, known = _rows_of(part, first_row, {life: len(sender["sent.id"]) for life, sender in parts.items()})
+        at, known = _rows_of(part, first_row, counts)
         for end, name in zip(ends, _RECEIVED[2:], strict=True):
             end[at] = part[f"received.{name}"][known]
     table["delivered_ns"], table["aggregated_ns"], table["staleness"] = ends

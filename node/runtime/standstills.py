@@ -1,5 +1,6 @@
 """Times in which a node stands still on purpose, so that nothing that waits for it then counts as late. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
 from node.core.steps import Steps
@@ -16,7 +17,8 @@ class Standstills:
     """
 
     def __init__(self, spans: Sequence[tuple[int, int]] = ()) -> None:
-        self._spans = spans
+        self._begins_ns = [begin_ns for begin_ns, _ in spans]
+        self._ends_ns = [end_ns for _, end_ns in spans]
         self._clock: Clock | None = None
 
     def begin(self, clock: Clock) -> None:
@@ -25,10 +27,8 @@ class Standstills:
 
     def runs_from(self, time_ns: int) -> int:
         """Return the first testbed time from ``time_ns`` on at which the node runs."""
-        for begin_ns, end_ns in self._spans:
-            if begin_ns <= time_ns < end_ns:
-                return end_ns
-        return time_ns
+        index = bisect_right(self._begins_ns, time_ns) - 1
+        return max(time_ns, self._ends_ns[index]) if index >= 0 else time_ns
 
     def held(self, monotonic_ns: int) -> bool:
         """Return whether the node stood still at an instant of the host's monotonic clock."""
@@ -36,7 +36,7 @@ class Standstills:
 
     def due_ns(self, monotonic_ns: int) -> int:
         """Return when something that is due can happen at the earliest, both on the host's monotonic clock."""
-        if self._clock is None or not self._spans:
+        if self._clock is None or not self._begins_ns:
             return monotonic_ns
         time_ns = self._clock.at_ns(monotonic_ns)
         runs_ns = self.runs_from(time_ns)

@@ -8,7 +8,6 @@ and whose values have FedScale's fields. What they mean is what FedScale's own s
 milliseconds; ``communication`` is a rate in kbit/s, the same in both directions.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -18,7 +17,8 @@ import numpy as np
 from node.core.bounds import MBPS_MAX, MBPS_MIN, MS_MAX, TIME_S_MAX
 from node.core.errors import ConfigError
 from node.core.rng import stream
-from node.host.text_files import parse_json, shorten
+from node.host.text_files import shorten
+from orchestrator.experiment.input_files import json_in
 
 ClientOrder: TypeAlias = Literal["in_order", "drawn"]
 """Assignment of a file's clients to nodes."""
@@ -88,12 +88,7 @@ def device_stream(seed: int) -> np.random.Generator:
 
 
 def _clients(text: str, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        content = parse_json(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}:{error.lineno}: must be JSON ({error.msg})") from None
-    except ValueError as error:
-        raise ConfigError(f"{place}: must be JSON ({error})") from None
+    content = json_in(text, place)
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{place}: must be an object of at least one client")
     for client, fields in content.items():

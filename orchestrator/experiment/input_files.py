@@ -12,6 +12,7 @@ A run keeps a copy of all but large ones, so that its directory alone can go on.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -204,3 +205,21 @@ def moved(run: Path, environment: Mapping[str, Any], recorded: str) -> list[Path
     if not isinstance(began, str) or began == now:
         return []
     return [Path(os.path.normpath(os.path.join(now, os.path.relpath(recorded, began))))]
+
+
+def json_in(text: str, place: str) -> Any:
+    """Read the JSON of a file that an experiment names.
+
+    Args:
+        text: The file.
+        place: Its key and name, for messages.
+
+    Raises:
+        ConfigError: It is not JSON; the message names the line where that is known.
+    """
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{place}:{error.lineno}: must be JSON ({error.msg})") from None
+    except ValueError as error:
+        raise ConfigError(f"{place}: must be JSON ({error})") from None

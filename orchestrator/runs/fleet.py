@@ -63,6 +63,11 @@ class NextLife:
     down_ns: int | None
     port: int
 
+    def described(self, config: NodeConfig) -> NodeConfig:
+        """Return the description of the node in this life, from that of one before."""
+        update = {"beginning": self.beginning, "begin_ns": self.begin_ns, "down_ns": self.down_ns, "port": self.port}
+        return config.model_copy(update=update)
+
 
 class Fleet(Protocol):
     """The nodes of one part of a run, and what carries their traffic."""

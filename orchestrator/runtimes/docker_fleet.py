@@ -268,8 +268,7 @@ class DockerFleet:
 
     def start_again(self, node: NodeId, life: NextLife) -> None:
         """Start the container again. Its links are shaped again, as after a start by somebody's hand."""
-        update = {"beginning": life.beginning, "begin_ns": life.begin_ns, "down_ns": life.down_ns, "port": life.port}
-        write_comeback_files(self._folder / NODES, self._told[node].model_copy(update=update))
+        write_comeback_files(self._folder / NODES, life.described(self._told[node]))
         try:
             hand_over(self._folder / NODES)
         except OSError as error:

@@ -182,8 +182,7 @@ class ProcessFleet:
     def start_again(self, node: NodeId, life: NextLife) -> None:
         """See :class:`~orchestrator.runs.fleet.Fleet`. It is a child of the process that starts nodes."""
         assert self._forks is not None, "nodes that go down were planned"
-        update = {"beginning": life.beginning, "begin_ns": life.begin_ns, "down_ns": life.down_ns, "port": life.port}
-        file = write_comeback_files(self._folder / NODES, self._told[node].model_copy(update=update))
+        file = write_comeback_files(self._folder / NODES, life.described(self._told[node]))
         self._handles[node] = self._forks.start(node, file)
         self._reported.discard(node)
 

@@ -1,7 +1,6 @@
 """From the ``network`` section to a :class:`~node.core.links.NetworkPlan`; pure but for reading named
 files."""
 
-import json
 from dataclasses import replace
 from importlib import resources
 from math import inf
@@ -17,9 +16,9 @@ from node.core.links import CapacityChange, NetworkPlan
 from node.core.rng import stream
 from node.core.sender_policy import PER_PEER, SERIAL, SenderPolicy, parallel
 from node.core.units import ms_to_ns, s_to_ns
-from node.host.text_files import parse_json, shorten
+from node.host.text_files import shorten
 from orchestrator.experiment.fedscale_files import clients_of, device_stream, read_capacities
-from orchestrator.experiment.input_files import InputFiles
+from orchestrator.experiment.input_files import InputFiles, json_in
 from orchestrator.experiment.networks.config import (
     CapacitiesPreset,
     KollapsPreset,
@@ -187,12 +186,7 @@ def _regions(preset: RegionsPreset, num_nodes: int, files: InputFiles) -> Draft:
     else:
         text, shown = files.read(preset.file, "preset.file"), preset.file
     place = f"preset.file={shown}"
-    try:
-        data = parse_json(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}:{error.lineno}: must be JSON ({error.msg})") from None
-    except ValueError as error:
-        raise ConfigError(f"{place}: must be JSON ({error})") from None
+    data = json_in(text, place)
     count = _region_count(data, place)
     region = np.arange(num_nodes) * count // num_nodes
     between = np.ix_(region, region)

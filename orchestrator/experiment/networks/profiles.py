@@ -6,7 +6,6 @@ each an object with ``source``, a name among the sources, and either ``value``, 
 keeps its first and last value beyond them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,8 +18,8 @@ from node.core.bounds import ENTRIES_MAX, MBPS_MAX, MBPS_MIN, MS_MAX
 from node.core.errors import ConfigError
 from node.core.rng import stream
 from node.core.types import Float64Vector
-from node.host.text_files import parse_json, shorten
-from orchestrator.experiment.input_files import InputFiles
+from node.host.text_files import shorten
+from orchestrator.experiment.input_files import InputFiles, json_in
 from orchestrator.experiment.networks.config import ProfilesPreset
 from orchestrator.experiment.networks.draft import AccessSide, Draft, draft_of
 
@@ -127,12 +126,7 @@ def read_profiles(preset: ProfilesPreset, files: InputFiles) -> dict[str, Profil
         text, place = resources.files(__package__).joinpath(BUILT_IN).read_text("utf-8"), f"preset.file={BUILT_IN}"
     else:
         text, place = files.read(preset.file, "preset.file"), f"preset.file={preset.file}"
-    try:
-        content = parse_json(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{place}:{error.lineno}: must be JSON ({error.msg})") from None
-    except ValueError as error:
-        raise ConfigError(f"{place}: must be JSON ({error})") from None
+    content = json_in(text, place)
     sources, profiles = (_object(content, key, place) for key in ("sources", "profiles"))
     if not 1 <= len(profiles) <= ENTRIES_MAX:
         raise ConfigError(f"{place}: profiles: must be 1 to {ENTRIES_MAX:,}, are {len(profiles)}")
