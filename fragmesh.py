@@ -46,7 +46,7 @@ def refuse_shadow() -> None:
 def main() -> None:
     """Entry point of the console script."""
     refuse_shadow()
-    from orchestrator.cli import main as run_command_line
+    from orchestrator.cli.commands import main as run_command_line
 
     run_command_line()
 

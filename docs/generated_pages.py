@@ -39,8 +39,9 @@ from typer.main import get_command  # noqa: E402
 
 from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
 from node.core.counters import FIGURES  # noqa: E402
-from orchestrator import cli  # noqa: E402
 from orchestrator.checks import TOLERANCES  # noqa: E402
+from orchestrator.cli.commands import app  # noqa: E402
+from orchestrator.cli.exit_codes import EXIT_CODES  # noqa: E402
 from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES  # noqa: E402
 from orchestrator.results import schema  # noqa: E402
@@ -269,7 +270,7 @@ These pages are built from the declarations in the code: what they say is what t
 
 
 def _command_line() -> str:
-    group: Any = get_command(cli.app)
+    group: Any = get_command(app)
     parts = [
         "# Command line",
         f"{group.help} Every command takes `--help`. The [exit codes](exit-codes.md) are the same for all commands.",
@@ -283,7 +284,7 @@ def _command_line() -> str:
 
 
 def _exit_codes() -> str:
-    rows = [[code(number), sentence(text)] for number, text in cli.EXIT_CODES.items()]
+    rows = [[code(number), sentence(text)] for number, text in EXIT_CODES.items()]
     return f"""# Exit codes
 
 {table(["code", "meaning"], rows)}

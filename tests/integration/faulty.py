@@ -389,9 +389,9 @@ def main() -> None:
     for fault in sys.argv.pop(1).split(","):
         if fault != "-":
             _inject(fault)
-    from orchestrator import cli
+    from orchestrator.cli import commands
 
-    cli.main()
+    commands.main()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator import cli
+from orchestrator.cli.commands import run_command_line
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "deploy" / "experiments" / "quickstart.yaml"
 
@@ -36,7 +36,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line on standard error of a command that must end with exit code 2."""
-    code = cli._guard(lambda: cli.app([str(argument) for argument in arguments], standalone_mode=False))
+    code = run_command_line([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     being_prepared = ("decoding ", "reading ", "downloading ")
     lines = [line for line in captured.err.splitlines() if not line.startswith(being_prepared)]
@@ -156,7 +156,7 @@ def test_a_byte_order_mark_is_left_out(tiny: Path, capsys: pytest.CaptureFixture
     for experiment, content in inputs.items():
         tiny.write_text(experiment, encoding="utf-8-sig")
         (tiny.parent / "input").write_text(content, encoding="utf-8-sig")
-        assert cli._guard(lambda: cli.app(["validate", str(tiny)], standalone_mode=False)) == 0
+        assert run_command_line(["validate", str(tiny)]) == 0
         assert capsys.readouterr().err == ""
 
 
@@ -361,12 +361,12 @@ def test_a_bug_is_one_line_too(tiny: Path, capsys: pytest.CaptureFixture[str], m
 
     monkeypatch.setattr("orchestrator.experiment.plan.build_network", broken)
     arguments = ["validate", str(tiny)]
-    assert cli._guard(lambda: cli.app(arguments, standalone_mode=False)) == 3
+    assert run_command_line(arguments) == 3
     captured = capsys.readouterr()
     assert captured.err == ("failed: ZeroDivisionError: oh no; a bug: FRAGMESH_TRACEBACK=1 shows where it happened\n")
     monkeypatch.setenv("FRAGMESH_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
-        cli._guard(lambda: cli.app(arguments, standalone_mode=False))
+        run_command_line(arguments)
 
 
 def test_the_program_itself(tiny: Path) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 from node.algorithms.registry import ALGORITHMS
-from orchestrator import cli
+from orchestrator.cli import guard
+from orchestrator.cli.commands import run_command_line
 from orchestrator.experiment.catalog import catalog
 from orchestrator.experiment.config import ExperimentConfig, read_experiment
 from orchestrator.experiment.plan import make_plan
@@ -333,7 +334,7 @@ def test_a_seed_decides_everything_however_many_workers(kind: str, tiny: Path) -
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """(exit code, standard output, standard error) of a command in this process."""
-    code = cli._guard(lambda: cli.app([str(argument) for argument in arguments], standalone_mode=False))
+    code = run_command_line([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     assert "\x1b" not in captured.out + captured.err
@@ -708,7 +709,7 @@ def test_whatever_ends_a_command_is_one_line_and_a_code(
         raise error
 
     monkeypatch.setattr("orchestrator.experiment.catalog.catalog", fail)
-    monkeypatch.setattr(cli, "let_lead_nowhere", lambda stream: None)  # not those of the tests
+    monkeypatch.setattr(guard, "let_lead_nowhere", lambda stream: None)  # not those of the tests
     assert invoke(capsys, "list") == (code, "", f"{line}\n" if line else "")
     if isinstance(error, LookupError):
         monkeypatch.setenv("FRAGMESH_TRACEBACK", "1")
@@ -737,7 +738,7 @@ def test_values_that_saturate_are_told(tiny: Path, capsys: pytest.CaptureFixture
 
 def test_help_needs_no_torch() -> None:
     """Commands that do not train start at once."""
-    code = "import sys; from orchestrator import cli; cli._guard(lambda: cli.app(sys.argv[1:], standalone_mode=False));"
+    code = "import sys; from orchestrator.cli.commands import run_command_line; run_command_line(sys.argv[1:]);"
     code += "sys.exit('torch' in sys.modules)"
     for arguments in (["--help"], ["list", "--json"], ["validate", str(QUICKSTART), "--no-data"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 from node.core.errors import ConfigError
-from orchestrator import cli
+from orchestrator.cli.commands import run_command_line
 from orchestrator.containers import cleanup
 from orchestrator.containers.cleanup import EngineRun, find_runs, reap, remove_labelled
 from orchestrator.containers.engine import DockerEngine
@@ -499,7 +499,7 @@ def test_what_cannot_be_judged_is_left_alone(engine: DockerEngine, base_image: s
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Call the command line; return its exit code and what it printed."""
-    code = cli._guard(lambda: cli.app([*arguments], standalone_mode=False))
+    code = run_command_line([*arguments])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 

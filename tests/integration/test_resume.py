@@ -19,8 +19,8 @@ from node.algorithms.registry import ALGORITHMS
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.errors import ConfigError, RunnerError
 from node.core.saved_state import State
-from orchestrator import cli
-from orchestrator.cli import _print_outcome
+from orchestrator.cli.commands import main, run_command_line
+from orchestrator.cli.run_command import print_outcome
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
 from orchestrator.progress import Progress
@@ -253,7 +253,7 @@ def test_an_interrupted_run_that_cannot_be_saved_keeps_its_results(
     assert load_run(outcome.path).status == "interrupted"
     assert load_run(outcome.path).times_s.size > 0
     assert refusal(outcome.path) == f"{outcome.path}: no checkpoint to go on from"
-    _print_outcome(outcome.summary, outcome.path)
+    print_outcome(outcome.summary, outcome.path)
     shown = capsys.readouterr().out
     assert "not written" in shown
     assert "go on with" not in shown
@@ -279,7 +279,7 @@ def test_a_run_whose_last_checkpoint_cannot_be_written_goes_on_from_an_older_one
         part = run(file, tmp_path / "part")
     assert part.status == "interrupted"
     assert part.summary["checkpoint_error"] == f"{part.path / CHECKPOINT}: cannot be written: No space left on device"
-    _print_outcome(part.summary, part.path)
+    print_outcome(part.summary, part.path)
     assert "go on with" in capsys.readouterr().out
     assert resume(part.path).status == "done"
     assert_same_results(part.path, whole)
@@ -395,7 +395,7 @@ def test_an_experiment_is_run_again_from_its_run(file: Path, tmp_path: Path, mon
     first = run(file, tmp_path / "first").path
     shutil.rmtree(file.parent)
     arguments = ["run", str(first / "experiment.yaml"), "--out", str(tmp_path / "again"), "--workers", "0"]
-    assert cli._guard(lambda: cli.app(arguments, standalone_mode=False)) == 0
+    assert run_command_line(arguments) == 0
     (again,) = (tmp_path / "again").iterdir()
     assert (again / "curve.csv").read_bytes() == (first / "curve.csv").read_bytes()
     assert (again / "inputs" / "graph.txt").is_file()
@@ -451,7 +451,7 @@ def test_nothing_that_changes_the_experiment_goes_with_resume(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fragmesh", "run", "--resume", str(tmp_path), *more])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main()
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"error: --resume={tmp_path}: goes on with the experiment as it was; {expected}"

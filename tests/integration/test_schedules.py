@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from node.algorithms.registry import ALGORITHMS
-from orchestrator import cli
+from orchestrator.cli.commands import run_command_line
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import Plan, make_plan
 from orchestrator.results.reader import load_run
@@ -246,7 +246,7 @@ def test_every_choice_runs_and_makes_a_difference(entry: dict[str, Any], schedul
 
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = cli._guard(lambda: cli.app([str(argument) for argument in arguments], standalone_mode=False))
+    code = run_command_line([str(argument) for argument in arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

@@ -29,7 +29,7 @@ from node.core.training import QuadraticTrainer
 from node.core.types import NodeId
 from node.sim.saved_world import restore_world, save_world
 from node.sim.world import World
-from orchestrator import cli
+from orchestrator.cli.commands import app
 from orchestrator.experiment.config import ExperimentConfig, parse_experiment, read_experiment
 from orchestrator.experiment.plan import make_plan
 from orchestrator.yaml_text import parse_yaml
@@ -73,7 +73,7 @@ EXPERIMENTS = sorted(
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_command_line_parses(page: str) -> None:
-    group: Any = get_command(cli.app)
+    group: Any = get_command(app)
     for name, *rest in shown_commands(TEXTS[page]):
         command = group.commands[name]  # a name alone is a mention
         if rest:
@@ -81,7 +81,7 @@ def test_every_command_line_parses(page: str) -> None:
 
 
 def test_every_command_is_shown_by_hand() -> None:
-    group: Any = get_command(cli.app)
+    group: Any = get_command(app)
     assert {arguments[0] for page, arguments in COMMANDS if page not in GENERATED} == set(group.commands)
 
 
@@ -249,7 +249,7 @@ def test_an_algorithm_s_page_shows_its_results(kind: str) -> None:
 
 def test_the_command_line_reference_has_every_option() -> None:
     page = GENERATED["docs/reference/command-line.md"]
-    group: Any = get_command(cli.app)
+    group: Any = get_command(app)
     for name, command in group.commands.items():
         assert f"## `fragmesh {name}`" in page
         for parameter in command.params:

@@ -7,7 +7,8 @@ from typing import get_args
 from generated_pages import readme
 
 from node.algorithms.registry import ALGORITHMS
-from orchestrator import cli, results
+from orchestrator import results
+from orchestrator.cli.exit_codes import EXIT_CODES
 from orchestrator.experiment.config import ExperimentConfig
 from orchestrator.experiment.runtimes import PLANNED
 from orchestrator.results.schema import (
@@ -65,7 +66,7 @@ def test_the_tables_of_algorithms_and_of_runtimes_are_written_from_their_declara
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
-    assert table("Exit codes") == [[str(code), meaning] for code, meaning in cli.EXIT_CODES.items()]
+    assert table("Exit codes") == [[str(code), meaning] for code, meaning in EXIT_CODES.items()]
 
 
 def test_the_runtimes_are_those_of_the_experiment_file() -> None:

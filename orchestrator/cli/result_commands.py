@@ -1,0 +1,113 @@
+"""``fragmesh compare`` and ``report``: what runs have given."""
+
+import dataclasses
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from node.core.errors import ConfigError, RunnerError, TestbedError
+from orchestrator.cli.arguments import AsJson, RunPath
+from orchestrator.cli.printing import out, print_groups, print_json
+
+LEAVE_OUT = ("at ", "times fewer", "bytes", "gain", "seeds", "averaged", "worst")
+"""Beginnings of the columns that a narrow terminal does without, in this order; ``--json`` and a page have them all."""
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories; the first is the baseline.")],
+    target: Annotated[
+        float | None,
+        typer.Option(help="Accuracy (or RMSE) to hold. [default: as the experiment states, else from the baseline]"),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also draw the runs (.html, .png or .svg).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: time and bytes until they hold a target, and ratios; runs that differ in the seed are one group."""
+    from orchestrator.comparison import compare as compare_measured
+    from orchestrator.comparison import without_repeats
+    from orchestrator.fidelity import is_unfaithful
+    from orchestrator.report.comparison_text import check_comparable, notes
+    from orchestrator.results.reader import load_run
+
+    # Step 1: refuse what cannot be, before large files are read.
+    if target is not None and not isfinite(target):
+        raise ConfigError(f"--target={target}: must be a finite number")
+    if figure is not None:
+        _check_figure(figure)
+    # Step 2: compare.
+    loaded, repeats = without_repeats([load_run(path, messages=False) for path in runs])
+    check_comparable(loaded)
+    comparison = compare_measured(loaded, target)
+    # Step 3: tell. The figure comes last: if it cannot be drawn, the tables are there.
+    if as_json:
+        unfaithful = [str(run.path) for run in loaded if is_unfaithful(run.fidelity)]
+        content = dataclasses.asdict(comparison)
+        content["runs"] = content.pop("groups")
+        for row in content["runs"]:
+            row["paths"] = [str(loaded[index].path) for index in row.pop("members")]
+        content["left_out"] = [str(run.path) for run, _ in repeats]
+        print_json(content | {"notes": notes(loaded, comparison, repeats), "unfaithful": unfaithful})
+    else:
+        _print_comparison(loaded, comparison, repeats, figure)
+    if figure is not None:
+        _draw_comparison(loaded, comparison, repeats, figure)
+        if not as_json:
+            print(figure)
+
+
+def _print_comparison(runs: "list[Any]", comparison: "Any", repeats: "list[Any]", figure: Path | None) -> None:
+    """Print the tables and the notes; ``figure`` is the file in which the comparison is drawn as well."""
+    from orchestrator.comparison import CUT_SHORT, is_smoothed
+    from orchestrator.report.comparison_text import comparison_table, group_labels, notes, ratios_table, target_text
+
+    labels = group_labels(runs, comparison)
+    title = f"{target_text(comparison)}; baseline: {labels[0]}"
+    is_cut_short = any(status in CUT_SHORT for group in comparison.groups for status in group.statuses)
+    # Of a run that was cut short the value at a common instant is all that there is.
+    leave_out = [*LEAVE_OUT[1:], LEAVE_OUT[0]] if is_cut_short else LEAVE_OUT
+    print_groups(title, *comparison_table(comparison, labels), leave_out, figure)
+    if any(is_smoothed(run.times_s) for run in runs):
+        out.print("end: the mean of a run's last evaluations, which it holds; fragmesh run prints the very last one")
+    if len(labels) > 1 and comparison.table:
+        header, rows = ratios_table(comparison, labels)
+        # Where there is no room, every other target goes first, and the easiest ones then.
+        print_groups("", header, rows, [*header[2:-1:2], *header[1:-2:2]], figure)
+    for remark in notes(runs, comparison, repeats):
+        out.print(f"[yellow]note:[/yellow] {escape(remark)}")
+
+
+def _check_figure(path: Path) -> None:
+    """Refuse a place where no comparison can be drawn."""
+    if path.suffix.lower() not in (".html", ".png", ".svg"):
+        raise ConfigError(f"--out={path}: must end in .html, .png or .svg")
+    if path.is_dir():
+        raise ConfigError(f"--out={path}: is a directory")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--out={path}: there is no folder {path.parent}")
+
+
+def _draw_comparison(runs: "list[Any]", comparison: "Any", repeats: "list[Any]", path: Path) -> None:
+    try:
+        from orchestrator.report.overlay import write_comparison
+
+        write_comparison(runs, comparison, path, repeats)
+    except TestbedError:
+        raise
+    except Exception as error:  # a library that draws, its fonts or backends: nothing of it is wrong with the runs
+        raise RunnerError(f"{path}: cannot be drawn: {type(error).__name__}: {error}") from error
+
+
+def report(run: RunPath) -> None:
+    """Write a run's report.html anew and print where it is."""
+    from orchestrator.report.page import write_report
+    from orchestrator.results.reader import load_run
+
+    problems: list[str] = []
+    print(write_report(load_run(run), problems.append))
+    for problem in problems:
+        raise RunnerError(f"figures are missing: {problem}")
