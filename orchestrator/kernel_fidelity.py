@@ -1,6 +1,6 @@
 """Checks of links that the kernel shapes: what it holds, what queues dropped, and what nodes were denied. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from node.core.units import NS_PER_MS
@@ -28,7 +28,8 @@ class KernelLinks:
 
     Attributes:
         nodes_shaped: Nodes whose shaping was read back and was as planned before they began.
-        changes_late_ns: How late each instant's planned changes were in force, real time; in their order.
+        changes_late_ns: Testbed time of planned changes -> how late they were in force, real time; None for those that
+            were not made before the end.
         changes_failed: Changes that failed, in words.
         adds_latency: Whether the kernel adds latency; else the receiving nodes do.
         compared: Disciplines, classes and filters that were read back and compared with the plan: at the start, before
@@ -43,7 +44,7 @@ class KernelLinks:
     """
 
     nodes_shaped: int
-    changes_late_ns: tuple[int, ...] = ()
+    changes_late_ns: Mapping[int, int | None] = field(default_factory=dict)
     changes_failed: tuple[str, ...] = ()
     adds_latency: bool = True
     compared: int = 0
@@ -68,8 +69,8 @@ def kernel_checks(kernel: KernelLinks, dilation: float, tolerances: Tolerances) 
         yield Check(name, 0, len(unread), "nodes", "none", False, unread[min(unread)])
     failed = kernel.changes_failed
     yield Check("changes of the kernel's links that failed", 0, len(failed), "changes", "none", not failed, *failed[:1])
-    if kernel.changes_late_ns:
-        yield _lateness(kernel.changes_late_ns, dilation, tolerances)
+    if made := [late_ns for late_ns in kernel.changes_late_ns.values() if late_ns is not None]:
+        yield _lateness(made, dilation, tolerances)
     if kernel.queues:
         yield _drops(kernel.queues, tolerances)
     if kernel.throttled_percent:
@@ -96,7 +97,7 @@ def _read_back(kernel: KernelLinks) -> Check:
     return Check(name, 0, len(found), "differences", "none", not found, note)
 
 
-def _lateness(late_ns: tuple[int, ...], dilation: float, tolerances: Tolerances) -> Check:
+def _lateness(late_ns: Sequence[int], dilation: float, tolerances: Tolerances) -> Check:
     late_ms = sorted(each / dilation / NS_PER_MS for each in late_ns)
     count = len(late_ms)
     typical_ms = late_ms[min(count - 1, int(0.99 * count))]

@@ -34,6 +34,7 @@ KERNEL_PARTS: Final = {
     "netem": ("sch_netem", "netem_enqueue", "latency, jitter and loss by the kernel"),
     "htb": ("sch_htb", "htb_enqueue", "rates by the kernel"),
     "ifb": ("ifb", "ifb_xmit", "shaping of what a node receives"),
+    "tbf": ("sch_tbf", "tbf_enqueue", "partitions by the kernel"),
     "ingress": ("sch_ingress", "ingress_init", "redirecting what a node receives"),
 }
 """Part of the kernel: its module, a function that a kernel with it built in has, and what it is for."""

@@ -7,7 +7,7 @@ end the fleet, test the models that the nodes handed over, and add up what they 
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -248,7 +248,7 @@ class RealRun:
         fidelity = None
         if self._directory.collection.measurements or self._plan.config.nodes == 1:
             fidelity = judge(self._measured(), status, allowed=self._plan.config.fidelity.allow_unfaithful)
-        instants = executed_instants(self._plan.entries, self._nodes.executor.instants if self._nodes else ())
+        instants = self._own_instants() if part is not None else ()
         totals = replace(totals, checkpoint_error=self._unsaved, fault_instants=(*self._earlier_faults, *instants))
         return RunResults(totals, concatenate_tables(tables), fidelity)
 
@@ -316,6 +316,19 @@ class RealRun:
         for status, beginning in zip(nodes.statuses, nodes.beginnings(), strict=True):
             counters.append(directory.collection.counters(status, beginning.rounds, beginning.local_steps))
         return Part(directory.begin_ns, ended_ns, self._wall_s(), counters, has_messages)
+
+    def _own_instants(self) -> Iterator[FaultInstant]:
+        """The begins and ends of entries of the schedule in this part, which has begun."""
+        nodes = self._nodes
+        assert nodes is not None
+        assert nodes.supervisor.ended_ns is not None
+        kernel = nodes.fleet.kernel_links()
+        late_ns = {} if kernel is None else kernel.changes_late_ns
+        in_testbed_time = {
+            time_ns: None if late is None else int(late / self._dilation) for time_ns, late in late_ns.items()
+        }
+        span = self._directory.begin_ns, nodes.supervisor.ended_ns
+        return executed_instants(self._plan.entries, nodes.executor.instants, span, in_testbed_time)
 
     def _measured(self) -> Measured:
         collection, nodes = self._directory.collection, self._nodes

@@ -255,7 +255,7 @@ class DockerFleet:
         return replace(
             found,
             nodes_shaped=len(self._shaped),
-            changes_late_ns=tuple(self._changes.late_ns),
+            changes_late_ns=dict(self._changes.late_ns),
             changes_failed=tuple(self._changes.failed),
             adds_latency=self._backend.netem,
             compared=self._shaper.compared,

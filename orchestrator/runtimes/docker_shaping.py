@@ -320,7 +320,7 @@ class PlannedChanges:
     """The planned changes of links, made at their instants by a thread.
 
     State:
-        late_ns: How late each instant's changes were in force, real time.
+        late_ns: Testbed time of changes -> how late they were in force, real time; None while they are not.
         failed: Those that failed, in words.
     """
 
@@ -331,7 +331,7 @@ class PlannedChanges:
             network: With its changes.
             prepare: Prepares the capacities of a testbed time at nodes; see :meth:`LinkShaper.prepare`.
         """
-        self.late_ns: list[int] = []
+        self.late_ns: dict[int, int | None] = {}
         self.failed: list[str] = []
         self._network = network
         self._instants = instants_of(network)
@@ -349,6 +349,7 @@ class PlannedChanges:
         # Capacities and partitions of the beginning are in force already; while links are measured nothing else is.
         if nodes := receivers_laid_over(self._network, begin_ns):
             due[start_monotonic_ns] = begin_ns, nodes
+        self.late_ns = {time_ns: None for time_ns, _ in due.values()}
         if due:
             self._thread = threading.Thread(target=self._run, args=(due,), name="changes of links", daemon=True)
             self._thread.start()
@@ -368,7 +369,7 @@ class PlannedChanges:
                 if self._stop.wait(max(0.0, (due_ns - time.monotonic_ns()) / NS_PER_S)):
                     return
                 change.make()
-                self.late_ns.append(time.monotonic_ns() - due_ns)
+                self.late_ns[time_ns] = time.monotonic_ns() - due_ns
                 problems = change.confirm()
             except RunnerError as error:  # the helper does not answer any more
                 problems = [str(error)]

@@ -1,6 +1,6 @@
 """The schedule as a run directory keeps it; pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -52,15 +52,42 @@ def exact_instants(entries: Sequence[PlannedEntry], until_ns: int) -> Iterator[F
                     yield FaultInstant(each.number, node, action, "end", end_ns, end_ns)
 
 
-def executed_instants(entries: Sequence[PlannedEntry], done: Sequence[NodeInstant]) -> Iterator[FaultInstant]:
-    """Yield when real nodes went down, came back, stood still and went on, by the entries that asked for it.
+def executed_instants(
+    entries: Sequence[PlannedEntry],
+    done: Sequence[NodeInstant],
+    span: tuple[int, int],
+    changes_late_ns: Mapping[int, int | None],
+) -> Iterator[FaultInstant]:
+    """Yield the begins and ends of entries in one part of a real run, as they happened.
 
-    What an entry asks for while another one has the node down already is no instant of its own.
+    What an entry asks for while another one has the node down already is no instant of its own. Links and speeds that
+    no entry of ``changes_late_ns`` is about have changed when planned: nodes and the link emulator give every message
+    and every local step what holds at its instant, however late they get to it.
 
     Args:
         entries: All.
         done: What was done to nodes, each node's in order of time.
+        span: Testbed time at which the part began and at which it ended.
+        changes_late_ns: Testbed time of changes that the kernel made to links -> how late they were, testbed time; None
+            for those that it never made.
     """
+    yield from _of_links(entries, span, changes_late_ns)
+    yield from _of_nodes(entries, done)
+
+
+def _of_links(
+    entries: Sequence[PlannedEntry], span: tuple[int, int], changes_late_ns: Mapping[int, int | None]
+) -> Iterator[FaultInstant]:
+    """Yield the instants of entries over links and of slow nodes."""
+    begin_ns, end_ns = span
+    for planned in exact_instants(entries, end_ns):
+        if planned.planned_ns >= begin_ns and (planned.node is None or planned.action == "slow_cpu"):
+            late_ns = changes_late_ns.get(planned.planned_ns, 0) if planned.node is None else 0
+            yield replace(planned, actual_ns=None if late_ns is None else planned.planned_ns + late_ns)
+
+
+def _of_nodes(entries: Sequence[PlannedEntry], done: Sequence[NodeInstant]) -> Iterator[FaultInstant]:
+    """Yield when real nodes went down, came back, stood still and went on, by the entries that asked for it."""
     changes = {(int(one.node), one.change.time_ns): one for one in done}
     found: set[tuple[int, int]] = set()
     until_ns = max((one.change.time_ns for one in done), default=-1)

@@ -12,7 +12,7 @@ from tests.unit.orchestrator.test_fidelity import LINK, NODE
 
 GOOD = KernelLinks(
     nodes_shaped=8,
-    changes_late_ns=(2_000_000, 4_000_000),
+    changes_late_ns={1: 2_000_000, 2: 4_000_000, 3: None},
     compared=720,
     queues=(QueueDrops("node 0, eth1 queue of fa01:101", 10_000, 10), QueueDrops("node 1, fm-eth1 queue", 3, 1)),
     throttled_percent={0: 0.2, 1: 0.9},
@@ -54,7 +54,7 @@ def test_what_is_as_planned_fails_nothing() -> None:
         ),
         ({"changes_failed": ("at 3 s: no",)}, "changes of the kernel's links that failed", 1, "at 3 s: no"),
         (
-            {"changes_late_ns": (2_000_000, 6_000_000)},
+            {"changes_late_ns": {1: 2_000_000, 2: 6_000_000}},
             "delay of capacity changes, 99th percentile",
             6.0,
             "of 2 instants, the worst 6.00 ms",
@@ -80,7 +80,7 @@ def test_each_finding_fails_alone(changes: dict[str, Any], name: str, achieved: 
 
 
 def test_what_is_unknown_is_not_judged() -> None:
-    names = set(checks(queues=(), throttled_percent={}, changes_late_ns=()))
+    names = set(checks(queues=(), throttled_percent={}, changes_late_ns={1: None}))
     assert names == {
         "disciplines, classes and filters that are not as planned",
         "changes of the kernel's links that failed",
@@ -88,7 +88,7 @@ def test_what_is_unknown_is_not_judged() -> None:
 
 
 def test_lateness_counts_in_testbed_time() -> None:
-    late = replace(GOOD, changes_late_ns=(12_000_000,))
+    late = replace(GOOD, changes_late_ns={1: 12_000_000})
     assert not all(check.ok for check in kernel_checks(late, 1.0, TOLERANCES))
     assert all(check.ok for check in kernel_checks(late, 4.0, TOLERANCES))
 

@@ -215,7 +215,7 @@ def test_each_way_a_kernel_part_can_be_there() -> None:
         files={
             "/proc/modules": "sch_netem 28672 0 - Live 0x0\n",
             "/lib/modules/6.1.0/modules.builtin": "kernel/net/sched/sch_ingress.ko\n",
-            "/proc/kallsyms": "0000000000000000 t ifb_xmit\n",
+            "/proc/kallsyms": "0000000000000000 t ifb_xmit\n",  # no tbf anywhere
         },
         found=frozenset({"modprobe"}),
     )
@@ -224,6 +224,7 @@ def test_each_way_a_kernel_part_can_be_there() -> None:
     assert found["htb"].value == "module can be loaded"
     assert found["ingress"].value == "built into the kernel"
     assert found["ifb"].value == "in the kernel"
+    assert (found["tbf"].status, found["tbf"].note) == ("missing", "would give partitions by the kernel")
 
 
 def test_a_kernel_without_netem_says_so() -> None:

@@ -84,9 +84,12 @@ def test_what_was_done_to_real_nodes_is_told_by_the_entries_that_asked_for_it() 
         for change in fate
     ]
     found = [
-        (one.entry, one.node, one.what, one.planned_ns, one.late_ns) for one in executed_instants(planned.entries, done)
+        (one.entry, one.node, one.what, one.planned_ns, one.late_ns)
+        for one in executed_instants(planned.entries, done, (0, 10 * S), {})
     ]
     assert found == [
+        (3, 1, "begin", S, 0),
+        (4, None, "begin", S, 0),
         (0, 3, "begin", 2 * S, 1_000),
         (0, 3, "end", 4 * S, 1_000),  # it stands still then, which the other entry has begun before
         (1, 3, "end", 5 * S, 1_000),
@@ -97,13 +100,31 @@ def test_what_was_done_to_real_nodes_is_told_by_the_entries_that_asked_for_it() 
     ]
 
 
+def test_links_change_when_the_kernel_changed_them_and_in_their_own_part_of_the_run() -> None:
+    entries = resolved(
+        {"action": "isolate", "nodes": 1, "at_s": 1, "for_s": 2},
+        {"action": "degrade", "nodes": 2, "bandwidth_factor": 0.5, "at_s": 3, "for_s": 1},
+        {"action": "slow_cpu", "nodes": 1, "factor": 2, "at_s": 4, "for_s": 9},
+    ).entries
+    late_ns = {S: 7, 3 * S: 20_000, 4 * S: None}
+
+    def told(span: tuple[int, int]) -> list[tuple[int, str, int, int | None]]:
+        found = executed_instants(entries, [], span, late_ns)
+        return [(one.entry, one.what, one.planned_ns // S, one.late_ns) for one in found]
+
+    first = [(0, "begin", 1, 7)]
+    second = [(0, "end", 3, 20_000), (1, "begin", 3, 20_000), (1, "end", 4, None), (2, "begin", 4, 0)]
+    assert told((0, 10 * S)) == first + second
+    assert (told((0, 2 * S)), told((2 * S, 10 * S))) == (first, second)
+
+
 def test_what_a_file_asks_for_is_told_by_its_entry() -> None:
     file = replace(resolved({"action": "crash", "nodes": 3, "at_s": 2}).entries[0], entry=Mock(action="kollaps"))
     done = [
         NodeInstant(NodeId(2), FateChange(S, "down"), S + 5),
         NodeInstant(NodeId(2), FateChange(2 * S, "runs"), None),
     ]
-    assert [*executed_instants([file], done)] == [
+    assert [*executed_instants([file], done, (0, S), {})] == [
         FaultInstant(0, 2, "kollaps", "begin", S, S + 5),
         FaultInstant(0, 2, "kollaps", "end", 2 * S, None),
     ]
