@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ def environment(*, seed: int, data_source: str, argv: Sequence[str] | None = Non
         argv: The command; None for this process's.
     """
     return {
+        "begun_at": wall_clock(),
         "command": list(sys.argv if argv is None else argv),
         "seed": seed,
         "data_source": data_source,
@@ -36,6 +38,11 @@ def environment(*, seed: int, data_source: str, argv: Sequence[str] | None = Non
         "source": source(),
         "host": host(),
     }
+
+
+def wall_clock() -> str:
+    """The wall clock now, to the millisecond, in UTC: ``2026-11-21T12:00:00.000+00:00``."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def versions() -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.analysis import best_index
 from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
+from orchestrator.report.dashboard import recorded_link
 from orchestrator.report.schedule_text import happened_text, when_text
 from orchestrator.report.templates import template
 from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
@@ -162,6 +163,7 @@ def render_page(run: Run, sections: list[Section], problems: list[str]) -> str:
         checks=_checks(run),
         checks_shown=CHECKS_SHOWN,
         unjudged=_unjudged(run),
+        dashboard=recorded_link(run.environment, run.path.resolve().name),
         environment=run.environment,
         experiment=None if run.experiment is None else dump_yaml(run.experiment),
     )

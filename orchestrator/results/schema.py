@@ -30,7 +30,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 RUN_FILES: Final[Mapping[str, str]] = {
     "experiment.yaml": "the experiment with every default written out; it can be run again",
-    "environment.json": "command, versions, commit, host and where the data came from",
+    "environment.json": "command, versions, commit, host, when it began and ended, and where the data came from",
     "facts.json": "what was known at the start: stragglers, targets, number of parameters, the plan in words, the"
     " schedule's entries with their times",
     "partition.csv": "training samples of each class, or of each rating, on each node",

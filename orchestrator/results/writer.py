@@ -142,13 +142,14 @@ class RunWriter:
                 writer._complete.update(file.read(complete_bytes))
             if writer._complete.hexdigest() != state["curve_sha256"]:
                 raise ConfigError(f"{curve}: changed since the run was interrupted")
-            recorded = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+            recorded = _recorded_environment(path)
+            recorded.pop("ended_at", None)
             recorded["resumed"] = [*recorded.get("resumed", ()), environment]
             _write(path / "environment.json", to_json(recorded))
             for name in END_FILES:
                 (path / name).unlink(missing_ok=True)
             os.truncate(curve, complete_bytes)
-        except (OSError, ValueError, AttributeError, RunnerError) as error:
+        except (OSError, ValueError, RunnerError) as error:
             writer.close()
             raise ConfigError(f"{path}: cannot be continued: {first_line_of(error)}") from error
         except ConfigError:
@@ -226,6 +227,19 @@ class RunWriter:
         _write(self.path / "summary.json", to_json(summary))
         return summary
 
+    def add_to_environment(self, more: Mapping[str, Any]) -> None:
+        """Add to ``environment.json`` what was not known at the start.
+
+        Raises:
+            RunnerError: It could not be written; what was written stays valid.
+        """
+        path = self.path / "environment.json"
+        try:
+            recorded = _recorded_environment(self.path)
+        except (OSError, ValueError) as error:
+            raise RunnerError(f"{path}: cannot be read: {first_line_of(error)}") from error
+        _write(path, to_json({**recorded, **more}))
+
     def _curve_columns(self) -> dict[str, Float64Vector]:
         return {name: _float_column([row[name] for row in self._curve_rows]) for name in CURVE_COLUMNS}
 
@@ -272,6 +286,14 @@ def _lock(path: Path) -> int:
     except OSError:
         pass  # a file system without locks
     return descriptor
+
+
+def _recorded_environment(path: Path) -> JsonObject:
+    """The content of ``environment.json``; OSError or ValueError where it has none."""
+    recorded = json.loads((path / "environment.json").read_text(encoding="utf-8"))
+    if not isinstance(recorded, dict):
+        raise ValueError("environment.json is not a JSON object")
+    return recorded
 
 
 def experiment_hash(resolved_experiment: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from node.core.errors import DivergedError, RunnerError, StalledError, TransportError
 from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.record import recorded
+from orchestrator.host.environment import wall_clock
 from orchestrator.host.signals import on_signals, signals_held
 from orchestrator.progress import Progress
 from orchestrator.results.reader import Run
@@ -188,6 +189,7 @@ def _execute_and_conclude(course: Course, writer: RunWriter) -> RunOutcome:
         totals = count_replaced(totals, results.messages)
     # Step 6: the results, and the report of them once they are safe. A report that fails is told, and changes nothing.
     try:
+        writer.add_to_environment({"ended_at": wall_clock()})
         summary = writer.finish(totals, results.messages, fidelity=results.fidelity)
         if status in ENDED:
             course.forget_resume()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -373,6 +374,9 @@ def test_run_prints_where_its_results_are(tiny: Path, capsys: pytest.CaptureFixt
         *("facts.json", "experiment.yaml", "environment.json", "partition.csv", "curve.csv", "nodes.parquet"),
         *("messages.parquet", "links.csv", "fidelity.json", "summary.json", "report.html"),
     }
+    assert run.environment is not None
+    begun, ended = (datetime.fromisoformat(run.environment[key]) for key in ("begun_at", "ended_at"))
+    assert begun < ended
     with (path / "curve.csv").open() as file:
         assert tuple(next(csv.reader(file))) == CURVE_COLUMNS
     again = simulate(path / "experiment.yaml")

@@ -98,6 +98,8 @@ def test_a_directory_in_two_parts_is_that_of_one(tmp_path: Path) -> None:
     state = first.state()
     written(first, range(2, 4))
     first.finish(TOTALS)
+    first.add_to_environment({"ended_at": "then"})
+    assert json.loads((path / "environment.json").read_text()) == {"first": 1, "ended_at": "then"}
     (path / "report.html").touch()
     with (path / "curve.csv").open("a") as file:
         file.write("0.1,0.")  # a line that was being written
@@ -134,4 +136,8 @@ def test_a_directory_that_has_changed_is_refused_and_can_be_tried_again(tmp_path
     with pytest.raises(ConfigError, match="cannot be continued"):
         RunWriter.reopen(path, FACTS, state, {})
     (path / "environment.json").write_text("{}")
-    RunWriter.reopen(path, FACTS, state, {}).close()
+    again = RunWriter.reopen(path, FACTS, state, {})
+    (path / "environment.json").write_text("[]")
+    with pytest.raises(RunnerError, match=r"environment.json: cannot be read: environment.json is not a JSON object"):
+        again.add_to_environment({})
+    again.close()

@@ -25,6 +25,7 @@ from orchestrator.report.comparison_text import (
     run_labels,
     target_text,
 )
+from orchestrator.report.dashboard import recorded_link
 from orchestrator.report.drawing import Plot, own_settings
 from orchestrator.report.figures import LEARNING_FIGURES
 from orchestrator.report.overlay import render_comparison, write_comparison
@@ -567,3 +568,31 @@ def test_runs_without_an_evaluation_show_no_schedule(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path, samples=0, schedule=SCHEDULE))
     assert "<h2>Schedule" in render_report(run)
     render_comparison([run], compare([run]))
+
+
+WATCHED = {
+    "grafana": "http://127.0.0.1:3000/",
+    "begun_at": "2026-11-21T12:00:00.500+00:00",
+    "ended_at": "2026-11-21T13:00:10.000+01:00",
+}
+
+
+def test_a_run_that_was_watched_links_to_its_time_on_the_dashboard(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path, samples=2))
+    page = render_page(replace(run, environment=WATCHED), [], [])
+    # 12:00 in UTC on that day is 1795262400 seconds after the epoch.
+    query = f"var-run={run.path.name}&amp;from=1795262400500&amp;to=1795262410000"
+    assert f'<a href="http://127.0.0.1:3000/d/fragmesh-run?{query}">' in page
+    assert "<a href" not in render_page(run, [], [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("grafana", "javascript:alert(1)"), ("grafana", 3), ("ended_at", "later"), ("begun_at", None), ("ended_at", [])],
+)
+def test_a_link_that_is_none_is_not_shown(key: str, value: object) -> None:
+    link = recorded_link(WATCHED, "a run & more")
+    assert link is not None
+    assert link.endswith("?var-run=a%20run%20%26%20more&from=1795262400500&to=1795262410000")
+    assert recorded_link({**WATCHED, key: value}, "a") is None
+    assert recorded_link({name: WATCHED[name] for name in WATCHED if name != key}, "a") is None

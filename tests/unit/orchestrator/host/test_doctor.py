@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,7 @@ def test_the_environment_names_versions_and_no_variables(monkeypatch: pytest.Mon
     assert record["seed"] == 7
     assert record["command"] == ["fragmesh", "run", "x.yaml"]
     assert record["versions"]["numpy"]
+    assert datetime.fromisoformat(record["begun_at"]).utcoffset() == timedelta(0)
     assert "do-not-write-me" not in str(record)
 
 
