@@ -85,10 +85,11 @@ from node.core.messages import Message
 from node.core.recipients import distinct_messages
 from node.core.training import RealTimeTrainer
 from node.core.types import NodeId, Vector
-from node.core.units import NS_PER_MS
+from node.core.units import NS_PER_MS, s_to_ns
 from node.host.clock import Clock
+from node.metrics import SECONDS
 from node.runtime.accounting import Accounting
-from node.runtime.message_records import Records
+from node.runtime.message_books import BucketCounts, MessageBooks
 from node.runtime.path import Path
 from node.runtime.sending import Sending
 from node.runtime.standstills import Standstills, standstills_of
@@ -136,7 +137,8 @@ class Driver:
 
     Attributes:
         counters: Figures so far; the states among them only in :meth:`current_counters`.
-        records: The life of every message; None where they are not kept.
+        books: What became of messages.
+        steps_ns: From the begin to the end of each block of local steps.
         done: Whether all rounds are over.
         diverged: Why the node stands still, whose model is not finite any more; else None.
         pauses: When the node stands still on purpose; begins with the driver.
@@ -157,7 +159,8 @@ class Driver:
         on_end: Callable[[DivergedError | None], None],
     ) -> None:
         self.counters = NodeCounters(rounds=rounds.done, local_steps=rounds.steps_done)
-        self.records = Records(accounting.header_bytes, accounting.dtype) if accounting.keep_messages else None
+        self.books = MessageBooks(accounting, self.counters)
+        self.steps_ns = BucketCounts(s_to_ns(bound) for bound in SECONDS)
         self.done = False
         self.diverged: DivergedError | None = None
         self.saturated: deque[tuple[int, int]] = deque(maxlen=SATURATED_KEPT)
@@ -173,7 +176,7 @@ class Driver:
         self._on_end = on_end
         self._story = Story()
         self.pauses = standstills_of(timer.speed)
-        self._sending = Sending(self._node, path, accounting, self.counters, self.records, self._story, self.pauses)
+        self._sending = Sending(self._node, path, self.books, self._story, self.pauses)
         self._clock = Clock(0)  # the experiment's, from start() on
         self._loop: asyncio.AbstractEventLoop | None = None
         self._params: Vector = np.zeros(0, dtype=np.float32)
@@ -285,13 +288,8 @@ class Driver:
         if due_ns:
             at_ns = _planned_or_late(self._clock.at_ns(due_ns), at_ns)
         at_ns = max(self._now_ns, at_ns)
-        count = self.counters
-        count.messages_delivered += 1
-        count.bytes_received += self._accounting.wire_bytes(message)
+        delivery = self.books.delivered(sender, number, message, at_ns)
         self._story.tell(at_ns, "received message {} of node {}, round {}", number, sender, message.round)
-        delivery = 0
-        if self.records is not None:
-            delivery = self.records.delivered(sender, number, message.round, at_ns)
         try:
             self._handle(MessageReceived(sender, message, delivery), at_ns)
         except ProtocolError as error:
@@ -366,6 +364,7 @@ class Driver:
             count.overrun_ns += at_ns - end_ns
         count.rounds += 1
         count.train_loss = result.loss
+        self.steps_ns.add(at_ns - begin_ns)
         self._trained = result.params
         self._story.tell(at_ns, "ended the local steps of round {}", count.rounds - 1)
         self._handle(LocalStepsDone(result.params), at_ns)
@@ -386,7 +385,9 @@ class Driver:
                 case StartLocalSteps(params=params, count=count):
                     self._start_steps(params, count, planned_ns)
                 case Aggregated(deliveries=deliveries):
-                    self._aggregated(deliveries, at_ns)
+                    # In the round being trained, or the one that has just ended.
+                    round_ = self.counters.rounds if self._steps is not None else self.counters.rounds - 1
+                    self.books.aggregated(deliveries, at_ns, round_)
                 case CancelQueued(abort_in_flight=abort):
                     self._sending.cancel(abort, at_ns)
                 case ReplaceQueued(old=old, new=new):
@@ -405,13 +406,6 @@ class Driver:
         finally:
             if self.counters.values_saturated > before:
                 self.saturated.append((at_ns, self.counters.values_saturated - before))
-
-    def _aggregated(self, deliveries: Sequence[int], at_ns: int) -> None:
-        self.counters.messages_aggregated += len(deliveries)
-        if self.records is not None:
-            # The round being trained, or the one that has just ended.
-            current = self.counters.rounds if self._steps is not None else self.counters.rounds - 1
-            self.records.aggregated(deliveries, at_ns, current)
 
     def _start_timer(self, timer: int, time_ns: int) -> None:
         def fire() -> None:

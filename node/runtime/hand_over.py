@@ -70,8 +70,8 @@ class HandOver:
         now_ns = self._within(max(0, now_ns))
         if final:
             await self._control.upload_snapshot(*self._take(now_ns, SnapshotPurpose.FINAL))
-        if self._driver.records is not None:
-            await self._control.upload_records("messages", self._driver.records.to_bytes(now_ns))
+        if self._driver.books.records is not None:
+            await self._control.upload_records("messages", self._driver.books.records.to_bytes(now_ns))
         # Last: an orchestrator that has a node's figures has everything of it.
         await self._control.upload_records("figures", json.dumps(figures()).encode())
 

@@ -23,29 +23,16 @@ begins in the order of the queue, as if the transfers had ended at once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from node.core.bodies import Body
-from node.core.counters import NodeCounters
 from node.core.effects import Addressed
-from node.core.message_log import NEVER
 from node.core.messages import Message
 from node.core.outbox import make_outbox
 from node.core.types import NodeId
-from node.runtime.accounting import Accounting
-from node.runtime.message_records import Records
+from node.runtime.message_books import MessageBooks, Outgoing
 from node.runtime.path import Path
 from node.runtime.slots import PeerSlots, QueueTimes, SharedSlots
 from node.runtime.standstills import Standstills
 from node.runtime.story import Story
-
-
-@dataclass(slots=True)
-class _Transfer:
-    receiver: NodeId
-    body: Body
-    wire_bytes: int
-    aborted: bool = False
 
 
 class Sending:
@@ -54,9 +41,7 @@ class Sending:
     Args:
         node: The sender.
         path: Takes the messages.
-        accounting: What a message takes on the wire.
-        counters: Counts what happens.
-        records: Keeps the life of every message; None where nobody wants it.
+        books: Note what happens.
         story: Keeps the last events.
         standstills: When the node stands still on purpose; no transfer begins then.
     """
@@ -65,22 +50,18 @@ class Sending:
         self,
         node: NodeId,
         path: Path,
-        accounting: Accounting,
-        counters: NodeCounters,
-        records: Records | None,
+        books: MessageBooks,
         story: Story,
         standstills: Standstills,
     ) -> None:
         self._node = node
         self._path = path
-        self._accounting = accounting
-        self._counters = counters
-        self._records = records
+        self._books = books
         self._story = story
         self._outbox = make_outbox(path.sender)
         self._next_number = 0
         self._queue_times = QueueTimes()
-        self._transfers: dict[int, _Transfer] = {}  # started ones
+        self._transfers: dict[int, Outgoing] = {}  # started ones
         self._slots = PeerSlots() if path.sender.per_peer else SharedSlots(path.sender.transfers)
         self._aborting = 0  # transfers that the path was asked to give up and has said nothing of yet
         self._standstills = standstills
@@ -98,10 +79,8 @@ class Sending:
     def crash(self, at_ns: int) -> None:
         """Lose all that is queued or under way. How much of it had left, nobody can say any more."""
         self.cancel(abort_in_flight=False, at_ns=at_ns)
-        self._counters.messages_aborted += len(self._transfers)
-        if self._records is not None:
-            for number in self._transfers:
-                self._records.sent.aborted(number, at_ns)
+        for number, transfer in self._transfers.items():
+            self._books.aborted(number, transfer, 0, at_ns)
         self._transfers.clear()
         self.stop()
 
@@ -121,9 +100,7 @@ class Sending:
         """Append messages to the outbox; :meth:`pull` begins what can begin."""
         if not items:
             return
-        self._counters.messages_queued += len(items)
-        if self._records is not None:
-            self._records.sent.queued(at_ns, self._node, items)
+        self._books.queued(self._node, items, at_ns)
         self._outbox.append(items, self._next_number)
         self._queue_times.append(self._next_number, at_ns, self._oldest_queued)
         self._next_number += len(items)
@@ -131,11 +108,7 @@ class Sending:
 
     def cancel(self, abort_in_flight: bool, at_ns: int) -> None:
         """Empty the outbox, and ask the path to give up what is under way if that is wanted."""
-        cancelled = len(self._outbox)
-        self._counters.messages_cancelled += cancelled
-        if self._records is not None:
-            for numbers in self._outbox.numbers():
-                self._records.sent.cancelled(numbers, at_ns)
+        cancelled = self._books.cancelled(self._outbox.numbers(), at_ns)
         self._outbox.clear()
         self._queue_times.clear()
         if cancelled:
@@ -144,7 +117,7 @@ class Sending:
             for number, transfer in self._transfers.items():
                 self._abort(number, transfer)
 
-    def _abort(self, number: int, transfer: _Transfer) -> None:
+    def _abort(self, number: int, transfer: Outgoing) -> None:
         if not transfer.aborted:
             transfer.aborted = True
             self._aborting += 1
@@ -152,9 +125,7 @@ class Sending:
 
     def replace(self, old: Message, new: Message) -> None:
         """Exchange the content of queued messages; what is under way stays."""
-        rows = self._outbox.replace(old, new)
-        if self._records is not None:
-            self._records.sent.replaced(rows, new)
+        self._books.replaced(self._outbox.replace(old, new), old, new)
 
     def pull(self, not_before_ns: int = 0) -> None:
         """Begin the transfers that may begin while the path takes more.
@@ -175,24 +146,17 @@ class Sending:
             (receiver, message), number = outbox.pop()
             queued_ns = self._queue_times.of(number)
             ready_ns = self._standstills.runs_from(max(not_before_ns, self._slots.take(receiver), queued_ns))
-            transfer = self._transfers[number] = _Transfer(receiver, message.body, 0)
-            transfer.wire_bytes = wire_bytes = path.send(number, receiver, message, ready_ns)
-            if self._records is not None:
-                self._records.sent.started.extend((number, ready_ns))
-                if wire_bytes != self._accounting.wire_bytes(message):
-                    self._records.sent.resent[number] = wire_bytes
+            transfer = self._transfers[number] = Outgoing(receiver, message.tag, message.body, ready_ns)
+            transfer.wire_bytes = path.send(number, receiver, message, ready_ns)
+            self._books.started(number, message, transfer)
 
     def _lose_next(self) -> None:
         """Lose the next message, whose receiver cannot be reached."""
-        (receiver, _), number = self._outbox.pop()
+        (receiver, message), number = self._outbox.pop()
         self._outbox.ended(receiver)
         at_ns = max(self._slots.take(receiver), self._queue_times.of(number))
         self._slots.give_back(receiver, at_ns)
-        self._counters.messages_lost += 1
-        if self._records is not None:
-            self._records.sent.started.extend((number, at_ns))
-            self._records.sent.sent.extend((number, at_ns, NEVER))
-            self._records.sent.lost(number)
+        self._books.unreachable(number, message.tag, at_ns)
         self._story.tell(at_ns, "lost message {}: node {} cannot be reached", number, receiver)
 
     def _oldest_queued(self) -> int:
@@ -204,22 +168,13 @@ class Sending:
         """See :class:`node.runtime.path.PathEvents`."""
         transfer = self._ended(number, at_ns)
         assert transfer is not None, number
-        count = self._counters
-        count.messages_sent += 1
-        count.bytes_sent += transfer.wire_bytes
-        body = transfer.body
-        if body.is_control:
-            count.messages_control += 1
-        else:
-            count.bytes_payload += body.payload_bytes(self._accounting.dtype)
-            count.bytes_index += body.index_bytes + body.header_bytes
-        if self._records is not None:
-            self._records.sent.sent.extend((number, at_ns, NEVER))  # its receiver knows when it arrived
+        self._books.sent(number, transfer, at_ns)
         self._story.tell(at_ns, "sent message {} to node {}", number, transfer.receiver)
         self.pull()
 
     def arrived(self, number: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
+        self._books.arrived(number)
         self.pull(at_ns)
 
     def room(self, at_ns: int) -> None:
@@ -228,27 +183,18 @@ class Sending:
 
     def lost(self, number: int, wire_bytes: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
-        self._ended(number, at_ns)  # where it never left
-        self._counters.messages_lost += 1
-        self._counters.bytes_lost += wire_bytes
-        if self._records is not None:
-            self._records.sent.lost(number)
+        transfer = self._ended(number, at_ns)  # None where it had left
+        self._books.lost(number, transfer, wire_bytes)
         self._story.tell(at_ns, "lost message {}", number)
         self.pull(at_ns)
 
     def aborted(self, number: int, sent_bytes: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
-        self._ended(number, at_ns)
-        count = self._counters
-        count.messages_aborted += 1
-        count.bytes_wasted += sent_bytes
-        count.bytes_sent += sent_bytes
-        if self._records is not None:
-            self._records.sent.aborted(number, at_ns)
+        self._books.aborted(number, self._ended(number, at_ns), sent_bytes, at_ns)
         self._story.tell(at_ns, "aborted message {} after {} bytes", number, sent_bytes)
         self.pull()
 
-    def _ended(self, number: int, at_ns: int) -> _Transfer | None:
+    def _ended(self, number: int, at_ns: int) -> Outgoing | None:
         """Take out a started transfer, which leaves its place to another one; None where it is not one."""
         transfer = self._transfers.pop(number, None)
         if transfer is not None:

@@ -54,8 +54,8 @@ def table_of_world(world: World) -> dict[str, Column]:
 def table_of_drivers(net: VirtualNetwork) -> dict[str, Column]:
     records = {}
     for node, driver in enumerate(net.drivers):
-        assert driver.records is not None
-        records[NodeId(node), 0] = driver.records.to_bytes(net.now_ns)
+        assert driver.books.records is not None
+        records[NodeId(node), 0] = driver.books.records.to_bytes(net.now_ns)
     return join(records)
 
 

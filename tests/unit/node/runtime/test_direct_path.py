@@ -21,7 +21,7 @@ from node.core.wire_values import WireDtype
 from node.host.clock import Clock
 from node.runtime.accounting import Accounting
 from node.runtime.direct_path import FOR_EVER_NS, RECEIPT_LATE_NS, DirectPath
-from node.runtime.message_records import Records
+from node.runtime.message_books import MessageBooks
 from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
 from node.runtime.standstills import Standstills
@@ -504,8 +504,9 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     bench = Bench(network(4, mbps, sender=parallel(transfers)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     with bench.host.is_the_clock():
-        counters, records = NodeCounters(), Records(40, WireDtype.FLOAT32)
-        sending = Sending(NodeId(0), bench.path, Accounting(40), counters, records, Story(), Standstills())
+        counters = NodeCounters()
+        books = MessageBooks(Accounting(40), counters)
+        sending = Sending(NodeId(0), bench.path, books, Story(), Standstills())
         transport = Transport(bench, lambda count: int(rng.integers(count)))
         bench.path.begin(sending, bench.clock)
         for step in itertools.count():
@@ -517,7 +518,8 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
                 sending.pull()
             if not transport.step() and step >= 30:
                 break
-    table = records.sent.columns(bench.clock.at_ns(bench.host.now_ns))
+    assert books.records is not None
+    table = books.records.sent.columns(bench.clock.at_ns(bench.host.now_ns))
     queued, started, sent = (table[f"{name}_ns"] for name in ("queued", "started", "sent"))
     assert np.all((started >= queued)[started >= 0])
     assert np.all((sent >= started)[sent >= 0])

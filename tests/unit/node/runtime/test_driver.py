@@ -213,8 +213,8 @@ class Bench:
         self.path.transfer_ended(self.uplink.started[-1][0] if number is None else number, time_ns)
 
     def row(self, number: int) -> dict[str, int]:
-        assert self.driver.records is not None
-        columns = self.driver.records.sent.columns(10**15)
+        assert self.driver.books.records is not None
+        columns = self.driver.books.records.sent.columns(10**15)
         return {name: int(column[number]) for name, column in columns.items()}
 
 
@@ -650,8 +650,8 @@ def test_aggregations_name_the_round_that_is_trained_or_has_just_ended(bench: Be
     bench.do(Aggregated([0]))  # in the middle of round 0
     bench.script(Aggregated([1]), steps)  # as round 0 ends
     bench.at(5 * MS)
-    assert bench.driver.records is not None
-    with np.load(io.BytesIO(bench.driver.records.to_bytes(10**9))) as content:
+    assert bench.driver.books.records is not None
+    with np.load(io.BytesIO(bench.driver.books.records.to_bytes(10**9))) as content:
         assert content["received.staleness"].tolist()[:2] == [0, 0]
         assert content["received.aggregated_ns"].tolist()[:2] == [0, 5 * MS]
     assert bench.driver.counters.messages_aggregated == 2
@@ -707,7 +707,7 @@ def test_without_records_only_counters_are_kept() -> None:
         bench.do(CancelQueued(abort_in_flight=True), to(3, what=message(5.0)), Aggregated([0]))
         bench.path.transfer_aborted(1, 5)
         bench.path.delivery_failed(0, FRAME_BYTES)
-        assert bench.driver.records is None
+        assert bench.driver.books.records is None
         count = bench.driver.counters
         assert (
             count.messages_queued,

@@ -123,7 +123,8 @@ def hand_over(control: Control, *, begin_ns: int = 0, end_ns: int | None = None)
         node=NodeId(1), evaluation_interval_ns=10, evaluate_after_training=False, begin_ns=begin_ns, end_ns=end_ns
     )
 
-    driver = SimpleNamespace(model=lambda *, after_training: np.zeros(1, dtype=np.float32), records=None)
+    model = np.zeros(1, dtype=np.float32)
+    driver = SimpleNamespace(model=lambda *, after_training: model, books=SimpleNamespace(records=None))
     return HandOver(cast(NodeConfig, config), cast(Driver, driver), cast(ControlClient, control), NodeCounters)
 
 
