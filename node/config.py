@@ -121,6 +121,10 @@ class NodeScalars(ConfigModel):
     max_rounds: int | None = Field(ge=1, le=INT64_MAX, description="rounds in all; null for no limit")
     keep_messages: bool = Field(description="record the life of every message")
     start_timeout_s: float = Field(gt=0, description="real time that the start may take")
+    metrics_host: str | None = Field(
+        min_length=1, description="address on which metrics are served, on a free port; null serves none"
+    )
+    peer_labels: bool = Field(description="tell metrics of single peers as well")
     begin_ns: int = Field(
         ge=0, le=INT64_MAX, description="when the node begins: 0, where an earlier part ended, or when it comes back"
     )

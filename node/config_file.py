@@ -56,7 +56,7 @@ from node.core.wire_values import WireDtype
 from node.host.credentials import PEM_BYTES_MAX, Credentials, credentials_of, node_name
 from node.host.text_files import UnreadableText, read_bytes
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
@@ -132,7 +132,7 @@ class _Done(_Strict):
 class _Document(NodeScalars):
     """The content of the JSON file."""
 
-    version: Literal[5]
+    version: Literal[6]
     nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
     network: _Links
     compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")

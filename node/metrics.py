@@ -9,11 +9,14 @@ as everywhere in results, unless the help says real time. The labels ``run``, ``
 ``straggler``) come with the target; ``node`` and ``group`` stand in the table where the orchestrator tells of nodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 PREFIX: Final = "fragmesh_"
+
+LAST_SCRAPE_S: Final = 10.0
+"""The longest wait of somebody who leaves for a last scrape, real time."""
 
 MetricKind = Literal["counter", "gauge", "histogram"]
 
@@ -36,6 +39,25 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
 
+
+@dataclass(frozen=True, slots=True)
+class HistogramReading:
+    """State of a histogram.
+
+    Attributes:
+        counts: How many values are in each bucket, not cumulated, and last those beyond all bounds.
+        total: Sum of the values.
+    """
+
+    counts: Sequence[int]
+    total: float
+
+
+Readings: TypeAlias = Mapping[str, Mapping[tuple[str, ...], float | HistogramReading]]
+"""Values at one instant: name of the family -> values of its labels, in their order -> value.
+
+A family that is left out, or that has no values, has nothing to tell yet.
+"""
 
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 """Bucket bounds for durations: from a short message on a fast link to a model on a straggler's."""
@@ -104,12 +126,14 @@ NODE_METRICS: Final = _table(
     _counter("values_saturated", "Values of messages queued that travel as the largest of the wire's type."),
     # Queues and transfers.
     _gauge("outbox_messages", "Messages in the outbox now."),
-    _gauge("in_flight_bytes", "Bytes handed to the transport and not yet acknowledged."),
-    _gauge("in_flight_bytes_max", "The most bytes that were ever in flight."),
-    _gauge("in_flight_bytes_bound", "Bytes that may be in flight."),
+    _gauge("in_flight_bytes", "Bytes in flight; where each peer has a window, in the one that was fullest."),
+    _gauge("in_flight_bytes_max", "The most bytes that were ever in flight, in that window."),
+    _gauge("in_flight_bytes_bound", "The most bytes that may be in flight, in that window."),
     _histogram("transfer_seconds", SECONDS, "Time from a message's first byte to its last byte, as they left."),
     _histogram("staleness_rounds", ROUNDS, "Receiver's round minus the stamped round of a message averaged in."),
-    _histogram("age_seconds", SECONDS, "Time from a message's queueing to its averaging."),
+    _histogram(
+        "age_seconds", SECONDS, "Time from a message's arrival to its averaging: the age that a receiver knows."
+    ),
     # The host.
     _counter("overruns", "Blocks of local steps that took longer than declared."),
     _counter("overrun_seconds", "Time by which blocks of local steps took longer than declared."),

@@ -220,6 +220,8 @@ class Scenario:
                 max_rounds=self.max_rounds,
                 keep_messages=True,
                 start_timeout_s=1.0,
+                metrics_host=None,
+                peer_labels=False,
                 begin_ns=0,
                 down_ns=None,
                 pauses=np.zeros((0, 3), dtype=np.int64),

@@ -1,5 +1,7 @@
 """Lateness of the host: counted in bounded memory, told as percentiles."""
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _STEPS = 8
@@ -29,12 +31,30 @@ class LatenessHistogram:
     def __init__(self) -> None:
         self._counts = [0] * (64 * _STEPS)
         self._max = 0
+        self._total = 0
 
     def add(self, ns: int) -> None:
         """Count one; less than nothing counts as 0."""
         ns = max(0, ns)
         self._max = max(self._max, ns)
+        self._total += ns
         self._counts[_bucket(ns)] += 1
+
+    @property
+    def total(self) -> int:
+        """The sum of all."""
+        return self._total
+
+    def within(self, bounds_ns: Sequence[float]) -> list[int]:
+        """Return how many are between two bounds, which increase; first those up to the first, last those beyond.
+
+        One that is less than a bound by up to an eighth may count as beyond it.
+        """
+        counts = [0] * (len(bounds_ns) + 1)
+        for bucket, members in enumerate(self._counts):
+            if members:
+                counts[bisect_left(bounds_ns, min(_upper(bucket), self._max))] += members
+        return counts
 
     def summary(self) -> Lateness:
         """Return the percentiles as they are now."""

@@ -71,7 +71,9 @@ from node.runtime.accounting import Accounting
 from node.runtime.driver import Driver, Rounds
 from node.runtime.hand_over import HandOver
 from node.runtime.link_measurement import Measurement
+from node.runtime.metrics_endpoint import MetricsEndpoint
 from node.runtime.peers import Peers
+from node.runtime.readings import NodeReadings
 from node.runtime.side_tasks import SideTasks
 from node.runtime.status import SelfReport
 from node.runtime.warm_up import WarmUp
@@ -247,6 +249,10 @@ class NodeProcess:
         )
         self._report = SelfReport(config, self._driver, self._peers, training_pids)
         self._hand_over = HandOver(config, self._driver, self._control, self._report.counters)
+        readings = NodeReadings(config, algorithm, self._driver, self._peers, self._report)
+        self._metrics = MetricsEndpoint(
+            config.metrics_host, lambda: readings.at(self._phase, _now_ns(self._clock)), self._loop
+        )
 
     async def run(self) -> int:
         """Live, and say why if that is not possible. Returns the exit code."""
@@ -263,40 +269,45 @@ class NodeProcess:
 
     async def _live(self) -> int:
         config = self._config
-        # 1. Reach the orchestrator before anything else: without it nobody learns of what fails below.
+        # Step 1: reach the orchestrator before anything else: without it nobody learns of what fails below.
         await self._control.connect(config.start_timeout_s)
-        # 2. Serve before registering, as the address is what the node registers with.
+        # Step 2: serve before registering, as the address is what the node registers with.
         if config.beginning.life:
             address = host_and_port(config.advertised or config.host, config.port)
         else:
             address = await self._peers.listen()
-        registered = await self._control.register(address, config.num_params, self._peers.plan_id)
-        # 3. Open the session at once: it is how the orchestrator knows that the node lives.
+        metrics = self._metrics.open()
+        registered = await self._control.register(address, config.num_params, self._peers.plan_id, metrics)
+        # Step 3: open the session at once: it is how the orchestrator knows that the node lives.
         self._control.open_session(self._status, self._on_command, registered.status_period_s)
         self._side.spawn(self._watch_orchestrator())
         self._side.spawn(self._report.watch_loop())
         self._happen(Happening.LET_IN)
-        # 4. Open the streams when all serve.
+        # Step 4: open the streams when all serve.
         self._peers.client.set_addresses(await self._control.barrier("ready", config.start_timeout_s))
         if not config.beginning.life:
             await self._peers.open_streams(config.start_timeout_s)
-        # 5. Take the first step before the second barrier, so that no other node measures while this one sets up.
+        # Step 5: take the first step before the second barrier, so that no other node measures while this one sets up.
         await self._warm_up.first_step()
-        # 6. Wait longer than anyone tries to connect: who cannot says why, and not who waits for it.
+        # Step 6: wait longer than anyone tries to connect: who cannot says why, and not who waits for it.
         await self._control.barrier("connected", 2 * config.start_timeout_s)
         self._is_ready.set()
-        # 7. From here on commands and timers move the node: measure, start, stop.
+        # Step 7: from here on commands and timers move the node: measure, start, stop.
         command = await self._ended
         if command is None:
             return EXIT_ORPHANED
-        # 8. Stand still first, so that what is handed over fits together. Who goes down hangs up before all else.
+        # Step 8: stand still first, so that what is handed over fits together. Who goes down hangs up before all else.
         self._driver.stop()
         if not self._happen(Happening.TOLD_TO_STOP):
             await self._peers.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(command.grace_ns / NS_PER_S):
                 await self._finish(final=command.snapshot)
-        return EXIT_DOWN if self._phase is Phase.DOWN else 0
+        if self._phase is Phase.DOWN:
+            return EXIT_DOWN
+        # Step 9: what the node counted is final: let whoever has followed it see that.
+        await self._metrics.last_scrape()
+        return 0
 
     async def _finish(self, *, final: bool) -> None:
         if self._clock is not None:  # else it has never begun, and has nothing
@@ -418,7 +429,7 @@ class NodeProcess:
         self._happen(Happening.ROUNDS_OVER if diverged is None else Happening.DIVERGED)
 
     def _status(self) -> NodeStatus:
-        return self._report.status(self._phase, self._failure, -1 if self._clock is None else self._clock.now_ns())
+        return self._report.status(self._phase, self._failure, _now_ns(self._clock))
 
     # -- faults and the end ------------------------------------------------------------------------------------
 
@@ -444,10 +455,16 @@ class NodeProcess:
 
     async def _close(self) -> None:
         self._side.cancel()
+        self._metrics.close()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._peers.close()
                 await self._control.close()
+
+
+def _now_ns(clock: Clock | None) -> int:
+    """Testbed time; negative before the start."""
+    return -1 if clock is None else clock.now_ns()
 
 
 def _control_of(config: NodeConfig) -> ControlClient:

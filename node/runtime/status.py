@@ -38,6 +38,8 @@ class SelfReport:
     State:
         began_ns: Testbed time at which the node began; None before.
         down_ns: When it went down as planned; None while it has not.
+        _told: The figures that were told at the end, which are the last ones; None before.
+        _rejected: Messages that were refused by then.
     """
 
     def __init__(self, config: NodeConfig, driver: Driver, peers: Peers, training_pids: Sequence[int]) -> None:
@@ -47,6 +49,8 @@ class SelfReport:
         self._training_pids = training_pids
         self._loop_late_ns = array("q")
         self._standstills = Standstills()
+        self._told: NodeCounters | None = None
+        self._rejected: dict[str, int] = {}
         self.began_ns: int | None = None
         self.down_ns: int | None = None
 
@@ -67,13 +71,19 @@ class SelfReport:
             self._loop_late_ns.append(max(0, int(loop.time() * NS_PER_S) - due_ns))
 
     def counters(self) -> NodeCounters:
-        """The node's figures as they are now."""
+        """The node's figures as they are now, or were when they were told at the end."""
+        if self._told is not None:
+            return self._told
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return replace(
             self._driver.current_counters(),
-            messages_rejected=sum(self._peers.rejected.values()),
+            messages_rejected=sum(self.rejected().values()),
             cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
         )
+
+    def rejected(self) -> dict[str, int]:
+        """Messages that were refused, by reason, as :meth:`counters`."""
+        return self._peers.rejected if self._told is None else self._rejected
 
     def status(self, phase: Phase, failure: str, time_ns: int) -> NodeStatus:
         """Describe how the node is doing now; ``time_ns`` is testbed time, negative before the start."""
@@ -83,7 +93,7 @@ class SelfReport:
             phase=phase,
             time_ns=time_ns,
             counters=self.counters(),
-            messages_rejected=self._peers.rejected,
+            messages_rejected=self.rejected(),
             unreachable=tuple(sorted(self._peers.client.unreachable)),
             failure=failure,
             at_rest=rest is not None,
@@ -98,8 +108,10 @@ class SelfReport:
         dilation = self._config.emulator_clock.dilation
         late = self._peers.server.lateness.summary()
         loop_late = np.array(self._loop_late_ns, dtype=np.int64)
+        self._rejected = self.rejected()
+        self._told = self.counters()
         return {
-            "counters": counter_values(self.counters()),
+            "counters": counter_values(self._told),
             "first_round": self._config.beginning.rounds,
             "began_ns": self.began_ns,
             "down_ns": self.down_ns,
@@ -108,7 +120,7 @@ class SelfReport:
             "late_p99_ns": int(late.p99 / dilation),
             "late_max_ns": int(late.max / dilation),
             "memory_bytes": sum(_memory_bytes(pid) for pid in (os.getpid(), *self._training_pids)),
-            "rejected": self._peers.rejected,
+            "rejected": self._rejected,
             "saturated": list(self._driver.saturated),
         }
 

@@ -149,13 +149,14 @@ class ControlClient:
             return error.details() or ""
         return ""
 
-    async def register(self, peer_address: str, num_params: int, plan_id: int) -> Registered:
+    async def register(self, peer_address: str, num_params: int, plan_id: int, metrics_address: str = "") -> Registered:
         """Introduce the node. The session must follow, for it is how the orchestrator knows that the node lives.
 
         Args:
             peer_address: Where the node serves its peers, host:port.
             num_params: Length of the model's flat vector.
             plan_id: Of the run; see :func:`node.transport.frames.plan_id`.
+            metrics_address: Where it serves its metrics, host:port; empty where it serves none.
 
         Raises:
             TransportError: The orchestrator refuses the node and says why, or does not answer.
@@ -170,6 +171,7 @@ class ControlClient:
             pid=os.getpid(),
             num_params=num_params,
             plan_id=plan_id,
+            metrics_address=metrics_address,
         )
         try:
             reply = await self._stub().Register(request, timeout=CALL_TIMEOUT_S)

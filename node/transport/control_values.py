@@ -12,7 +12,7 @@ from typing import TypeAlias
 from node.core.counters import NodeCounters
 from node.core.types import NodeId
 
-CONTROL_VERSION = 5
+CONTROL_VERSION = 6
 """Raised whenever the meaning of control.proto changes."""
 
 
@@ -52,6 +52,7 @@ class Registration:
         num_params: Length of its model's flat vector.
         plan_id: See :func:`node.transport.frames.plan_id`.
         software_version: Its release; for messages to people.
+        metrics_address: Where it serves its metrics, host:port; empty where it serves none.
     """
 
     node: NodeId
@@ -60,6 +61,7 @@ class Registration:
     num_params: int
     plan_id: int
     software_version: str
+    metrics_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

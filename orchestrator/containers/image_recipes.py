@@ -30,6 +30,7 @@ NODE_LIBRARIES: Final = (
     "grpcio-reflection",
     "numpy",
     "pillow",
+    "prometheus-client",
     "protobuf",
     "pydantic",
     "scikit-learn",

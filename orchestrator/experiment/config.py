@@ -46,6 +46,10 @@ def _plain_number(key: object) -> object:
     return int(key)
 
 
+PEER_LABELS_NODES_MAX: Final = 32
+"""Nodes of a run that has metrics of single peers by default, at most: a thousand series for each such family."""
+
+
 class AlgorithmSectionBase(ConfigModel):
     """Choice of the algorithm, and the parameters of each.
 
@@ -250,6 +254,19 @@ class FidelityConfig(ConfigModel):
     allow_unfaithful: bool = Field(False, description="end with code 0 all the same; the stamp stays on the results")
 
 
+class ObserveConfig(ConfigModel):
+    """Metrics for Prometheus. Real runtimes only: a simulation has no nodes to ask."""
+
+    metrics: bool = Field(True, description="nodes and orchestrator serve metrics while the run lasts")
+    peer_labels: Literal["auto", "on", "off"] = Field(
+        "auto", description="metrics of single peers, a series for each pair of nodes; auto: up to 32 nodes"
+    )
+
+    def labels_peers(self, nodes: int) -> bool:
+        """Tell whether there are metrics of single peers in a run of so many nodes."""
+        return nodes <= PEER_LABELS_NODES_MAX if self.peer_labels == "auto" else self.peer_labels == "on"
+
+
 class OutputConfig(ConfigModel):
     """Choice of the files that are written beside the curve."""
 
@@ -297,6 +314,7 @@ class ExperimentConfig(ConfigModel):
     processes: ProcessesConfig = ProcessesConfig()
     docker: DockerConfig = DockerConfig()
     fidelity: FidelityConfig = FidelityConfig()
+    observe: ObserveConfig = ObserveConfig()
 
     @model_validator(mode="after")
     def _links_exist(self) -> "ExperimentConfig":

@@ -88,6 +88,8 @@ def node_configs(
             max_rounds=config.stop.rounds,
             keep_messages=config.output.messages,
             start_timeout_s=part.start_timeout_s,
+            metrics_host=part.host if config.observe.metrics else None,
+            peer_labels=config.observe.labels_peers(config.nodes),
             begin_ns=part.begin_ns,
             down_ns=first_down_ns(fates.get(NodeId(node), ())),
             pauses=pauses,

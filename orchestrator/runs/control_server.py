@@ -243,16 +243,7 @@ class ControlServer(ControlServicer):
             return pb.RegisterReply(refused=refused)
         node = NodeId(request.node)
         self._plan = (request.num_params, request.plan_id)
-        self._nodes[node] = NodeConnection(
-            Registration(
-                node=node,
-                peer_address=one_line(request.peer_address),
-                pid=request.pid,
-                num_params=request.num_params,
-                plan_id=request.plan_id,
-                software_version=one_line(request.software_version),
-            )
-        )
+        self._nodes[node] = NodeConnection(_registration(request))
         self._barriers.remember(node)
         return pb.RegisterReply(
             registered=pb.Registered(
@@ -402,6 +393,19 @@ class ControlServer(ControlServicer):
             return
         known.phase = status.phase
         self._listener.on_status(status)
+
+
+def _registration(request: pb.RegisterRequest) -> Registration:
+    """Read what a node says of itself."""
+    return Registration(
+        node=NodeId(request.node),
+        peer_address=one_line(request.peer_address),
+        pid=request.pid,
+        num_params=request.num_params,
+        plan_id=request.plan_id,
+        software_version=one_line(request.software_version),
+        metrics_address=one_line(request.metrics_address),
+    )
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> None:

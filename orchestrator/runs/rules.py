@@ -11,6 +11,7 @@ from node.core.compute import ComputePlan
 from node.core.link_bounds import loss_max, rate_bounds, round_trip_ns_max
 from node.core.links import NetworkPlan
 from node.core.units import NS_PER_S, mbps_to_bytes_per_ns, ns_to_s, s_to_ns
+from node.metrics import LAST_SCRAPE_S
 from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.fates import fates_of, longest_pause_ns
 
@@ -65,6 +66,7 @@ class Rules:
         links: The links after their last change, which tell what will never move; None: all will.
         nodes_go_down: Whether nodes go down as planned, so that what they counted is in several lives.
         pause_s: For how long any node stands still on purpose at a stretch, at most, testbed seconds.
+        last_scrape_s: Real time for which a node that has handed over all may wait for whoever scrapes its metrics.
     """
 
     num_nodes: int
@@ -84,6 +86,7 @@ class Rules:
     links: NetworkPlan | None = None
     nodes_go_down: bool = False
     pause_s: float = 0.0
+    last_scrape_s: float = 0.0
 
     @property
     def measure_s(self) -> float:
@@ -148,6 +151,7 @@ def rules_of(plan: Plan, *, num_params: int, dilation: float, begin_ns: int) -> 
         links=plan.network.at_time(last_change_ns),
         nodes_go_down=any(span.kind == "down" for span in plan.schedule.nodes),
         pause_s=ns_to_s(longest_pause_ns(fates_of(plan.schedule, begin_ns, plan.end_ns).values(), plan.end_ns)),
+        last_scrape_s=LAST_SCRAPE_S if config.observe.metrics else 0.0,
     )
 
 

@@ -285,7 +285,7 @@ class Supervisor:
         # A model at the very end is wanted where no planned instant is the end.
         final = has_begun and self.ended_ns != self._rules.end_ns and self.diverged is None
         control.command(StopCommand("the run is over", s_to_ns(grace_s), final))
-        until_s = self._now_s() + (grace_s + KILL_AFTER_S if has_begun else 0.0)
+        until_s = self._now_s() + (grace_s + self._rules.last_scrape_s + KILL_AFTER_S if has_begun else 0.0)
         self._roster.note_ends()
         while any(not watched.end for watched in self.nodes.values()) and self._now_s() < until_s:
             if self._requests.in_a_hurry:

@@ -119,7 +119,7 @@ class DockerFleet:
     def launch(self, configs: Sequence[NodeConfig]) -> None:
         """Write the nodes' files, start their containers with closed gates, shape their links, and open the gates."""
         # Step 1: what nodes are told besides, and their files.
-        data, first = self._networks["data"], configs[0]
+        control, data, first = self._networks["control"], self._networks["data"], configs[0]
         self._dilation = first.emulator_clock.dilation
         shaped = self._backend.abilities is not None
         told = [
@@ -128,6 +128,8 @@ class DockerFleet:
                     "host": EVERYWHERE,
                     "port": 0,
                     "advertised": str(data.address_of(config.node)),
+                    # Never on the data network, whose links are the experiment's.
+                    "metrics_host": config.metrics_host and str(control.address_of(config.node)),
                     "delays_arrivals": shaped and not self._backend.netem,
                 }
             )

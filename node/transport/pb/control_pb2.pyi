@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("control_version", "wire_version", "software_version", "run_id", "node", "peer_address", "pid", "num_params", "plan_id")
+    __slots__ = ("control_version", "wire_version", "software_version", "run_id", "node", "peer_address", "pid", "num_params", "plan_id", "metrics_address")
     CONTROL_VERSION_FIELD_NUMBER: _ClassVar[int]
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class RegisterRequest(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     NUM_PARAMS_FIELD_NUMBER: _ClassVar[int]
     PLAN_ID_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     control_version: int
     wire_version: int
     software_version: str
@@ -27,7 +28,8 @@ class RegisterRequest(_message.Message):
     pid: int
     num_params: int
     plan_id: int
-    def __init__(self, control_version: _Optional[int] = ..., wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., run_id: _Optional[str] = ..., node: _Optional[int] = ..., peer_address: _Optional[str] = ..., pid: _Optional[int] = ..., num_params: _Optional[int] = ..., plan_id: _Optional[int] = ...) -> None: ...
+    metrics_address: str
+    def __init__(self, control_version: _Optional[int] = ..., wire_version: _Optional[int] = ..., software_version: _Optional[str] = ..., run_id: _Optional[str] = ..., node: _Optional[int] = ..., peer_address: _Optional[str] = ..., pid: _Optional[int] = ..., num_params: _Optional[int] = ..., plan_id: _Optional[int] = ..., metrics_address: _Optional[str] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("registered", "refused")

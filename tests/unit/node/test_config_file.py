@@ -83,6 +83,8 @@ def configs(
         "max_rounds": None,
         "keep_messages": False,
         "start_timeout_s": 61.5,
+        "metrics_host": "10.9.0.2",
+        "peer_labels": True,
         "begin_ns": 10**9,
         "down_ns": 2 * 10**9 - 1,
         "pauses": np.array([[0, 10**9, 11 * 10**8], [2, 0, 2**62]]),
@@ -239,10 +241,10 @@ def refusal(path: Path, run_id: str | None = None) -> str:
         (b'{"version": ' + b"9" * 5000 + b"}", "node-0001.json: is not JSON: Exceeds the limit"),
         (b"[" * 100_000, "node-0001.json: is nested too deeply"),
         (b"[]", "node-0001.json: must hold keys and values, holds list"),
-        (b"{}", "node-0001.json: version=None: must be 5, which this release reads"),
-        (b'{"version": 1}', "node-0001.json: version=1: must be 5, which this release reads"),
-        (b'{"version": true}', "node-0001.json: version=True: must be 5"),
-        (b'{"version": 5}', "node-0001.json: run_id: missing (and "),
+        (b"{}", "node-0001.json: version=None: must be 6, which this release reads"),
+        (b'{"version": 1}', "node-0001.json: version=1: must be 6, which this release reads"),
+        (b'{"version": true}', "node-0001.json: version=True: must be 6"),
+        (b'{"version": 6}', "node-0001.json: run_id: missing (and "),
     ],
 )
 def test_files_that_are_no_description(file: Path, text: bytes, why: str) -> None:

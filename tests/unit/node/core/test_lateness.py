@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node.core.lateness import Lateness, LatenessHistogram
 
@@ -36,3 +38,16 @@ def test_each_value_lies_in_its_bucket() -> None:
         histogram.add(value)
         histogram.add(1 << 50)
         assert value <= histogram.summary().p50 <= max(value, value * 1.125)
+
+
+@given(st.lists(st.integers(-5, 10**9)), st.sets(st.integers(0, 10**9)))
+def test_within_bounds_an_eighth_may_be_missing_and_none_is_too_many(values: list[int], bounds: set[int]) -> None:
+    histogram, ordered = LatenessHistogram(), sorted(bounds)
+    for value in values:
+        histogram.add(value)
+    assert histogram.total == sum(max(0, value) for value in values)
+    within = histogram.within(ordered)
+    assert sum(within) == len(values)
+    for index, bound in enumerate(ordered):
+        found = sum(within[: index + 1])
+        assert sum(value * 9 / 8 <= bound for value in values) <= found <= sum(value <= bound for value in values)
