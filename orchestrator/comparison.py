@@ -182,6 +182,7 @@ class ComparedGroup:
             :data:`ENDED_BADLY` aside.
         gain_percent: How much better ``end`` is than the baseline's, relative to it; positive is better.
         reached: How many of the runs hold the target.
+        times_held_s: A run each: from when on it holds the target; None where it does not, or is not done.
         time_to_target_s: From when on, mean over those that do.
         bytes_to_target: Bytes sent by all nodes until then.
         times_faster: Baseline's time / this group's, over pairs of runs that both hold the target. Above 1: faster.
@@ -199,6 +200,7 @@ class ComparedGroup:
     at_common_time: MeanInterval | None
     gain_percent: float | None
     reached: int
+    times_held_s: tuple[float | None, ...]
     time_to_target_s: MeanInterval | None
     bytes_to_target: MeanInterval | None
     times_faster: MeanInterval | None
@@ -455,10 +457,12 @@ def _compared(
     better: bool,
 ) -> ComparedGroup:
     end = _at_end(group, "mean_node")
-    times, sent = [], []
+    held: list[float | None] = [None] * len(group)
+    sent = []
     if goal is not None:
-        times = [time for time in (_held(run, goal, better) for run in group) if time is not None]
+        held = [_held(run, goal, better) for run in group]
         sent = [amount for amount in (_held_bytes(run, goal, better) for run in group) if amount is not None]
+    times = [time for time in held if time is not None]
     first = runs[members[0]]
     return ComparedGroup(
         label=first.label,
@@ -472,6 +476,7 @@ def _compared(
         at_common_time=_at_common_time(group, common),
         gain_percent=_gain_percent(end, base_end, better),
         reached=len(times),
+        times_held_s=tuple(held),
         time_to_target_s=mean_of(times),
         bytes_to_target=mean_of(sent),
         times_faster=None if goal is None else _ratio(base, group, goal, better, by_bytes=False),

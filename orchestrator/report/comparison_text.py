@@ -164,15 +164,14 @@ def _time_cell(group: ComparedGroup) -> str:
 
 def _ratio_cell(ratio: MeanInterval | None, reached: int, baseline: ComparedGroup, group: ComparedGroup) -> str:
     if ratio is not None:
-        return ratio_text(ratio) if group is not baseline else f"{ratio.mean:.2f}×"
+        return f"{ratio.mean:.2f}×" if group is baseline else ratio_text(ratio, len(group.seeds))
     return "it alone" if reached and not baseline.reached else NONE
 
 
-def ratio_text(ratio: MeanInterval) -> str:
-    """A ratio with its interval."""
-    if ratio.low is None or ratio.high is None:
-        return f"{ratio.mean:.2f}×"
-    return f"{ratio.mean:.2f}× ({ratio.low:.2f} to {ratio.high:.2f})"
+def ratio_text(ratio: MeanInterval, seeds: int) -> str:
+    """A ratio with its interval and, of several seeds, the number of ratios that it is the mean of."""
+    interval = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.mean:.2f}×{interval}{f', n = {ratio.n}' if seeds > 1 else ''}"
 
 
 def _half(figure: MeanInterval) -> float | None:

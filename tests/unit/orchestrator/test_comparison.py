@@ -304,6 +304,7 @@ class TestSeeds:
         ours = [curve("ours", 0.0, end, step_s=5.0, seed=seed) for seed, end in ((1, 0.4), (2, 0.2), (3, 0.4))]
         group = compare([*base, *ours], target=0.4).groups[1]
         assert (group.reached, len(group.seeds)) == (2, 3)
+        assert group.times_held_s == (5.0, None, 5.0)
         assert group.times_faster is not None
         assert (group.times_faster.mean, group.times_faster.n) == pytest.approx((2.0, 2))
         assert group.end is not None

@@ -16,6 +16,7 @@ from node.core.times import Times
 from orchestrator.comparison import compare, without_repeats
 from orchestrator.fidelity import Measured, MeasuredLink, NodeFigures, judge
 from orchestrator.intervals import t_quantile
+from orchestrator.report.comparison_figures import overlay_figure
 from orchestrator.report.comparison_text import (
     check_comparable,
     comparison_table,
@@ -227,13 +228,15 @@ def test_a_target_that_some_miss_is_told_as_such(tmp_path: Path) -> None:
     assert rows[0][header.index("time to target")].endswith("(2 of 3 reach it)")
     assert rows[0][header.index("seeds")] == "3"
     assert " ± " in rows[0][header.index("end")]
-    assert re.fullmatch(r"\d+\.\d\d× \(\d+\.\d\d to \d+\.\d\d\)", rows[1][header.index("times faster")])
+    assert re.fullmatch(r"\d+\.\d\d× \(\d+\.\d\d to \d+\.\d\d\), n = 2", rows[1][header.index("times faster")])
     told = notes(runs, comparison)
     assert "fast (floor): ratios are over 2 of 3 pairs, those in which both hold 40.0 %" in told
     assert "slow ends below the floor: training without communication does better" in told
     page = render_comparison(runs, comparison)
     assert "With 95 % intervals" in page
     assert "(2/3)" in page
+    instants = figures_of(page)["Time to hold 40.0 % accuracy"]
+    assert [text in instants for text in (">2 of 3 hold it<", ">3 of 3 hold it<")] == [True, True]
     alone = compare(runs, target=0.65)
     header, rows = comparison_table(alone, labels)
     assert rows[0][header.index("time to target")] == "never"
@@ -242,6 +245,45 @@ def test_a_target_that_some_miss_is_told_as_such(tmp_path: Path) -> None:
 
 
 LOCAL = {**EXPERIMENT, "algorithm": {"kind": "local"}}
+
+
+def test_seeds_are_thin_lines_in_the_band_of_their_mean(tmp_path: Path) -> None:
+    """Three seeds, of which one diverged, and a run that stands alone."""
+    ends = ("done", "done", "diverged", "done")
+    paths = [write_run(tmp_path, name="ours", seed=seed, status=status) for seed, status in enumerate(ends, 1)]
+    runs = [load_run(path, messages=False) for path in (*paths, write_run(tmp_path, name="alone", experiment=LOCAL))]
+    comparison = compare(runs, target=0.4)
+    with own_settings():
+        axes = overlay_figure(runs, comparison).axes[0]
+    thin = [line for line in axes.lines if line.get_linewidth() == 0.7]
+    assert [line.get_ydata().tolist() for line in thin] == [run.headline.tolist() for run in runs[:4]]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [line.get_xdata().tolist() for line in crosses] == [[100.0]]
+    (mean,) = (line for line in axes.lines if line.get_label().startswith("ours"))
+    done = np.array([run.headline for run, status in zip(runs, ends, strict=False) if status == "done"])
+    assert mean.get_ydata() == pytest.approx(done.mean(axis=0))
+    # At the third evaluation: mean +- 4.303 s / sqrt(3).
+    half = t_quantile(2) * done[:, 2].std(ddof=1) / 3**0.5
+    paths_drawn = [path for band in axes.collections for path in band.get_paths()]
+    ends_there = [y for path in paths_drawn for x, y in path.vertices if x == 20.0]
+    assert any(np.isclose(ends_there, done[:, 2].mean() - half))
+    assert any(np.isclose(ends_there, done[:, 2].mean() + half))
+
+
+def test_a_figure_of_ratios_says_where_not_all_pairs_hold_a_target(tmp_path: Path) -> None:
+    slow = [
+        write_run(tmp_path, name="slow", speed=speed, seed=seed) for seed, speed in enumerate((2e-2, 2e-2, 4e-3), 1)
+    ]
+    fast = [write_run(tmp_path, name="fast", speed=8e-2, seed=seed, experiment=LOCAL) for seed in (1, 2, 3)]
+    runs = [load_run(path, messages=False) for path in (*slow, *fast)]
+    comparison = compare(runs)
+    counts = [ratio.n for row in comparison.curve if (ratio := row.times_faster[1]) is not None]
+    assert sorted(set(counts)) == [2, 3]
+    with own_settings():
+        axes = overlay_figure(runs, comparison).axes[2]
+    dotted, of_all = (np.asarray(line.get_ydata()) for line in axes.lines[:2])
+    assert np.isfinite(dotted).sum() == len(counts)
+    assert np.isfinite(of_all).sum() == counts.count(3)
 
 
 def test_what_a_reader_must_know_is_noted(tmp_path: Path) -> None:
