@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 EXPERIMENT ?= deploy/experiments/quickstart.yaml
 
-.PHONY: run test test-all coverage docs check format protos protos-check bench bench-docker clean help
+.PHONY: run test test-all coverage docs check format protos protos-check dashboards bench bench-docker clean help
 
 help:
 	@echo "make run      set up, run the quickstart experiment, say where its report is"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs     the documentation, in build/docs"
 	@echo "make check    formatting, lint, types, import rules, generated code"
 	@echo "make protos   generate node/transport/pb from protos/"
+	@echo "make dashboards  generate deploy/grafana from orchestrator/observe/dashboards"
 	@echo "make bench    the benchmark table (minutes; the comparisons: make bench-science, hours)"
 	@echo "make bench-docker  containers against the simulator (half an hour; needs a Docker engine)"
 	@echo "make clean    remove the virtual environment and caches"
@@ -77,6 +78,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python deploy/protos.py --check
+	$(BIN)/python deploy/dashboards.py --check
+
+dashboards: $(READY)
+	$(BIN)/python deploy/dashboards.py
 
 protos: $(READY)
 	$(BIN)/python deploy/protos.py

@@ -1,0 +1,1 @@
+"""Observation of runs: what Prometheus and Grafana need to show them."""
