@@ -15,7 +15,7 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.record import recorded
 from orchestrator.host.environment import wall_clock
 from orchestrator.host.signals import on_signals, signals_held
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column, EndStatus, JsonObject, RunTotals
 from orchestrator.results.writer import RunWriter

@@ -17,7 +17,7 @@ from orchestrator.experiment.node_configs import RunPart, node_configs
 from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.fates import fates_of, is_down_at
 from orchestrator.host.reserved_port import ReservedPort
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs.collection import Collection
 from orchestrator.runs.comebacks import ComebackModels

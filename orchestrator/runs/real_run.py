@@ -24,7 +24,7 @@ from orchestrator.host.costs import ASSUMED, HostCosts, load_costs
 from orchestrator.host.dilation import recommend
 from orchestrator.host.environment import usable_cores
 from orchestrator.host.step_time import measure_step_seconds
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column, EndStatus

@@ -70,7 +70,7 @@ class Control(NodeCommands, Protocol):
 
 
 class Display(Protocol):
-    """The supervisor's use of a :class:`~orchestrator.progress.Progress`; see there."""
+    """The supervisor's use of a :class:`~orchestrator.progress.progress.Progress`; see there."""
 
     def preparing(self, what: str) -> None: ...
     def note(self, text: str) -> None: ...

@@ -8,7 +8,7 @@ from node.core.errors import DivergedError, RunnerError
 from node.core.types import NodeId
 from node.core.units import ns_to_s
 from node.transport.control_values import NodeStatus, Phase, some_nodes
-from orchestrator.progress import NodeRow, RunProgress
+from orchestrator.progress.run_progress import NodeRow, RunProgress
 from orchestrator.results.schema import Sample
 from orchestrator.runs.fleet import Fleet, NodeEnd
 

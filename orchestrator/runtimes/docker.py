@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.containers.engine import connect
 from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.host.lines import lines_of
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome

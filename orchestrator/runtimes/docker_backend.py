@@ -53,7 +53,7 @@ _NOT_OF_HOSTS: Final = IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv
 
 
 class Teller(Protocol):
-    """The use of a :class:`~orchestrator.progress.Progress`; see there."""
+    """The use of a :class:`~orchestrator.progress.progress.Progress`; see there."""
 
     def preparing(self, what: str) -> None: ...
     def note(self, text: str) -> None: ...

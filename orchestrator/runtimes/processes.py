@@ -16,7 +16,7 @@ from node.core.types import NodeId
 from node.emulation.emulator import EmulatorHandle, start_emulator
 from node.emulation.statistics import EmulatorStatistics
 from orchestrator.experiment.plan import Plan, errors_naming
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.runs.fleet import LOGS, NODES, NextLife, NodeEnd
 from orchestrator.runs.lifecycle import conduct

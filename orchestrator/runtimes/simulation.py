@@ -30,7 +30,8 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.record import exact_instants
 from orchestrator.fidelity import EXACT, end_text, good_verdict, saturation_text
 from orchestrator.host.environment import versions
-from orchestrator.progress import Progress, RunProgress
+from orchestrator.progress.progress import Progress
+from orchestrator.progress.run_progress import RunProgress
 from orchestrator.results import schema
 from orchestrator.results.checkpoint import CHECKPOINT, read_checkpoint, remove_checkpoint, write_checkpoint
 from orchestrator.results.files import first_line_of

@@ -23,7 +23,7 @@ from orchestrator.cli.commands import main, run_command_line
 from orchestrator.cli.run_command import print_outcome
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.results.checkpoint import CHECKPOINT
 from orchestrator.results.reader import load_run
 from orchestrator.runs.evaluation import ModelTests

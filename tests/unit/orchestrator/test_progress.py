@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from node.core.times import Times
-from orchestrator.progress import NodeRow, Pace, Progress, RunProgress, _LiveDisplay
+from orchestrator.progress.displays import LiveDisplay
+from orchestrator.progress.progress import Progress
+from orchestrator.progress.run_progress import NodeRow, Pace, RunProgress
 from orchestrator.results.recorded_schedule import RecordedEntry
 from tests.unit.orchestrator.synthetic_runs import SCHEDULE, sample
 
@@ -138,7 +140,7 @@ def live(
     count: int, *, height: int, width: int = 80, note: str = "", schedule: Sequence[RecordedEntry] = ()
 ) -> list[str]:
     stream = io.StringIO()
-    display = _LiveDisplay(Console(file=stream, height=height, width=width, force_terminal=True, color_system=None))
+    display = LiveDisplay(Console(file=stream, height=height, width=width, force_terminal=True, color_system=None))
     snapshots = [snapshot(1.0, nodes=rows(count, state="died", failed=True))] * 2
     display.show(snapshots[0], Pace(), schedule)
     if note:

@@ -10,7 +10,7 @@ from node.core.errors import RunnerError
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.plan import Plan, make_plan
 from orchestrator.host.costs import ASSUMED, HostCosts
-from orchestrator.progress import Progress
+from orchestrator.progress.progress import Progress
 from orchestrator.runs import real_run
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.real_run import choose_dilation

@@ -1,16 +1,9 @@
-"""Signs of life of a run: live on a terminal, as plain lines in a pipe, as JSON for machines.
-
-There is no clock and no thread here. How often something is shown follows from the ``wall_s`` of the
-snapshots that the runner hands over.
-"""
+"""The displays: a live table, plain lines, JSON, and none. Each draws what it is handed, when it is handed it."""
 
 import json
 import math
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TextIO, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,20 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from node.core.units import ns_to_s
+from orchestrator.progress.run_progress import NodeRow, Pace, RunProgress
 from orchestrator.report.schedule_text import held, next_text, now_text
 from orchestrator.report.text import format_bytes
 from orchestrator.results.files import to_json_values
 from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.schema import Sample
 
-Style = Literal["auto", "live", "plain", "json", "quiet"]
-
-LIVE_EVERY_S: Final = 0.1
-PLAIN_EVERY_S: Final = 5.0
-JSON_EVERY_S: Final = 1.0
-
 _OTHER_LINES: Final = 10
 """Lines of the live display that are not rows of nodes, and one to spare: what does not fit would not be redrawn."""
+
 _LEAST_ROWS: Final = 3
 
 _PLAIN_NOW_LETTERS: Final = 80
@@ -41,230 +30,31 @@ _PLAIN_NOW_LETTERS: Final = 80
 _JSON_NOW_MAX: Final = 20
 """Entries that hold which a line of JSON names; of more than that it has the number."""
 
-
-@dataclass(frozen=True, slots=True)
-class NodeRow:
-    """State of one node of a real run.
-
-    Attributes:
-        node: The node.
-        state: What it does, in a word or two: ``training``, ``waiting``, ``died``, ...
-        rounds: Rounds completed.
-        loss: Training loss of its last round; None before the first.
-        up_mbps: What it sends now, 10^6 bits a testbed second; None if unknown.
-        down_mbps: What it receives now.
-        queued_messages: Messages in its outbox.
-        straggler: Whether it is slowed on purpose.
-        failed: Whether it has ended and should not have.
-    """
-
-    node: int
-    state: str
-    rounds: int
-    loss: float | None
-    up_mbps: float | None
-    down_mbps: float | None
-    queued_messages: int
-    straggler: bool = False
-    failed: bool = False
+Entries: TypeAlias = Sequence[RecordedEntry]
 
 
-@dataclass(frozen=True, slots=True)
-class RunProgress:
-    """State of a run.
-
-    Attributes:
-        time_ns: Testbed time reached.
-        end_ns: When it ends; None if it ends by another rule, so that no ETA can be told.
-        wall_s: Wall-clock time since the run began.
-        rounds_min: Rounds of the slowest node.
-        rounds_max: Rounds of the fastest node.
-        messages_delivered: Messages delivered so far.
-        bytes_sent: Bytes sent so far, all nodes.
-        sample: The last evaluation; None before the first.
-        nodes: How each node is doing, in node order; empty where a run has no node processes.
-    """
-
-    time_ns: int
-    end_ns: int | None
-    wall_s: float
-    rounds_min: int
-    rounds_max: int
-    messages_delivered: int
-    bytes_sent: int
-    sample: Sample | None
-    nodes: tuple[NodeRow, ...] = ()
-
-    @property
-    def share(self) -> float | None:
-        """Share of the run that is done, in [0, 1]; None if the end is not known."""
-        if self.end_ns is None:
-            return None
-        return min(1.0, self.time_ns / self.end_ns) if self.end_ns > 0 else 1.0
-
-
-_Entries: TypeAlias = Sequence[RecordedEntry]
-
-
-class _ProgressDisplay(Protocol):
+class ProgressDisplay(Protocol):
     def preparing(self, text: str) -> None: ...
     def note(self, text: str) -> None: ...
-    def show(self, progress: RunProgress, pace: "Pace", schedule: _Entries) -> None: ...
+    def show(self, progress: RunProgress, pace: "Pace", schedule: Entries) -> None: ...
     def close(self) -> None: ...
 
 
-@dataclass(slots=True)
-class Pace:
-    """Recent speed, from snapshots a few seconds apart, so that the ETA follows a run that slows down.
-
-    Attributes:
-        deliveries_per_s: Messages delivered a second of wall-clock time.
-        share_per_s: Share of the run done a second of wall-clock time.
-    """
-
-    deliveries_per_s: float = 0.0
-    share_per_s: float = 0.0
-    _last: RunProgress | None = None
-
-    def follow(self, progress: RunProgress) -> None:
-        """Take in a progress."""
-        last = self._last
-        if last is None:
-            self._last = progress
-            last_wall, last_delivered, last_share = 0.0, 0, 0.0
-        else:
-            last_wall, last_delivered, last_share = last.wall_s, last.messages_delivered, last.share or 0.0
-        elapsed = progress.wall_s - last_wall
-        if elapsed <= 0 or (last is not None and elapsed < 1.0):
-            return
-        # Half old, half new: steady to look at, and wrong for only a few seconds after a change.
-        weight = 1.0 if last is None else 0.5
-        deliveries = (progress.messages_delivered - last_delivered) / elapsed
-        share = ((progress.share or 0.0) - last_share) / elapsed
-        self.deliveries_per_s += weight * (deliveries - self.deliveries_per_s)
-        self.share_per_s += weight * (share - self.share_per_s)
-        self._last = progress
-
-    def eta_s(self, progress: RunProgress) -> float | None:
-        """Wall-clock seconds to the end; None if not known."""
-        if progress.share is None or self.share_per_s <= 0:
-            return None
-        return (1.0 - progress.share) / self.share_per_s
-
-
-class Progress:
-    """Shows a run. A context manager around it: leaving it shows the last snapshot and ends the display."""
-
-    def __init__(self, style: Style = "auto", stream: TextIO | None = None) -> None:
-        """Choose a display.
-
-        Args:
-            style: ``auto``: live on a terminal, plain lines elsewhere.
-            stream: Where to; None for standard output with ``json`` and standard error otherwise, so that
-                what a command prints stays apart.
-        """
-        self._display = _display(style, stream)
-        self._every_s = {
-            _LiveDisplay: LIVE_EVERY_S,
-            _PlainDisplay: PLAIN_EVERY_S,
-            _JsonDisplay: JSON_EVERY_S,
-        }.get(type(self._display), math.inf)
-        self._pace = Pace()
-        self._schedule: _Entries = ()
-        self._preparing: str | None = None  # what the last line said is being prepared
-        self._shown: RunProgress | None = None
-        self._last: RunProgress | None = None
-
-    def __enter__(self) -> "Progress":
-        """Begin."""
-        return self
-
-    def _say(self, call: Callable[[_ProgressDisplay], None]) -> None:
-        """Let the display speak. One that cannot, on a full disk, falls silent: the run goes on."""
-        try:
-            call(self._display)
-        except BrokenPipeError:
-            raise
-        except OSError:
-            self._display = _NoDisplay()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Show the last snapshot and end the display."""
-        if self._last is not None and self._last is not self._shown:
-            self._show(self._last)
-        self._say(lambda display: display.close())
-
-    def preparing(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Tell of slow work before the run, for example decoding a data set.
-
-        One line when it begins and one when it is complete; what comes between would flood a log.
-
-        Args:
-            what: What is being done.
-            done: How much of it is done.
-            total: How much there is; 0 if unknown.
-        """
-        if total and done >= total:
-            self._say(lambda display: display.preparing(f"{what}: {done:,}"))
-            self._preparing = None
-        elif what != self._preparing:
-            self._say(lambda display: display.preparing(f"{what} ..."))
-            self._preparing = what
-
-    def note(self, text: str) -> None:
-        """Tell at once of something that happened in the run, for example that a node died. One line."""
-        self._say(lambda display: display.note(" ".join(text.split())))
-
-    def expect(self, schedule: _Entries) -> None:
-        """Show from now on which entries of the run's schedule hold; it follows from the time that the run reached."""
-        self._schedule = schedule
-
-    def _show(self, progress: RunProgress) -> None:
-        self._say(lambda display: display.show(progress, self._pace, self._schedule))
-
-    def update(self, progress: RunProgress) -> None:
-        """Take in a snapshot; cheap, and shown only as often as the display should change."""
-        self._last = progress
-        self._pace.follow(progress)
-        shown = self._shown
-        if shown is not None and progress.wall_s - shown.wall_s < self._every_s:
-            return
-        self._shown = progress
-        self._show(progress)
-
-
-def _display(style: Style, stream: TextIO | None) -> _ProgressDisplay:
-    if style == "quiet":
-        return _NoDisplay()
-    if style == "json":
-        return _JsonDisplay(stream or sys.stdout)
-    target = stream or sys.stderr
-    console = Console(file=target)
-    if style == "live" or (style == "auto" and console.is_terminal and not console.is_dumb_terminal):
-        return _LiveDisplay(console)
-    return _PlainDisplay(target)
-
-
-class _NoDisplay:
+class NoDisplay:
     def preparing(self, text: str) -> None:
         pass
 
     def note(self, text: str) -> None:
         pass
 
-    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-class _JsonDisplay:
+class JsonDisplay:
     """One JSON object a line."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -276,7 +66,7 @@ class _JsonDisplay:
     def note(self, text: str) -> None:
         self._write({"event": "note", "text": text})
 
-    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
         figures = _figures(progress.sample)
         self._write(
             {
@@ -304,7 +94,7 @@ class _JsonDisplay:
         self._stream.flush()
 
 
-class _PlainDisplay:
+class PlainDisplay:
     """One line of text every few seconds."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -316,7 +106,7 @@ class _PlainDisplay:
     def note(self, text: str) -> None:
         self._write(text)
 
-    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
         parts = [_position(progress)]
         figures = _figures(progress.sample)
         if figures:
@@ -338,7 +128,7 @@ class _PlainDisplay:
         self._stream.flush()
 
 
-class _LiveDisplay:
+class LiveDisplay:
     """A bar over testbed time, a table of the last figures and one of the nodes, redrawn in place."""
 
     def __init__(self, console: Console) -> None:
@@ -351,7 +141,7 @@ class _LiveDisplay:
     def note(self, text: str) -> None:
         self._console.print(Text(text, style="yellow"))  # above the display, where it stays
 
-    def show(self, progress: RunProgress, pace: Pace, schedule: _Entries) -> None:
+    def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
         faults = _fault_lines(schedule, progress.time_ns, self._console.width)
         picture = _picture(progress, pace, faults, self._console.height - _OTHER_LINES - len(faults))
         if self._live is None:
@@ -389,7 +179,7 @@ def _picture(progress: RunProgress, pace: Pace, faults: Sequence[Text], room: in
     return Group(head, table, *faults, *nodes, foot)
 
 
-def _fault_lines(schedule: _Entries, now_ns: int, width: int) -> list[Text]:
+def _fault_lines(schedule: Entries, now_ns: int, width: int) -> list[Text]:
     """Tell in a line what of a schedule holds, and in another one what begins next; no line without a schedule."""
     if not schedule:
         return []
@@ -436,7 +226,7 @@ def _node_figures(row: NodeRow) -> dict[str, Any]:
     return {**figures, "queued": row.queued_messages}
 
 
-def _faults(schedule: _Entries, now_ns: int) -> dict[str, Any]:
+def _faults(schedule: Entries, now_ns: int) -> dict[str, Any]:
     """The entries of a schedule that hold; no key without a schedule."""
     if not schedule:
         return {}

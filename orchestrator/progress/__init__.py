@@ -1,0 +1,1 @@
+"""Signs of life of a run: live on a terminal, as plain lines in a pipe, as JSON for machines."""
