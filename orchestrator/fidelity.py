@@ -224,6 +224,29 @@ def unfaithful_reasons(fidelity: Mapping[str, Any] | None) -> list[str]:
     return [_reason(check) for check in fidelity.get("checks", ()) if not check.get("ok", True)]
 
 
+def early_signs(
+    nodes: Sequence[NodeFigures],
+    rejected: Mapping[int, Mapping[str, int]],
+    faults_late_ns: Sequence[int | None],
+    tolerances: Tolerances = TOLERANCES,
+) -> list[str]:
+    """The checks that a run would fail if it ended now, of those that can be made while it lasts; a line each.
+
+    Args:
+        nodes: One entry a node; only their counters are looked at.
+        rejected: As in :class:`Measured`.
+        faults_late_ns: The same.
+        tolerances: As for :func:`judge`.
+    """
+    checks = [_pacing(nodes, tolerances), _in_flight(nodes), _refusals(rejected)] if nodes else []
+    checks += [_faults(faults_late_ns, tolerances)] if faults_late_ns else []
+    return [
+        f"{check.name}: {format_figure(check.achieved)} {check.unit} (tolerance: {check.tolerance})"
+        for check in checks
+        if not check.ok and check.achieved is not None
+    ]
+
+
 def _reason(check: Mapping[str, Any]) -> str:
     requested, achieved, unit = check.get("requested"), check.get("achieved"), check.get("unit", "")
     became = "not measured" if achieved is None else f"{format_figure(achieved)} {unit}"

@@ -1,8 +1,7 @@
 """The displays: a live table, plain lines, JSON, and none. Each draws what it is handed, when it is handed it."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TextIO, TypeAlias
 
 from rich.console import Console, Group
@@ -12,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from node.core.units import ns_to_s
-from orchestrator.progress.run_progress import NodeRow, Pace, RunProgress
+from node.host.text_files import shorten
+from orchestrator.progress.run_progress import CurvePoint, NodeRow, Pace, RunProgress
 from orchestrator.report.schedule_text import held, next_text, now_text
 from orchestrator.report.text import format_bytes
 from orchestrator.results.files import to_json_values
 from orchestrator.results.recorded_schedule import RecordedEntry
-from orchestrator.results.schema import Sample
 
 _OTHER_LINES: Final = 10
 """Lines of the live display that are not rows of nodes, and one to spare: what does not fit would not be redrawn."""
@@ -29,6 +28,18 @@ _PLAIN_NOW_LETTERS: Final = 80
 
 _JSON_NOW_MAX: Final = 20
 """Entries that hold which a line of JSON names; of more than that it has the number."""
+
+_JSON_NODES_MAX: Final = 100
+"""Nodes of which a line of JSON tells; of more than that it has the number of the others."""
+
+_PEERS_NAMED: Final = 2
+"""Nodes for which one waits that its row names; three where they are all."""
+
+_PLAIN_WARNING_LETTERS: Final = 80
+"""Letters of a plain line for what may make the run unfaithful."""
+
+_WARNINGS_MAX: Final = 3
+"""Lines of the live display for the same."""
 
 Entries: TypeAlias = Sequence[RecordedEntry]
 
@@ -67,7 +78,7 @@ class JsonDisplay:
         self._write({"event": "note", "text": text})
 
     def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
-        figures = _figures(progress.sample)
+        point = progress.point
         self._write(
             {
                 "event": "progress",
@@ -79,10 +90,12 @@ class JsonDisplay:
                 "rounds_max": progress.rounds_max,
                 "delivered": progress.messages_delivered,
                 "bytes_sent": progress.bytes_sent,
-                "evaluated_at_s": None if progress.sample is None else ns_to_s(progress.sample.time_ns),
-                **{f"{name}_{which}": value for name, row in figures.items() for which, value in row.items()},
+                "evaluated_at_s": None if point is None else ns_to_s(point.time_ns),
+                **{f"{name}_{which}": value for name, row in _figures(point).items() for which, value in row.items()},
                 **_faults(schedule, progress.time_ns),
-                **({"nodes": [_node_figures(row) for row in progress.nodes]} if progress.nodes else {}),
+                **_nodes(progress.nodes),
+                **({"time_dilation": progress.dilation} if progress.dilation is not None else {}),
+                **({"warnings": progress.warnings} if progress.warnings else {}),
             }
         )
 
@@ -107,8 +120,8 @@ class PlainDisplay:
         self._write(text)
 
     def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
-        parts = [_position(progress)]
-        figures = _figures(progress.sample)
+        parts = [position_text(progress)]
+        figures = _figures(progress.point)
         if figures:
             parts.append(f"accuracy {figures['accuracy']['mean']:.4f}, loss {figures['loss']['mean']:.4f}")
         parts.append(f"rounds {_rounds(progress)}")
@@ -118,6 +131,8 @@ class PlainDisplay:
             parts.append(f"{_clock(eta)} left")
         if now := now_text(schedule, progress.time_ns, _PLAIN_NOW_LETTERS):
             parts.append(f"now: {now}")
+        if progress.warnings:
+            parts.append(f"warning: {shorten('; '.join(progress.warnings), _PLAIN_WARNING_LETTERS)}")
         self._write(" | ".join(parts))
 
     def close(self) -> None:
@@ -129,11 +144,17 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A bar over testbed time, a table of the last figures and one of the nodes, redrawn in place."""
+    """A bar over testbed time, a table of the last figures and one of the nodes, redrawn in place.
+
+    State:
+        _live: The picture; None before the first.
+        _has_waited: Some node has waited for others, so that the table has a column for that from then on.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._has_waited = False
 
     def preparing(self, text: str) -> None:
         self._console.print(Text(text, style="dim"))
@@ -142,8 +163,11 @@ class LiveDisplay:
         self._console.print(Text(text, style="yellow"))  # above the display, where it stays
 
     def show(self, progress: RunProgress, pace: Pace, schedule: Entries) -> None:
-        faults = _fault_lines(schedule, progress.time_ns, self._console.width)
-        picture = _picture(progress, pace, faults, self._console.height - _OTHER_LINES - len(faults))
+        lines = _fault_lines(schedule, progress.time_ns, self._console.width) + _warning_lines(progress.warnings)
+        self._has_waited |= any(row.waits_for for row in progress.nodes)
+        room = max(_LEAST_ROWS, self._console.height - _OTHER_LINES - len(lines))
+        nodes = _node_table(progress.nodes, room, has_waited=self._has_waited) if progress.nodes else None
+        picture = _picture(progress, pace, lines, nodes)
         if self._live is None:
             # No refresh thread: the runner's updates are what drives the display.
             self._live = Live(picture, console=self._console, auto_refresh=False)
@@ -157,26 +181,26 @@ class LiveDisplay:
             self._live = None
 
 
-def _picture(progress: RunProgress, pace: Pace, faults: Sequence[Text], room: int) -> Group:
+def _picture(progress: RunProgress, pace: Pace, lines: Sequence[Text], nodes: Table | None) -> Group:
     head = Table.grid(padding=(0, 2))
     eta = pace.eta_s(progress)
     left = "done" if progress.share == 1.0 else "" if eta is None else f"{_clock(eta)} left"
     # A run without a known end has no bar to fill; a pulse would need a thread.
     bar = Text("") if progress.share is None else ProgressBar(total=1.0, completed=progress.share, width=40)
-    head.add_row(Text(_position(progress), style="bold"), bar, Text(left, style="cyan"))
+    head.add_row(Text(position_text(progress), style="bold"), bar, Text(left, style="cyan"))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for column in ("", "mean", "min", "max"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, row in _figures(progress.sample).items():
+    for name, row in _figures(progress.point).items():
         table.add_row(name, *(f"{row[which]:.4f}" for which in ("mean", "min", "max")))
     table.add_row("rounds", "", f"{progress.rounds_min:,}", f"{progress.rounds_max:,}")
+    dilation = "" if progress.dilation in (None, 1.0) else f" · time dilation {progress.dilation:g}"
     foot = Text(
         f"  {progress.messages_delivered:,} messages delivered ({pace.deliveries_per_s:,.0f}/s) · "
-        f"{format_bytes(progress.bytes_sent)} sent · {_clock(progress.wall_s)} on the clock",
+        f"{format_bytes(progress.bytes_sent)} sent · {_clock(progress.wall_s)} on the clock{dilation}",
         style="dim",
     )
-    nodes = [_node_table(progress.nodes, max(_LEAST_ROWS, room))] if progress.nodes else []
-    return Group(head, table, *faults, *nodes, foot)
+    return Group(head, table, *lines, *(() if nodes is None else (nodes,)), foot)
 
 
 def _fault_lines(schedule: Entries, now_ns: int, width: int) -> list[Text]:
@@ -191,14 +215,30 @@ def _fault_lines(schedule: Entries, now_ns: int, width: int) -> list[Text]:
     return lines
 
 
-def _node_table(nodes: tuple[NodeRow, ...], room: int) -> Table:
-    """A row a node. Where there is no room for all, those that failed and the slowest, which are looked for."""
+def _warning_lines(warnings: Sequence[str]) -> list[Text]:
+    """A line for each of the first, and how many more there are."""
+    told = [*warnings[:_WARNINGS_MAX]]
+    if len(warnings) > len(told):
+        told[-1] += f"; and {len(warnings) - len(told):,} more"
+    return [Text(f"  warning: {text}", style="yellow", no_wrap=True, overflow="ellipsis") for text in told]
+
+
+def _most_wanted(nodes: Sequence[NodeRow], room: int) -> Sequence[NodeRow]:
+    """All nodes, or where there is no room for them those that failed and the slowest, which are looked for."""
+    if len(nodes) <= room:
+        return nodes
+    return sorted(nodes, key=lambda row: (not row.failed, row.rounds, row.node))[:room]
+
+
+def _node_table(nodes: Sequence[NodeRow], room: int, *, has_waited: bool) -> Table:
+    """A row a node."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("node", "state", "rounds", "loss", "up Mbit/s", "down Mbit/s", "queued"):
-        is_text = column == "state"  # which is cut where the terminal is narrow; figures are not
+    columns = ("node", "state", "rounds", "loss", "up Mbit/s", "down Mbit/s", "queued")
+    for column in (*columns, *(("waits for",) if has_waited else ())):
+        is_text = column in ("state", "waits for")  # which are cut where the terminal is narrow; figures are not
         width = None if is_text else max(6, len(column))
         table.add_column(column, justify="left" if is_text else "right", no_wrap=True, min_width=width)
-    shown = sorted(nodes, key=lambda row: (not row.failed, row.rounds, row.node))[:room] if len(nodes) > room else nodes
+    shown = _most_wanted(nodes, room)
     for row in shown:
         loss = "" if row.loss is None else f"{row.loss:.4f}"
         table.add_row(
@@ -209,6 +249,7 @@ def _node_table(nodes: tuple[NodeRow, ...], room: int) -> Table:
             _rate(row.up_mbps),
             _rate(row.down_mbps),
             f"{row.queued_messages:,}",
+            *((Text(_peers(row.waits_for), style="cyan"),) if has_waited else ()),
         )
     notes = ["▼ slowed on purpose"] if any(row.straggler for row in shown) else []
     notes += [f"and {len(nodes) - len(shown):,} more"] if len(nodes) > len(shown) else []
@@ -217,13 +258,30 @@ def _node_table(nodes: tuple[NodeRow, ...], room: int) -> Table:
     return table
 
 
+def _peers(nodes: Sequence[int]) -> str:
+    """Name the first of some nodes: ``3, 5 and 4 more``."""
+    named = nodes if len(nodes) <= _PEERS_NAMED + 1 else nodes[:_PEERS_NAMED]
+    more = f" and {len(nodes) - len(named):,} more" if len(named) < len(nodes) else ""
+    return ", ".join(map(str, named)) + more
+
+
 def _rate(mbps: float | None) -> str:
     return "" if mbps is None else f"{mbps:.3g}"
 
 
+def _nodes(nodes: Sequence[NodeRow]) -> dict[str, Any]:
+    """The part of a line of JSON about the nodes; no key where nothing is known of them."""
+    if not nodes:
+        return {}
+    told = _most_wanted(nodes, _JSON_NODES_MAX)
+    more = {"nodes_left_out": len(nodes) - len(told)} if len(told) < len(nodes) else {}
+    return {"nodes": [_node_figures(row) for row in told], **more}
+
+
 def _node_figures(row: NodeRow) -> dict[str, Any]:
     figures = {name: getattr(row, name) for name in ("node", "state", "rounds", "loss", "up_mbps", "down_mbps")}
-    return {**figures, "queued": row.queued_messages}
+    waits = {"waits_for": row.waits_for} if row.waits_for else {}
+    return {**figures, "queued": row.queued_messages, **waits}
 
 
 def _faults(schedule: Entries, now_ns: int) -> dict[str, Any]:
@@ -237,21 +295,13 @@ def _faults(schedule: Entries, now_ns: int) -> dict[str, Any]:
     return {"faults": holding[:_JSON_NOW_MAX], "faults_held": len(holding)}
 
 
-def _figures(sample: Sample | None) -> dict[str, dict[str, float]]:
-    """Mean, minimum and maximum of the last evaluation's figures by name; empty before the first."""
-    if sample is None or not sample.nodes:
-        return {}
-    tested = [node for node in sample.nodes if node.is_tested]
-    columns = {"accuracy": [node.accuracy for node in tested], "loss": [node.loss for node in tested]}
-    return {
-        name: {"mean": math.fsum(values) / len(values), "min": min(values), "max": max(values)}
-        if values and all(map(math.isfinite, values))
-        else dict.fromkeys(("mean", "min", "max"), math.nan)
-        for name, values in columns.items()
-    }
+def _figures(point: CurvePoint | None) -> Mapping[str, Mapping[str, float]]:
+    """The figures of the last evaluation by name; empty before the first."""
+    return {} if point is None else point.figures
 
 
-def _position(progress: RunProgress) -> str:
+def position_text(progress: RunProgress) -> str:
+    """Say how far a run is: ``12.0 of 800 s (2 %)``."""
     reached = f"{ns_to_s(progress.time_ns):,.1f}"
     if progress.end_ns is None or progress.share is None:
         return f"{reached} s"

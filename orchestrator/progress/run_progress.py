@@ -1,13 +1,43 @@
 """The state of a run in progress, and its pace. Values only."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.results.schema import Sample
 
 
 @dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The figures of one evaluation, over the nodes that have test samples.
+
+    Attributes:
+        time_ns: Testbed time of it.
+        figures: ``accuracy`` and ``loss``, each with its ``mean``, ``min`` and ``max``; not numbers where a model has
+            diverged. Empty where there were no nodes.
+    """
+
+    time_ns: int
+    figures: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def of(cls, sample: Sample) -> "CurvePoint":
+        """Sum up a complete sample."""
+        tested = [node for node in sample.nodes if node.is_tested]
+        columns = {"accuracy": [node.accuracy for node in tested], "loss": [node.loss for node in tested]}
+        spreads = {name: _spread(values) for name, values in columns.items()} if sample.nodes else {}
+        return cls(sample.time_ns, spreads)
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    if not values or not all(map(math.isfinite, values)):
+        return dict.fromkeys(("mean", "min", "max"), math.nan)
+    return {"mean": math.fsum(values) / len(values), "min": min(values), "max": max(values)}
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRow:
-    """State of one node of a real run.
+    """State of one node.
 
     Attributes:
         node: The node.
@@ -19,6 +49,7 @@ class NodeRow:
         queued_messages: Messages in its outbox.
         straggler: Whether it is slowed on purpose.
         failed: Whether it has ended and should not have.
+        waits_for: The peers without whom it cannot go on; empty where it waits for nobody.
     """
 
     node: int
@@ -30,6 +61,7 @@ class NodeRow:
     queued_messages: int
     straggler: bool = False
     failed: bool = False
+    waits_for: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +76,10 @@ class RunProgress:
         rounds_max: Rounds of the fastest node.
         messages_delivered: Messages delivered so far.
         bytes_sent: Bytes sent so far, all nodes.
-        sample: The last evaluation; None before the first.
-        nodes: How each node is doing, in node order; empty where a run has no node processes.
+        sample: The last evaluation; None before the first. Of a run of another process only its figures are known.
+        nodes: How each node is doing, in node order; empty where that is not looked at.
+        dilation: Real seconds a testbed second; None of a run whose time is virtual.
+        warnings: Signs that the run may be judged unfaithful, in words.
     """
 
     time_ns: int
@@ -55,8 +89,15 @@ class RunProgress:
     rounds_max: int
     messages_delivered: int
     bytes_sent: int
-    sample: Sample | None
+    sample: Sample | CurvePoint | None
     nodes: tuple[NodeRow, ...] = ()
+    dilation: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def point(self) -> CurvePoint | None:
+        """The figures of the last evaluation; None before the first."""
+        return CurvePoint.of(self.sample) if isinstance(self.sample, Sample) else self.sample
 
     @property
     def share(self) -> float | None:

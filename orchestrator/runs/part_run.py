@@ -22,6 +22,7 @@ from orchestrator.results.writer import RunWriter
 from orchestrator.runs.collection import Collection
 from orchestrator.runs.comebacks import ComebackModels
 from orchestrator.runs.control_server import ControlServer
+from orchestrator.runs.early_warnings import EarlyWarnings
 from orchestrator.runs.fault_executor import FaultExecutor
 from orchestrator.runs.fleet import NODES, Fleet
 from orchestrator.runs.prepare import Prepared
@@ -112,6 +113,7 @@ class PartRun:
         self._fates = fates_of(plan.schedule, directory.begin_ns, plan.end_ns)
         num_params = prepared.facts.num_params
         self._rules = rules_of(plan, num_params=num_params, dilation=dilation, begin_ns=directory.begin_ns)
+        self._warnings = EarlyWarnings()
         self.executor = self._make_executor()
         self.supervisor = Supervisor(
             self._rules,
@@ -216,9 +218,14 @@ class PartRun:
 
     def _on_tick(self) -> None:
         """Show how the nodes are, and test models meanwhile if the experiment says so."""
-        now_ns, end_ns, nodes = self.supervisor.now_ns(), self._plan.end_ns, self.supervisor.nodes
-        wall_s, tests = time.perf_counter() - self._began_s, self._directory.tests
-        self._progress.update(progress_of(nodes, now_ns, end_ns, wall_s, tests.last, self._plan.stragglers))
+        nodes, tests = self.supervisor.nodes, self._directory.tests
+        wall_s = time.perf_counter() - self._began_s
+        warnings = self._warnings.look(self.statuses, self.executor.late_ns, wall_s)
+        self._progress.update(
+            progress_of(
+                nodes, self.supervisor.now_ns(), wall_s, tests.last, self._rules, self._plan.stragglers, warnings
+            )
+        )
         if self._plan.config.evaluation.live and self.supervisor.diverged is None:
             living = [node for node, watched in nodes.items() if not watched.died]
             tests.test_complete(

@@ -1,5 +1,6 @@
 """The state of every node of a real run, as its supervisor knows it, and as the display shows it. Pure."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
@@ -11,6 +12,7 @@ from node.transport.control_values import NodeStatus, Phase, some_nodes
 from orchestrator.progress.run_progress import NodeRow, RunProgress
 from orchestrator.results.schema import Sample
 from orchestrator.runs.fleet import Fleet, NodeEnd
+from orchestrator.runs.rules import Rules
 
 LEAVE_S = 5.0
 """Time that a node may take from the end of its session to the end of its process."""
@@ -71,6 +73,7 @@ class WatchedNode:
         def mbps(now: int, then: int) -> float | None:
             return (now - then) * 8e-6 / seconds if seconds > 0 and before.time_ns >= 0 else None
 
+        is_running = status.phase is Phase.RUNNING and not (self.died or self.away)
         return NodeRow(
             node=status.node,
             state=self.died or self.away or status.phase.value,
@@ -81,7 +84,14 @@ class WatchedNode:
             queued_messages=status.counters.queued_messages,
             straggler=status.node in stragglers,
             failed=bool(self.died) or status.phase in (Phase.FAILED, Phase.DIVERGED),
+            waits_for=peers_named(status.waiting_for) if is_running else (),
         )
+
+
+def peers_named(words: str) -> tuple[int, ...]:
+    """Return the nodes that a node says that it waits for; those that it names first."""
+    found = re.search(r"\bnodes? ([0-9]+(?:, [0-9]+)*)", words)
+    return tuple(map(int, found[1].split(", "))) if found else ()
 
 
 class Roster:
@@ -155,12 +165,14 @@ class Roster:
 def progress_of(
     nodes: Mapping[NodeId, WatchedNode],
     now_ns: int,
-    end_ns: int | None,
     wall_s: float,
     sample: Sample | None,
+    rules: Rules,
     stragglers: frozenset[int],
+    warnings: tuple[str, ...],
 ) -> RunProgress:
     """Return what the display shows of a run; ``now_ns`` may lie before its start or after its end."""
+    end_ns = rules.end_ns
     counters = [watched.status.counters for watched in nodes.values()]
     return RunProgress(
         time_ns=max(0, min(now_ns, now_ns if end_ns is None else end_ns)),
@@ -172,6 +184,8 @@ def progress_of(
         bytes_sent=sum(count.bytes_sent for count in counters),
         sample=sample,
         nodes=tuple(watched.row(stragglers) for watched in nodes.values()),
+        dilation=rules.dilation,
+        warnings=warnings,
     )
 
 

@@ -44,6 +44,7 @@ from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import interrupted_run, recorded_plan
 from orchestrator.runs.stopping import StopRequests
+from orchestrator.runtimes.simulated_rows import SimulatedRows
 
 FOREVER_NS = 10**18
 """The end of a run that only rounds stop: 30 years."""
@@ -144,6 +145,7 @@ class SimulatedRun:
             self._world.let_happen(NodeFates(states, lambda node, life: plan.algorithm_of(node, sizes, life=life)))
         self._requests = StopRequests(levels=1, one_signal_s=0.0)
         self._tests = ModelTests(prepared.trainer, self._on_sample)
+        self._rows = SimulatedRows(plan.stragglers)
         self._end_ns = FOREVER_NS if plan.end_ns is None else plan.end_ns
         self._next_ns = 0
         self._simulated = False
@@ -349,16 +351,18 @@ class SimulatedRun:
     def _show(self) -> None:
         world = self._world
         self._shown_s = time.perf_counter()
+        wall_s = self._shown_s - self._began_s
         self._progress.update(
             RunProgress(
                 time_ns=world.now_ns,
                 end_ns=self._plan.end_ns,
-                wall_s=self._shown_s - self._began_s,
+                wall_s=wall_s,
                 rounds_min=min(node.counters.rounds for node in world.nodes),
                 rounds_max=max(node.counters.rounds for node in world.nodes),
                 messages_delivered=sum(node.counters.messages_delivered for node in world.nodes),
                 bytes_sent=sum(node.counters.bytes_sent for node in world.nodes),
                 sample=self._tests.last,
+                nodes=self._rows.look(world, wall_s),
             )
         )
 

@@ -252,3 +252,60 @@ def test_plain_lines_and_json_say_what_holds() -> None:
         [{"entry": 2, "action": "degrade", "until_s": None}],
     ]
     assert [event["faults_held"] for event in events] == [0, 1, 1]
+
+
+# -- who waits, warnings, and many nodes -------------------------------------------------------------------------
+
+
+def waiting(*peers: int, count: int = 4, **changes: Any) -> list[str]:
+    stream = io.StringIO()
+    display = LiveDisplay(Console(file=stream, height=40, width=100, force_terminal=True, color_system=None))
+    made = rows(count)
+    display.show(snapshot(1.0, nodes=(replace(made[0], waits_for=peers), *made[1:]), **changes), Pace(), ())
+    display.show(snapshot(2.0, nodes=made, **changes), Pace(), ())
+    display.close()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    return re.split(r"[\r\n]+", text)
+
+
+@pytest.mark.parametrize(
+    ("peers", "named"), [((3,), "3"), ((1, 2, 3), "1, 2, 3"), ((1, 2, 3, 9), "1, 2 and 2 more"), ((), "")]
+)
+def test_live_says_who_waits_for_whom(peers: tuple[int, ...], named: str) -> None:
+    lines = waiting(*peers)
+    heads = [line for line in lines if "down Mbit/s" in line]
+    # Once somebody has waited the column stays, so that the table keeps its form.
+    assert [line.rstrip().endswith("waits for") for line in heads] == [bool(peers)] * len(heads)
+    row = next(line for line in lines if line.split()[:2] == ["▼", "0"])
+    assert row.rstrip().endswith(f"0  {named}".rstrip())
+
+
+def test_live_shows_warnings_and_the_dilation() -> None:
+    lines = waiting(warnings=("a", "b", "c", "d", "e"), dilation=2.5)
+    told = [line.strip() for line in lines if "warning" in line]
+    assert told[-3:] == ["warning: a", "warning: b", "warning: c; and 2 more"]
+    assert any(line.rstrip().endswith("on the clock · time dilation 2.5") for line in lines)
+    assert not any("dilation" in line for line in waiting(dilation=1.0))
+    assert not any("dilation" in line for line in waiting(dilation=None))
+
+
+def test_plain_lines_and_json_have_warnings() -> None:
+    streams = {style: io.StringIO() for style in ("plain", "json")}
+    for style, stream in streams.items():
+        with Progress(style, stream) as progress:  # type: ignore[arg-type]
+            progress.update(snapshot(1.0, warnings=("late",), dilation=3.0))
+    assert streams["plain"].getvalue().endswith(" | warning: late\n")
+    event = json.loads(streams["json"].getvalue())
+    assert (event["warnings"], event["time_dilation"]) == (["late"], 3.0)
+
+
+def test_a_line_of_json_names_a_hundred_nodes() -> None:
+    stream = io.StringIO()
+    with Progress("json", stream) as progress:
+        progress.update(snapshot(1.0, nodes=rows(1000, failed=True, waits_for=(5, 6))))
+    event = json.loads(stream.getvalue())
+    assert len(event["nodes"]) == 100
+    assert event["nodes_left_out"] == 900
+    assert event["nodes"][0]["node"] == 1  # who failed comes first
+    assert event["nodes"][0]["waits_for"] == [5, 6]
+    assert "waits_for" not in event["nodes"][1]
