@@ -1,5 +1,6 @@
 """For all tests: one that hangs fails, after more time than any takes on any host, and what they share ends."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ def _alarm(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Runs of tests are not listed among the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 def pytest_sessionfinish() -> None:

@@ -1,4 +1,4 @@
-"""One run shown by one display.
+"""One run shown by one display, and to other processes through its record.
 
 There is no clock and no thread here. How often something is shown follows from the ``wall_s`` of the
 snapshots that the runner hands over.
@@ -6,7 +6,8 @@ snapshots that the runner hands over.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Literal, TextIO
 
@@ -20,6 +21,7 @@ from orchestrator.progress.displays import (
     PlainDisplay,
     ProgressDisplay,
 )
+from orchestrator.progress.live_file import LiveFile
 from orchestrator.progress.run_progress import Pace, RunProgress
 
 Style = Literal["auto", "live", "plain", "json", "quiet"]
@@ -50,10 +52,21 @@ class Progress:
         self._preparing: str | None = None  # what the last line said is being prepared
         self._shown: RunProgress | None = None
         self._last: RunProgress | None = None
+        self._live: LiveFile | None = None
 
     def __enter__(self) -> "Progress":
         """Begin."""
         return self
+
+    @contextmanager
+    def recorded_in(self, live: LiveFile) -> Iterator[None]:
+        """Tell other processes too, for as long as the block lasts."""
+        self._live = live
+        try:
+            yield
+        finally:
+            self._live = None
+            live.remove()
 
     def _say(self, call: Callable[[ProgressDisplay], None]) -> None:
         """Let the display speak. One that cannot, on a full disk, falls silent: the run goes on."""
@@ -85,6 +98,8 @@ class Progress:
             done: How much of it is done.
             total: How much there is; 0 if unknown.
         """
+        if self._live is not None and what != self._preparing:
+            self._live.preparing(what)
         if total and done >= total:
             self._say(lambda display: display.preparing(f"{what}: {done:,}"))
             self._preparing = None
@@ -94,7 +109,15 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Tell at once of something that happened in the run, for example that a node died. One line."""
-        self._say(lambda display: display.note(" ".join(text.split())))
+        line = " ".join(text.split())
+        if self._live is not None:
+            self._live.note(line)
+        self._say(lambda display: display.note(line))
+
+    def concluding(self, what: str) -> None:
+        """Tell other processes what is done after the last progress. The display has no line for it."""
+        if self._live is not None:
+            self._live.preparing(what)
 
     def expect(self, schedule: Entries) -> None:
         """Show from now on which entries of the run's schedule hold; it follows from the time that the run reached."""
@@ -106,6 +129,8 @@ class Progress:
     def update(self, progress: RunProgress) -> None:
         """Take in a snapshot; cheap, and shown only as often as the display should change."""
         self._last = progress
+        if self._live is not None:
+            self._live.update(progress)
         self._pace.follow(progress)
         shown = self._shown
         if shown is not None and progress.wall_s - shown.wall_s < self._every_s:

@@ -10,6 +10,7 @@ A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
     faults.csv        planned and actual instants of the schedule's entries
     summary.json      the figures                         report.html       the figures as pictures
     checkpoint.bin    what an interrupted simulation goes on from, until it is complete
+    live.json         how a run in progress stands, until it ends
 
 Only ``curve.csv`` grows during a run, a whole line at a time, so that whatever stops a run leaves a valid
 partial result. The rest of the second half is written at the end, each file under another name first.

@@ -33,6 +33,7 @@ RUN_FILES: Final[Mapping[str, str]] = {
     "environment.json": "command, versions, commit, host, when it began and ended, and where the data came from",
     "facts.json": "what was known at the start: stragglers, targets, number of parameters, the plan in words, the"
     " schedule's entries with their times",
+    "live.json": "how a run in progress stands, for `fragmesh watch` and `ps`; removed when it ends",
     "partition.csv": "training samples of each class, or of each rating, on each node",
     "curve.csv": "one line an evaluation: time, accuracy, loss, rounds, bytes, consensus distance; grows in the run",
     "nodes.parquet": "one row an evaluation and node",

@@ -22,6 +22,7 @@ from orchestrator.results.writer import RunWriter
 from orchestrator.runs.evaluation import count_replaced
 from orchestrator.runs.options import RunOptions, RunOutcome, report
 from orchestrator.runs.prepare import Prepared, environment_of, prepare
+from orchestrator.runs.recording import told_to_others
 
 ENDED: Final = ("done", "diverged")
 """Ways to end after which nothing is left to go on with."""
@@ -157,15 +158,15 @@ def conduct(
                 writer = RunWriter.reopen(found.path, facts, course.restore(found), environment)
             course.begin(writer, found)
             # Steps 4 to 6.
-            with progress:
-                return _execute_and_conclude(course, writer)
+            with progress, told_to_others(progress, writer.path, facts):
+                return _execute_and_conclude(course, writer, progress)
     finally:
         if writer is not None:
             writer.close()
         prepared.trainer.close()
 
 
-def _execute_and_conclude(course: Course, writer: RunWriter) -> RunOutcome:
+def _execute_and_conclude(course: Course, writer: RunWriter, progress: Progress) -> RunOutcome:
     """Run the experiment, and write what comes of it, whatever that is.
 
     A request to stop that comes when everything is done leaves a complete result; the outcome is ``interrupted`` all
@@ -180,6 +181,7 @@ def _execute_and_conclude(course: Course, writer: RunWriter) -> RunOutcome:
         if not course.stop_requested:
             error = failure if isinstance(failure, RunnerError) else RunnerError(str(failure))
     status = _status(error, course.stop_requested)
+    progress.concluding("writing the results")
     # Step 5: what a continuation needs. Before the results, which tell whether it could be saved.
     if status not in ENDED:
         course.keep_for_resume()

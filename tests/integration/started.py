@@ -254,6 +254,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
                 MARK: mark,
                 GATES: str(folder),
                 "FRAGMESH_CACHE": str(tmp_path / "cache"),
+                "XDG_STATE_HOME": str(tmp_path / "state"),
                 "OMP_NUM_THREADS": "1",
             },
             limits=None if file_bytes_max is None else {resource.RLIMIT_FSIZE: (file_bytes_max, file_bytes_max)},

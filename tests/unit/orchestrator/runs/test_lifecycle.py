@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from node.core.errors import ConfigError, DivergedError, RunnerError, StalledError, TransportError
+from orchestrator.progress.progress import Progress
 from orchestrator.results.reader import Run, load_run
 from orchestrator.results.schema import EndStatus
 from orchestrator.results.writer import RunWriter
@@ -80,7 +81,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def end(course: FakeCourse, writer: RunWriter) -> RunOutcome:
-    return lifecycle._execute_and_conclude(course, writer)
+    return lifecycle._execute_and_conclude(course, writer, Progress("quiet"))
 
 
 def test_a_run_that_is_done_leaves_nothing_to_resume(writer: RunWriter, reports: list[Path]) -> None:
