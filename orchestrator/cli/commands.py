@@ -16,11 +16,13 @@ import typer.core
 
 from node.host.forked import ending_signals
 from orchestrator.cli.check_commands import doctor, list_, validate
-from orchestrator.cli.container_commands import down, image, ps
+from orchestrator.cli.container_commands import down, image
 from orchestrator.cli.guard import Interrupt, guard
 from orchestrator.cli.printing import err
+from orchestrator.cli.ps_command import ps
 from orchestrator.cli.result_commands import compare, report
 from orchestrator.cli.run_command import run
+from orchestrator.cli.watch_command import watch
 from orchestrator.host.streams import open_standard_streams
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
@@ -31,6 +33,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "list": list_,
     "doctor": doctor,
     "image": image,
+    "watch": watch,
     "ps": ps,
     "down": down,
 }

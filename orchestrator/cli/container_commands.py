@@ -1,14 +1,12 @@
-"""``fragmesh image``, ``ps`` and ``down``: what runs need and leave in the Docker engine."""
+"""``fragmesh image`` and ``down``: what runs need and leave in the Docker engine."""
 
 import dataclasses
 import os
-from collections import Counter
 from contextlib import closing
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from node.core.errors import ConfigError, RunnerError
 from orchestrator.cli.arguments import AsJson
@@ -65,31 +63,6 @@ def image(
         base = built.facts.labels[BASE_LABEL].split()[0]
         rows[built.name] = f"{format_bytes(built.facts.size_bytes)}, {how}, on {base}"
     print_rows("images", rows)
-
-
-def ps(as_json: AsJson = False) -> None:
-    """List what runs have in the Docker engine, and whether their orchestrators live."""
-    from orchestrator.containers.cleanup import describe, find_runs
-    from orchestrator.containers.engine import connect
-    from orchestrator.containers.ownership import Owner
-
-    with closing(connect()) as engine:
-        runs = find_runs(engine, Owner.of_this_process())
-    if as_json:
-        print_json([dataclasses.asdict(run) for run in runs])
-        return
-    if not runs:
-        print("no run has anything in the engine")
-        return
-    table = Table()
-    for column in ("run", "has", "containers", "orchestrator"):
-        table.add_column(column)
-    for run in runs:
-        states = Counter(resource.status for resource in run.resources if resource.kind == "container")
-        shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        color = {"alive": "green", "gone": "red", "foreign": "yellow"}[run.fate]
-        table.add_row(escape(run.run), describe(run.resources), shown, f"[{color}]{escape(run.owner)}[/{color}]")
-    out.print(table)
 
 
 def down(

@@ -9,10 +9,9 @@ import typer
 
 from node.core.errors import ConfigError
 from orchestrator.cli.arguments import AsJson, DataRoot, InputRoot, Overrides, check_folder, read_plan
-from orchestrator.cli.exit_codes import EXIT_OF_STATUS, FINISHED_CODES
-from orchestrator.cli.guard import guard, print_error
-from orchestrator.cli.printing import print_json, print_rows
-from orchestrator.host.streams import let_lead_nowhere
+from orchestrator.cli.exit_codes import FINISHED_CODES
+from orchestrator.cli.guard import guard
+from orchestrator.cli.outcome import tell_outcome
 
 
 def run(
@@ -105,9 +104,7 @@ def _run_one(
 
     # Step 1: import what runs it.
     with signals_held():  # importing torch takes seconds
-        from orchestrator.fidelity import exit_code, unfaithful_reasons
         from orchestrator.host.environment import usable_cores
-        from orchestrator.results.files import first_line_of
         from orchestrator.runs.options import RunOptions
         from orchestrator.runtimes.registry import resume_run, start_run
 
@@ -125,60 +122,4 @@ def _run_one(
     else:
         outcome = start_run(plan, options)
     # Step 3: tell the outcome. The exit code comes last: a run that failed has told its figures all the same.
-    try:
-        if as_json:
-            print_json({"event": "end", "run": str(outcome.path), "summary": outcome.summary})
-        else:
-            print_outcome(outcome.summary, outcome.path)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:  # the results are safe, and how the run ended counts
-        let_lead_nowhere(sys.stdout)
-        print_error("not printed:", f"{first_line_of(error)}; the results are in {outcome.path}")
-    if outcome.error is not None:
-        print_error(f"{outcome.status}:", outcome.error)
-    for reason in unfaithful_reasons(outcome.fidelity):
-        print_error("unfaithful:", reason)
-    if outcome.report_problem is not None:
-        again = f"the results are complete; draw again with: fragmesh report {shlex.quote(str(outcome.path))}"
-        print_error("report:", f"{outcome.report_problem}; {again}")
-    code = exit_code(outcome.fidelity) if outcome.status == "done" else EXIT_OF_STATUS[outcome.status]
-    raise typer.Exit(code)
-
-
-def print_outcome(summary: dict[str, Any], path: Path) -> None:
-    from orchestrator.results.checkpoint import CHECKPOINT
-
-    final, best = summary["final"], summary["best"]
-
-    def figure(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
-    messages = summary["messages"]
-    last = "at the end" if summary["status"] == "done" else "last tested"
-    key, headline, other = (
-        ("loss", "RMSE", "accuracy") if summary["metric"] == "rmse" else ("accuracy", "accuracy", "loss")
-    )
-    rows = {
-        "status": summary["status"],
-        headline: f"{figure(final[key])} {last}, {figure(best[key])} at best; fragmesh compare smooths",
-        other: f"{figure(final[other])} {last}, {figure(best[other])} when {headline} was best",
-        "messages": f"{messages['queued']:,} queued, {messages['delivered']:,} delivered,"
-        f" {messages['cancelled']:,} cancelled, {messages['lost']:,} lost"
-        + f", {messages['rejected']:,} refused"
-        * bool(messages["rejected"]),
-        "sent": f"{summary['bytes_sent'] / 1e6:,.1f} MB",
-        "wall clock": f"{summary['wall_s']:.1f} s for {summary['train_steps']:,} local steps",
-        "fidelity": summary["fidelity"] or "not judged",
-        "report": str(path / "report.html"),
-    }
-    if summary["values_saturated"]:
-        rows["saturated"] = f"{summary['values_saturated']:,} values travelled as the largest of wire.dtype"
-    unsaved = summary["checkpoint_error"]
-    if unsaved is not None:
-        rows["checkpoint"] = f"not written: {unsaved}"
-    has_begun = summary["evaluations"] > 0
-    if summary["status"] == "interrupted" and has_begun and (unsaved is None or (path / CHECKPOINT).exists()):
-        rows["go on with"] = f"fragmesh run --resume {shlex.quote(str(path))}"
-    print_rows(path.name, rows)
+    raise typer.Exit(tell_outcome(outcome, as_json=as_json))

@@ -29,6 +29,9 @@ from orchestrator.results.schema import JsonObject
 CHECKPOINT: Final = "checkpoint.bin"
 """Its name in a run directory. It is there until the run is complete."""
 
+SNAPSHOTS: Final = "snapshots"
+"""Folder in a run directory that a run with real nodes has in its place; gone when the run is complete."""
+
 _MAGIC: Final = b"FRAGMSH\x02"
 _HEADER: Final = struct.Struct("<8sQ32s")
 _BUFFER_BYTES: Final = 2**20

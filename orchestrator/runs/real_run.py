@@ -25,6 +25,7 @@ from orchestrator.host.dilation import recommend
 from orchestrator.host.environment import usable_cores
 from orchestrator.host.step_time import measure_step_seconds
 from orchestrator.progress.progress import Progress
+from orchestrator.results.checkpoint import SNAPSHOTS
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column, EndStatus
@@ -51,9 +52,6 @@ from orchestrator.shaping.line_rates import LineRates
 
 if TYPE_CHECKING:
     pass
-
-SNAPSHOTS = "snapshots"
-"""Folder in the run directory; gone when the run is complete."""
 
 
 def choose_dilation(plan: Plan, prepared: Prepared, progress: Progress) -> tuple[float, HostCosts | None]:

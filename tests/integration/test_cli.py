@@ -744,7 +744,7 @@ def test_help_needs_no_torch() -> None:
     """Commands that do not train start at once."""
     code = "import sys; from orchestrator.cli.commands import run_command_line; run_command_line(sys.argv[1:]);"
     code += "sys.exit('torch' in sys.modules)"
-    for arguments in (["--help"], ["list", "--json"], ["validate", str(QUICKSTART), "--no-data"]):
+    for arguments in (["--help"], ["list", "--json"], ["validate", str(QUICKSTART), "--no-data"], ["ps", "--json"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert "\x1b" not in done.stdout

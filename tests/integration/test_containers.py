@@ -518,7 +518,7 @@ def test_ps_and_down_show_and_remove_a_run(
     orphans.kill()
     see_only(monkeypatch, run.scope.run, orphans.run)
     code, printed, _ = call(capsys, "ps", "--json")
-    shown = {each["run"]: each for each in json.loads(printed)}
+    shown = {each["run"]: each for each in json.loads(printed)["containers"]}
     assert code == 0
     assert (shown[run.scope.run]["fate"], shown[orphans.run]["fate"]) == ("alive", "gone")
     assert len(shown[orphans.run]["resources"]) == 4

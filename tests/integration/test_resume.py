@@ -20,7 +20,7 @@ from node.core.algorithm import Algorithm, NodeContext
 from node.core.errors import ConfigError, RunnerError
 from node.core.saved_state import State
 from orchestrator.cli.commands import main, run_command_line
-from orchestrator.cli.run_command import print_outcome
+from orchestrator.cli.outcome import print_outcome
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
 from orchestrator.progress.progress import Progress

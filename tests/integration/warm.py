@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -120,6 +121,18 @@ class WarmRun:
         self.wait(None if end is None else max(0.0, end - time.monotonic()))
         out, err = (content.decode().replace("\r\n", "\n") for content in self._pipes.values())
         return out, err
+
+    def so_far(self) -> str:
+        """All that it has written to its output until now."""
+        with suppress(subprocess.TimeoutExpired):
+            self.communicate(0.05)
+        return next(iter(self._pipes.values())).decode().replace("\r\n", "\n")
+
+    def close_output(self) -> None:
+        """Read no more of its output: what it writes now is told that nobody reads it."""
+        pipe = next(iter(self._pipes))
+        self._read.unregister(pipe)
+        os.close(pipe)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
