@@ -33,7 +33,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     Raises:
         ConfigError: They train on different data sets, or are no runs of an experiment.
     """
-    kinds = [(run, _at(run.experiment, "learning", "dataset", "kind")) for run in runs]
+    kinds = [(run, run.stated("learning", "dataset", "kind")) for run in runs]
     known = [(run, kind) for run, kind in kinds if kind is not None]
     for run, kind in known[1:]:
         if kind != known[0][1]:
@@ -43,18 +43,23 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def group_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
-    """A label a group: its name, with the directory's where two share one. Marked are the floor, the unfaithful, and
-    what did not come to the experiment's end."""
+def group_names(runs: Sequence[Run], comparison: Comparison) -> list[str]:
+    """A name a group, with what its directory adds to it where two share one."""
     names = [group.label for group in comparison.groups]
-    labels = []
+    told_apart = []
     for number, (name, group) in enumerate(zip(names, comparison.groups, strict=True), start=1):
-        members = [runs[index] for index in group.members]
-        detail = members[0].path.name.removeprefix(name).strip("-") or number
-        mark = UNFAITHFUL_MARK if any(is_unfaithful(run.fidelity) for run in members) else ""
+        detail = runs[group.members[0]].path.name.removeprefix(name).strip("-") or number
+        told_apart.append(name if names.count(name) == 1 else f"{name} ({detail})")
+    return told_apart
+
+
+def group_labels(runs: Sequence[Run], comparison: Comparison) -> list[str]:
+    """A label a group: its name, and marks of the floor, the unfaithful, and what did not come to its end."""
+    labels = []
+    for name, group in zip(group_names(runs, comparison), comparison.groups, strict=True):
+        mark = UNFAITHFUL_MARK if any(is_unfaithful(runs[index].fidelity) for index in group.members) else ""
         floor = FLOOR_MARK if group.algorithm == "local" else ""
-        shown = name if names.count(name) == 1 else f"{name} ({detail})"
-        labels.append(mark + shown + floor + _ending_mark(group.statuses))
+        labels.append(mark + name + floor + _ending_mark(group.statuses))
     return labels
 
 
@@ -337,9 +342,3 @@ def _flat(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _word(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _at(content: Any, *keys: str) -> Any:
-    for key in keys:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    return content

@@ -19,6 +19,7 @@ from orchestrator.report.comparison_text import (
     target_text,
 )
 from orchestrator.report.drawing import own_settings
+from orchestrator.report.question import comparison_question
 from orchestrator.report.templates import template
 from orchestrator.report.text import headline_text
 from orchestrator.results.files import write_file
@@ -62,6 +63,7 @@ def render_comparison(runs: Sequence[Run], comparison: Comparison, repeats: Sequ
     header, rows = comparison_table(comparison, labels)
     ratios_header, ratios = ratios_table(comparison, labels)
     return template("compare.html.j2").render(
+        question=comparison_question(runs, comparison),
         target=target_text(comparison),
         baseline=labels[0],
         notes=notes(runs, comparison, repeats),

@@ -9,6 +9,7 @@ from orchestrator.analysis import best_index
 from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.report.dashboard import recorded_link
+from orchestrator.report.question import run_question
 from orchestrator.report.schedule_text import happened_text, when_text
 from orchestrator.report.templates import template
 from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
@@ -146,6 +147,7 @@ def render_page(run: Run, sections: list[Section], problems: list[str]) -> str:
     """
     return template("report.html.j2").render(
         run=run,
+        question=run_question(run),
         tiles=_tiles(run),
         facts=_facts(run),
         targets=_targets(run),

@@ -134,11 +134,12 @@ def different_schedules(runs: Sequence[Run]) -> str:
     """Say that runs have different schedules, and how they differ; empty if they do not."""
     if shared_schedule(runs) is not None:
         return ""
-    counted = dict.fromkeys(_in_counts(run.facts.schedule) for run in runs)
+    counted = dict.fromkeys(in_counts(run.facts.schedule) for run in runs)
     how = f" ({'; '.join(counted)})" if len(counted) > 1 else ""
     return f"the runs have different schedules{how}: figures show none of them"
 
 
-def _in_counts(schedule: Sequence[RecordedEntry]) -> str:
+def in_counts(schedule: Sequence[RecordedEntry]) -> str:
+    """Count the entries of a schedule by action: ``2 crash, 1 partition``; ``none`` where there are none."""
     counts = Counter(entry.action for entry in schedule)
     return ", ".join(f"{count} {action}" for action, count in counts.items()) or "none"

@@ -90,6 +90,13 @@ class Run:
         """Seed of the run's randomness."""
         return self.facts.seed
 
+    def stated(self, *keys: str) -> Any:
+        """A value of the experiment, by the keys that lead to it; None where it has none."""
+        content: Any = self.experiment
+        for key in keys:
+            content = content.get(key) if isinstance(content, Mapping) else None
+        return content
+
     @property
     def setting(self) -> str | None:
         """The experiment without its name, its seed and the choice of files, as text; None if it is unknown."""
@@ -101,9 +108,7 @@ class Run:
     @property
     def stated_targets(self) -> tuple[float, ...]:
         """Targets that the experiment states; empty where they are automatic."""
-        output = (self.experiment or {}).get("output")
-        stated = output.get("targets") if isinstance(output, dict) else None
-        return self.facts.targets if stated else ()
+        return self.facts.targets if self.stated("output", "targets") else ()
 
     @property
     def metric(self) -> str:
