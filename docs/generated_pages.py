@@ -8,7 +8,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from inspect import getdoc
 from pathlib import Path
@@ -39,12 +39,16 @@ from typer.main import get_command  # noqa: E402
 
 from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
 from node.core.counters import FIGURES  # noqa: E402
+from node.metrics import ACTIVITIES, BYTE_CLASSES, NODE_METRICS, ROUNDS, RUN_METRICS, SECONDS, Metric  # noqa: E402
+from node.transport.control_values import Phase  # noqa: E402
+from node.transport.frames import RejectReason  # noqa: E402
 from orchestrator.checks import TOLERANCES  # noqa: E402
 from orchestrator.cli.commands import app  # noqa: E402
 from orchestrator.cli.exit_codes import EXIT_CODES  # noqa: E402
 from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES  # noqa: E402
 from orchestrator.results import schema  # noqa: E402
+from orchestrator.runs.run_readings import RunPhase  # noqa: E402
 
 FOLDERS = ("algorithms", "reference")
 """The folders of ``docs/`` that hold generated pages and nothing else."""
@@ -63,6 +67,7 @@ def generated_pages() -> dict[str, str]:
     pages["reference/fidelity-checks.md"] = _fidelity_checks()
     pages["reference/exit-codes.md"] = _exit_codes()
     pages["reference/figures.md"] = _figures()
+    pages["reference/metrics.md"] = _metrics()
     pages["reference/modules.md"] = _modules()
     pages["reference/runtimes.md"] = f"# Runtimes\n\n{_runtimes()}"
     pages["reference/index.md"] = _reference(sorted(path for path in pages if path.startswith("reference/")))
@@ -327,6 +332,49 @@ A node counts these, and they keep their names from the node to the files of a r
 [Add a figure](../how-to/add-a-figure.md) tells how another one gets here.
 
 {table(["figure", "unit", "shown in", "meaning"], rows)}
+"""
+
+
+def _metrics() -> str:
+    def rows(metrics: Mapping[str, Metric]) -> list[list[str]]:
+        return [
+            [code(metric.name), metric.kind, ", ".join(map(code, metric.labels)), sentence(metric.help)]
+            for metric in metrics.values()
+        ]
+
+    header = ["family", "kind", "labels", "meaning"]
+    return f"""# Metrics
+
+Nodes and orchestrators of real runs serve these. [Metrics](../explanation/metrics.md) explains how, and what becomes
+of them at the end of a run. Durations are testbed time unless the table says otherwise. Every series has the labels
+`run`, `runtime`, `experiment` and `algorithm` of its target besides, those of a node also `node` and `group` (`fast` or
+`straggler`).
+
+## Of a node
+
+{table(header, rows(NODE_METRICS))}
+
+## Of a run
+
+{table(header, rows(RUN_METRICS))}
+
+## Values of labels
+
+| label | values |
+| --- | --- |
+| `activity` | {", ".join(map(code, ACTIVITIES))} |
+| `class` of bytes | {", ".join(map(code, BYTE_CLASSES))}, as in `summary.json` |
+| `class` of messages | the algorithm's name for them, such as `fragment` |
+| `phase` of a node | {", ".join(code(phase.value) for phase in Phase)} |
+| `phase` of a run | {", ".join(code(phase.value) for phase in RunPhase)} |
+| `reason` | {", ".join(code(reason.value) for reason in RejectReason)} |
+
+## Buckets
+
+| unit | upper bounds |
+| --- | --- |
+| seconds | {", ".join(f"{bound:g}" for bound in SECONDS)} |
+| rounds | {", ".join(f"{bound:g}" for bound in ROUNDS)} |
 """
 
 

@@ -14,8 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 from itertools import accumulate
 from math import isfinite, isnan
+from platform import python_version
 from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -36,6 +38,11 @@ log = logging.getLogger(__name__)
 
 class NotReadableError(Exception):
     """The values cannot be read now; whoever asked may ask again."""
+
+
+def build_reading() -> Mapping[tuple[str, ...], float]:
+    """Return the value of ``build_info``: the releases of Fragmesh, of Python and of torch."""
+    return {(metadata.version("fragmesh"), python_version(), metadata.version("torch")): 1}
 
 
 class TableCollector(Collector):

@@ -1,8 +1,6 @@
 """The metrics of a node as values, read from what it counts anyway. Called in the node's loop, so that they agree."""
 
 from collections.abc import Mapping
-from importlib import metadata
-from platform import python_version
 from typing import Final
 
 from node.config import NodeConfig
@@ -10,6 +8,7 @@ from node.core.algorithm import Algorithm
 from node.core.counters import NodeCounters, sum_counters
 from node.core.messages import tag_name
 from node.core.units import NS_PER_S, ns_to_s
+from node.host.metrics_server import build_reading
 from node.metrics import PREFIX, SECONDS, HistogramReading, Readings
 from node.runtime.driver import Driver
 from node.runtime.message_books import BucketCounts
@@ -103,8 +102,3 @@ class NodeReadings:
 
 def _in_seconds(histogram: BucketCounts) -> HistogramReading:
     return HistogramReading([*histogram.counts], ns_to_s(histogram.total))
-
-
-def build_reading() -> Mapping[tuple[str, ...], float]:
-    """Return the value of ``build_info``: the releases of Fragmesh, of Python and of torch."""
-    return {(metadata.version("fragmesh"), python_version(), metadata.version("torch")): 1}

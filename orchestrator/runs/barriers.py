@@ -79,6 +79,11 @@ class Barriers:
         expected = sorted(everyone if barrier.expected is None else barrier.expected)
         return [node for node in expected if node not in barrier.arrived and node not in self._forgotten]
 
+    @property
+    def num_missing(self) -> int:
+        """Nodes that the points wait for that somebody has come to."""
+        return max((len(self.missing(each)) for each in self._points.values() if not each.released), default=0)
+
     async def released(self, barrier: Barrier) -> None:
         """Wait until all have come."""
         while not barrier.released:

@@ -148,6 +148,11 @@ class ControlServer(ControlServicer):
         """Last registration of each node, nodes that are gone included."""
         return MappingProxyType({node: known.registration for node, known in self._nodes.items()})
 
+    @property
+    def missing(self) -> int:
+        """Nodes that a barrier waits for."""
+        return self._barriers.num_missing
+
     async def start(self, host: str, port: int, *, reserved: bool = False) -> str:
         """Serve.
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from node.config import Beginning, NodeConfig
 from node.config_file import remove_keys
+from node.core.types import NodeId
 from node.emulation.statistics import EmulatorStatistics
 from node.host.clock import Clock
 from node.transport.control_values import NodeStatus
@@ -18,6 +19,7 @@ from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.fates import fates_of, is_down_at
 from orchestrator.host.reserved_port import ReservedPort
 from orchestrator.progress.progress import Progress
+from orchestrator.results.schema import Sample
 from orchestrator.results.writer import RunWriter
 from orchestrator.runs.collection import Collection
 from orchestrator.runs.comebacks import ComebackModels
@@ -35,6 +37,7 @@ from orchestrator.runs.watched import WatchedNode, progress_of
 
 if TYPE_CHECKING:
     from orchestrator.runs.certificates import RunCredentials
+    from orchestrator.runs.run_observation import RunObservation
 
 HOST = "127.0.0.1"
 """Address on which nodes listen for each other."""
@@ -141,8 +144,26 @@ class PartRun:
         """True where a node has ended by a signal or with an error, and nobody had planned it."""
         return any(watched.died and watched.end and watched.end.failed for watched in self.nodes)
 
-    def run(self) -> None:
+    @property
+    def begin_ns(self) -> int:
+        """Testbed time at which this part begins."""
+        return self._directory.begin_ns
+
+    @property
+    def last_sample(self) -> Sample | None:
+        """The last evaluation; None before the first."""
+        return self._directory.tests.last
+
+    @property
+    def measurements(self) -> Mapping[NodeId, Mapping[str, Any]]:
+        """Measurements of the links, by the node that told them."""
+        return self._directory.collection.measurements
+
+    def run(self, observation: "RunObservation") -> None:
         """Launch the fleet, supervise it, and end it, whatever happens.
+
+        Args:
+            observation: Shows the run to Prometheus.
 
         Raises:
             StopRequested, DivergedError, StalledError, RunnerError, TransportError: As the supervisor.
@@ -163,9 +184,11 @@ class PartRun:
             with ReservedPort(fleet.host) as at:
                 # A signal while this forks is a request to stop, as at any other time, and no exception.
                 fleet.launch(self._configs(at.address, issued))
+                observation.begin(self, server)
                 try:
-                    asyncio.run(supervisor.supervise(server, at))
+                    asyncio.run(self._supervise(server, at, observation))
                 finally:
+                    observation.nodes_have_left()
                     directory.snapshots.close_with_final(to_resume=not supervisor.is_over)
         finally:
             self.emulator = fleet.close()
@@ -173,6 +196,13 @@ class PartRun:
                 remove_keys(directory.writer.path / NODES)
             except OSError as error:
                 self._progress.note(f"{error.filename}: a private key of this part is left: {error.strerror}")
+
+    async def _supervise(self, server: ControlServer, at: ReservedPort, observation: "RunObservation") -> None:
+        following = asyncio.create_task(observation.follow())
+        try:
+            await self.supervisor.supervise(server, at)
+        finally:
+            following.cancel()
 
     def _make_executor(self) -> FaultExecutor:
         models = ComebackModels(

@@ -40,11 +40,12 @@ from orchestrator.runs.collection import (
     totals_of,
 )
 from orchestrator.runs.fleet import LOGS, NODES, Fleet
-from orchestrator.runs.lifecycle import RunResults
-from orchestrator.runs.options import RunOptions
+from orchestrator.runs.lifecycle import RunResults, conduct
+from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.part_run import PartRun, RunDirectory
 from orchestrator.runs.prepare import Prepared
 from orchestrator.runs.resume import interrupted_run, killed_part, recorded_plan
+from orchestrator.runs.run_observation import RunObservation
 from orchestrator.runs.snapshot_tests import SnapshotTests
 from orchestrator.runs.snapshots import Part, Snapshots
 from orchestrator.runs.stopping import StopRequested, StopRequests
@@ -94,12 +95,31 @@ def part_to_resume(path: Path, options: RunOptions) -> tuple[Plan, RunOptions, R
     return recorded_plan(found, options.input_root), options, found
 
 
+def conduct_nodes(
+    plan: Plan, options: RunOptions, make_run: Callable[[Prepared, Progress], "RealRun"], found: Run | None
+) -> RunOutcome:
+    """Take a run with real nodes through its life, and leave nobody behind who follows it; see :func:`conduct`."""
+    made: list[RealRun] = []
+
+    def make_course(prepared: Prepared, progress: Progress) -> RealRun:
+        made.append(make_run(prepared, progress))
+        return made[-1]
+
+    try:
+        # Models are tested with what is left of the host.
+        return conduct(plan, options, make_course, found=found, background=True)
+    finally:
+        for run in made:
+            run.leave()
+
+
 class RealRun:
     """One part of a run with real nodes; a :class:`~orchestrator.runs.lifecycle.Course`.
 
     State:
         _opened: The run's directory; None before it is open.
         _nodes: The nodes of this part; None before there are any, and where only tests are left to do.
+        _observation: Shows them to Prometheus; None likewise.
         _earlier_faults: What happened to nodes in the parts before this one.
         _unsaved: Why what a continuation needs could not be saved; None if it was, or was not needed.
         _stalled: The nodes came to rest before the end.
@@ -140,6 +160,7 @@ class RealRun:
         self._requests = StopRequests(levels=2)
         self._opened: RunDirectory | None = None
         self._nodes: PartRun | None = None
+        self._observation: RunObservation | None = None
         self._earlier_faults: tuple[FaultInstant, ...] = ()
         self._unsaved: str | None = None
         self._stalled = False
@@ -198,8 +219,8 @@ class RealRun:
         end_ns = self._plan.end_ns
         try:
             if end_ns is None or self._directory.begin_ns < end_ns:  # else only tests are left
-                self._nodes = self._make_nodes()
-                self._nodes.run()
+                self._nodes, self._observation = self._make_nodes()
+                self._nodes.run(self._observation)
         except StopRequested:
             pass
         except (RunnerError, TransportError) as failure:
@@ -246,9 +267,16 @@ class RealRun:
         fidelity = None
         if self._directory.collection.measurements or self._plan.config.nodes == 1:
             fidelity = judge(self._measured(), status, allowed=self._plan.config.fidelity.allow_unfaithful)
+        if self._observation is not None:
+            self._observation.judged(fidelity)
         instants = self._own_instants() if part is not None else ()
         totals = replace(totals, checkpoint_error=self._unsaved, fault_instants=(*self._earlier_faults, *instants))
         return RunResults(totals, concatenate_tables(tables), fidelity)
+
+    def leave(self) -> None:
+        """Let whoever follows the run by its metrics see the final values, for seconds at most; called last of all."""
+        if self._observation is not None:
+            self._observation.leave()
 
     def forget_resume(self) -> None:
         """Remove the snapshots, the nodes' files, and, unless it is kept or a node failed, the nodes' output."""
@@ -269,19 +297,14 @@ class RealRun:
         assert self._opened is not None, "the directory is opened before anything is run"
         return self._opened
 
-    def _make_nodes(self) -> PartRun:
-        directory = self._directory
+    def _make_nodes(self) -> tuple[PartRun, RunObservation]:
+        plan, directory = self._plan, self._directory
         fleet = self._make_fleet(self._prepared, directory.writer.path)
-        return PartRun(
-            self._plan,
-            self._prepared,
-            directory,
-            fleet,
-            self._dilation,
-            self._requests,
-            self._progress,
-            self._began_s,
+        nodes = PartRun(
+            plan, self._prepared, directory, fleet, self._dilation, self._requests, self._progress, self._began_s
         )
+        run_id, note = directory.writer.path.name, self._progress.note
+        return nodes, RunObservation(plan, run_id, self._dilation, self._lines, self._requests, note)
 
     def _statuses(self) -> list[NodeStatus]:
         """The last status of each node of this part; none where only tests were left to do."""

@@ -43,6 +43,7 @@ from orchestrator.runs.collection import Collection
 from orchestrator.runs.fault_executor import FaultExecutor, NodeCommands
 from orchestrator.runs.fleet import Fleet
 from orchestrator.runs.rules import Rules
+from orchestrator.runs.run_readings import RunPhase
 from orchestrator.runs.stall import StallWatch, at_rest, stalled
 from orchestrator.runs.stopping import StopRequested, StopRequests
 from orchestrator.runs.watched import LEAVE_S, Roster, earliest_divergence, reasons_text, story_of
@@ -86,6 +87,7 @@ class Supervisor:
 
     State:
         nodes: What is known of each node.
+        phase: The step that is under way.
         clock: The experiment's clock; None before the common start is decided.
         ended_ns: Testbed time at which the part ended; None before.
         is_over: The experiment's own rule ended it, and not a failure or a request to stop.
@@ -122,6 +124,7 @@ class Supervisor:
         self._fates = fates
         self._roster = Roster(rules.num_nodes, fleet, self._now_s)
         self.nodes = self._roster.nodes
+        self.phase = RunPhase.STARTING
         self.clock: Clock | None = None
         self.ended_ns: int | None = None
         self.is_over = False
@@ -146,10 +149,13 @@ class Supervisor:
         at.release()
         try:
             await self.gather(control)
+            self.phase = RunPhase.MEASURING
             await self.calibrate(control)
+            self.phase = RunPhase.RUNNING
             self.start(control)
             await self.watch(control)
         finally:
+            self.phase = RunPhase.STOPPING
             await self.stop(control)
         self.conclude()
 

@@ -15,10 +15,9 @@ from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.host.lines import lines_of
 from orchestrator.progress.progress import Progress
 from orchestrator.results.reader import Run
-from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
-from orchestrator.runs.real_run import RealRun, choose_dilation, part_to_resume
+from orchestrator.runs.real_run import RealRun, choose_dilation, conduct_nodes, part_to_resume
 from orchestrator.runtimes.docker_backend import check_model, find_backend
 from orchestrator.runtimes.docker_containers import check_folders
 from orchestrator.runtimes.docker_fleet import DockerFleet
@@ -72,5 +71,4 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
             run = RealRun(plan, prepared, progress, make_fleet, dilation, costs, facts, lines if is_shaped else None)
             return run
 
-        # Models are tested with what is left of the host.
-        return conduct(plan, options, make_run, found=found, background=True)
+        return conduct_nodes(plan, options, make_run, found)

@@ -19,10 +19,9 @@ from orchestrator.experiment.plan import Plan, errors_naming
 from orchestrator.progress.progress import Progress
 from orchestrator.results.reader import Run
 from orchestrator.runs.fleet import LOGS, NODES, NextLife, NodeEnd
-from orchestrator.runs.lifecycle import conduct
 from orchestrator.runs.options import RunOptions, RunOutcome
 from orchestrator.runs.prepare import Prepared
-from orchestrator.runs.real_run import RealRun, choose_dilation, part_to_resume
+from orchestrator.runs.real_run import RealRun, choose_dilation, conduct_nodes, part_to_resume
 from orchestrator.runtimes.fork_server import ForkServer, start_fork_server
 from orchestrator.runtimes.forking import NodeHandle, ending, fork_nodes, start_fresh_nodes
 
@@ -68,8 +67,7 @@ def _run(plan: Plan, options: RunOptions, found: Run | None) -> RunOutcome:
         dilation, costs = choose_dilation(plan, prepared, progress)
         return RealRun(plan, prepared, progress, make_fleet, dilation, costs)
 
-    # Models are tested with what is left of the host.
-    return conduct(plan, options, make_run, found=found, background=True)
+    return conduct_nodes(plan, options, make_run, found)
 
 
 def _check(plan: Plan) -> None:

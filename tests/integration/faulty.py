@@ -355,6 +355,31 @@ def short_stall() -> None:
     _set_patience("STALL_S", 2.0)
 
 
+def patient_scrape() -> None:
+    """Nodes and orchestrator that somebody has scraped wait for a last scrape, however late it is."""
+    from node.host.metrics_server import Scrapes
+
+    def until_s(self: Any) -> float:
+        return float(self.now_s() + (0.0 if self._last_s is None else PATIENCE_S))
+
+    setattr(Scrapes, "expected_until_s", until_s)  # noqa: B010
+    _set_patience("LAST_SCRAPE_S", PATIENCE_S)
+
+
+def unserved_metrics() -> None:
+    """The victim is told to serve its metrics on an address that is not this host's."""
+    import orchestrator.experiment.node_configs as module
+
+    real = module.node_configs
+
+    def node_configs(*arguments: Any) -> list[Any]:
+        configs = real(*arguments)
+        configs[VICTIM] = configs[VICTIM].model_copy(update={"metrics_host": "192.0.2.1"})
+        return configs
+
+    _replace(module, "node_configs", node_configs)
+
+
 # --- the program ---------------------------------------------------------------------------------------------------
 
 

@@ -555,3 +555,13 @@ def test_an_override_is_checked_like_the_file(tmp_path: Path) -> None:
         read(tmp_path, TEXT, "nodes=0")
     with pytest.raises(ConfigError, match="stop: must give time_s"):
         read(tmp_path, TEXT, "stop={}")
+
+
+@pytest.mark.parametrize(("labels", "few", "many"), [("auto", True, False), ("on", True, True), ("off", False, False)])
+def test_single_peers_have_metrics_where_nodes_are_few_or_when_it_is_asked_for(
+    labels: str, few: bool, many: bool
+) -> None:
+    observe = parse_experiment({**BASE, "observe": {"peer_labels": labels}}, "f.yaml").observe
+    assert observe.labels_peers(32) is few
+    assert observe.labels_peers(33) is many
+    assert observe.metrics

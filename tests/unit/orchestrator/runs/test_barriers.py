@@ -69,3 +69,16 @@ def test_whoever_waits_is_woken_by_the_last_to_come() -> None:
         await waiting
 
     asyncio.run(scenario())
+
+
+def test_the_point_that_misses_most_is_told() -> None:
+    barriers = Barriers(3)
+    assert barriers.num_missing == 0
+    barriers.arrive("ready", A, object())
+    assert barriers.num_missing == 2
+    barriers.arrive("connected", A, object())
+    barriers.arrive("connected", B, object())
+    assert barriers.num_missing == 2
+    for node in (B, C):
+        barriers.arrive("ready", node, object())
+    assert barriers.num_missing == 1
