@@ -89,6 +89,7 @@ class RunReadings:
         config = plan.config
         self._plan = plan
         self._dilation = dilation
+        self._labels_peers = config.observe.labels_peers(config.nodes)
         self._network = plan.network.at_time(begin_ns)
         self._schedule = recorded(plan.entries)
         self._fixed: dict[str, _Values] = {
@@ -108,6 +109,7 @@ class RunReadings:
             "run_phase": {(each.value,): float(each is state.phase) for each in RunPhase},
             "barrier_missing_nodes": {(): state.missing},
             "node_up": {self._named(node): float(_is_up(watched)) for node, watched in state.nodes.items()},
+            "node_waits_for": self._waits(state.nodes),
             **self._evaluation(state.sample),
             **self._links(state.links),
             **self._fidelity(state),
@@ -124,6 +126,11 @@ class RunReadings:
 
     def _named(self, node: int) -> tuple[str, str]:
         return str(node), self.group_of(node)
+
+    def _waits(self, nodes: Mapping[NodeId, WatchedNode]) -> _Values:
+        if not self._labels_peers:
+            return {}
+        return {(str(node), str(peer)): 1.0 for node, watched in nodes.items() for peer in watched.waits_for}
 
     def _evaluation(self, sample: Sample | None) -> dict[str, _Values]:
         if sample is None:

@@ -73,7 +73,6 @@ class WatchedNode:
         def mbps(now: int, then: int) -> float | None:
             return (now - then) * 8e-6 / seconds if seconds > 0 and before.time_ns >= 0 else None
 
-        is_running = status.phase is Phase.RUNNING and not (self.died or self.away)
         return NodeRow(
             node=status.node,
             state=self.died or self.away or status.phase.value,
@@ -84,8 +83,14 @@ class WatchedNode:
             queued_messages=status.counters.queued_messages,
             straggler=status.node in stragglers,
             failed=bool(self.died) or status.phase in (Phase.FAILED, Phase.DIVERGED),
-            waits_for=peers_named(status.waiting_for) if is_running else (),
+            waits_for=self.waits_for,
         )
+
+    @property
+    def waits_for(self) -> tuple[int, ...]:
+        """Peers without whom it cannot go on, as it said last; none where it does not take part."""
+        is_running = self.status.phase is Phase.RUNNING and not (self.died or self.away)
+        return peers_named(self.status.waiting_for) if is_running else ()
 
 
 def peers_named(words: str) -> tuple[int, ...]:
