@@ -59,8 +59,7 @@ The states of a message are in :mod:`node.runtime.sending`, those of its transfe
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -69,7 +68,7 @@ import numpy as np
 from node.core.algorithm import Algorithm
 from node.core.compute import StepTimer
 from node.core.counters import NodeCounters
-from node.core.divergence import IN_SILENCE, check_outgoing, check_trained
+from node.core.divergence import IN_SILENCE, check_trained
 from node.core.effects import (
     Aggregated,
     CancelQueued,
@@ -90,18 +89,15 @@ from node.host.clock import Clock
 from node.metrics import SECONDS
 from node.runtime.accounting import Accounting
 from node.runtime.message_books import BucketCounts, MessageBooks
+from node.runtime.outgoing_check import OutgoingCheck
 from node.runtime.path import Path
 from node.runtime.sending import Sending
 from node.runtime.standstills import Standstills, standstills_of
 from node.runtime.story import Story
-from node.runtime.timers import Timers
+from node.runtime.timers import ReaderWatch, Timers
 
 LATE_NS = 5 * NS_PER_MS
 """Testbed time by which the host may wake a node late before it counts, as arrivals may be late in a faithful run."""
-
-SATURATED_KEPT = 2_000
-"""Times at which values saturated that a node remembers: more than in the two seconds until it is told that the run
-is over, with rounds of a millisecond."""
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +138,7 @@ class Driver:
         done: Whether all rounds are over.
         diverged: Why the node stands still, whose model is not finite any more; else None.
         pauses: When the node stands still on purpose; begins with the driver.
-        saturated: When values were beyond the wire's type, and how many; the last :data:`SATURATED_KEPT` times.
+        saturated: When values were beyond the wire's type, and how many, last.
         take_arrivals: Called with an instant of the host's monotonic clock: to pass on the messages due by then that
             wait. Asked before each event of the node's own and before its figures are read. Set by the owner.
     """
@@ -163,9 +159,10 @@ class Driver:
         self.steps_ns = BucketCounts(s_to_ns(bound) for bound in SECONDS)
         self.done = False
         self.diverged: DivergedError | None = None
-        self.saturated: deque[tuple[int, int]] = deque(maxlen=SATURATED_KEPT)
         self.take_arrivals: Callable[[int], None] = lambda monotonic_ns: None
         self._node = algorithm.context.node
+        self._outgoing = OutgoingCheck(self._node, accounting.dtype, self.counters)
+        self.saturated = self._outgoing.saturated
         self._algorithm = algorithm
         self._trainer = trainer
         self._timer = timer
@@ -182,7 +179,7 @@ class Driver:
         self._params: Vector = np.zeros(0, dtype=np.float32)
         self._trained: Vector | None = None
         self._steps: tuple[int, int] | None = None  # declared begin and end of the steps under way
-        self._watched_fd: int | None = None  # the trainer's, while steps take longer than declared
+        self._watch = ReaderWatch()  # of the trainer, while steps take longer than declared
         self._now_ns = 0
         self._stopped = False
         self._rested: tuple[NodeId, ...] | None = None  # when it stopped
@@ -217,7 +214,7 @@ class Driver:
         self._sending.stop()
         self._path.stop()
         self._timers.cancel()
-        self._watch_trainer_no_longer()
+        self._watch.end()
 
     def model(self, *, after_training: bool = False) -> Vector:
         """Return the node's model as it is now: after its last aggregation, or after its last training."""
@@ -333,14 +330,7 @@ class Driver:
         descriptor = self._trainer.ready_fd
         if self._steps is not None and not self._stopped and descriptor is not None:
             assert self._loop is not None
-            self._watched_fd = descriptor
-            self._loop.add_reader(descriptor, self.steps_may_be_done)
-
-    def _watch_trainer_no_longer(self) -> None:
-        if self._watched_fd is not None:
-            assert self._loop is not None
-            self._loop.remove_reader(self._watched_fd)
-            self._watched_fd = None
+            self._watch.begin(self._loop, descriptor, self.steps_may_be_done)
 
     def steps_may_be_done(self) -> None:
         """Look whether the local steps are over; called when their time has come, then when the trainer has news."""
@@ -352,7 +342,7 @@ class Driver:
         if self._stopped or not ready or self._clock.monotonic_ns(end_ns) > time.monotonic_ns():
             return
         self._steps = None
-        self._watch_trainer_no_longer()
+        self._watch.end()
         result = self._trainer.finish(self._node)
         now_ns = self._clock.now_ns()
         end_ns = _due_ns(self.pauses, end_ns, now_ns)
@@ -380,7 +370,7 @@ class Driver:
         for effect in effects:
             match effect:
                 case Enqueue(items=items):
-                    self._check_outgoing(distinct_messages(items), at_ns)
+                    self._outgoing.check(distinct_messages(items), at_ns)
                     self._sending.enqueue(items, at_ns)
                 case StartLocalSteps(params=params, count=count):
                     self._start_steps(params, count, planned_ns)
@@ -391,21 +381,13 @@ class Driver:
                 case CancelQueued(abort_in_flight=abort):
                     self._sending.cancel(abort, at_ns)
                 case ReplaceQueued(old=old, new=new):
-                    self._check_outgoing([new], at_ns)
+                    self._outgoing.check([new], at_ns)
                     self._sending.replace(old, new)
                 case StartTimer(timer=timer, delay_ns=delay_ns):
                     self._start_timer(timer, planned_ns + delay_ns)
                 case _:
                     assert_never(effect)
         self._sending.pull()
-
-    def _check_outgoing(self, messages: Iterable[Message], at_ns: int) -> None:
-        before = self.counters.values_saturated
-        try:
-            check_outgoing(messages, self._accounting.dtype, self._node, self.counters, at_ns)
-        finally:
-            if self.counters.values_saturated > before:
-                self.saturated.append((at_ns, self.counters.values_saturated - before))
 
     def _start_timer(self, timer: int, time_ns: int) -> None:
         def fire() -> None:

@@ -1,4 +1,4 @@
-"""Timers of an experiment on an event loop, which can all be cancelled at once."""
+"""Waiting on an event loop for an experiment's instants and for news, until there is nothing to wait for any more."""
 
 import asyncio
 from collections.abc import Callable
@@ -43,3 +43,22 @@ class Timers:
         for handle in self._handles:
             handle.cancel()
         self._handles.clear()
+
+
+class ReaderWatch:
+    """A descriptor that a loop watches: at most one at a time."""
+
+    def __init__(self) -> None:
+        self._watched: tuple[asyncio.AbstractEventLoop, int] | None = None
+
+    def begin(self, loop: asyncio.AbstractEventLoop, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call back whenever a descriptor can be read, until :meth:`end`."""
+        self._watched = loop, descriptor
+        loop.add_reader(descriptor, callback)
+
+    def end(self) -> None:
+        """Watch no longer, if at all."""
+        if self._watched is not None:
+            loop, descriptor = self._watched
+            loop.remove_reader(descriptor)
+            self._watched = None
