@@ -271,7 +271,9 @@ class Harness:
 
     def _handle(self, node: int, event: Event) -> None:
         state = self.nodes[node]
+        waited = bool(state.algorithm.waits_on())
         effects = state.algorithm.handle(event, self.now)
+        _check_waiting(state.algorithm, waited, may_change=bool(effects) or isinstance(event, LocalStepsDone))
         for effect in effects:
             self.effects.append((self.now, node, effect))
             self._execute(node, state, effect)
@@ -358,3 +360,11 @@ def by_sender(queued: Iterable[Queued]) -> Mapping[int, list[Queued]]:
     for item in queued:
         groups.setdefault(item.sender, []).append(item)
     return groups
+
+
+def _check_waiting(algorithm: Algorithm, waited: bool, *, may_change: bool) -> None:
+    """What an algorithm promises of those for whom it waits; see ``Algorithm.waits_on``."""
+    peers, words = algorithm.waits_on(), algorithm.waiting_for()
+    assert (words is not None) == bool(peers)
+    assert all(peer in algorithm.context.neighbors and str(peer) in str(words) for peer in peers)
+    assert may_change or waited == bool(peers), "whether it waits changed without effects"

@@ -222,9 +222,13 @@ class AdPsgd(Algorithm):
             case _:
                 return self.without_effect(event)
 
+    def waits_on(self) -> Sequence[NodeId]:
+        """See :meth:`Algorithm.waits_on`."""
+        return () if self._form is not Form.BLOCKING or self._outstanding is None else (self._outstanding.peer,)
+
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""
-        if self._form is not Form.BLOCKING or self._outstanding is None:
+        if not self.waits_on() or self._outstanding is None:
             return None
         text = f"node {self._outstanding.peer}'s reply to exchange {self._outstanding.number}"
         if self._postponed:

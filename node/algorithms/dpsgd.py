@@ -151,18 +151,20 @@ class DPsgd(Algorithm):
             case _:
                 return self.without_effect(event)
 
+    def waits_on(self) -> Sequence[NodeId]:
+        """See :meth:`Algorithm.waits_on`."""
+        return () if self._trained is None else self._inbox.missing(self._round, self._expected)
+
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""
-        missing = self._inbox.missing(self._round, self._expected)
-        if self._trained is None or not missing:
-            return None
-        return f"models of round {self._round} from nodes {', '.join(map(str, missing))}"
+        missing = super().waiting_for()
+        return missing and f"models of round {self._round} from {missing}"
 
     def check_invariants(self) -> None:
         """See :meth:`Algorithm.check_invariants`."""
         assert sum(self._weights.values()) < 1, "nothing is left for the node's own model"
         assert list(self._expected) == list(self._attendance.present(self.context.neighbors, self._round))
-        assert self._trained is None or self.waiting_for() is not None, "waits for nobody"
+        assert self._trained is None or self.waits_on(), "waits for nobody"
 
     @property
     def _is_sent(self) -> bool:

@@ -196,16 +196,18 @@ class Epidemic(Algorithm):
             case _:
                 return self.without_effect(event)
 
+    def waits_on(self) -> Sequence[NodeId]:
+        """See :meth:`Algorithm.waits_on`."""
+        return () if self._trained is None else self._inbox.missing(self._round, self._expected)
+
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""
-        missing = self._inbox.missing(self._round, self._expected)
-        if self._trained is None or not missing:
-            return None
-        return f"messages of round {self._round} from nodes {', '.join(map(str, missing))}"
+        missing = super().waiting_for()
+        return missing and f"messages of round {self._round} from {missing}"
 
     def check_invariants(self) -> None:
         """See :meth:`Algorithm.check_invariants`."""
-        assert self._trained is None or self.waiting_for() is not None, "waits for nobody"
+        assert self._trained is None or self.waits_on(), "waits for nobody"
 
     @property
     def _next_round(self) -> int:

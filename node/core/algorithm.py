@@ -116,12 +116,21 @@ class Algorithm(ABC):
         """The cut of models into fragments, the same on all nodes; None where it sends whole ones."""
         return None
 
+    def waits_on(self) -> Sequence[NodeId]:
+        """Return the peers without whom the node cannot go on; empty while it needs nobody.
+
+        An event without effects, other than the end of local steps, never changes whether there are any: a driver may
+        not ask after it.
+        """
+        return ()
+
     def waiting_for(self) -> str | None:
-        """Say in words what the node cannot go on without; None while it needs nobody.
+        """Say in words what the node cannot go on without; None while it waits on nobody.
 
         The driver asks when a run comes to rest before its end, so that a deadlock is explained.
         """
-        return None
+        missing = self.waits_on()
+        return f"nodes {', '.join(map(str, missing))}" if missing else None
 
     def check_invariants(self) -> None:  # noqa: B027 - most algorithms have none beyond the shared ones
         """Assert what must hold between events. Called by tests after every event."""

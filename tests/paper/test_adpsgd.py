@@ -148,6 +148,7 @@ def test_adp_3_everybody_active_and_blocking_deadlocks(seed: int) -> None:
     asked = {item.sender: item.receiver for item in run.queued}
     for node, reason in waiting.items():
         assert f"node {asked[node]}'s reply" in reason
+        assert algorithms[node].waits_on() == (asked[node],)
         for asker in (i for i in range(3) if asked[i] == node):
             assert str(asker) in reason.split("requests of nodes")[1]
 

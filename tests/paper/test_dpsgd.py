@@ -105,6 +105,7 @@ def test_waiting_for_names_the_missing_neighbors() -> None:
         2: "models of round 2 from nodes 1, 3",
         3: "models of round 1 from nodes 2",
     }
+    assert [state.algorithm.waits_on() for state in run.nodes] == [[1, 3], [2], [1, 3], [2]]
     assert [state.rounds for state in run.nodes] == [3, 2, 3, 2]
 
 

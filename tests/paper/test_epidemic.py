@@ -155,3 +155,4 @@ def test_waiting_for_names_the_silent_nodes(parameters: dict) -> None:
     expected = dict.fromkeys((0, 1, 2, 3, 5), "messages of round 0 from nodes 4")
     waiting = run.waiting()
     assert {node: waiting[node] for node in expected} == expected
+    assert [run.nodes[node].algorithm.waits_on() for node in expected] == [[4]] * 5
