@@ -66,12 +66,7 @@ ROUNDS: Final = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0)
 """Bucket bounds for staleness."""
 
 ACTIVITIES: Final = ("computing", "waiting", "sending", "idle", "paused", "down")
-"""Values of the label ``activity``: at each instant a node does one of these.
-
-``computing``: its local steps are under way, whatever else happens beside them. If not, ``waiting``: its algorithm
-cannot go on without a peer; if not, ``sending``: a message is queued or under way; else ``idle``. ``paused`` and
-``down`` are what the schedule does to it.
-"""
+"""Values of the label ``activity``; ``node/core/time_budget.py`` says what they are."""
 
 BYTE_CLASSES: Final = ("payload", "metadata", "control", "retransmitted", "wasted")
 """Values of the label ``class`` of bytes, as in ``summary.json``; that of messages is their tag, as ``fragment``."""

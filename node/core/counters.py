@@ -77,6 +77,14 @@ class NodeCounters:
         "values", "summary", "Values of messages queued that travel as the largest of the wire's type; once a message."
     )
     queued_messages: int = _gauge("messages", "nodes", "Messages in the outbox now.")
+    computing_ns: int = _counter("ns", "nodes", "Time in which local steps were under way.")
+    waiting_ns: int = _counter(
+        "ns", "nodes", "Time without local steps in which the node could not go on without a peer."
+    )
+    sending_ns: int = _counter("ns", "nodes", "Time with neither of both in which a message was queued or under way.")
+    idle_ns: int = _counter("ns", "nodes", "Time in which the node had nothing to do.")
+    paused_ns: int = _counter("ns", "nodes", "Time in which the schedule let the node stand still.")
+    down_ns: int = _counter("ns", "nodes", "Time in which the schedule had ended the node.")
     in_flight_bytes_max: int = _gauge("bytes", "fidelity", "The most bytes that were ever in flight.")
     in_flight_bytes_bound: int = _gauge("bytes", "fidelity", "Bytes that may be in flight.")
     overruns: int = _counter("blocks", "fidelity", "Blocks of local steps that took longer than declared.")

@@ -41,6 +41,11 @@ class Outbox(ABC):
     def __len__(self) -> int:
         """Return the number of messages that are not under way."""
 
+    @property
+    @abstractmethod
+    def is_busy(self) -> bool:
+        """True while a message is queued or under way."""
+
     @abstractmethod
     def append(self, items: Sequence[Addressed], first: int) -> None:
         """Queue a batch; its messages are numbered ``first``, ``first + 1``, ..."""
@@ -91,11 +96,12 @@ class SharedOutbox(Outbox):
         _items, _position, _first: The batch being pulled from; empty when the outbox is.
         _end: Items in the batch being pulled from, wherever the position is.
         _length: Messages in all batches.
+        _transfers: Messages that may be under way at a time.
         _free: Messages that may begin besides those under way.
         _aside: Whether the head is set aside.
     """
 
-    __slots__ = ("_aside", "_batches", "_end", "_first", "_free", "_items", "_length", "_position")
+    __slots__ = ("_aside", "_batches", "_end", "_first", "_free", "_items", "_length", "_position", "_transfers")
 
     def __init__(self, transfers: int) -> None:
         self.startable = 0
@@ -105,12 +111,17 @@ class SharedOutbox(Outbox):
         self._first = 0
         self._end = 0
         self._length = 0
-        self._free = transfers
+        self._transfers = self._free = transfers
         self._aside = False
 
     def __len__(self) -> int:
         """See :class:`Outbox`."""
         return self._length
+
+    @property
+    def is_busy(self) -> bool:
+        """See :class:`Outbox`."""
+        return self._length > 0 or self._free < self._transfers
 
     def append(self, items: Sequence[Addressed], first: int) -> None:
         """See :class:`Outbox`."""
@@ -216,6 +227,11 @@ class PeerOutbox(Outbox):
     def __len__(self) -> int:
         """See :class:`Outbox`."""
         return self._length
+
+    @property
+    def is_busy(self) -> bool:
+        """See :class:`Outbox`."""
+        return bool(self._taken)
 
     def append(self, items: Sequence[Addressed], first: int) -> None:
         """See :class:`Outbox`."""

@@ -103,6 +103,7 @@ class NodeFaults:
             node.held = []
         if node.outbox.startable:
             self._world.pull(node)
+        node.settle(self._world.now_ns)
 
     def _goes_down(self, node: SimulatedNode) -> None:
         """End a node: all that it holds is lost."""

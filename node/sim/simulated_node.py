@@ -12,6 +12,7 @@ from node.core.events import MessageReceived
 from node.core.messages import Message
 from node.core.outbox import Outbox
 from node.core.schedule import RUNNING
+from node.core.time_budget import TimeBudget, without_computing
 from node.core.types import NodeId, Vector
 
 
@@ -58,6 +59,7 @@ class SimulatedNode:
         params: The model of the last ``StartLocalSteps``: what the node is right after aggregation.
         trained: The model of the last ``LocalStepsDone``; None before the first.
         counters: Figures so far; the states among them only in :meth:`current_counters`.
+        budget: Counts where its time goes; up to date between two calls of :meth:`World.advance`.
         training: Local steps are outstanding.
         block: How many local steps were asked for last; the counters hold them from then on.
         finished: Asked for more local steps than the stop rule allows; it only listens and sends.
@@ -74,6 +76,7 @@ class SimulatedNode:
         "algorithm",
         "arrivals",
         "block",
+        "budget",
         "counters",
         "finished",
         "gone",
@@ -100,6 +103,7 @@ class SimulatedNode:
         self.outbox = outbox
         self.arrivals = Arrivals()
         self.counters = NodeCounters()
+        self.budget = TimeBudget(self.counters)
         self.block = 0
         self.training = False
         self.finished = False
@@ -114,6 +118,17 @@ class SimulatedNode:
     def current_counters(self) -> NodeCounters:
         """Return a copy of the figures as they are now."""
         return replace(self.counters, queued_messages=len(self.outbox))
+
+    def settle(self, now_ns: int) -> None:
+        """Look what the node does from now on, after something that may have changed it."""
+        if self.state.is_down:
+            self.budget.turn_to("down", now_ns)
+        elif self.state.is_paused:
+            self.budget.turn_to("paused", now_ns)
+        elif self.training:
+            self.budget.turn_to("computing", now_ns)
+        else:
+            self.budget.turn_to(without_computing(self.algorithm.waits_on(), sends=self.outbox.is_busy), now_ns)
 
     def hand_over_arrivals(self, now_ns: int) -> None:
         """Tell a passive algorithm what has arrived by now.

@@ -157,6 +157,7 @@ class World:
             finally:
                 for node in self.nodes:
                     node.hand_over_arrivals(self.now_ns)
+                    node.budget.count_until(self.now_ns)
 
     def _process(self, until_ns: int) -> bool:
         heap, nodes, ended = self._heap, self.nodes, self.network.finish
@@ -230,6 +231,8 @@ class World:
                     assert_never(effect)
         if node.outbox.startable:
             self.pull(node)
+        if not node.training or node.budget.activity != "computing":
+            node.settle(self.now_ns)
 
     def _enqueue(self, node: SimulatedNode, items: Sequence[Addressed]) -> None:
         if items:
@@ -330,6 +333,8 @@ class World:
             self.push(arrival_ns, DELIVERY, receiver, flow)
         if node.outbox.startable:
             self.pull(node)
+        if node.budget.activity == "sending":  # else it goes on with what it does
+            node.settle(now_ns)
 
     def _deliver(self, node: SimulatedNode, flow: NetworkFlow) -> None:
         count = node.counters

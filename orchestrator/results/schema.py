@@ -15,6 +15,7 @@ import pyarrow as pa
 from node.core.counters import FIGURES, NodeCounters
 from node.core.errors import DivergedError
 from node.core.messages import MessageState
+from node.core.time_budget import TIME_FIGURES
 from node.core.types import Float64Vector
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.recorded_schedule import RecordedEntry
@@ -102,7 +103,9 @@ CURVE_COLUMNS: Final = (
     "loss_seen_mean",
 )
 
-ADDED_COLUMNS: Final = frozenset({"loss_seen_mean", "loss_seen", "accuracy_averaged", "loss_averaged"})
+ADDED_COLUMNS: Final = frozenset(
+    {"loss_seen_mean", "loss_seen", "accuracy_averaged", "loss_averaged", *TIME_FIGURES.values()}
+)
 """Columns that runs of older versions lack; they are read as empty."""
 
 NODE_FIGURES: Final = tuple(figure for figure in FIGURES.values() if figure.shown == "nodes")

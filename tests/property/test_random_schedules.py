@@ -17,6 +17,7 @@ from node.core.errors import ConfigError, StalledError
 from node.core.links import NetworkPlan
 from node.core.schedule import Schedule
 from node.core.sender_policy import SenderPolicy
+from node.core.time_budget import TIME_FIGURES
 from node.sim.world import World
 from orchestrator.experiment.config import parse_experiment
 from orchestrator.experiment.input_files import InputFiles
@@ -170,6 +171,7 @@ def run(w: World) -> None:
         check_bytes(w)
         for node in w.nodes:
             node.algorithm.check_invariants()
+            assert sum(getattr(node.counters, figure) for figure in TIME_FIGURES.values()) == w.now_ns
 
 
 RATES = st.lists(st.sampled_from([0.1, 0.5, 3.0]), min_size=NODES, max_size=NODES)

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from node.metrics import NODE_METRICS, PREFIX, RUN_METRICS, Metric
+from node.core.time_budget import TIME_FIGURES
+from node.metrics import ACTIVITIES, NODE_METRICS, PREFIX, RUN_METRICS, Metric
 
 ALL = [*NODE_METRICS.values(), *RUN_METRICS.values()]
 UNITS = ("seconds", "bytes", "bytes_per_second", "ratio", "rounds")
@@ -46,3 +47,7 @@ def test_buckets_belong_to_histograms_and_increase(metric: Metric) -> None:
 
 def test_no_family_is_of_nodes_and_of_runs_but_the_release() -> None:
     assert NODE_METRICS.keys() & RUN_METRICS.keys() == {"fragmesh_build_info"}
+
+
+def test_the_activities_are_those_that_a_node_counts() -> None:
+    assert tuple(TIME_FIGURES) == ACTIVITIES

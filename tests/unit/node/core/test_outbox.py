@@ -151,5 +151,6 @@ def test_an_outbox_does_what_the_obvious_one_does(policy: SenderPolicy, actions:
             model.queue = deque((peer, new if what is kept[0] else what, n) for peer, what, n in model.queue)
             kept[0] = new
         assert len(outbox) == len(model.queue)
+        assert outbox.is_busy == bool(model.queue or model.under_way)
         assert (outbox.startable > 0) == (model.next() is not None)
         assert [n for numbers in outbox.numbers() for n in numbers] == sorted(item[2] for item in model.queue)
