@@ -52,12 +52,14 @@ class Beginning:
         rounds: Rounds done before.
         local_steps: Local steps done before.
         life: How often the node has come back after it had gone down, in this part of the run.
+        down_since_ns: When it had gone down then, testbed time; None in its first life.
     """
 
     params: Vector
     rounds: int = 0
     local_steps: int = 0
     life: int = 0
+    down_since_ns: int | None = None
 
 
 class NodeAlgorithm(ConfigModel):

@@ -56,7 +56,7 @@ from node.core.wire_values import WireDtype
 from node.host.credentials import PEM_BYTES_MAX, Credentials, credentials_of, node_name
 from node.host.text_files import UnreadableText, read_bytes
 
-VERSION: Final = 6
+VERSION: Final = 7
 """Version of the files; a node refuses any other."""
 
 COMMON: Final = "common.npz"
@@ -124,6 +124,7 @@ class _Done(_Strict):
     rounds: int = Field(ge=0, le=INT64_MAX)
     local_steps: int = Field(ge=0, le=INT64_MAX)
     life: int = Field(ge=0, le=CHANGES_MAX, description="how often it has come back")
+    down_since_ns: int | None = Field(ge=0, le=INT64_MAX, description="since when it was down; null in its first life")
     params: _Holder = Field(
         description="the archive that holds its model; replaced: its own, in the place of that of all"
     )
@@ -132,7 +133,7 @@ class _Done(_Strict):
 class _Document(NodeScalars):
     """The content of the JSON file."""
 
-    version: Literal[6]
+    version: Literal[7]
     nodes: int = Field(ge=1, le=1_000_000, description="how many nodes there are")
     network: _Links
     compute_jitter: float = Field(ge=0, description="standard deviation of a round's duration, a fraction of it")
@@ -271,6 +272,7 @@ def _document(
             rounds=config.beginning.rounds,
             local_steps=config.beginning.local_steps,
             life=config.beginning.life,
+            down_since_ns=config.beginning.down_since_ns,
             params=params,
         ),
         common=common,
@@ -578,7 +580,7 @@ def _config(document: _Document, arrays: Mapping[str, Array], credentials: Crede
         ),
         pauses=arrays["pauses"],
         train_indices=arrays["train_indices"],
-        beginning=Beginning(arrays["params"], begun.rounds, begun.local_steps, begun.life),
+        beginning=Beginning(arrays["params"], begun.rounds, begun.local_steps, begun.life, begun.down_since_ns),
     )
 
 

@@ -94,6 +94,7 @@ from node.runtime.path import Path
 from node.runtime.sending import Sending
 from node.runtime.standstills import Standstills, standstills_of
 from node.runtime.story import Story
+from node.runtime.time_spent import TimeSpent
 from node.runtime.timers import ReaderWatch, Timers
 
 LATE_NS = 5 * NS_PER_MS
@@ -132,12 +133,13 @@ class Driver:
             the error that says so.
 
     Attributes:
-        counters: Figures so far; the states among them only in :meth:`current_counters`.
+        counters: Figures so far; the states and times among them only in :meth:`current_counters`.
         books: What became of messages.
         steps_ns: From the begin to the end of each block of local steps.
         done: Whether all rounds are over.
         diverged: Why the node stands still, whose model is not finite any more; else None.
         pauses: When the node stands still on purpose; begins with the driver.
+        time_spent: Where its time goes, and for whom it waits; read :meth:`current_counters` first.
         saturated: When values were beyond the wire's type, and how many, last.
         take_arrivals: Called with an instant of the host's monotonic clock: to pass on the messages due by then that
             wait. Asked before each event of the node's own and before its figures are read. Set by the owner.
@@ -154,15 +156,17 @@ class Driver:
         reject: Callable[[NodeId], None],
         on_end: Callable[[DivergedError | None], None],
     ) -> None:
+        # Step 1: what the owner may read or set, and is shared with the parts below.
         self.counters = NodeCounters(rounds=rounds.done, local_steps=rounds.steps_done)
         self.books = MessageBooks(accounting, self.counters)
         self.steps_ns = BucketCounts(s_to_ns(bound) for bound in SECONDS)
         self.done = False
         self.diverged: DivergedError | None = None
         self.take_arrivals: Callable[[int], None] = lambda monotonic_ns: None
+        self.pauses = standstills_of(timer.speed)
+        self.time_spent = TimeSpent(algorithm, self.counters, self.pauses)
+        # Step 2: what it is given, and the sending side, which counts and records as well.
         self._node = algorithm.context.node
-        self._outgoing = OutgoingCheck(self._node, accounting.dtype, self.counters)
-        self.saturated = self._outgoing.saturated
         self._algorithm = algorithm
         self._trainer = trainer
         self._timer = timer
@@ -172,8 +176,10 @@ class Driver:
         self._reject = reject
         self._on_end = on_end
         self._story = Story()
-        self.pauses = standstills_of(timer.speed)
-        self._sending = Sending(self._node, path, self.books, self._story, self.pauses)
+        self._outgoing = OutgoingCheck(self._node, accounting.dtype, self.counters)
+        self.saturated = self._outgoing.saturated
+        self._sending = Sending(self._node, path, self.books, self._story, self.time_spent)
+        # Step 3: its state before the start.
         self._clock = Clock(0)  # the experiment's, from start() on
         self._loop: asyncio.AbstractEventLoop | None = None
         self._params: Vector = np.zeros(0, dtype=np.float32)
@@ -193,18 +199,21 @@ class Driver:
         self._path.begin(self._sending, clock)
         self.pauses.begin(clock)
         self._timers.begin(loop, clock)
+        self.time_spent.begin(at_ns)
         self._now_ns = at_ns
         self._params = params
         self._story.tell(at_ns, "started")
         self._handle(Started(params), at_ns)
 
-    def stop(self, *, crashes: bool = False) -> None:
+    def stop(self, *, crashes: bool = False, at_ns: int | None = None) -> None:
         """Freeze: nothing is sent, trained or received from here on. May be called again.
 
         Args:
             crashes: What is queued or under way is lost, as when a process ends.
+            at_ns: The instant that has just come for which this was planned, if it was.
         """
         self.take_arrivals(time.monotonic_ns())
+        self.time_spent.end(self._clock.now_ns() if at_ns is None else at_ns)
         if crashes and not self._stopped:
             at_ns = max(self._now_ns, self._clock.now_ns())
             self._story.tell(at_ns, "went down as planned")
@@ -220,9 +229,10 @@ class Driver:
         """Return the node's model as it is now: after its last aggregation, or after its last training."""
         return self._params if self._trained is None or not after_training else self._trained
 
-    def current_counters(self) -> NodeCounters:
-        """Return a copy of the figures as they are now, with the states among them."""
+    def current_counters(self, at_ns: int | None = None) -> NodeCounters:
+        """Return a copy of the figures as they are now, or as of an instant that has just come."""
         self.take_arrivals(time.monotonic_ns())
+        self.time_spent.count_until(self._clock.now_ns() if at_ns is None else at_ns)
         window = self._path.window
         return replace(
             self.counters,
@@ -263,6 +273,7 @@ class Driver:
             with np.errstate(**IN_SILENCE):
                 effects = self._algorithm.handle(event, now_ns)
             self._execute(effects, now_ns, at_ns)
+            self.time_spent.settle(now_ns, computes=self._steps is not None, sends=self._sending.is_busy)
         except DivergedError as error:
             self.diverged = error
             self._story.tell(now_ns, "found its model to be not finite")
@@ -341,12 +352,13 @@ class Driver:
         ready = self._trainer.ready(self._node)
         if self._stopped or not ready or self._clock.monotonic_ns(end_ns) > time.monotonic_ns():
             return
-        self._steps = None
         self._watch.end()
         result = self._trainer.finish(self._node)
         now_ns = self._clock.now_ns()
         end_ns = _due_ns(self.pauses, end_ns, now_ns)
         at_ns = _planned_or_late(end_ns, now_ns)
+        self.take_arrivals(self._clock.monotonic_ns(at_ns))  # they arrived while local steps were under way
+        self._steps = None
         count = self.counters
         count.declared_ns += end_ns - begin_ns
         if at_ns > end_ns:

@@ -24,11 +24,11 @@ class HandOver:
         config: The node.
         driver: Whose models and records are handed over.
         control: The way to the orchestrator; its session must be open when :meth:`upload_snapshots` runs.
-        counters: Gives the node's figures as they are now.
+        counters: Gives the node's figures as of an instant that has just come.
     """
 
     def __init__(
-        self, config: NodeConfig, driver: Driver, control: ControlClient, counters: Callable[[], NodeCounters]
+        self, config: NodeConfig, driver: Driver, control: ControlClient, counters: Callable[[int], NodeCounters]
     ) -> None:
         self._config = config
         self._driver = driver
@@ -81,5 +81,5 @@ class HandOver:
 
     def _take(self, time_ns: int, purpose: SnapshotPurpose) -> tuple[ModelSnapshot, Vector]:
         """Take the node's model and figures as they are now, as of ``time_ns``."""
-        snapshot = ModelSnapshot(self._config.node, purpose, time_ns, self._counters())
+        snapshot = ModelSnapshot(self._config.node, purpose, time_ns, self._counters(time_ns))
         return snapshot, self._driver.model(after_training=self._config.evaluate_after_training)

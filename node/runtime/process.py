@@ -379,6 +379,8 @@ class NodeProcess:
         self._peers.server.prompt = not self._arrivals_may_wait
         self._side.spawn(self._hand_over.upload_snapshots())
         begin_ns = max(self._config.begin_ns, clock.now_ns()) if self._config.beginning.life else self._config.begin_ns
+        if (down_since_ns := self._config.beginning.down_since_ns) is not None:
+            self._driver.counters.down_ns = max(0, begin_ns - down_since_ns)
         self._driver.start(self._config.beginning.params, at_ns=begin_ns, clock=clock, loop=self._loop)
         self._peers.watch(self._driver.heard)
         early, self._early = self._early, []
@@ -393,7 +395,7 @@ class NodeProcess:
         if self._happen(Happening.GOES_DOWN) and not self._ended.done():
             assert self._clock is not None, "it runs"
             self._report.down_ns = self._clock.now_ns()
-            self._driver.stop(crashes=True)
+            self._driver.stop(crashes=True, at_ns=self._config.down_ns)
             self._ended.set_result(StopCommand("it goes down as planned", DOWN_GRACE_NS, snapshot=False))
 
     def _plan_snapshot(self, time_ns: int, clock: Clock) -> None:
@@ -404,7 +406,7 @@ class NodeProcess:
                 return
             self._hand_over.take_snapshot(time_ns)
             if time_ns == self._config.end_ns:
-                self._driver.stop()
+                self._driver.stop(at_ns=time_ns)
                 self._happen(Happening.TIME_OVER)
             else:
                 self._plan_snapshot(self._hand_over.next_instant_ns(time_ns), clock)

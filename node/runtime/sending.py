@@ -31,8 +31,8 @@ from node.core.types import NodeId
 from node.runtime.message_books import MessageBooks, Outgoing
 from node.runtime.path import Path
 from node.runtime.slots import PeerSlots, QueueTimes, SharedSlots
-from node.runtime.standstills import Standstills
 from node.runtime.story import Story
+from node.runtime.time_spent import TimeSpent
 
 
 class Sending:
@@ -43,7 +43,7 @@ class Sending:
         path: Takes the messages.
         books: Note what happens.
         story: Keeps the last events.
-        standstills: When the node stands still on purpose; no transfer begins then.
+        time_spent: Told when nothing is queued or under way any more. No transfer begins in a pause of the node.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Sending:
         path: Path,
         books: MessageBooks,
         story: Story,
-        standstills: Standstills,
+        time_spent: TimeSpent,
     ) -> None:
         self._node = node
         self._path = path
@@ -64,13 +64,18 @@ class Sending:
         self._transfers: dict[int, Outgoing] = {}  # started ones
         self._slots = PeerSlots() if path.sender.per_peer else SharedSlots(path.sender.transfers)
         self._aborting = 0  # transfers that the path was asked to give up and has said nothing of yet
-        self._standstills = standstills
+        self._time_spent = time_spent
         self._gone: set[NodeId] = set()
         self._stopped = False
 
     def __len__(self) -> int:
         """Messages in the outbox."""
         return len(self._outbox)
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a message is queued or under way."""
+        return self._outbox.is_busy
 
     def stop(self) -> None:
         """Begin no further transfer."""
@@ -145,7 +150,7 @@ class Sending:
                 continue
             (receiver, message), number = outbox.pop()
             queued_ns = self._queue_times.of(number)
-            ready_ns = self._standstills.runs_from(max(not_before_ns, self._slots.take(receiver), queued_ns))
+            ready_ns = self._time_spent.pauses.runs_from(max(not_before_ns, self._slots.take(receiver), queued_ns))
             transfer = self._transfers[number] = Outgoing(receiver, message.tag, message.body, ready_ns)
             transfer.wire_bytes = path.send(number, receiver, message, ready_ns)
             self._books.started(number, message, transfer)
@@ -170,29 +175,34 @@ class Sending:
         assert transfer is not None, number
         self._books.sent(number, transfer, at_ns)
         self._story.tell(at_ns, "sent message {} to node {}", number, transfer.receiver)
-        self.pull()
+        self._go_on(at_ns)
 
     def arrived(self, number: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
         self._books.arrived(number)
-        self.pull(at_ns)
+        self._go_on(at_ns, not_before_ns=at_ns)
 
     def room(self, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
-        self.pull(at_ns)
+        self._go_on(at_ns, not_before_ns=at_ns)
 
     def lost(self, number: int, wire_bytes: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
         transfer = self._ended(number, at_ns)  # None where it had left
         self._books.lost(number, transfer, wire_bytes)
         self._story.tell(at_ns, "lost message {}", number)
-        self.pull(at_ns)
+        self._go_on(at_ns, not_before_ns=at_ns)
 
     def aborted(self, number: int, sent_bytes: int, at_ns: int) -> None:
         """See :class:`node.runtime.path.PathEvents`."""
         self._books.aborted(number, self._ended(number, at_ns), sent_bytes, at_ns)
         self._story.tell(at_ns, "aborted message {} after {} bytes", number, sent_bytes)
-        self.pull()
+        self._go_on(at_ns)
+
+    def _go_on(self, at_ns: int, not_before_ns: int = 0) -> None:
+        self.pull(not_before_ns)
+        if not self._outbox.is_busy:
+            self._time_spent.sent_all(at_ns)
 
     def _ended(self, number: int, at_ns: int) -> Outgoing | None:
         """Take out a started transfer, which leaves its place to another one; None where it is not one."""

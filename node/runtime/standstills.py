@@ -30,6 +30,15 @@ class Standstills:
         index = bisect_right(self._begins_ns, time_ns) - 1
         return max(time_ns, self._ends_ns[index]) if index >= 0 else time_ns
 
+    def between(self, begin_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
+        """Iterate over the parts of a time in which the node stands still, in order: begin and end of each."""
+        index = max(0, bisect_right(self._begins_ns, begin_ns) - 1)
+        while index < len(self._begins_ns) and self._begins_ns[index] < end_ns:
+            still_ns, runs_ns = max(begin_ns, self._begins_ns[index]), min(end_ns, self._ends_ns[index])
+            if still_ns < runs_ns:
+                yield still_ns, runs_ns
+            index += 1
+
     def held(self, monotonic_ns: int) -> bool:
         """Return whether the node stood still at an instant of the host's monotonic clock."""
         return self.due_ns(monotonic_ns) != monotonic_ns

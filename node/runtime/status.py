@@ -70,13 +70,13 @@ class SelfReport:
             due_ns = self._standstills.due_ns(planned_ns)
             self._loop_late_ns.append(max(0, int(loop.time() * NS_PER_S) - due_ns))
 
-    def counters(self) -> NodeCounters:
-        """The node's figures as they are now, or were when they were told at the end."""
+    def counters(self, at_ns: int | None = None) -> NodeCounters:
+        """The node's figures as they are now, or as of an instant that has just come; as told, once they were."""
         if self._told is not None:
             return self._told
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return replace(
-            self._driver.current_counters(),
+            self._driver.current_counters(at_ns),
             messages_rejected=sum(self.rejected().values()),
             cpu_ns=int((usage.ru_utime + usage.ru_stime) * NS_PER_S),
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from node.config import Beginning
 from node.core.counters import NodeCounters, add_counters, counter_values, counters_from, sum_counters
 from node.core.errors import DivergedError, RunnerError
 from node.core.links import NetworkPlan, entry_of_pair
@@ -44,6 +45,7 @@ class Collection:
         _before: What each node counted in earlier parts and in ended lives.
         _lived: What it counted in ended lives of this part.
         _lives: How often a node was started again.
+        _down_since_ns: When a node went down last, as planned.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Collection:
         self._before = {NodeId(node): counters for node, counters in enumerate(before or ())}
         self._lived: dict[NodeId, NodeCounters] = {}
         self._lives: dict[NodeId, int] = {}
+        self._down_since_ns: dict[NodeId, int] = {}
         self.measurements: dict[NodeId, dict[str, Any]] = {}
         self.figures: dict[NodeId, dict[str, Any]] = {}
         self.records: dict[tuple[NodeId, int], bytes] = {}
@@ -85,12 +88,13 @@ class Collection:
             case "measurement":
                 self.measurements[node] = json.loads(data)
 
-    def end_life(self, node: NodeId, status: NodeStatus) -> dict[str, Any]:
+    def end_life(self, node: NodeId, status: NodeStatus, down_ns: int) -> dict[str, Any]:
         """Put what a node counted with the past, because it has gone down as planned.
 
         Args:
             node: Which.
             status: Its last.
+            down_ns: When it was to go down, testbed time.
 
         Returns:
             The figures that it told last; those of its status if it could not.
@@ -99,27 +103,33 @@ class Collection:
         own = counters_from(told["counters"])
         self._before[node] = _with_past(self._before.get(node), own)
         self._lived[node] = _with_past(self._lived.get(node), own)
+        self._down_since_ns[node] = down_ns
         self.ended_lives.append((node, told))
         return told
 
-    def begin_life(self, node: NodeId, life: int) -> NodeCounters:
-        """Note that a node is started again, and return what it counted in its lives before."""
+    def begin_life(self, node: NodeId, life: int, params: Vector) -> Beginning:
+        """Note that a node is started again with a model, and return where it begins."""
         self._lives[node] = life
-        return self._lived[node]
+        lived = self._lived[node]
+        return Beginning(params, lived.rounds, lived.local_steps, life, self._down_since_ns[node])
 
-    def counters(self, status: NodeStatus, rounds_before: int, steps_before: int) -> NodeCounters:
+    def counters(self, status: NodeStatus, rounds_before: int, steps_before: int, ended_ns: int) -> NodeCounters:
         """Return what a node counted in this part; of one that died, what its last status says.
 
         Args:
             status: The node's last status.
             rounds_before: Rounds that it had done when it began, which it counts on from.
             steps_before: The same of local steps.
+            ended_ns: When the part ended: a node that was down had been so until then.
         """
         told = self.figures.get(status.node)
         counters = status.counters if told is None else counters_from(told["counters"])
         if (lived := self._lived.get(status.node)) is not None:
-            ended = status.phase is Phase.DOWN  # else it is another life, which counts rounds on
-            counters = lived if ended else _with_past(lived, counters)
+            if status.phase is Phase.DOWN:  # else it is another life, which counts rounds on
+                away_ns = max(0, ended_ns - self._down_since_ns[status.node])
+                counters = replace(lived, down_ns=lived.down_ns + away_ns)
+            else:
+                counters = _with_past(lived, counters)
         return replace(
             counters,
             rounds=max(0, counters.rounds - rounds_before),

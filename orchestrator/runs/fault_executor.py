@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-from node.config import Beginning
 from node.core.schedule import Comeback
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_S, s_to_ns
@@ -182,7 +181,7 @@ class FaultExecutor:
         if watched.died:
             return False
         parts.control.forget(node)
-        figures = self._collection.end_life(node, watched.status)
+        figures = self._collection.end_life(node, watched.status, change.time_ns)
         watched.status = replace(watched.status, phase=Phase.DOWN)
         self.instants.append(NodeInstant(node, change, figures.get("down_ns")))
         return True
@@ -191,9 +190,7 @@ class FaultExecutor:
         """Start a node that is to come back, and tell it when; returns whether it is ready for that."""
         node = watched.status.node
         life = self._lives[node] = self._lives.get(node, 0) + 1
-        counted = self._collection.begin_life(node, life)
-        params = self._model_for(node, change.model, life)
-        beginning = Beginning(params, counted.rounds, counted.local_steps, life)
+        beginning = self._collection.begin_life(node, life, self._model_for(node, change.model, life))
         down_ns = first_down_ns(self._fates[node], change.time_ns)
         port = int(parts.control.registered[node].peer_address.rpartition(":")[2])
         watched.start_again()

@@ -335,7 +335,8 @@ class RealRun:
             return None
         counters = []
         for status, beginning in zip(nodes.statuses, nodes.beginnings(), strict=True):
-            counters.append(directory.collection.counters(status, beginning.rounds, beginning.local_steps))
+            counted = directory.collection.counters(status, beginning.rounds, beginning.local_steps, ended_ns)
+            counters.append(counted)
         return Part(directory.begin_ns, ended_ns, self._wall_s(), counters, has_messages)
 
     def _own_instants(self) -> Iterator[FaultInstant]:

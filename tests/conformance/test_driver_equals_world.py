@@ -24,6 +24,7 @@ from node.core.schedule import LinkSpan, NodeSpan, Overlay, PartitionSpan, Place
 from node.core.scheduled_network import scheduled
 from node.core.sender_policy import SenderPolicy
 from node.core.steps import Steps
+from node.core.time_budget import TIME_FIGURES
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.runtime.message_records import join
@@ -73,9 +74,13 @@ def check_equal(world: World, net: VirtualNetwork) -> None:
         again = int(resent[real["receiver"] == node.index].sum())
         assert driver.counters.bytes_received == node.counters.bytes_received - again
         np.testing.assert_array_equal(driver.counters.train_loss, node.counters.train_loss)
-        assert driver.current_counters().queued_messages == len(node.outbox)
+        counted, expected = driver.current_counters(world.now_ns), node.current_counters()
+        assert counted.queued_messages == expected.queued_messages == len(node.outbox)
+        for name in TIME_FIGURES.values():
+            assert getattr(counted, name) == getattr(expected, name), (node.index, name)
+        waited_ns = driver.time_spent.waited_ns.values()
+        assert max(waited_ns, default=0) <= counted.waiting_ns <= sum(waited_ns)
         assert driver.waiting_for() == node.algorithm.waiting_for()
-        assert driver.current_counters().queued_messages == node.current_counters().queued_messages
         np.testing.assert_array_equal(driver.model(), node.params)
         if node.trained is not None:
             np.testing.assert_array_equal(driver.model(after_training=True), node.trained)
@@ -115,7 +120,7 @@ def test_messages_for_a_passive_algorithm_may_wait_until_it_is_asked(kind: str, 
         for instant in (0, 1_999_999, 2_000_000, 37_000_000, 120_000_000):
             assert world.advance(instant) == net.advance(instant)
             for driver in net.drivers:
-                driver.current_counters()  # reading the figures asks as well
+                driver.current_counters(instant)  # reading the figures asks as well
             check_equal(world, net)
         assert world.totals.messages["aggregated"] > 50
 

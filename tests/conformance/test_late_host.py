@@ -77,7 +77,7 @@ def check_orders(net: VirtualNetwork, table: dict[str, Column], latency_ns: int,
         state, count = table["state"][own], driver.counters
         fates = {fate: int((state == fate).sum()) for fate in MessageState}
         assert count.messages_queued == len(state)
-        assert fates[MessageState.QUEUED] == driver.current_counters().queued_messages
+        assert fates[MessageState.QUEUED] == driver.current_counters(net.now_ns).queued_messages
         assert fates[MessageState.CANCELLED] == count.messages_cancelled
         assert fates[MessageState.ABORTED] == count.messages_aborted
         assert fates[MessageState.LOST] == count.messages_lost

@@ -241,10 +241,10 @@ def refusal(path: Path, run_id: str | None = None) -> str:
         (b'{"version": ' + b"9" * 5000 + b"}", "node-0001.json: is not JSON: Exceeds the limit"),
         (b"[" * 100_000, "node-0001.json: is nested too deeply"),
         (b"[]", "node-0001.json: must hold keys and values, holds list"),
-        (b"{}", "node-0001.json: version=None: must be 6, which this release reads"),
-        (b'{"version": 1}', "node-0001.json: version=1: must be 6, which this release reads"),
-        (b'{"version": true}', "node-0001.json: version=True: must be 6"),
-        (b'{"version": 6}', "node-0001.json: run_id: missing (and "),
+        (b"{}", "node-0001.json: version=None: must be 7, which this release reads"),
+        (b'{"version": 1}', "node-0001.json: version=1: must be 7, which this release reads"),
+        (b'{"version": true}', "node-0001.json: version=True: must be 7"),
+        (b'{"version": 7}', "node-0001.json: run_id: missing (and "),
     ],
 )
 def test_files_that_are_no_description(file: Path, text: bytes, why: str) -> None:
@@ -350,11 +350,12 @@ def test_a_node_that_comes_back_has_files_of_its_own(tmp_path: Path, shared: boo
     those = configs(params=None if shared else lambda node: np.full(PARAMS, node, dtype=np.float32))
     files = write_node_files(tmp_path, those)
     before = files[0].read_bytes()
-    beginning = Beginning(np.full(PARAMS, 9, dtype=np.float32), 7, 28, 3)
+    beginning = Beginning(np.full(PARAMS, 9, dtype=np.float32), 7, 28, 3, 11 * 10**8)
     again = those[1].model_copy(update={"beginning": beginning, "begin_ns": 15 * 10**8, "down_ns": None, "port": 4711})
     assert write_comeback_files(tmp_path, again) == files[1]
     read = read_node_config(files[1])
     assert (read.beginning.rounds, read.beginning.local_steps, read.beginning.life) == (7, 28, 3)
+    assert read.beginning.down_since_ns == 11 * 10**8
     assert read.beginning.params.tolist() == [9.0] * PARAMS
     assert (read.begin_ns, read.down_ns, read.port) == (15 * 10**8, None, 4711)
     assert files[0].read_bytes() == before

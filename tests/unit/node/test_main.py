@@ -96,7 +96,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     [
         (lambda file: file.unlink(), "node-0000.json: cannot be read: No such file or directory"),
         (lambda file: file.write_text("{"), "node-0000.json: is not JSON: "),
-        (lambda file: edit_json(file, lambda c: c.update(version=7)), "node-0000.json: version=7: must be 6"),
+        (lambda file: edit_json(file, lambda c: c.update(version=8)), "node-0000.json: version=8: must be 7"),
         (lambda file: edit_json(file, lambda c: c.update(port=-1)), "node-0000.json: port=-1: must be"),
         (lambda file: edit_json(file, lambda c: c.update(seed=2), sign=False), "node-0000.json: digest="),
         (lambda file: (file.parent / "common.npz").unlink(), "common.npz: cannot be read: "),

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.algorithms.local import Local, LocalConfig
+from node.core.algorithm import NodeContext
 from node.core.counters import NodeCounters
 from node.core.links import CapacityChange, NetworkPlan, PartitionChange
 from node.core.messages import Message, MessageState, frozen
 from node.core.schedule import LinkSpan, Overlay, Place, Schedule
 from node.core.scheduled_network import scheduled
 from node.core.sender_policy import PER_PEER, parallel
+from node.core.topology import full
 from node.core.types import NodeId
 from node.core.wire_values import WireDtype
 from node.host.clock import Clock
@@ -26,6 +29,7 @@ from node.runtime.outgoing import RECEIPT_WITHIN_NS, OutgoingFrames
 from node.runtime.sending import Sending
 from node.runtime.standstills import Standstills
 from node.runtime.story import Story
+from node.runtime.time_spent import TimeSpent
 from node.transport.frames import HEADER_BYTES
 from tests.messages import Kind, make_message
 from tests.simulation.build import network
@@ -506,13 +510,16 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     with bench.host.is_the_clock():
         counters = NodeCounters()
         books = MessageBooks(Accounting(40), counters)
-        sending = Sending(NodeId(0), bench.path, books, Story(), Standstills())
+        spent = TimeSpent(Local(NodeContext(NodeId(0), full(4), (10,), 1, 1), LocalConfig()), counters, Standstills())
+        spent.begin(0)
+        sending = Sending(NodeId(0), bench.path, books, Story(), spent)
         transport = Transport(bench, lambda count: int(rng.integers(count)))
         bench.path.begin(sending, bench.clock)
         for step in itertools.count():
             if step < 30:
                 sending.enqueue([(NodeId(1 + step % 3), message(float(step)))] * 2, bench.clock.now_ns())
                 sending.pull()
+                spent.settle(bench.clock.now_ns(), computes=False, sends=True)
             if step < 30 and step % abort_every == 0:
                 sending.cancel(True, bench.clock.now_ns())
                 sending.pull()
@@ -540,6 +547,12 @@ def test_in_any_order_every_message_ends_once_and_the_bound_holds(
     assert counters.bytes_sent == counters.messages_sent * WIRE_BYTES
     assert counters.bytes_lost == WIRE_BYTES * int(((table["state"] == MessageState.LOST) & (sent >= 0)).sum())
     assert bench.path.window.bytes == 0
+    assert not sending.is_busy
+    ended_ns = bench.clock.at_ns(bench.host.now_ns)
+    spent.count_until(ended_ns + 1)
+    idle_ns = counters.idle_ns
+    spent.count_until(ended_ns + 8)
+    assert (counters.idle_ns - idle_ns, counters.sending_ns > 0) == (7, True)  # it was told of the last end
 
 
 def test_what_a_receiver_that_stands_still_holds_keeps_nobody_waiting() -> None:

@@ -11,6 +11,7 @@ import pytest
 from node.core.algorithm import Algorithm, NodeContext
 from node.core.bodies import EMPTY
 from node.core.compute import ComputePlan, StepTimer
+from node.core.counters import NodeCounters
 from node.core.effects import (
     Aggregated,
     CancelQueued,
@@ -697,6 +698,56 @@ def test_the_model_is_that_after_aggregation_or_after_training(bench: Bench) -> 
     count = bench.driver.current_counters()
     assert (count.rounds, count.local_steps, count.queued_messages) == (1, 2, 2)
     assert 0 < count.in_flight_bytes_max <= count.in_flight_bytes_bound
+
+
+def spent(counted: NodeCounters) -> list[float]:
+    """Computing, waiting, sending, idle; milliseconds."""
+    return [ns / MS for ns in (counted.computing_ns, counted.waiting_ns, counted.sending_ns, counted.idle_ns)]
+
+
+def test_the_times_of_a_node_add_up_to_its_clock(bench: Bench) -> None:
+    assert spent(bench.driver.current_counters()) == [0, 0, 0, 0]  # before the start there is no clock
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    bench.script(to(1, 2))
+    bench.at(7 * MS)
+    bench.script()
+    assert spent(bench.driver.current_counters()) == [5, 0, 2, 0]
+    bench.end_transfer(9 * MS)
+    bench.end_transfer(12 * MS)
+    bench.at(20 * MS)
+    assert spent(bench.driver.current_counters(18 * MS)) == [5, 0, 7, 6]
+    bench.driver.stop(at_ns=19 * MS)
+    bench.at(30 * MS)
+    assert spent(bench.driver.current_counters()) == [5, 0, 7, 7]
+
+
+def test_what_arrived_during_local_steps_arrived_while_the_node_computed(bench: Bench) -> None:
+    """Though it is handed over when they have ended, with its own time."""
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    arrived = [EPOCH_NS + 2 * MS]
+
+    def take(until_ns: int) -> None:
+        while arrived and arrived[0] <= until_ns:
+            due_ns = arrived.pop()
+            bench.driver.received(NodeId(2), message(), 0, due_ns, due_ns)
+
+    bench.driver.take_arrivals = take
+    bench.at(8 * MS)
+    assert [(type(event), time_ns) for event, time_ns in bench.algorithm.told[1:]] == [
+        (MessageReceived, 2 * MS),
+        (LocalStepsDone, 5 * MS),
+    ]
+    assert spent(bench.driver.current_counters()) == [5, 0, 0, 3]
+
+
+def test_local_steps_that_are_late_are_computing(bench: Bench) -> None:
+    bench.start(StartLocalSteps(np.zeros(SIZE, dtype=np.float32), 1))
+    bench.trainer.is_ready = False
+    bench.at(40 * MS)
+    bench.trainer.is_ready = True
+    bench.driver.steps_may_be_done()
+    bench.at(41 * MS)
+    assert spent(bench.driver.current_counters()) == [40, 0, 0, 1]
 
 
 def test_without_records_only_counters_are_kept() -> None:

@@ -1,6 +1,7 @@
 """Planned pauses of a node: nothing that is due meanwhile is late."""
 
 import numpy as np
+import pytest
 
 from node.core.steps import Steps
 from node.core.types import NodeId
@@ -18,6 +19,26 @@ def test_a_pause_from_the_beginning_and_one_without_an_end() -> None:
     assert standstills_of(Steps(0.0, (10,), (1.0,))).runs_from(0) == 10
     assert standstills_of(Steps(1.0, (10,), (0.0,))).runs_from(11) == NEVER_NS
     assert standstills_of(None).runs_from(11) == 11
+
+
+@pytest.mark.parametrize(
+    ("begin_ns", "end_ns", "parts"),
+    [
+        (0, 10, []),
+        (0, 11, [(10, 11)]),
+        (5, 50, [(10, 20), (30, 40)]),
+        (12, 15, [(12, 15)]),
+        (12, 31, [(12, 20), (30, 31)]),
+        (20, 30, []),
+        (40, 90, []),
+        (15, 15, []),
+    ],
+)
+def test_the_parts_of_a_time_in_which_a_node_stands_still(
+    begin_ns: int, end_ns: int, parts: list[tuple[int, int]]
+) -> None:
+    assert list(Standstills([(10, 20), (30, 40)]).between(begin_ns, end_ns)) == parts
+    assert list(Standstills().between(begin_ns, end_ns)) == []
 
 
 def test_on_the_hosts_clock_once_the_experiment_has_one() -> None:

@@ -86,22 +86,24 @@ def test_values_that_saturated_after_a_divergence_do_not_count() -> None:
         collection.keep_records(NodeId(node), "figures", json.dumps(told).encode())
     collection.forget_saturated_after(DivergedError(1, 3, time_ns=7))
     statuses = [NodeStatus(NodeId(node), Phase.STOPPING, 9, NodeCounters()) for node in saturated]
-    assert [collection.counters(status, 0, 0).values_saturated for status in statuses] == [11, 2, 3, 0]
+    assert [collection.counters(status, 0, 0, 0).values_saturated for status in statuses] == [11, 2, 3, 0]
 
 
 def test_a_nodes_counts_are_those_of_its_end_or_else_of_its_last_status() -> None:
     collection = Collection(no_model)
     status = NodeStatus(NodeId(0), Phase.RUNNING, 5, NodeCounters(rounds=4, local_steps=8, bytes_sent=30))
-    found = collection.counters(status, rounds_before=1, steps_before=2)
+    found = collection.counters(status, rounds_before=1, steps_before=2, ended_ns=9)
     assert (found.rounds, found.local_steps, found.bytes_sent) == (3, 6, 30)
     told = counter_values(NodeCounters(rounds=6, local_steps=12, bytes_sent=50))
     collection.keep_records(NodeId(0), "figures", json.dumps({"counters": told}).encode())
-    found = collection.counters(status, rounds_before=1, steps_before=2)
+    found = collection.counters(status, rounds_before=1, steps_before=2, ended_ns=9)
     assert (found.rounds, found.local_steps, found.bytes_sent) == (5, 10, 50)
 
 
 def test_a_node_that_never_told_anything_has_done_nothing_in_this_part() -> None:
-    found = Collection(no_model).counters(NodeStatus(NodeId(0), Phase.RUNNING), rounds_before=4, steps_before=8)
+    found = Collection(no_model).counters(
+        NodeStatus(NodeId(0), Phase.RUNNING), rounds_before=4, steps_before=8, ended_ns=9
+    )
     assert (found.rounds, found.local_steps) == (0, 0)
 
 

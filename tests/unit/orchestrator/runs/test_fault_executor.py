@@ -38,6 +38,7 @@ def test_a_crash_is_no_death_even_where_a_death_ends_the_run() -> None:
     life = outcome.fleet.lives[NodeId(1)]
     assert (life.begin_ns, life.down_ns, life.port, life.beginning.life) == (s_to_ns(3.0), None, 4001, 1)
     assert life.beginning.local_steps == 7  # it counts on
+    assert life.beginning.down_since_ns == s_to_ns(1.0)
     down, back = outcome.fates.instants
     assert down.actual_ns == s_to_ns(1.0)
     assert back.actual_ns is not None
@@ -46,9 +47,10 @@ def test_a_crash_is_no_death_even_where_a_death_ends_the_run() -> None:
 
 def test_what_it_counted_in_all_its_lives_is_added_up() -> None:
     outcome = run((1.0, "down"), (3.0, "runs"))
-    counted = outcome.collection.counters(outcome.supervisor.nodes[NodeId(1)].status, 0, 0)
+    counted = outcome.collection.counters(outcome.supervisor.nodes[NodeId(1)].status, 0, 0, s_to_ns(5.0))
     assert counted.messages_sent == 3  # of its first life; the last one told of its steps only
     assert counted.local_steps == 11
+    assert counted.down_ns == 0  # the new life counts the time in which it was down
     assert [told["counters"]["local_steps"] for _, told in outcome.collection.ended_lives] == [7]
 
 
@@ -56,7 +58,8 @@ def test_who_does_not_come_back_is_not_waited_for() -> None:
     outcome = run((1.0, "down"))
     assert (outcome.error, outcome.died, calls(outcome)) == (None, {}, [])
     assert outcome.fleet.ended[NodeId(1)].how == "ended with code 5"
-    assert outcome.collection.counters(outcome.supervisor.nodes[NodeId(1)].status, 0, 0).local_steps == 7
+    counted = outcome.collection.counters(outcome.supervisor.nodes[NodeId(1)].status, 0, 0, s_to_ns(5.0))
+    assert (counted.local_steps, counted.down_ns) == (7, s_to_ns(4.0))
 
 
 def test_who_does_not_go_down_by_itself_is_killed() -> None:
