@@ -7,6 +7,7 @@ from node.config import NodeConfig
 from node.core.algorithm import Algorithm
 from node.core.counters import NodeCounters, sum_counters
 from node.core.messages import tag_name
+from node.core.time_budget import TIME_FIGURES
 from node.core.units import NS_PER_S, ns_to_s
 from node.host.metrics_server import build_reading
 from node.metrics import PREFIX, SECONDS, HistogramReading, Readings
@@ -51,6 +52,7 @@ class NodeReadings:
     ) -> None:
         self._config = config
         self._tags = {tag.value: tag_name(tag) for tag in algorithm.carries}
+        self._neighbors = algorithm.context.neighbors
         self._driver = driver
         self._peers = peers
         self._report = report
@@ -58,7 +60,7 @@ class NodeReadings:
 
     def at(self, phase: Phase, time_ns: int) -> Readings:
         """Read all values as they are now; ``time_ns`` is testbed time, negative before the start."""
-        counters = self._report.counters()
+        counters = self._report.counters(time_ns)
         readings: dict[str, Mapping[tuple[str, ...], float | HistogramReading]] = {
             "node_phase": {(each.value,): float(each is phase) for each in Phase},
             "node_clock_seconds": {(): ns_to_s(time_ns)},
@@ -66,6 +68,7 @@ class NodeReadings:
             "node_unreachable_peers": {(): len(self._peers.client.unreachable)},
             **{name: {(): getattr(counters, figure)} for name, figure in _FIGURES.items()},
             **{name: {(): ns_to_s(getattr(counters, figure))} for name, figure in _SECONDS.items()},
+            **self._times(counters),
             **self._messages(counters),
             **self._histograms(),
             "in_flight_bytes": {(): self._peers.path.window.bytes},
@@ -74,6 +77,17 @@ class NodeReadings:
         if counters.rounds > self._config.beginning.rounds:  # else there is no loss yet
             readings["train_loss"] = {(): counters.train_loss}
         return {PREFIX + name: values for name, values in readings.items()}
+
+    def _times(self, counters: NodeCounters) -> dict[str, Mapping[tuple[str, ...], float]]:
+        found: dict[str, Mapping[tuple[str, ...], float]] = {
+            "activity_seconds_total": {
+                (activity,): ns_to_s(getattr(counters, figure)) for activity, figure in TIME_FIGURES.items()
+            }
+        }
+        if self._config.peer_labels:
+            waited_ns = self._driver.time_spent.waited_ns
+            found["waiting_seconds_total"] = {(str(peer),): ns_to_s(waited_ns.get(peer, 0)) for peer in self._neighbors}
+        return found
 
     def _messages(self, counters: NodeCounters) -> dict[str, Mapping[tuple[str, ...], float]]:
         by_fate = self._driver.books.by_fate.items()

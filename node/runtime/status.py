@@ -92,7 +92,7 @@ class SelfReport:
             node=self._config.node,
             phase=phase,
             time_ns=time_ns,
-            counters=self.counters(),
+            counters=self.counters(time_ns),
             messages_rejected=self.rejected(),
             unreachable=tuple(sorted(self._peers.client.unreachable)),
             failure=failure,
