@@ -1,5 +1,6 @@
 """The rows that a display has for the nodes of a simulation."""
 
+from collections import deque
 from typing import Final
 
 from node.core.units import ns_to_s
@@ -12,13 +13,17 @@ LOOK_EVERY_S: Final = 1.0
 """Wall-clock time from one look at all nodes to the next: with a thousand, a look takes milliseconds."""
 
 
+LOOKS_AVERAGED: Final = 5
+"""Looks over which rates are taken: between two, a slow simulation moves less than a message."""
+
+
 class SimulatedRows:
-    """Looks at the nodes now and then. Rates are those of the virtual time since the last look.
+    """Looks at the nodes now and then. Rates are those of the virtual time since a few looks ago.
 
     State:
         rows: What was seen last; empty before the first look.
         _looked_s: When that was, wall-clock time of the run.
-        _before: Virtual time of that look, and the bytes that each node had sent and received by then.
+        _looks: Virtual time of each of the last looks, and the bytes that each node had sent and received by then.
     """
 
     def __init__(self, stragglers: frozenset[int]) -> None:
@@ -26,19 +31,20 @@ class SimulatedRows:
         self.rows: tuple[NodeRow, ...] = ()
         self._stragglers = stragglers
         self._looked_s = -LOOK_EVERY_S
-        self._before: tuple[int, list[tuple[int, int]]] = (0, [])
+        self._looks: deque[tuple[int, list[tuple[int, int]]]] = deque(maxlen=LOOKS_AVERAGED)
 
     def look(self, world: World, wall_s: float) -> tuple[NodeRow, ...]:
         """Return the rows, new ones if it is time for that."""
         if wall_s - self._looked_s < LOOK_EVERY_S:
             return self.rows
-        then_ns, earlier = self._before
-        seconds = ns_to_s(world.now_ns - then_ns)
         now = [(node.counters.bytes_sent, node.counters.bytes_received) for node in world.nodes]
-        moved = zip(now, earlier, strict=True) if earlier and seconds > 0 else ()
+        then_ns, earlier = self._looks[0] if self._looks else (world.now_ns, now)
+        seconds = ns_to_s(world.now_ns - then_ns)
+        moved = zip(now, earlier, strict=True) if seconds > 0 else ()
         rates = [tuple((a - b) * 8e-6 / seconds for a, b in zip(*pair, strict=True)) for pair in moved]
         rows = (self._row(node, *(rates[node.index] if rates else (None, None))) for node in world.nodes)
-        self.rows, self._looked_s, self._before = tuple(rows), wall_s, (world.now_ns, now)
+        self.rows, self._looked_s = tuple(rows), wall_s
+        self._looks.append((world.now_ns, now))
         return self.rows
 
     def _row(self, node: SimulatedNode, up_mbps: float | None, down_mbps: float | None) -> NodeRow:

@@ -8,7 +8,7 @@ import pytest
 from node.core.counters import NodeCounters
 from node.core.schedule import NodeState
 from node.sim.world import World
-from orchestrator.runtimes.simulated_rows import LOOK_EVERY_S, SimulatedRows
+from orchestrator.runtimes.simulated_rows import LOOK_EVERY_S, LOOKS_AVERAGED, SimulatedRows
 
 
 def node(index: int, **changes: Any) -> SimpleNamespace:
@@ -46,14 +46,17 @@ def test_a_row_says_what_a_node_does() -> None:
     assert (rows[0].rounds, rows[0].queued_messages, rows[0].up_mbps, rows[0].failed) == (3, 2, None, False)
 
 
-def test_rates_are_those_since_the_last_look_in_virtual_time() -> None:
+def test_rates_are_those_of_the_last_looks_in_virtual_time() -> None:
     one, looked = node(0), SimulatedRows(frozenset())
-    looked.look(world(one), 0.0)
+    assert looked.look(world(one), 0.0)[0].up_mbps is None
+    assert looked.look(world(one), LOOK_EVERY_S)[0].up_mbps is None  # no time has passed
     one.counters.bytes_sent, one.counters.bytes_received = 1_000_000, 500_000
-    (row,) = looked.look(world(one, now_ns=4_000_000_000), LOOK_EVERY_S)
-    assert (row.up_mbps, row.down_mbps) == (pytest.approx(2.0), pytest.approx(1.0))
-    (row,) = looked.look(world(one, now_ns=4_000_000_000), 2 * LOOK_EVERY_S)
-    assert row.up_mbps is None  # no time has passed
+    for number in range(2, LOOKS_AVERAGED + 1):
+        (row,) = looked.look(world(one, now_ns=4_000_000_000), number * LOOK_EVERY_S)
+        assert (row.up_mbps, row.down_mbps) == (pytest.approx(2.0), pytest.approx(1.0))
+    looked.look(world(one, now_ns=4_000_000_000), (LOOKS_AVERAGED + 1) * LOOK_EVERY_S)
+    (row,) = looked.look(world(one, now_ns=8_000_000_000), (LOOKS_AVERAGED + 2) * LOOK_EVERY_S)
+    assert row.up_mbps == 0  # nothing since then
 
 
 def test_nodes_are_looked_at_once_a_second() -> None:
