@@ -213,12 +213,12 @@ def _instants_plot(runs: Sequence[Run], labels: Sequence[str], comparison: Compa
     axes.grid(False, axis="y")
     finish_time_axes(axes, time_label(runs[0].facts.runtime), "", _lanes(runs))
     axes.set_xlim(0.0, end_s * 1.1)
-    name = f"{headline_text(comparison.metric, target)} {metric_name(comparison.metric)}"
     note = (
-        "A dot a run: from then on it holds the target. A triangle at the right edge: it never does. Of several seeds:"
+        f"The target: {headline_text(comparison.metric, target)} {metric_name(comparison.metric)}."
+        " A dot a run: from then on it holds the target. A triangle at the right edge: it never does. Of several seeds:"
         " the mean of those that do, and its 95 % interval, cut off where the runs begin and end."
     )
-    return Plot(f"Time to hold {name}", to_svg(figure), with_lanes_note(note, _lanes(runs)))
+    return Plot("Time to hold the target", to_svg(figure), with_lanes_note(note, _lanes(runs)))
 
 
 def _draw_interval(axes: Axes, time: MeanInterval | None, place: int, end_s: float, color: str) -> None:

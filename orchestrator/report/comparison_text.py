@@ -8,6 +8,7 @@ from orchestrator.comparison import AUTOMATIC_SHARE, CUT_SHORT, ComparedGroup, C
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.intervals import MeanInterval
 from orchestrator.report.schedule_text import different_schedules
+from orchestrator.report.table_files import TextTable
 from orchestrator.report.text import format_bytes, headline_text, metric_name
 from orchestrator.results.reader import Run
 
@@ -145,6 +146,15 @@ def ratios_table(comparison: Comparison, labels: Sequence[str]) -> tuple[list[st
                 cells.append(f"{ratio.mean:.2f}×{some}")
         rows.append([label, *cells])
     return header, rows
+
+
+def comparison_tables(runs: Sequence[Run], comparison: Comparison) -> list[TextTable]:
+    """Both tables of a comparison, the second of which is left out where there is no ratio."""
+    labels = group_labels(runs, comparison)
+    tables = [TextTable(f"{target_text(comparison)}; baseline: {labels[0]}", *comparison_table(comparison, labels))]
+    if len(labels) > 1 and comparison.table:
+        tables.append(TextTable("times faster over a range of targets", *ratios_table(comparison, labels)))
+    return tables
 
 
 def _headline_cell(metric: str, figure: MeanInterval | None) -> str:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.analysis import best_index
-from orchestrator.experiment.runtimes import clock_name
 from orchestrator.fidelity import is_unfaithful, unfaithful_reasons
 from orchestrator.report.dashboard import recorded_link
+from orchestrator.report.figure_files import write_figures
 from orchestrator.report.question import run_question
+from orchestrator.report.run_text import fact_rows, target_rows, tiles
 from orchestrator.report.schedule_text import happened_text, when_text
 from orchestrator.report.templates import template
-from orchestrator.report.text import format_bytes, format_duration, headline_text, human, metric_name
+from orchestrator.report.text import human, metric_name
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.files import first_line_of, write_file
 from orchestrator.results.reader import Run
@@ -65,21 +65,13 @@ class EntryRow:
     happened: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One large figure at the top of the page."""
-
-    label: str
-    value: str
-    note: str = ""
-
-
-def write_report(run: Run, tell: Callable[[str], None] | None = None) -> Path:
+def write_report(run: Run, tell: Callable[[str], None] | None = None, figures: Path | None = None) -> Path:
     """Write ``report.html`` into the run's directory.
 
     Args:
         run: The run.
         tell: Told, in one line, why figures are missing in the report; never called if all were drawn.
+        figures: A folder in which each figure is written as well.
 
     Raises:
         RunnerError: It could not be written.
@@ -88,6 +80,8 @@ def write_report(run: Run, tell: Callable[[str], None] | None = None) -> Path:
     sections, problems = draw_sections(run)
     # A name that is no valid text, for example of a folder, must not cost the page.
     write_file(path, render_page(run, sections, problems).encode(errors="replace"))
+    if figures is not None:
+        write_figures([plot for section in sections for plot in section.plots], figures)
     if problems and tell is not None:
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
         tell(f"{problems[0]}{more}")
@@ -148,9 +142,9 @@ def render_page(run: Run, sections: list[Section], problems: list[str]) -> str:
     return template("report.html.j2").render(
         run=run,
         question=run_question(run),
-        tiles=_tiles(run),
-        facts=_facts(run),
-        targets=_targets(run),
+        tiles=tiles(run),
+        facts=fact_rows(run),
+        targets=target_rows(run),
         entries=_entries(run),
         entries_shown=ENTRIES_SHOWN,
         entries_left_out=max(0, len(run.facts.schedule) - ENTRIES_MAX),
@@ -169,73 +163,6 @@ def render_page(run: Run, sections: list[Section], problems: list[str]) -> str:
         environment=run.environment,
         experiment=None if run.experiment is None else dump_yaml(run.experiment),
     )
-
-
-def _tiles(run: Run) -> list[Tile]:
-    summary = run.summary or {}
-    tiles: list[Tile] = []
-    values, times = run.headline, run.times_s
-    best = best_index(values, higher_is_better=run.higher_is_better)
-    if best is not None:
-        name = metric_name(run.metric)
-        tiles.append(Tile(f"final {name}", headline_text(run.metric, values[-1]), "mean over nodes"))
-        tiles.append(Tile(f"best {name}", headline_text(run.metric, values[best]), f"at {times[best]:,.1f} s"))
-    sent = summary.get("bytes_sent", run.bytes_sent[-1] if run.bytes_sent.size else 0)
-    tiles.append(Tile("bytes sent", format_bytes(sent), "all nodes, all classes"))
-    reached = summary.get("time_s", times[-1] if times.size else 0.0)
-    took = f"took {format_duration(summary['wall_s'])}" if "wall_s" in summary else ""
-    tiles.append(Tile(clock_name(run.facts.runtime), format_duration(reached), took))
-    if summary.get("cancelled_share") is not None:
-        share = f"{100 * summary['cancelled_share']:.1f} %"
-        tiles.append(Tile("cancelled", share, "of the messages queued"))
-    p50 = summary.get("staleness", {}).get("overall", {}).get("p50")
-    if p50 is not None:
-        p95 = summary["staleness"]["overall"]["p95"]
-        tiles.append(Tile("staleness", f"{p50:.0f} rounds", f"median; 95 % below {p95:.0f}"))
-    return tiles
-
-
-def _facts(run: Run) -> list[tuple[str, str]]:
-    facts, summary = run.facts, run.summary or {}
-    rows = [
-        ("algorithm", facts.algorithm),
-        ("runtime", facts.runtime),
-        ("nodes", f"{facts.nodes:,}" + (f", {len(facts.stragglers)} slowed" if facts.stragglers else "")),
-        ("seed", str(facts.seed)),
-        ("headline figure", "test accuracy" if facts.metric == "accuracy" else "test RMSE, lower is better"),
-    ]
-    if facts.num_params:
-        rows.append(("parameters", f"{facts.num_params:,}"))
-    dilation = (run.fidelity or {}).get("time_dilation")
-    if isinstance(dilation, float | int):
-        rows.append(("time dilation", f"{dilation:g} real seconds a testbed second"))
-    # The runner's own words win over ours where both tell the same thing.
-    rows = [row for row in rows if row[0] not in facts.details] + list(facts.details.items())
-    if "train_steps" in summary:
-        rows.append(("local steps", f"{summary['train_steps']:,}"))
-    if summary.get("aggregated_per_round") is not None:
-        rows.append(("messages averaged in", f"{summary['aggregated_per_round']:.2f} a round and node"))
-    return rows
-
-
-def _targets(run: Run) -> list[tuple[str, str, str]]:
-    """Rows of target, time, bytes: those reached, and the first that was not, with dashes."""
-    summary = run.summary or {}
-    times: Mapping[str, float | None] = summary.get(f"time_to_{run.metric}_s", {})
-    sent: Mapping[str, float | None] = summary.get(f"bytes_to_{run.metric}", {})
-    rows = []
-    for key, time in times.items():
-        amount = sent.get(key)
-        rows.append(
-            (
-                headline_text(run.metric, float(key)),
-                "–" if time is None else f"{time:,.1f} s",
-                "–" if amount is None else format_bytes(amount),
-            )
-        )
-        if time is None:
-            break
-    return rows
 
 
 def _entries(run: Run) -> list[EntryRow]:

@@ -9,6 +9,7 @@ A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
     links.csv         utilisation by node                 fidelity.json     how far to trust the emulation
     faults.csv        planned and actual instants of the schedule's entries
     summary.json      the figures                         report.html       the figures as pictures
+    ro-crate-metadata.json  the directory described for others, if somebody asked for it
     checkpoint.bin    what an interrupted simulation goes on from, until it is complete
     live.json         how a run in progress stands, until it ends
 

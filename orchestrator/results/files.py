@@ -71,6 +71,13 @@ def to_json_values(value: Any) -> Any:
     return str(value)
 
 
+def value_at(content: Any, *keys: str) -> Any:
+    """A value of a JSON object, by the keys that lead to it; None where there is none."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
+
+
 def to_json(value: Mapping[str, Any]) -> str:
     """A JSON object as the text of a file. Letters of paths that are not UTF-8 are written out, and read back alike."""
     plain = to_json_values(value)

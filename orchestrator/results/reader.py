@@ -21,7 +21,7 @@ from node.core.units import NS_PER_S
 from node.host.text_files import UnreadableText, parse_json, read_text
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.fault_table import read_fault_csv
-from orchestrator.results.files import first_line_of
+from orchestrator.results.files import first_line_of, value_at
 from orchestrator.results.record_shapes import problem_of_fidelity, problem_of_summary
 from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.schema import (
@@ -92,10 +92,7 @@ class Run:
 
     def stated(self, *keys: str) -> Any:
         """A value of the experiment, by the keys that lead to it; None where it has none."""
-        content: Any = self.experiment
-        for key in keys:
-            content = content.get(key) if isinstance(content, Mapping) else None
-        return content
+        return value_at(self.experiment, *keys)
 
     @property
     def setting(self) -> str | None:

@@ -29,6 +29,9 @@ Status: TypeAlias = EndStatus | Literal["partial"]
 Column: TypeAlias = npt.NDArray[Any]
 JsonObject: TypeAlias = dict[str, Any]
 
+CRATE_FILE: Final = "ro-crate-metadata.json"
+"""The file that describes a run directory for others; RO-Crate gives it this name."""
+
 RUN_FILES: Final[Mapping[str, str]] = {
     "experiment.yaml": "the experiment with every default written out; it can be run again",
     "environment.json": "command, versions, commit, host, when it began and ended, and where the data came from",
@@ -44,6 +47,7 @@ RUN_FILES: Final[Mapping[str, str]] = {
     "fidelity.json": "how far to trust the run: requested, achieved and tolerance of each check, and the verdict",
     "summary.json": "the figures: time and bytes to each target, traffic, staleness, age, faults by action",
     "report.html": "all of it as pictures; `fragmesh report RUN` writes it anew",
+    CRATE_FILE: "the directory described for others, if `fragmesh report RUN --crate` was asked to",
     "checkpoint.bin": "the state from which an interrupted simulation goes on; removed when the run is complete",
     "snapshots/": "the models from which interrupted real processes go on; removed when the run is complete",
     "logs/": "what the nodes said; of processes, where one of them died",

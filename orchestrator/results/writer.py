@@ -27,6 +27,7 @@ from orchestrator.fidelity import stamp
 from orchestrator.results.fault_table import fault_csv
 from orchestrator.results.files import first_line_of, to_json, to_json_values, write_atomically, write_file
 from orchestrator.results.schema import (
+    CRATE_FILE,
     CURVE_COLUMNS,
     MESSAGE_COLUMNS,
     NODE_COLUMNS,
@@ -43,8 +44,9 @@ from orchestrator.yaml_text import dump_yaml
 END_FILES: Final = (
     *("summary.json", "nodes.parquet", "messages.parquet", "links.csv", "faults.csv", "fidelity.json"),
     "report.html",
+    CRATE_FILE,
 )
-"""Files that are written when a run ends, however it ends."""
+"""Files that are written when a run has ended, however it ends."""
 
 MIN_FREE_BYTES: Final = 16 * 1024 * 1024
 """A run does not start with less free space than this for its results."""

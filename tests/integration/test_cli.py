@@ -491,6 +491,9 @@ REFUSED_COMPARISONS = [
     (("--out", "missing/c.html"), "--out=missing/c.html: there is no folder missing"),
     (("--out", "c.pdf"), "--out=c.pdf: must end in .html, .png or .svg"),
     (("--out", "c.html"), "--out=c.html: is a directory"),
+    (("--figures", "file"), "--figures=file: is not a directory"),
+    (("--table", "c.txt"), "--table=c.txt: must end in .tex or .csv"),
+    (("--table", "missing/c.tex"), "--table=missing/c.tex: there is no folder missing"),
 ]
 
 
@@ -505,6 +508,9 @@ def test_comparisons_that_cannot_be_are_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.html").mkdir()
+    (tmp_path / "file").touch()
+    if options[0] in ("--figures", "--table"):
+        assert invoke(capsys, "report", two_runs[0], *options) == (2, "", f"error: {message}\n")
     assert invoke(capsys, "compare", *two_runs, *options) == (2, "", f"error: {message}\n")
 
 
@@ -626,6 +632,51 @@ def test_report_is_written_anew(two_runs: list[Path], capsys: pytest.CaptureFixt
     code, out, err = invoke(capsys, "report", two_runs[0])
     assert (code, out, err) == (0, f"{page}\n", "")
     assert page.read_bytes() == before
+
+
+def test_figures_and_tables_are_written_as_files(
+    two_runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, table = tmp_path / "figures", tmp_path / "t.csv"
+    code, out, err = invoke(capsys, "report", two_runs[0], "--figures", figures, "--table", table)
+    assert (code, out, err) == (0, f"{two_runs[0] / 'report.html'}\n{table}\n{figures}\n", "")
+    assert table.read_text().startswith("figure,value,note\nfinal accuracy,")
+    assert len(list(figures.glob("*.svg"))) > 5
+    code, out, err = invoke(capsys, "compare", *two_runs, "--figures", figures / "both", "--table", tmp_path / "t.tex")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].startswith("How much sooner than divshare-on-a-slow-network does swift_divshare-on-a-")
+    assert out.splitlines()[-2:] == [str(tmp_path / "t.tex"), str(figures / "both")]
+    assert (figures / "both" / "accuracy-over-time.svg").stat().st_size > 1000
+    assert r"swift\_divshare-on-a-slow-network &" in (tmp_path / "t.tex").read_text()
+
+
+def test_a_run_is_described_for_others(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = simulate(tiny).path
+    crate = run / "ro-crate-metadata.json"
+    for options, message in (
+        (["--author", "Ada"], "--author: must come with --crate"),
+        (["--license", "MIT"], "--license: must come with --crate"),
+        (
+            ["--crate", "--author", "<ada>"],
+            "--author=<ada>: must be a name, or as in: Ada Lovelace <https://orcid.org/",
+        ),
+    ):
+        code, out, err = invoke(capsys, "report", run, *options)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
+    assert not crate.exists()
+    options = ["--crate", "--author", "Ada", "--author", "Bob", "--license", "MIT"]
+    assert invoke(capsys, "report", run, *options) == (0, f"{run / 'report.html'}\n{crate}\n", "")
+    graph = {entity["@id"]: entity for entity in json.loads(crate.read_text())["@graph"]}
+    assert [graph[f"#author-{number}"]["name"] for number in (1, 2)] == ["Ada", "Bob"]
+    written = crate.read_bytes()
+    invoke(capsys, "report", run, *options)
+    assert crate.read_bytes() == written
+    # As it says: the experiment runs again where the directory is.
+    assert "in this directory: fragmesh run experiment.yaml" in graph["./"]["description"]
+    again = simulate(run / "experiment.yaml").path
+    assert (again / "curve.csv").read_bytes() == (run / "curve.csv").read_bytes()
 
 
 def test_a_report_that_cannot_be_drawn_costs_a_run_nothing(

@@ -235,7 +235,7 @@ def test_a_target_that_some_miss_is_told_as_such(tmp_path: Path) -> None:
     page = render_comparison(runs, comparison)
     assert "With 95 % intervals" in page
     assert "(2/3)" in page
-    instants = figures_of(page)["Time to hold 40.0 % accuracy"]
+    instants = figures_of(page)["Time to hold the target"]
     assert [text in instants for text in (">2 of 3 hold it<", ">3 of 3 hold it<")] == [True, True]
     alone = compare(runs, target=0.65)
     header, rows = comparison_table(alone, labels)
