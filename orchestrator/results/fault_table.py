@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final, Literal
 
@@ -88,18 +88,27 @@ def fault_figures(schedule: Sequence[RecordedEntry], instants: Sequence[FaultIns
         time_ns: Testbed time reached.
     """
     recorded = {one.entry for one in instants}
-    begun = {(one.entry, one.planned_ns) for one in instants if one.what == "begin" and one.actual_ns is not None}
+    actions = {entry.number: entry.action for entry in schedule}
+    kinds = {(actions[one.entry], one.action) for one in instants if one.entry in actions}
+    begun = {
+        (one.entry, one.planned_ns)
+        for one in instants
+        if one.what == "begin" and one.actual_ns is not None and one.action == actions.get(one.entry)
+    }
     times = Counter(entry for entry, _ in begun)
-    down_s = _seconds_down(instants, time_ns)
+    down_s = _seconds_down(instants, actions, time_ns)
     by_action: JsonObject = {}
     for entry in schedule:
         figures = by_action.setdefault(entry.action, {"entries": 0, "begun": 0})
         figures["entries"] += 1
         figures["begun"] += times[entry.number] if entry.number in recorded else entry.times.begun_at(time_ns)
-        if entry.number in recorded and entry.action in _DOWN:
-            figures["down_s"] = down_s.get(entry.action, 0.0)
-        elif entry.number in recorded and entry.action == "pause":
-            figures["paused_s"] = _seconds_paused(instants, time_ns)
+    for action, figures in by_action.items():
+        if any((action, kind) in kinds for kind in _DOWN):
+            figures["down_s"] = down_s.get(action, 0.0)
+        if (action, "pause") in kinds:
+            figures["paused_s"] = _seconds_paused(
+                [one for one in instants if actions.get(one.entry) == action], time_ns
+            )
     found: JsonObject = {"by_action": by_action}
     if instants:
         found["instants"] = lateness(instants)
@@ -117,28 +126,28 @@ def lateness(instants: Sequence[FaultInstant]) -> JsonObject:
     }
 
 
-def _of_nodes(instants: Sequence[FaultInstant], actions: tuple[str, ...]) -> Iterator[list[tuple[int, str, str]]]:
-    """The instants that came, of each node: (when, begin or end, action), in order."""
-    nodes: dict[int, list[tuple[int, int, str, str]]] = {}
+def _of_nodes(instants: Sequence[FaultInstant], kinds: tuple[str, ...]) -> Iterator[list[tuple[int, str, int]]]:
+    """The instants that came, of each node: (when, begin or end, entry), in order."""
+    nodes: dict[int, list[tuple[int, int, str, int]]] = {}
     for one in instants:
-        if one.node is not None and one.actual_ns is not None and one.action in actions:
-            happening = (one.actual_ns, one.planned_ns, one.what, one.action)
+        if one.node is not None and one.actual_ns is not None and one.action in kinds:
+            happening = (one.actual_ns, one.planned_ns, one.what, one.entry)
             nodes.setdefault(one.node, []).append(happening)
     for happenings in nodes.values():
-        yield [(actual_ns, what, action) for actual_ns, _, what, action in sorted(happenings)]
+        yield [(actual_ns, what, entry) for actual_ns, _, what, entry in sorted(happenings)]
 
 
-def _seconds_down(instants: Sequence[FaultInstant], time_ns: int) -> dict[str, float]:
-    """Seconds for which nodes were down, by the action that took them down, summed over nodes.
+def _seconds_down(instants: Sequence[FaultInstant], actions: Mapping[int, str], time_ns: int) -> dict[str, float]:
+    """Seconds for which nodes were down, by the action of the entry that took them down, summed over nodes.
 
     A restart ends a crash that has no end of its own.
     """
     down_ns = Counter[str]()
     for happenings in _of_nodes(instants, _DOWN):
         since: tuple[int, str] | None = None
-        for at_ns, what, action in happenings:
+        for at_ns, what, entry in happenings:
             if what == "begin":
-                since = since or (at_ns, action)
+                since = since or (at_ns, actions.get(entry, ""))
             elif since is not None:
                 down_ns[since[1]] += at_ns - since[0]
                 since = None

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 from node.host.text_files import shorten
 from orchestrator.experiment.schedule.abilities import NODE_ACTIONS
+from orchestrator.experiment.schedule.config import Action
 from orchestrator.experiment.schedule.fates import NodeInstant
 from orchestrator.experiment.schedule.file_spans import RESTART_NS
 from orchestrator.experiment.schedule.planned import PlannedEntry
 from orchestrator.experiment.schedule.timeline import effect, targets
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.recorded_schedule import RecordedEntry
-
-FILE_ACTIONS: Final = ("availability", "kollaps")
-"""Actions that a file describes."""
 
 _LETTERS_MAX: Final = 120
 """Letters that are kept of an entry's targets: five thousand pairs would be read by nobody."""
@@ -38,18 +36,31 @@ def recorded(entries: Sequence[PlannedEntry]) -> tuple[RecordedEntry, ...]:
 def exact_instants(entries: Sequence[PlannedEntry], until_ns: int) -> Iterator[FaultInstant]:
     """Yield the begins and ends of all entries up to a time, where each comes when it is planned.
 
-    There is one for each node of an entry that happens to nodes, and one of an entry over links.
+    There is one for each node of an entry that happens to nodes, and one of an entry over links. An entry whose file
+    says what happens has one, and its nodes have theirs, each with the action that the file comes to.
     """
     for each in entries:
-        action = each.entry.action
-        nodes: tuple[int | None, ...] = each.nodes if action in NODE_ACTIONS else (None,)
-        for begin_ns, end_ns in each.times:
-            if begin_ns > until_ns:
-                break
-            for node in nodes:
-                yield FaultInstant(each.number, node, action, "begin", begin_ns, begin_ns)
-                if end_ns is not None and end_ns <= until_ns:
-                    yield FaultInstant(each.number, node, action, "end", end_ns, end_ns)
+        for action, node, begin_ns, end_ns in _times_held(each, until_ns):
+            yield FaultInstant(each.number, node, action, "begin", begin_ns, begin_ns)
+            if end_ns is not None and end_ns <= until_ns:
+                yield FaultInstant(each.number, node, action, "end", end_ns, end_ns)
+
+
+def _times_held(each: PlannedEntry, until_ns: int) -> Iterator[tuple[Action, int | None, int, int | None]]:
+    """Walk through the times of an entry that begin up to a time: action, node, begin and end."""
+    action = each.entry.action
+    nodes: tuple[int | None, ...] = each.nodes if action in NODE_ACTIONS else (None,)
+    for begin_ns, end_ns in each.times:
+        if begin_ns > until_ns:
+            break
+        for node in nodes:
+            yield action, node, begin_ns, end_ns
+    for absence in each.told.absences:
+        if absence.begin_ns <= until_ns:
+            yield "crash", absence.node, absence.begin_ns, absence.end_ns
+    for span in each.told.nodes:
+        if span.begin_ns <= until_ns:
+            yield "pause", span.node, span.begin_ns, span.end_ns
 
 
 def executed_instants(
@@ -89,19 +100,12 @@ def _of_links(
 def _of_nodes(entries: Sequence[PlannedEntry], done: Sequence[NodeInstant]) -> Iterator[FaultInstant]:
     """Yield when real nodes went down, came back, stood still and went on, by the entries that asked for it."""
     changes = {(int(one.node), one.change.time_ns): one for one in done}
-    found: set[tuple[int, int]] = set()
     until_ns = max((one.change.time_ns for one in done), default=-1)
     for planned in exact_instants(entries, until_ns):
         if planned.node is None or planned.action == "slow_cpu":
             continue
         # Who is down to be restarted is so for a nanosecond.
         later_ns = RESTART_NS if planned.what == "end" and planned.action == "restart" else 0
-        key = planned.node, planned.planned_ns + later_ns
-        if key in changes and (planned.what == "end" or changes[key].change.kind != "runs"):
-            found.add(key)
-            yield replace(planned, actual_ns=changes[key].actual_ns)
-    files = [each for each in entries if each.entry.action in FILE_ACTIONS]
-    for (node, time_ns), one in changes.items():
-        if files and (node, time_ns) not in found:
-            what: Literal["begin", "end"] = "end" if one.change.kind == "runs" else "begin"
-            yield FaultInstant(files[0].number, node, files[0].entry.action, what, time_ns, one.actual_ns)
+        one = changes.get((planned.node, planned.planned_ns + later_ns))
+        if one is not None and (planned.what == "end" or one.change.kind != "runs"):
+            yield replace(planned, actual_ns=one.actual_ns)

@@ -75,6 +75,21 @@ def test_a_crash_without_an_end_lasts_to_the_next_restart_of_its_node_or_to_the_
     assert found["restart"]["down_s"] == 0.5
 
 
+def test_what_a_file_lets_happen_is_counted_with_its_entry() -> None:
+    schedule = (entry(0, "availability", Times(0, None)), entry(1, "availability", Times(0, None)))
+    own = [FaultInstant(number, None, "availability", "begin", 0, 0) for number in (0, 1)]
+    told = (
+        happened(0, "crash", "begin", 1),
+        happened(0, "crash", "end", 3),
+        happened(0, "crash", "begin", 8, node=2),
+        happened(1, "pause", "begin", 2, node=5),
+        happened(1, "pause", "end", 6, node=5),
+    )
+    found = fault_figures(schedule, (*own, *told), 10 * S)
+    assert found["by_action"] == {"availability": {"entries": 2, "begun": 2, "down_s": 4.0, "paused_s": 4.0}}
+    assert found["instants"]["count"] == 7
+
+
 def test_pauses_that_overlap_count_once() -> None:
     schedule = (entry(0, "pause", Times(S, 3 * S)), entry(1, "pause", Times(2 * S, 4 * S)))
     told = (

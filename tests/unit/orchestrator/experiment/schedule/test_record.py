@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 from unittest.mock import Mock
 
+from node.core.schedule import NodeSpan
 from node.core.times import Times
 from node.core.types import NodeId
 from orchestrator.experiment.schedule.fates import FateChange, NodeInstant, fates_of
+from orchestrator.experiment.schedule.file_spans import Absence, FileSpans
 from orchestrator.experiment.schedule.record import exact_instants, executed_instants, recorded
 from orchestrator.results.fault_instants import FaultInstant
 from orchestrator.results.recorded_schedule import RecordedEntry
@@ -118,13 +120,25 @@ def test_links_change_when_the_kernel_changed_them_and_in_their_own_part_of_the_
     assert (told((0, 2 * S)), told((2 * S, 10 * S))) == (first, second)
 
 
-def test_what_a_file_asks_for_is_told_by_its_entry() -> None:
-    file = replace(resolved({"action": "crash", "nodes": 3, "at_s": 2}).entries[0], entry=Mock(action="kollaps"))
+def test_what_a_file_asks_for_is_told_node_by_node_and_by_its_own_entry() -> None:
+    entry = replace(resolved({"action": "crash", "nodes": 3, "at_s": 0}).entries[0], entry=Mock(action="availability"))
+    crashes = FileSpans(absences=(Absence(2, S, 2 * S), Absence(2, 5 * S, None)))
+    pauses = FileSpans(nodes=(NodeSpan(S, 3 * S, 4, "paused"),))
+    files = [replace(entry, told=crashes), replace(entry, number=1, told=pauses)]
+    assert [*exact_instants(files, 2 * S)] == [
+        FaultInstant(0, None, "availability", "begin", 0, 0),
+        FaultInstant(0, 2, "crash", "begin", S, S),
+        FaultInstant(0, 2, "crash", "end", 2 * S, 2 * S),
+        FaultInstant(1, None, "availability", "begin", 0, 0),
+        FaultInstant(1, 4, "pause", "begin", S, S),
+    ]
     done = [
         NodeInstant(NodeId(2), FateChange(S, "down"), S + 5),
         NodeInstant(NodeId(2), FateChange(2 * S, "runs"), None),
+        NodeInstant(NodeId(4), FateChange(S, "paused"), S + 7),
     ]
-    assert [*executed_instants([file], done, (0, S), {})] == [
-        FaultInstant(0, 2, "kollaps", "begin", S, S + 5),
-        FaultInstant(0, 2, "kollaps", "end", 2 * S, None),
+    assert [one for one in executed_instants(files, done, (0, S), {}) if one.node is not None] == [
+        FaultInstant(0, 2, "crash", "begin", S, S + 5),
+        FaultInstant(0, 2, "crash", "end", 2 * S, None),
+        FaultInstant(1, 4, "pause", "begin", S, S + 7),
     ]
