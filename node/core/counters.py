@@ -122,6 +122,13 @@ def add_counters(earlier: NodeCounters, later: NodeCounters) -> NodeCounters:
     return _combined(earlier, later, 1)
 
 
+def counters_with_past(before: NodeCounters | None, own: NodeCounters) -> NodeCounters:
+    """Add what a node counted before; its rounds and local steps are in its own already, as it counts those on."""
+    if before is None:
+        return own
+    return replace(add_counters(before, own), rounds=own.rounds, local_steps=own.local_steps)
+
+
 def subtract_counters(earlier: NodeCounters, later: NodeCounters) -> NodeCounters:
     """Return what a node counted between two instants; of a state, the later one counts."""
     return _combined(earlier, later, -1)

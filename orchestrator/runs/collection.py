@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from node.config import Beginning
-from node.core.counters import NodeCounters, add_counters, counter_values, counters_from, sum_counters
+from node.core.counters import (
+    NodeCounters,
+    add_counters,
+    counter_values,
+    counters_from,
+    counters_with_past,
+    sum_counters,
+)
 from node.core.errors import DivergedError, RunnerError
 from node.core.links import NetworkPlan, entry_of_pair
 from node.core.types import NodeId, Vector
@@ -75,7 +82,7 @@ class Collection:
         """
         if (before := self._before.get(snapshot.node)) is not None:
             own = snapshot.counters
-            snapshot = replace(snapshot, counters=_with_past(before, own))
+            snapshot = replace(snapshot, counters=counters_with_past(before, own))
         self._keep_model(snapshot, params)
 
     def keep_records(self, node: NodeId, name: str, data: bytes) -> None:
@@ -101,8 +108,8 @@ class Collection:
         """
         told = self.figures.pop(node, None) or {"counters": counter_values(status.counters)}
         own = counters_from(told["counters"])
-        self._before[node] = _with_past(self._before.get(node), own)
-        self._lived[node] = _with_past(self._lived.get(node), own)
+        self._before[node] = counters_with_past(self._before.get(node), own)
+        self._lived[node] = counters_with_past(self._lived.get(node), own)
         self._down_since_ns[node] = down_ns
         self.ended_lives.append((node, told))
         return told
@@ -129,7 +136,7 @@ class Collection:
                 away_ns = max(0, ended_ns - self._down_since_ns[status.node])
                 counters = replace(lived, down_ns=lived.down_ns + away_ns)
             else:
-                counters = _with_past(lived, counters)
+                counters = counters_with_past(lived, counters)
         return replace(
             counters,
             rounds=max(0, counters.rounds - rounds_before),
@@ -165,13 +172,6 @@ class Collection:
             ProtocolError: A node's records are damaged.
         """
         return join(self.records) if self.records else None
-
-
-def _with_past(before: NodeCounters | None, own: NodeCounters) -> NodeCounters:
-    """Add what a node counted before; of rounds and local steps one that goes on counts those too."""
-    if before is None:
-        return own
-    return replace(add_counters(before, own), rounds=own.rounds, local_steps=own.local_steps)
 
 
 def refuse_rejections(parts: Sequence[Part], rejected: Mapping[int, Mapping[str, int]]) -> None:

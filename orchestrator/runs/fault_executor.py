@@ -138,6 +138,25 @@ class FaultExecutor:
             if watched.away and watched.end is None and watched.status.phase in (Phase.PREPARING, Phase.WAITING):
                 self._parts.roster.kill(node)
 
+    def note_missed(self, ended_ns: int) -> None:
+        """Note all that was planned before the end of the run and did not come to be noted; once all nodes have ended.
+
+        Args:
+            ended_ns: Testbed time at which the run ended.
+        """
+        if self._parts is None:
+            return
+        noted = {(one.node, one.change.time_ns) for one in self.instants}
+        for node, fate in self._fates.items():
+            watched = self._parts.roster.nodes[node]
+            missed = [one for one in fate if one.time_ns < ended_ns and (node, one.time_ns) not in noted]
+            for change in missed:
+                down_ns = None
+                if change is missed[0] and change.kind == "down" and watched.status.phase is Phase.DOWN:
+                    # It went down so late that the run was over meanwhile.
+                    down_ns = self._collection.end_life(node, watched.status, change.time_ns).get("down_ns")
+                self.instants.append(NodeInstant(node, change, down_ns))
+
     # -- one node ----------------------------------------------------------------------------------------------
 
     async def _follow(self, parts: _Parts, node: NodeId, fate: Fate) -> None:
@@ -193,7 +212,7 @@ class FaultExecutor:
         beginning = self._collection.begin_life(node, life, self._model_for(node, change.model, life))
         down_ns = first_down_ns(self._fates[node], change.time_ns)
         port = int(parts.control.registered[node].peer_address.rpartition(":")[2])
-        watched.start_again()
+        watched.start_again(beginning)
         self._fleet.start_again(node, NextLife(beginning, change.time_ns, down_ns, port))
         await self._within(
             self._start_within_s, lambda: watched.end is not None or watched.status.phase is Phase.WAITING

@@ -305,9 +305,11 @@ class Supervisor:
                     watched.died, watched.hung = f"did not end within {grace_s:.0f} s and was killed", True
                     self._display.note(f"node {node} {watched.died}")
                 self._roster.kill(node)
-            elif watched.end.failed and not watched.died and not watched.away:
+            elif watched.end.failed and not (watched.died or watched.away or watched.status.phase is Phase.DOWN):
                 watched.died = watched.end.how
                 self._display.note(self._roster.obituary(node))
+        if self.ended_ns is not None:
+            self._fates.note_missed(self.ended_ns)
         await control.stop(0.5)
 
     async def _look_at_links(self) -> None:

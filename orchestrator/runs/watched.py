@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
 
+from node.config import Beginning
+from node.core.counters import NodeCounters, counters_with_past
 from node.core.errors import DivergedError, RunnerError
 from node.core.types import NodeId
 from node.core.units import ns_to_s
@@ -37,6 +39,7 @@ class WatchedNode:
         away: What it does instead of taking part, as planned, in a word; empty while it takes part. It has not died.
         silent_since_s: When its session ended, real time; None while it lasts.
         hung: It had to be killed when the run was over.
+        lived: What it counted in lives that have ended, as it said last; None in its first one.
     """
 
     status: NodeStatus
@@ -46,6 +49,7 @@ class WatchedNode:
     away: str = ""
     silent_since_s: float | None = None
     hung: bool = False
+    lived: NodeCounters | None = None
 
     @classmethod
     def new(cls, node: NodeId) -> "WatchedNode":
@@ -53,9 +57,16 @@ class WatchedNode:
         status = NodeStatus(node, Phase.PREPARING)
         return cls(status, status)
 
-    def start_again(self) -> None:
-        """Begin anew with a node that was started again."""
-        self.status = self.before = NodeStatus(self.status.node, Phase.PREPARING)
+    @property
+    def counters(self) -> NodeCounters:
+        """Return what it counted in all its lives, as it said last."""
+        return counters_with_past(self.lived, self.status.counters)
+
+    def start_again(self, beginning: Beginning) -> None:
+        """Begin anew with a node that was started again and counts on from ``beginning``."""
+        self.lived = self.counters
+        begins = NodeCounters(rounds=beginning.rounds, local_steps=beginning.local_steps)
+        self.status = self.before = NodeStatus(self.status.node, Phase.PREPARING, counters=begins)
         self.end = self.silent_since_s = None
 
     def update(self, status: NodeStatus) -> None:
@@ -178,7 +189,7 @@ def progress_of(
 ) -> RunProgress:
     """Return what the display shows of a run; ``now_ns`` may lie before its start or after its end."""
     end_ns = rules.end_ns
-    counters = [watched.status.counters for watched in nodes.values()]
+    counters = [watched.counters for watched in nodes.values()]
     return RunProgress(
         time_ns=max(0, min(now_ns, now_ns if end_ns is None else end_ns)),
         end_ns=end_ns,

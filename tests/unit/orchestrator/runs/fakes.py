@@ -108,6 +108,9 @@ class Script:
         rests: When it works no more, it says that only a message could wake it.
         sending_to: The receivers of its transfers that have not ended, while it rests.
         unread: Messages that it sent and that never arrive anywhere.
+        goes_down: Whether it does so as planned.
+        leaves_after_down_s: After it has gone down, it ends.
+        ready_again_s: After it was started again, it is ready.
         diverges_s: After the start, it finds its model to be not finite, says so at once, and stands still.
         rejected: Messages that it refused, by reason.
         repeats: How often it hands over each thing.
@@ -132,6 +135,7 @@ class Script:
     unread: int = 0
     diverges_s: float | None = None
     goes_down: bool = True
+    leaves_after_down_s: float = 0.0
     ready_again_s: float | None = 0.5
     rejected: Mapping[str, int] = field(default_factory=dict)
     repeats: int = 1
@@ -224,6 +228,7 @@ class FakeControl:
         self._started_s: float | None = None
         self._silent: set[NodeId] = set()
         self._running_again: set[NodeId] = set()
+        self._down: set[NodeId] = set()
         fleet.on_start_again = lambda node: self._later(fleet.scripts[node].ready_again_s, self._wait_again, node)
         self.commands: list[tuple[float, ControlCommand]] = []
         self.forgotten: list[int] = []
@@ -340,23 +345,32 @@ class FakeControl:
 
     def _speak(self, node: NodeId) -> None:
         """Send a status every second, as long as it lives."""
-        if self._lives(node) and (node not in self._fleet.lives or node in self._running_again):
+        if (
+            self._lives(node)
+            and node not in self._down
+            and (node not in self._fleet.lives or node in self._running_again)
+        ):
             self._say(node)
             self._later(1.0, self._speak, node)
 
     def _go_down(self, node: NodeId, time_ns: int) -> None:
         if self._lives(node):
             self._running_again.discard(node)
+            self._down.add(node)
             self._listener.on_status(self._status(node, Phase.DOWN))
             self._tell(node, "figures", {"counters": {"local_steps": 7, "messages_sent": 3}, "down_ns": time_ns})
-            self._listener.on_session_end(node)
-            self._fleet.end(node, NodeEnd("ended with code 5", failed=True))
+            self._later(self._fleet.scripts[node].leaves_after_down_s, self._leave_down, node)
+
+    def _leave_down(self, node: NodeId) -> None:
+        self._listener.on_session_end(node)
+        self._fleet.end(node, NodeEnd("ended with code 5", failed=True))
 
     def _wait_again(self, node: NodeId) -> None:
         if self._lives(node):
             self._listener.on_status(replace(self._status(node, Phase.WAITING), time_ns=-1))
 
     def _run_again(self, node: NodeId) -> None:
+        self._down.discard(node)
         self._running_again.add(node)
         self._speak(node)
 
@@ -383,7 +397,7 @@ class FakeControl:
 
     def _leave(self, node: NodeId, final: bool) -> None:
         """Hand over everything, and end."""
-        if not self._lives(node):
+        if not self._lives(node) or node in self._down:
             return
         script = self._fleet.scripts[node]
         self._listener.on_status(self._status(node, Phase.STOPPING))

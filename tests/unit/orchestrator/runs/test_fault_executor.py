@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from node.config import Beginning
 from node.core.errors import RunnerError
 from node.core.types import NodeId
 from node.core.units import s_to_ns
 from orchestrator.experiment.schedule.fates import Fate, FateChange
+from orchestrator.runs.watched import progress_of
 from tests.unit.orchestrator.runs.fakes import KILLED, RULES, Outcome, Scenario, Script
 
 
@@ -124,6 +127,35 @@ def test_a_run_that_ends_earlier_leaves_nobody_behind() -> None:
     assert outcome.error is None
     assert outcome.fleet.killed == [1]
     assert outcome.died == {}
+
+
+def test_a_return_that_the_end_of_the_run_forestalled_never_came() -> None:
+    outcome = run((1.0, "down"), (4.5, "runs"), script=Script(ready_again_s=None))
+    assert outcome.error is None
+    assert outcome.fates.late_ns == (0, None)
+    counted = outcome.collection.counters(outcome.supervisor.nodes[NodeId(1)].status, 0, 0, s_to_ns(5.0))
+    assert counted.local_steps == 7  # of its only life
+
+
+def test_who_was_going_down_when_the_run_ended_has_told_when_and_what_it_counted() -> None:
+    script = Script(leaves_after_down_s=0.5)
+    outcome = run((1.0, "down"), (3.0, "runs"), (4.9, "down"), script=script)
+    assert (outcome.error, outcome.died, outcome.notes) == (None, {}, [])
+    assert [one.change.kind for one in outcome.fates.instants] == ["down", "runs", "down"]
+    assert outcome.fates.late_ns[2] == 0
+    counted = outcome.collection.counters(outcome.supervisor.nodes[NodeId(1)].status, 0, 0, s_to_ns(5.0))
+    assert counted.messages_sent == 6  # of both lives
+
+
+def test_the_display_counts_on_over_all_lives() -> None:
+    watched = run((1.0, "down"), (3.0, "runs"), script=Script(ready_again_s=1.0)).supervisor.nodes[NodeId(1)]
+    assert watched.lived is not None
+    assert watched.lived.messages_sent == 10  # as it said when it went down
+    assert watched.counters.messages_sent == watched.status.counters.messages_sent + 10
+    assert watched.counters.local_steps == watched.status.counters.local_steps
+    watched.start_again(Beginning(np.zeros(1, dtype=np.float32), rounds=9))
+    shown = progress_of({NodeId(1): watched}, 0, 0.0, None, RULES, frozenset(), ())
+    assert (shown.rounds_min, shown.nodes[0].rounds) == (9, 9)
 
 
 def test_a_model_that_cannot_be_had_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
