@@ -25,9 +25,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from node.core.errors import DivergedError, RunnerError
+from node.core.errors import DivergedError, RunnerError, StalledError
 from node.core.types import NodeId, Vector
-from node.core.units import s_to_ns
+from node.core.units import ns_to_s, s_to_ns
 from node.host.clock import Clock
 from node.transport.control_values import (
     MeasureCommand,
@@ -240,6 +240,9 @@ class Supervisor:
                 break
             alive = self._roster.living()
             # Who is away may come back, and who stands still goes on: what others wait for is then still to come.
+            if self._fates.are_over and not alive:
+                seconds = ns_to_s(self.now_ns())
+                raise StalledError(f"all nodes are down at {seconds:.3f} s of testbed time, and none comes back")
             if self._fates.are_over and all(status.phase in (Phase.DONE, Phase.STOPPING) for status in alive):
                 break
             # Others wait for a node that has diverged: that is no stall.
