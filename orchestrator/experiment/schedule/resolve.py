@@ -128,8 +128,8 @@ def _planned(number: int, entry: ScheduleEntry, around: Surroundings) -> Planned
     rng = stream(around.seed, "schedule", number)
     groups = NodeGroups(around.network.num_nodes, around.stragglers)
 
-    def nodes_of(selector: Selector, key: str = "nodes") -> tuple[int, ...]:
-        return select(selector, groups, rng, f"{place}.{key}")
+    def nodes_of(selector: Selector) -> tuple[int, ...]:
+        return select(selector, groups, rng, f"{place}.nodes")
 
     match entry:
         case DegradeEntry() | TraceEntry():
@@ -138,7 +138,10 @@ def _planned(number: int, entry: ScheduleEntry, around: Surroundings) -> Planned
                 return PlannedEntry(number, entry, times, _access(nodes, entry.direction), nodes=nodes)
             return PlannedEntry(number, entry, times, tuple(_pairs(entry, groups.num_nodes, place)))
         case PartitionEntry():
-            named = tuple(nodes_of(selector, f"groups[{index}]") for index, selector in enumerate(entry.groups))
+            named = tuple(
+                select(selector, groups, rng, f"{place}.groups[{index}]", is_apart=True)
+                for index, selector in enumerate(entry.groups)
+            )
             _check_disjoint(named, place)
             return PlannedEntry(number, entry, times, groups=named)
         case IsolateEntry() | CrashEntry() | RestartEntry() | PauseEntry() | SlowCpuEntry():

@@ -48,7 +48,9 @@ class NodeGroups:
         return fast
 
 
-def select(selector: Selector, groups: NodeGroups, rng: np.random.Generator, place: str) -> tuple[int, ...]:
+def select(
+    selector: Selector, groups: NodeGroups, rng: np.random.Generator, place: str, *, is_apart: bool = False
+) -> tuple[int, ...]:
     """Return the nodes that a selector names, in order, each once.
 
     Args:
@@ -56,15 +58,19 @@ def select(selector: Selector, groups: NodeGroups, rng: np.random.Generator, pla
         groups: The nodes that there are.
         rng: Draws fractions.
         place: Key of the selector, for messages.
+        is_apart: Refuse a list that names a node twice.
 
     Raises:
-        ConfigError: A node or a group does not exist, or none is left.
+        ConfigError: A node or a group does not exist, none is left, or one is named twice.
     """
     if not isinstance(selector, tuple):
         return tuple(_one(selector, groups, rng, place))
     found: set[int] = set()
     for index, one in enumerate(selector):
-        found.update(_one(one, groups, rng, f"{place}[{index}]"))
+        nodes = _one(one, groups, rng, f"{place}[{index}]")
+        if is_apart and (again := found.intersection(nodes)):
+            raise ConfigError(f"{place}[{index}]: must be without node {min(again)}, which the list has already")
+        found.update(nodes)
     return tuple(sorted(found))
 
 

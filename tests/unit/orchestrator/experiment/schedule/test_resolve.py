@@ -244,6 +244,9 @@ def test_a_partition_that_names_a_node_twice() -> None:
     with pytest.raises(ConfigError) as caught:
         resolved({"action": "partition", "groups": [0, "stragglers", ["4-6"]]})
     assert str(caught.value) == "schedule[0].groups[2]=4-6: must be without node 5, which is in groups[1]"
+    with pytest.raises(ConfigError) as caught:
+        resolved({"action": "partition", "groups": [0, [6, "4-7"]]})
+    assert str(caught.value) == "schedule[0].groups[1][1]: must be without node 6, which the list has already"
     with pytest.raises(ConfigError, match=r"schedule\[0\].groups\[1\]=9: must be between 0 and 7"):
         resolved({"action": "partition", "groups": [0, 9]})
 
