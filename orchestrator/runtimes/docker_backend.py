@@ -31,6 +31,7 @@ from orchestrator.containers.ownership import Owner, RunScope
 from orchestrator.containers.shell import ContainerShell
 from orchestrator.experiment.config import DockerConfig
 from orchestrator.experiment.plan import Plan
+from orchestrator.experiment.schedule.conflicts import first_that_loses
 from orchestrator.host.doctor import NODE_MODELS
 from orchestrator.report.text import format_bytes
 from orchestrator.shaping.node_shaping import KernelOptions, partitions_of, plan_node
@@ -363,9 +364,11 @@ def _choose_netem(plan: Plan, abilities: ShapingAbilities) -> bool:
     netem = abilities.has_netem and wanted != "receiver"
     if not netem and plan.network.may_lose:
         why = "docker.latency_by=receiver loses no packets" if abilities.has_netem else f"no netem ({reason})"
+        culprit = None if np.any(plan.network.loss) else first_that_loses(plan.entries, plan.schedule)
+        place = "" if culprit is None else f"{culprit.place}.action={culprit.entry.action}: "
         raise ConfigError(
-            f"loss_percent: must be 0 where the kernel does not lose packets: {why}; a kernel with netem does, and"
-            " runtime: processes"
+            f"{place}loss_percent: must be 0 where the kernel does not lose packets: {why}; a kernel with netem does,"
+            " and runtime: processes"
         )
     return netem
 

@@ -10,7 +10,7 @@ import numpy as np
 from node.core.bounds import MBPS_MIN, MS_MAX
 from node.core.errors import ConfigError
 from node.core.links import NetworkPlan
-from node.core.schedule import Place
+from node.core.schedule import Place, Schedule
 from node.core.scheduled_network import first_mbps, place_of
 from node.core.units import ms_to_ns, ns_to_s
 from orchestrator.experiment.schedule.config import DegradeEntry, KollapsEntry, TraceEntry
@@ -131,6 +131,19 @@ def links_in_bounds(planned: Sequence[PlannedEntry], made: NetworkPlan) -> None:
             f"{last.place}: losses may add up to {100 * (1.0 - kept):.7g} % with those of other entries: must be at"
             f" most {100 * LOSS_MAX:g}"
         )
+
+
+def first_that_loses(planned: Sequence[PlannedEntry], schedule: Schedule) -> PlannedEntry | None:
+    """Return the first entry that loses packets; None if none does."""
+    lossy = {span.place for span in schedule.links if span.overlay.loss}
+    for each in planned:
+        entry = each.entry
+        if isinstance(entry, DegradeEntry):
+            if entry.loss_percent:
+                return each
+        elif lossy.intersection(each.places):
+            return each
+    return None
 
 
 def _worst_of_kinds(made: NetworkPlan) -> Mapping[str, tuple[float, int, float]]:

@@ -10,7 +10,14 @@ from orchestrator.experiment.plan import Plan, make_plan
 from tests.unit.orchestrator.containers.fake_engine import FakeEngine
 
 
-def plan(folder: Path, *, docker: dict[str, Any] | None = None, nodes: int = 3, **network: Any) -> Plan:
+def plan(
+    folder: Path,
+    *,
+    docker: dict[str, Any] | None = None,
+    schedule: list[dict[str, Any]] | None = None,
+    nodes: int = 3,
+    **network: Any,
+) -> Plan:
     preset = {"kind": "uniform", "bandwidth_mbps": 1, "latency_ms": 2}
     experiment = {
         "name": "small",
@@ -21,6 +28,7 @@ def plan(folder: Path, *, docker: dict[str, Any] | None = None, nodes: int = 3, 
         "learning": {"dataset": {"kind": "synthetic"}, "model": {"kind": "logistic_regression"}},
         "network": {"preset": preset, **network},
         "docker": docker or {},
+        "schedule": schedule or [],
         "stop": {"time_s": 7},
     }
     return make_plan(ExperimentConfig.model_validate(experiment), folder)

@@ -158,6 +158,21 @@ def test_without_netem_the_receivers_add_latency(tmp_path: Path, abilities: dict
     )
 
 
+def test_an_entry_that_loses_packets_is_named_where_none_can_be_lost(
+    tmp_path: Path, abilities: dict[str, ShapingAbilities]
+) -> None:
+    abilities["kernel"] = NO_NETEM
+    (tmp_path / "lossy.csv").write_text("time_s,loss_percent\n0,0\n1,5\n")
+    far = {"action": "degrade", "nodes": "all", "latency_ms": 5}
+    for lossy in (
+        {"action": "degrade", "nodes": 1, "loss_percent": 2},
+        {"action": "trace", "nodes": 1, "file": "lossy.csv", "for_s": 2},
+    ):
+        assert refused(tmp_path, schedule=[far, lossy]).startswith(
+            f"schedule[1].action={lossy['action']}: loss_percent: must be 0 where the kernel does not lose packets: no"
+        )
+
+
 def test_the_experiment_may_leave_latency_to_the_receivers(tmp_path: Path) -> None:
     found = find_backend(plan(tmp_path, docker={"latency_by": "receiver"}), engine_with_images(), Told(), {})
     assert not found.netem
