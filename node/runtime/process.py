@@ -75,6 +75,7 @@ from node.runtime.metrics_endpoint import MetricsEndpoint
 from node.runtime.peers import Peers
 from node.runtime.readings import NodeReadings
 from node.runtime.side_tasks import SideTasks
+from node.runtime.standstills import either_held
 from node.runtime.status import SelfReport
 from node.runtime.warm_up import WarmUp
 from node.transport.control_client import ControlClient
@@ -236,7 +237,6 @@ class NodeProcess:
             on_end=self._on_end,
         )
         self._driver.take_arrivals = self._peers.server.release
-        self._peers.server.stood_still = self._driver.pauses.held
         self._arrivals_may_wait = algorithm.passive
         # Step 4: what happens before the experiment, and what tells of it; both only look at the parts above.
         steps = algorithm.context.local_steps
@@ -373,6 +373,7 @@ class NodeProcess:
         if not self._happen(Happening.BEGUN):
             return  # stopped or failed before
         self._report.begin(clock, self._driver.pauses)
+        self._peers.server.stood_still = either_held(self._driver.pauses, self._config.pauses, clock)
         if self._config.beginning.life:
             self._side.spawn(self._peers.come_back())
         # A message wakes nobody up whose algorithm does nothing about it before its own next event.

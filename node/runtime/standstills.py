@@ -1,7 +1,7 @@
 """Times in which a node stands still on purpose, so that nothing that waits for it then counts as late. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from node.core.steps import Steps
 from node.core.types import IndexVector, NodeId
@@ -63,6 +63,23 @@ def peers_standstills(pauses: IndexVector) -> dict[NodeId, Standstills]:
     for node, begin_ns, end_ns in pauses.tolist():
         spans.setdefault(NodeId(node), []).append((begin_ns, end_ns))
     return {node: Standstills(those) for node, those in spans.items()}
+
+
+def either_held(own: Standstills, pauses: IndexVector, clock: Clock) -> Callable[[NodeId, int], bool]:
+    """Return what tells of a peer and an instant of the host's clock whether the node or that peer stood still then.
+
+    A message that leaves while its sender stands still is handed over when that goes on.
+
+    Args:
+        own: The node's own pauses, which begin by themselves.
+        pauses: Those of all nodes, as of :func:`peers_standstills`.
+        clock: The experiment's.
+    """
+    peers = peers_standstills(pauses)
+    for those in peers.values():
+        those.begin(clock)
+    nothing = Standstills()
+    return lambda peer, monotonic_ns: own.held(monotonic_ns) or peers.get(peer, nothing).held(monotonic_ns)
 
 
 def _spans(speed: Steps[float]) -> Iterator[tuple[int, int]]:

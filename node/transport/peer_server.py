@@ -181,8 +181,8 @@ class PeerServer:
             or by :meth:`release`, which saves a wake-up, and counts as late only if it was read too late. May be
             changed while nothing is held.
         on_greeting: Called in the loop with a peer that has opened a stream to here, and how often it has come back.
-        stood_still: Tells whether the node stood still on purpose at an instant of the host's monotonic clock: what was
-            due then is not late.
+        stood_still: Tells of a sender and an instant of the host's monotonic clock whether this node or the sender
+            stood still on purpose: what was due then is not late.
         delays: What arrives is held for them; None where links have their own latency. Set before :meth:`start`.
     """
 
@@ -216,7 +216,7 @@ class PeerServer:
         self.prompt = True
         self.delays: ArrivalDelays | None = None
         self.on_greeting: Callable[[NodeId, int], None] = lambda peer, life: None
-        self.stood_still: Callable[[int], bool] = lambda monotonic_ns: False
+        self.stood_still: Callable[[NodeId, int], bool] = lambda sender, monotonic_ns: False
         self._node = node
         self._run_id = run_id
         self._wire = wire
@@ -435,7 +435,7 @@ class PeerServer:
     def _hand_over_held(self, stream: _Stream, item: Arrival | ProbeInfo, now_ns: int) -> None:
         self._held_of[stream.sender] -= 1
         seen_ns = now_ns if self.prompt else max(item.due_ns, item.received_ns)
-        if not self.stood_still(item.due_ns):
+        if not self.stood_still(stream.sender, item.due_ns):
             self.lateness.add(seen_ns - item.due_ns)
         if isinstance(item, Arrival):
             self._hand_over(stream, item)

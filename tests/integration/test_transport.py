@@ -330,6 +330,25 @@ def test_what_is_not_due_is_held_and_handed_over_in_order_of_due(servers_clock: 
     with_both(scene)
 
 
+def test_what_was_due_while_its_sender_stood_still_is_not_late() -> None:
+    async def scene(receiver: Receiver, sender: Sender) -> None:
+        past_ns = time.monotonic_ns() - 10**9
+        asked: list[tuple[int, int]] = []
+
+        def stood_still(peer: int, due_ns: int) -> bool:
+            asked.append((peer, due_ns))
+            return due_ns == past_ns
+
+        receiver.server.stood_still = stood_still
+        sender.send(due_ns=past_ns)
+        sender.send(due_ns=past_ns + 1)
+        await until(lambda: len(receiver.arrivals) == 2)
+        assert asked == [(receiver.arrivals[0].sender, past_ns), (receiver.arrivals[0].sender, past_ns + 1)]
+        assert receiver.server.lateness.summary().count == 1
+
+    with_both(scene)
+
+
 def test_what_wakes_nobody_is_handed_over_when_asked_for_or_with_the_next_frame() -> None:
     async def scene(receiver: Receiver, sender: Sender) -> None:
         receiver.server.prompt = False

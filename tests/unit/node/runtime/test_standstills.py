@@ -7,7 +7,7 @@ from node.core.steps import Steps
 from node.core.types import NodeId
 from node.core.units import NEVER_NS
 from node.host.clock import Clock
-from node.runtime.standstills import Standstills, peers_standstills, standstills_of
+from node.runtime.standstills import Standstills, either_held, peers_standstills, standstills_of
 
 
 def test_a_node_runs_from_the_end_of_its_pause() -> None:
@@ -55,3 +55,12 @@ def test_those_of_others() -> None:
     assert sorted(of) == [3, 5]
     assert of[NodeId(3)].runs_from(35) == 40
     assert peers_standstills(np.zeros((0, 3), dtype=np.int64)) == {}
+
+
+def test_a_message_waits_for_the_node_itself_and_for_its_sender() -> None:
+    own, clock = Standstills([(10, 20)]), Clock(1_000, dilation=2.0)
+    own.begin(clock)
+    held = either_held(own, np.array([[0, 10, 20], [3, 30, 40]]), clock)
+    instants = (1_019, 1_020, 1_040, 1_060, 1_079, 1_080)
+    assert [held(NodeId(3), instant) for instant in instants] == [False, True, False, True, True, False]
+    assert [held(NodeId(4), instant) for instant in instants] == [False, True, False, False, False, False]
