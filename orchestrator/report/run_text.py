@@ -40,7 +40,8 @@ def tiles(run: Run) -> list[Tile]:
     p50 = summary.get("staleness", {}).get("overall", {}).get("p50")
     if p50 is not None:
         p95 = summary["staleness"]["overall"]["p95"]
-        found.append(Tile("staleness", f"{p50:.0f} rounds", f"median; 95 % below {p95:.0f}"))
+        rounds = f"{p50:.0f} round{'' if f'{p50:.0f}' == '1' else 's'}"
+        found.append(Tile("staleness", rounds, f"median; 95 % below {p95:.0f}"))
     return found
 
 
