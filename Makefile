@@ -40,8 +40,12 @@ $(READY): pyproject.toml
 run: $(READY)
 	$(BIN)/fragmesh run $(EXPERIMENT)
 
+# What neither times nor shapes anything runs on all cores; what does has the host for itself.
+APART := tests/unit tests/paper tests/property tests/simulation
+
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto $(APART)
+	$(BIN)/pytest $(addprefix --ignore=,$(APART))
 
 test-all: $(READY)
 	$(BIN)/pytest -m ''
@@ -65,7 +69,7 @@ MEASURED := tests/unit tests/paper tests/conformance/test_driver_equals_world.py
 coverage: $(READY)
 	$(BIN)/coverage erase
 	@# `make test` judges. A failure under tracing, which slows nodes down, is told and does not hide what is covered.
-	$(BIN)/coverage run -m pytest $(MEASURED) > .coverage.log || tail -50 .coverage.log
+	$(BIN)/coverage run -m pytest -n auto --dist loadfile $(MEASURED) > .coverage.log || tail -50 .coverage.log
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	@$(BIN)/coverage json --quiet -o .coverage.json

@@ -51,7 +51,7 @@ def test_a_file_that_is_none(read: Any, text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-LEFT_OUT = object()
+LEFT_OUT = ...  # a value of no file, with one name in every process
 
 
 @pytest.mark.parametrize(
