@@ -53,7 +53,7 @@ class Trace:
         self._messages = array("q")  # tag, round, fragment, bytes of payload, of body
         self._batches = array("q")  # time, sender, rows of each batch
         self._cancelled = array("q")  # time, first row, rows
-        self._given_up = array("q")  # time, row: aborted while it was transmitted
+        self._given_up = array("q")  # time, row, bytes that had left: aborted while it was transmitted
         self._lost = array("q")
         self._aggregated_rows = array("q")
         self._aggregations = array("q")  # time, current round, rows
@@ -95,9 +95,9 @@ class Trace:
         """Queued messages were dropped."""
         self._cancelled.extend((now_ns, rows.start, len(rows)))
 
-    def aborted(self, row: int, now_ns: int) -> None:
-        """A message was given up while it was transmitted."""
-        self._given_up.extend((now_ns, row))
+    def aborted(self, row: int, now_ns: int, sent_bytes: int) -> None:
+        """A message was given up while it was transmitted; so many bytes of it had left."""
+        self._given_up.extend((now_ns, row, sent_bytes))
 
     def lost(self, row: int) -> None:
         """A message that was sent will not arrive."""
@@ -121,8 +121,11 @@ class Trace:
         delivered_ns[_column(self._lost)] = NEVER
         tag, round_, fragment, payload_bytes, body_bytes = _table(self._messages, 5)[_column(self._message)].T
         queued_ns, sender, counts = _table(self._batches, 3).T
-        wire_bytes = np.where(started_ns == NEVER, 0, body_bytes + self._header_bytes)
+        alone_bytes = np.where(started_ns == NEVER, 0, body_bytes + self._header_bytes)
+        wire_bytes = alone_bytes.copy()
         wire_bytes[list(self.resent)] = list(self.resent.values())
+        resent_bytes = wire_bytes - alone_bytes
+        self._count_unfinished(sent_ns, wire_bytes, resent_bytes)
         cancelled_ns = self._cancelled_column(len(receiver))
         aggregated_ns, staleness = self._aggregation_columns(round_)
         table = {
@@ -134,6 +137,7 @@ class Trace:
             "fragment": fragment,
             "payload_bytes": payload_bytes,
             "wire_bytes": wire_bytes,
+            "resent_bytes": resent_bytes,
             "queued_ns": np.repeat(queued_ns, counts),
             "started_ns": started_ns,
             "sent_ns": sent_ns,
@@ -149,13 +153,22 @@ class Trace:
         """Messages that were sent and will not arrive, shape (k,)."""
         return _column(self._lost)
 
+    def _count_unfinished(self, sent_ns: Column, wire_bytes: Column, resent_bytes: Column) -> None:
+        """Count of an aborted message what had left of it, and nothing of one that was lost before it left."""
+        _, given_up, sent_bytes = _table(self._given_up, 3).T
+        wire_bytes[given_up] = sent_bytes
+        resent_bytes[given_up] = 0
+        lost = _column(self._lost)
+        unsent = lost[sent_ns[lost] == NEVER]
+        wire_bytes[unsent] = resent_bytes[unsent] = 0
+
     def _cancelled_column(self, rows: int) -> Column:
         when, first, counts = _table(self._cancelled, 3).T
         cancelled_ns = np.full(rows, NEVER, dtype=np.int64)
         # Rows of all ranges: each range's first row, repeated, plus the position inside the range.
         position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         cancelled_ns[np.repeat(first, counts) + position] = np.repeat(when, counts)
-        times, given_up = _table(self._given_up, 2).T
+        times, given_up, _ = _table(self._given_up, 3).T
         cancelled_ns[given_up] = times
         return cancelled_ns
 

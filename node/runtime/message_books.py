@@ -167,7 +167,6 @@ class MessageBooks:
         self._counters.messages_lost += 1
         if self.records is not None:
             self.records.sent.started.extend((number, at_ns))
-            self.records.sent.sent.extend((number, at_ns, NEVER))
             self.records.sent.lost(number)
 
     def sent(self, number: int, transfer: Outgoing, at_ns: int) -> None:
@@ -207,7 +206,7 @@ class MessageBooks:
         count.bytes_sent += sent_bytes
         self._aborted[0 if transfer is None else transfer.tag] += 1
         if self.records is not None:
-            self.records.sent.aborted(number, at_ns)
+            self.records.sent.aborted(number, at_ns, sent_bytes)
 
     # -- received by the node ----------------------------------------------------------------------------------
 

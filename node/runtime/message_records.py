@@ -23,7 +23,7 @@ Column = npt.NDArray[np.int64]
 
 _SENT = (
     "id", "sender", "receiver", "kind", "round", "fragment", "payload_bytes", "wire_bytes",
-    "queued_ns", "started_ns", "sent_ns", "cancelled_ns",
+    "resent_bytes", "queued_ns", "started_ns", "sent_ns", "cancelled_ns",
 )  # fmt: skip
 _RECEIVED = ("from", "number", "delivered_ns", "aggregated_ns", "staleness")
 

@@ -194,7 +194,6 @@ class NodeFaults:
         node.outbox.ended(receiver)
         if self._world.trace is not None:
             self._world.trace.started.extend((row, self._world.now_ns))
-            self._world.trace.sent.extend((row, self._world.now_ns, self._world.now_ns))
         count_lost(self._world.trace, node, 0, row)
 
 

@@ -261,7 +261,7 @@ class World:
         count.bytes_wasted += wasted
         count.bytes_sent += wasted
         if self.trace is not None:
-            self.trace.aborted(flow.number, self.now_ns)
+            self.trace.aborted(flow.number, self.now_ns, wasted)
 
     def _aggregated(self, node: SimulatedNode, deliveries: Sequence[int]) -> None:
         node.counters.messages_aggregated += len(deliveries)

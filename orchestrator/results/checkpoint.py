@@ -32,7 +32,7 @@ CHECKPOINT: Final = "checkpoint.bin"
 SNAPSHOTS: Final = "snapshots"
 """Folder in a run directory that a run with real nodes has in its place; gone when the run is complete."""
 
-_MAGIC: Final = b"FRAGMSH\x02"
+_MAGIC: Final = b"FRAGMSH\x03"
 _HEADER: Final = struct.Struct("<8sQ32s")
 _BUFFER_BYTES: Final = 2**20
 

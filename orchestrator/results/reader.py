@@ -56,7 +56,7 @@ class Run:
         curve: Columns of ``curve.csv`` (:data:`CURVE_COLUMNS`), float64, NaN where empty.
         nodes: Columns of ``nodes.parquet``; None if missing.
         messages: Columns of ``messages.parquet`` exactly as the recorder gave them: codes, and -1 for never;
-            None if missing or not asked for.
+            None if missing or not asked for. Runs of older versions lack :data:`ADDED_COLUMNS`.
         links: Columns of ``links.csv``; None if missing.
         faults: Lines of ``faults.csv``; None if missing.
         summary, fidelity, environment, experiment: The files of these names; None if missing.
@@ -355,8 +355,8 @@ def _read_messages(path: Path, tags: Mapping[int, str]) -> dict[str, Column] | N
     if table is None:
         return None
     columns: dict[str, Column] = {}
-    for name, kind in MESSAGE_COLUMNS.items():
-        column = table.column(name)
+    for name in table.column_names:
+        column, kind = table.column(name), MESSAGE_COLUMNS[name]
         if name == "kind":
             known = tags or dict(enumerate(column.unique().to_pylist()))  # where nobody kept facts.json
             columns[name] = np.array([*known, -1])[_codes(path, name, column, tuple(known.values()))]

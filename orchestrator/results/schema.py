@@ -69,6 +69,7 @@ MESSAGE_COLUMNS: Final[Mapping[str, Any]] = {
     "fragment": pa.int32(),
     "payload_bytes": pa.int64(),
     "wire_bytes": pa.int64(),
+    "resent_bytes": pa.int64(),
     "queued_ns": pa.int64(),
     "started_ns": pa.int64(),
     "sent_ns": pa.int64(),
@@ -108,9 +109,9 @@ CURVE_COLUMNS: Final = (
 )
 
 ADDED_COLUMNS: Final = frozenset(
-    {"loss_seen_mean", "loss_seen", "accuracy_averaged", "loss_averaged", *TIME_FIGURES.values()}
+    {"loss_seen_mean", "loss_seen", "accuracy_averaged", "loss_averaged", "resent_bytes", *TIME_FIGURES.values()}
 )
-"""Columns that runs of older versions lack; they are read as empty."""
+"""Columns that runs of older versions lack; of the curve and of nodes they are read as empty."""
 
 NODE_FIGURES: Final = tuple(figure for figure in FIGURES.values() if figure.shown == "nodes")
 """The figures of a node that are columns of ``nodes.parquet``, in order."""
@@ -136,7 +137,9 @@ COLUMN_MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "round": "the sender's round that is stamped on it",
         "fragment": "number of the fragment; -1 where a message is not a fragment",
         "payload_bytes": "bytes of its values",
-        "wire_bytes": "bytes that it takes on the link, header included",
+        "wire_bytes": "bytes that it takes on the link, header included; of an aborted one those that had left, and 0"
+        " where it never began",
+        "resent_bytes": "those among them that are packets sent again",
         "queued_ns": "when it entered the sender's queue",
         "started_ns": "when its first byte left",
         "sent_ns": "when its last byte left",

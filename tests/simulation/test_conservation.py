@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.algorithms.registry import ALGORITHMS
+from node.core.counters import NodeCounters
 from node.core.links import CapacityChange
+from node.core.message_log import Column
 from node.core.messages import MessageState
 from node.core.sender_policy import SenderPolicy
 from node.sim.world import World
@@ -39,8 +41,22 @@ def check_bytes(w: World) -> None:
         assert fates[MessageState.CANCELLED] == node.counters.messages_cancelled
         assert fates[MessageState.ABORTED] == node.counters.messages_aborted
         assert fates[MessageState.LOST] == node.counters.messages_lost
+        check_what_left(node.counters, {name: column[table["sender"] == node.index] for name, column in table.items()})
     arrived = (MessageState.DELIVERED, MessageState.AGGREGATED, MessageState.REPLACED)
     assert np.isin(state, arrived).sum() == counters.messages["delivered"]
+    resent = int(table["resent_bytes"][table["sent_ns"] >= 0].sum())
+    assert resent == counters.bytes["retransmitted"]
+
+
+def check_what_left(counters: NodeCounters, own: dict[str, Column]) -> None:
+    """The table tells of a sender what the node counted."""
+    wire, sent = own["wire_bytes"], own["sent_ns"] >= 0
+    aborted, lost = own["state"] == MessageState.ABORTED, own["state"] == MessageState.LOST
+    assert counters.messages_sent == sent.sum()
+    assert counters.bytes_sent == wire[sent | aborted].sum()
+    assert counters.bytes_payload == own["payload_bytes"][sent].sum()
+    assert counters.bytes_wasted == wire[aborted].sum()
+    assert counters.bytes_lost == wire[lost].sum()
 
 
 def step_through(w: World) -> None:
