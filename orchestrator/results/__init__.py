@@ -10,6 +10,7 @@ A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
     faults.csv        planned and actual instants of the schedule's entries
     summary.json      the figures                         report.html       the figures as pictures
     ro-crate-metadata.json  the directory described for others, if somebody asked for it
+    openmetrics.txt   its series for Prometheus, once they were exported
     checkpoint.bin    what an interrupted simulation goes on from, until it is complete
     live.json         how a run in progress stands, until it ends
 

@@ -126,40 +126,49 @@ def lateness(instants: Sequence[FaultInstant]) -> JsonObject:
     }
 
 
-def _of_nodes(instants: Sequence[FaultInstant], kinds: tuple[str, ...]) -> Iterator[list[tuple[int, str, int]]]:
+def _of_nodes(
+    instants: Sequence[FaultInstant], kinds: tuple[str, ...]
+) -> Iterator[tuple[int, list[tuple[int, str, int]]]]:
     """The instants that came, of each node: (when, begin or end, entry), in order."""
     nodes: dict[int, list[tuple[int, int, str, int]]] = {}
     for one in instants:
         if one.node is not None and one.actual_ns is not None and one.action in kinds:
             happening = (one.actual_ns, one.planned_ns, one.what, one.entry)
             nodes.setdefault(one.node, []).append(happening)
-    for happenings in nodes.values():
-        yield [(actual_ns, what, entry) for actual_ns, _, what, entry in sorted(happenings)]
+    for node, happenings in nodes.items():
+        yield node, [(actual_ns, what, entry) for actual_ns, _, what, entry in sorted(happenings)]
 
 
-def _seconds_down(instants: Sequence[FaultInstant], actions: Mapping[int, str], time_ns: int) -> dict[str, float]:
-    """Seconds for which nodes were down, by the action of the entry that took them down, summed over nodes.
+def spans_down(instants: Sequence[FaultInstant]) -> Iterator[tuple[int, int, int | None, int]]:
+    """Yield for which spans nodes were down: the node, begin, end (None: to the end of the run), and the first entry.
 
     A restart ends a crash that has no end of its own.
     """
-    down_ns = Counter[str]()
-    for happenings in _of_nodes(instants, _DOWN):
-        since: tuple[int, str] | None = None
+    for node, happenings in _of_nodes(instants, _DOWN):
+        since: tuple[int, int] | None = None
         for at_ns, what, entry in happenings:
             if what == "begin":
-                since = since or (at_ns, actions.get(entry, ""))
+                since = since or (at_ns, entry)
             elif since is not None:
-                down_ns[since[1]] += at_ns - since[0]
+                yield node, since[0], at_ns, since[1]
                 since = None
         if since is not None:
-            down_ns[since[1]] += max(0, time_ns - since[0])
+            yield node, since[0], None, since[1]
+
+
+def _seconds_down(instants: Sequence[FaultInstant], actions: Mapping[int, str], time_ns: int) -> dict[str, float]:
+    """Seconds for which nodes were down, by the action of the entry that took them down, summed over nodes."""
+    down_ns = Counter[str]()
+    for _, begin_ns, end_ns, entry in spans_down(instants):
+        span_ns = max(0, time_ns - begin_ns) if end_ns is None else end_ns - begin_ns
+        down_ns[actions.get(entry, "")] += span_ns
     return {action: ns_to_s(total) for action, total in down_ns.items()}
 
 
 def _seconds_paused(instants: Sequence[FaultInstant], time_ns: int) -> float:
     """Seconds for which nodes stood still, summed over nodes; pauses that overlap count once."""
     paused_ns = 0
-    for happenings in _of_nodes(instants, ("pause",)):
+    for _, happenings in _of_nodes(instants, ("pause",)):
         depth, since_ns = 0, 0
         for at_ns, what, _ in happenings:
             if what == "begin":

@@ -33,7 +33,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         try:
             write(temporary)
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:  # an interrupt as well leaves nothing behind
             with suppress(OSError):
                 temporary.unlink()
             raise

@@ -48,6 +48,7 @@ RUN_FILES: Final[Mapping[str, str]] = {
     "summary.json": "the figures: time and bytes to each target, traffic, staleness, age, faults by action",
     "report.html": "all of it as pictures; `fragmesh report RUN` writes it anew",
     CRATE_FILE: "the directory described for others, if `fragmesh report RUN --crate` was asked to",
+    "openmetrics.txt": "its series for Prometheus, once `fragmesh export --openmetrics RUN` has written them",
     "checkpoint.bin": "the state from which an interrupted simulation goes on; removed when the run is complete",
     "snapshots/": "the models from which interrupted real processes go on; removed when the run is complete",
     "logs/": "what the nodes said; of processes, where one of them died",

@@ -76,7 +76,7 @@ def test_the_runtimes_are_those_of_the_experiment_file() -> None:
 
 
 def test_the_files_of_a_run_are_those_that_its_package_draws() -> None:
-    drawn = set(re.findall(r"\b[\w-]+\.(?:json|yaml|csv|parquet|html|bin)\b", results.__doc__ or ""))
+    drawn = set(re.findall(r"\b[\w-]+\.(?:json|yaml|csv|parquet|html|txt|bin)\b", results.__doc__ or ""))
     assert drawn == {name for name in RUN_FILES if not name.endswith("/")}
 
 
