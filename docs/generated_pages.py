@@ -39,7 +39,16 @@ from typer.main import get_command  # noqa: E402
 
 from node.algorithms.registry import ALGORITHMS, Entry  # noqa: E402
 from node.core.counters import FIGURES  # noqa: E402
-from node.metrics import ACTIVITIES, BYTE_CLASSES, NODE_METRICS, ROUNDS, RUN_METRICS, SECONDS, Metric  # noqa: E402
+from node.metrics import (  # noqa: E402
+    ACTIVITIES,
+    BYTE_CLASSES,
+    NODE_METRICS,
+    PREFIX,
+    ROUNDS,
+    RUN_METRICS,
+    SECONDS,
+    Metric,
+)
 from node.transport.control_values import Phase  # noqa: E402
 from node.transport.frames import RejectReason  # noqa: E402
 from orchestrator.checks import TOLERANCES  # noqa: E402
@@ -47,6 +56,7 @@ from orchestrator.cli.commands import app  # noqa: E402
 from orchestrator.cli.exit_codes import EXIT_CODES  # noqa: E402
 from orchestrator.experiment.config import ExperimentConfig  # noqa: E402
 from orchestrator.experiment.runtimes import PLANNED, RUNTIMES  # noqa: E402
+from orchestrator.observe.recorded_run import NOT_RECORDED  # noqa: E402
 from orchestrator.results import schema  # noqa: E402
 from orchestrator.runs.run_readings import RunPhase  # noqa: E402
 
@@ -335,20 +345,31 @@ A node counts these, and they keep their names from the node to the files of a r
 """
 
 
+def _exported(name: str) -> str:
+    reason = NOT_RECORDED.get(name.removeprefix(PREFIX))
+    return "yes" if reason is None else f"no: {reason}"
+
+
 def _metrics() -> str:
     def rows(metrics: Mapping[str, Metric]) -> list[list[str]]:
         return [
-            [code(metric.name), metric.kind, ", ".join(map(code, metric.labels)), sentence(metric.help)]
+            [
+                code(metric.name),
+                metric.kind,
+                ", ".join(map(code, metric.labels)),
+                sentence(metric.help),
+                _exported(metric.name),
+            ]
             for metric in metrics.values()
         ]
 
-    header = ["family", "kind", "labels", "meaning"]
+    header = ["family", "kind", "labels", "meaning", "exported"]
     return f"""# Metrics
 
 Nodes and orchestrators of real runs serve these. [Metrics](../explanation/metrics.md) explains how, and what becomes
 of them at the end of a run. Durations are testbed time unless the table says otherwise. Every series has the labels
 `run`, `runtime`, `experiment` and `algorithm` of its target besides, those of a node also `node` and `group` (`fast` or
-`straggler`).
+`straggler`). The last column is about [exported runs](../how-to/prometheus.md), which have what a run directory keeps.
 
 ## Of a node
 

@@ -17,6 +17,7 @@ import typer.core
 from node.host.forked import ending_signals
 from orchestrator.cli.check_commands import doctor, list_, validate
 from orchestrator.cli.container_commands import down, image
+from orchestrator.cli.export_command import export
 from orchestrator.cli.guard import Interrupt, guard
 from orchestrator.cli.printing import err
 from orchestrator.cli.ps_command import ps
@@ -30,6 +31,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "validate": validate,
     "compare": compare,
     "report": report,
+    "export": export,
     "list": list_,
     "doctor": doctor,
     "image": image,

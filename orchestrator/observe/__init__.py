@@ -1,1 +1,14 @@
-"""Observation of runs: what Prometheus and Grafana need to show them."""
+"""Observation of runs: series of finished ones for Prometheus, and what Prometheus and Grafana need to show any.
+
+The names, labels and help of all families stand in :mod:`node.metrics`; nothing here adds one.
+
+=====================  ============================================================================
+``sampled_run``        the instants at which a run is sampled, and labels; pure
+``openmetrics``        families of samples as text; pure
+``message_series``     what happened to messages up to each instant; pure
+``node_series``        what nodes told at their evaluations, and when they were there; pure
+``run_series``         what holds for a whole run: evaluation, faults, fidelity; pure
+``recorded_run``       all families of a run directory, anchored at a wall-clock time, in a file
+``dashboards``         the dashboards of Grafana; pure
+=====================  ============================================================================
+"""

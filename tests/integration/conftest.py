@@ -7,9 +7,10 @@ import pytest
 from tests.integration.engine import base_image, engine, node_image, shaper_image
 from tests.integration.host import Host
 from tests.integration.shaping_host import ShapingHost
+from tests.integration.simulated import recordings
 from tests.integration.started import Room
 
-__all__ = ["base_image", "engine", "node_image", "shaper_image"]  # fixtures
+__all__ = ["base_image", "engine", "node_image", "recordings", "shaper_image"]  # fixtures
 
 
 @pytest.fixture
