@@ -5,6 +5,7 @@
 #   tests/engine.sh base    print the base image: Python's own, or where no registry can be reached one made of Debian
 #   tests/engine.sh stop    end the engine that `start` started, and no other
 set -euo pipefail
+. "$(dirname "$0")/packages.sh"
 
 PYTHON_IMAGE=python:3.11-slim-bookworm
 MADE_IMAGE=fragmesh-base
@@ -12,12 +13,6 @@ PID_FILE=/run/fragmesh-test-engine.pid
 LOG=/var/log/fragmesh-test-engine.log
 
 answers() { docker info > /dev/null 2>&1; }
-
-need() { # packages, of which one is missing
-    dpkg -s "$@" > /dev/null 2>&1 && return
-    apt-get update -qq > /dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
-}
 
 start() {
     answers && return
