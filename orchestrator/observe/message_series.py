@@ -129,9 +129,10 @@ class _MessageCounter:
     def __init__(self, sampling: Sampling, messages: Mapping[str, Column]) -> None:
         self._sampling = sampling
         self._nodes = {name: np.asarray(messages[name], dtype=np.int64) for name in ("sender", "receiver")}
-        known = sampling.run.facts.message_tags
-        self._codes, self._tag_of = np.unique(np.asarray(messages["kind"], dtype=np.int64), return_inverse=True)
-        self._tags = [known.get(code, str(code)) for code in self._codes.tolist()]
+        known, kinds = sampling.run.facts.message_tags, np.asarray(messages["kind"], dtype=np.int64)
+        codes = np.union1d(kinds, list(known)).astype(np.int64)  # those of which there was none as well, as nodes do
+        self._tag_of = np.searchsorted(codes, kinds)
+        self._tags = [known.get(code, str(code)) for code in codes.tolist()]
 
     def counted(self, events: _Events, sizes: Column | None = None) -> Column:
         """Return how many events there were of each node, or the sum of their sizes: shape (nodes, instants)."""

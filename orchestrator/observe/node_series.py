@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from node.core.time_budget import TIME_FIGURES
 from node.core.types import Float64Vector
 from node.core.units import NEVER_NS, NS_PER_S
 from node.metrics import ACTIVITIES, NODE_METRICS, PREFIX, RUN_METRICS
@@ -35,8 +36,7 @@ def evaluation_families(sampling: Sampling, nodes: Mapping[str, Column]) -> Iter
     for name in ("rounds", "local_steps"):
         yield NODE_METRICS[f"{PREFIX}{name}_total"], _of_nodes(sampling, np.floor(table.grown(name)).astype(np.int64))
     yield NODE_METRICS[f"{PREFIX}train_loss"], _of_nodes(sampling, table.held("train_loss"))
-    if all(f"{activity}_ns" in nodes for activity in ACTIVITIES):
-        yield NODE_METRICS[f"{PREFIX}activity_seconds_total"], _activities(sampling, table)
+    yield NODE_METRICS[f"{PREFIX}activity_seconds_total"], _activities(sampling, table)
     for name in ("accuracy", "loss"):
         yield RUN_METRICS[f"{PREFIX}test_{name}"], _of_nodes(sampling, table.held(name))
 
@@ -62,7 +62,7 @@ def _of_nodes(sampling: Sampling, values: Iterable[Column]) -> Iterator[AnyTrack
 
 
 def _activities(sampling: Sampling, table: "_EvaluationTable") -> Iterator[AnyTrack]:
-    seconds = {activity: table.grown(f"{activity}_ns") / NS_PER_S for activity in ACTIVITIES}
+    seconds = {activity: table.grown(figure) / NS_PER_S for activity, figure in TIME_FIGURES.items()}
     for node in range(sampling.num_nodes):
         for activity in ACTIVITIES:
             yield Track(sampling.of_node(node, activity=activity), seconds[activity][node])
