@@ -106,9 +106,8 @@ def fault_figures(schedule: Sequence[RecordedEntry], instants: Sequence[FaultIns
         if any((action, kind) in kinds for kind in _DOWN):
             figures["down_s"] = down_s.get(action, 0.0)
         if (action, "pause") in kinds:
-            figures["paused_s"] = _seconds_paused(
-                [one for one in instants if actions.get(one.entry) == action], time_ns
-            )
+            own = (one for one in instants if one.action in _DOWN or actions.get(one.entry) == action)
+            figures["paused_s"] = _seconds_paused(own, time_ns)
     found: JsonObject = {"by_action": by_action}
     if instants:
         found["instants"] = lateness(instants)
@@ -127,16 +126,15 @@ def lateness(instants: Sequence[FaultInstant]) -> JsonObject:
 
 
 def _of_nodes(
-    instants: Sequence[FaultInstant], kinds: tuple[str, ...]
-) -> Iterator[tuple[int, list[tuple[int, str, int]]]]:
-    """The instants that came, of each node: (when, begin or end, entry), in order."""
-    nodes: dict[int, list[tuple[int, int, str, int]]] = {}
+    instants: Iterable[FaultInstant], kinds: Sequence[str]
+) -> Iterator[tuple[int, list[tuple[int, FaultInstant]]]]:
+    """The instants that came, of each node, with when, in order."""
+    nodes: dict[int, list[tuple[int, FaultInstant]]] = {}
     for one in instants:
         if one.node is not None and one.actual_ns is not None and one.action in kinds:
-            happening = (one.actual_ns, one.planned_ns, one.what, one.entry)
-            nodes.setdefault(one.node, []).append(happening)
+            nodes.setdefault(one.node, []).append((one.actual_ns, one))
     for node, happenings in nodes.items():
-        yield node, [(actual_ns, what, entry) for actual_ns, _, what, entry in sorted(happenings)]
+        yield node, sorted(happenings, key=lambda each: (each[0], each[1].planned_ns, each[1].what))
 
 
 def spans_down(instants: Sequence[FaultInstant]) -> Iterator[tuple[int, int, int | None, int]]:
@@ -146,9 +144,9 @@ def spans_down(instants: Sequence[FaultInstant]) -> Iterator[tuple[int, int, int
     """
     for node, happenings in _of_nodes(instants, _DOWN):
         since: tuple[int, int] | None = None
-        for at_ns, what, entry in happenings:
-            if what == "begin":
-                since = since or (at_ns, entry)
+        for at_ns, one in happenings:
+            if one.what == "begin":
+                since = since or (at_ns, one.entry)
             elif since is not None:
                 yield node, since[0], at_ns, since[1]
                 since = None
@@ -165,16 +163,17 @@ def _seconds_down(instants: Sequence[FaultInstant], actions: Mapping[int, str], 
     return {action: ns_to_s(total) for action, total in down_ns.items()}
 
 
-def _seconds_paused(instants: Sequence[FaultInstant], time_ns: int) -> float:
-    """Seconds for which nodes stood still, summed over nodes; pauses that overlap count once."""
+def _seconds_paused(instants: Iterable[FaultInstant], time_ns: int) -> float:
+    """Seconds for which nodes stood still, over all nodes; pauses that overlap count once, and who is down is down."""
     paused_ns = 0
-    for _, happenings in _of_nodes(instants, ("pause",)):
-        depth, since_ns = 0, 0
-        for at_ns, what, _ in happenings:
-            if what == "begin":
-                depth, since_ns = depth + 1, since_ns if depth else at_ns
-            elif depth:
-                depth -= 1
-                paused_ns += 0 if depth else at_ns - since_ns
-        paused_ns += max(0, time_ns - since_ns) if depth else 0
+    for _, happenings in _of_nodes(instants, ("pause", *_DOWN)):
+        depth, is_down, since_ns = 0, False, 0
+        for at_ns, one in happenings:
+            paused_ns += at_ns - since_ns if depth and not is_down else 0
+            since_ns = at_ns
+            if one.action in _DOWN:
+                is_down = one.what == "begin"
+            else:
+                depth = max(0, depth + (1 if one.what == "begin" else -1))
+        paused_ns += max(0, time_ns - since_ns) if depth and not is_down else 0
     return ns_to_s(paused_ns)

@@ -90,6 +90,18 @@ def test_what_a_file_lets_happen_is_counted_with_its_entry() -> None:
     assert found["instants"]["count"] == 7
 
 
+def test_who_is_down_does_not_stand_still() -> None:
+    schedule = (entry(0, "pause", Times(S, 4 * S)), entry(1, "crash", Times(2 * S, 2 * S)))
+    told = (
+        happened(0, "pause", "begin", 1),
+        happened(1, "crash", "begin", 2),
+        happened(1, "crash", "end", 4),
+        happened(0, "pause", "end", 5),
+    )
+    found = fault_figures(schedule, told, 10 * S)["by_action"]
+    assert (found["pause"]["paused_s"], found["crash"]["down_s"]) == (2.0, 2.0)
+
+
 def test_pauses_that_overlap_count_once() -> None:
     schedule = (entry(0, "pause", Times(S, 3 * S)), entry(1, "pause", Times(2 * S, 4 * S)))
     told = (
