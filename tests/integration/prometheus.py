@@ -1,6 +1,6 @@
 """A real Prometheus for tests: on a loopback port of its own, over a data folder of its own, and ended by the test.
 
-``tests/prometheus.sh`` installs it where it is missing.
+``tests/tools.sh prometheus`` installs it where it is missing.
 """
 
 import json
