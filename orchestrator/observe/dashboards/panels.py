@@ -180,6 +180,7 @@ class Panel:
             "color": {"mode": self.color_mode()},
             "custom": self.custom(),
             "mappings": [],
+            "noValue": "–",
             "thresholds": {"mode": "absolute", "steps": steps},
             "unit": self.unit,
         }

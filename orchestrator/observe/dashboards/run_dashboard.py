@@ -259,7 +259,7 @@ FAULTS: Final = Row(
             width=COLUMNS,
             height=12,
             texts=UP_TEXTS,
-            queries=[Query(series("fragmesh_node_up", GROUP), "node {{node}}")],
+            queries=[Query(series("fragmesh_node_up", GROUP), "node {{node}} ({{group}})")],
         ),
     ],
 )
