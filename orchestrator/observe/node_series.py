@@ -1,8 +1,8 @@
 """Series of what nodes told at their evaluations, and of when they were there. Pure.
 
-Figures of tests stay as they are until the next evaluation. Counters that are known only at evaluations grow evenly in
-between, so that their rates are those of whole intervals instead of a spike at each evaluation; at evaluations they
-are exact, and those of whole numbers are whole.
+Figures of tests stay as they are until the next evaluation; a node that is missing there has none. Counters that are
+known only at evaluations grow evenly in between, so that their rates are those of whole intervals instead of a spike
+at each evaluation; at evaluations they are exact, and those of whole numbers are whole.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +38,7 @@ def evaluation_families(sampling: Sampling, nodes: Mapping[str, Column]) -> Iter
     yield NODE_METRICS[f"{PREFIX}train_loss"], _of_nodes(sampling, table.held("train_loss"))
     yield NODE_METRICS[f"{PREFIX}activity_seconds_total"], _activities(sampling, table)
     for name in ("accuracy", "loss"):
-        yield RUN_METRICS[f"{PREFIX}test_{name}"], _of_nodes(sampling, table.held(name))
+        yield RUN_METRICS[f"{PREFIX}test_{name}"], _of_nodes(sampling, table.tested_last(name))
 
 
 def there_families(sampling: Sampling) -> Iterator[Family]:
@@ -102,6 +102,12 @@ class _EvaluationTable:
         if not self._times_ns.size:
             return np.ones((len(self._is_there), len(self._last)), dtype=bool)
         return self._is_there[:, self._last] | (self._last < 0)
+
+    def tested_last(self, name: str) -> Float64Vector:
+        """Return what the last evaluation says of each node, shape (nodes, instants); not a number of one it missed."""
+        found: Float64Vector = self._matrix(name)[:, self._last]
+        found[:, self._last < 0] = np.nan
+        return found
 
     def held(self, name: str) -> Float64Vector:
         """Return what each node told last, shape (nodes, instants); not a number before it told anything."""

@@ -26,7 +26,8 @@ class Track:
 
     Attributes:
         labels: Its labels.
-        values: Shape (instants,); no sample is written where they are not a number.
+        values: Shape (instants,); no sample is written where they are not a number, but for the first one of a gap:
+            without it Prometheus would show the value before for five minutes more.
     """
 
     labels: Mapping[str, str]
@@ -74,9 +75,13 @@ def track_text(metric: Metric, track: AnyTrack, times: Sequence[str]) -> str:
     """Return the samples of one metric, a line each; empty where it has none."""
     if isinstance(track, HistogramTrack):
         return _histogram_text(metric, track, times)
-    before = f"{metric.name}{_labels_text(track.labels)} "
-    lines = zip(_texts(track.values), times, strict=True)
-    return "".join(f"{before}{value} {time}\n" for value, time in lines if value != "nan")
+    head = f"{metric.name}{_labels_text(track.labels)} "
+    lines, last = [], "nan"
+    for value, time in zip(_texts(track.values), times, strict=True):
+        if value != "nan" or last != "nan":
+            lines.append(f"{head}{'NaN' if value == 'nan' else value} {time}\n")
+        last = value
+    return "".join(lines)
 
 
 def num_series(metric: Metric) -> int:

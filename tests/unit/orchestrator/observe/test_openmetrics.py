@@ -25,6 +25,12 @@ def test_what_is_no_number_has_no_sample_and_what_is_infinite_has() -> None:
     assert track_text(LOSS, Track({}, np.full(2, np.nan)), TIMES) == ""
 
 
+def test_a_gap_begins_with_a_sample_that_is_no_number() -> None:
+    values = np.array([np.nan, 1.0, np.nan, np.nan, 2.0])
+    text = track_text(LOSS, Track({}, values), ["1", "2", "3", "4", "5"])
+    assert [line.split()[1:] for line in text.splitlines()] == [["1.0", "2"], ["NaN", "3"], ["2.0", "5"]]
+
+
 def test_a_number_reads_back_as_the_same() -> None:
     values = np.array([0.1 + 0.2, 1 / 3])
     lines = track_text(LOSS, Track({}, values), TIMES).splitlines()

@@ -191,6 +191,21 @@ def test_tests_hold_until_the_next_evaluation_and_counters_grow_evenly(run: Run)
     assert rounds[1::2] == [(a + b) // 2 for a, b in zip(own["rounds"][:-1], own["rounds"][1:], strict=True)]
 
 
+def test_a_node_that_an_evaluation_missed_has_no_figures_of_it(run: Run) -> None:
+    assert run.nodes is not None
+    times_s = np.unique(run.nodes["time_ns"]) / S
+    kept = (run.nodes["node"] != 3) | (run.nodes["time_ns"] != times_s[1] * S)
+    nodes = {name: column[kept] for name, column in run.nodes.items()}
+    families, _ = exported(replace(run, nodes=nodes), step_s=5)
+    told = {
+        (sample.time_ms - START_MS) / 1000: sample.value
+        for sample in families[f"{PREFIX}test_loss"]
+        if ("node", "3") in sample.labels
+    }
+    assert [time_s for time_s, value in told.items() if np.isnan(value)] == [times_s[1]]
+    assert not [time_s for time_s in told if times_s[1] < time_s < times_s[2]]
+
+
 def test_activities_add_up_to_the_clock_at_each_instant(run: Run) -> None:
     assert run.nodes is not None
     time_ns = run.nodes["time_ns"]
