@@ -59,6 +59,14 @@ def expressions(dashboard: Json) -> Iterator[tuple[str, str]]:
             yield f"variable {variable['name']!r}", found[1]
 
 
+def legend_labels(dashboard: Json, place: str) -> set[str]:
+    """Labels that the legend of a query, or the text of an annotation, names; places are those of ``tests.grafana``."""
+    found = {f"{panel['title']}: {target['refId']}": target["legendFormat"] for panel, target in targets_of(dashboard)}
+    for mark in annotations_of(dashboard):
+        found[f"annotation {mark['name']}"] = f"{mark['titleFormat']} {mark['textFormat']}"
+    return set(re.findall(r"\{\{ *(\w+) *\}\}", found[place]))
+
+
 def series_names(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     """Names of all series of a table of metrics."""
     names: dict[str, Metric] = {}

@@ -21,8 +21,9 @@ EVALUATED: Final = f"max by (run) (fragmesh_evaluation_clock_seconds{{{RUNS}}})"
 
 CLOCK: Final = f"max by (run) (fragmesh_run_clock_seconds{{{RUNS}}})"
 SENT: Final = f"sum by (run) (fragmesh_sent_bytes_total{{{RUNS}}})"
-ACCURACY: Final = f"avg by (run) (fragmesh_test_accuracy{{{RUNS}}})"
-LOSS: Final = f"avg by (run) (fragmesh_test_loss{{{RUNS}}})"
+# Nodes without a figure are left out, as of :func:`tested`.
+ACCURACY: Final = f"avg by (run) (fragmesh_test_accuracy{{{RUNS}}} >= 0)"
+LOSS: Final = f"avg by (run) (fragmesh_test_loss{{{RUNS}}} >= 0)"
 DISTANCE: Final = f"max by (run) (fragmesh_consensus_distance{{{RUNS}}})"
 
 REACHED: Final = f"{ACCURACY} >= $target"
@@ -73,7 +74,7 @@ TABLE: Final = Row(
                 at_end(f"floor(1000 * {BEGAN})"),
                 at_end(f"floor(1000 * ({BEGAN} + {LASTED}))"),
                 at_end(last("fragmesh_run_clock_seconds")),
-                at_end(last("fragmesh_test_accuracy", "avg by (run)")),
+                at_end(f"avg by (run) (last_over_time(fragmesh_test_accuracy{{{RUNS}}}[$__range]) >= 0)"),
                 at_end(last("fragmesh_sent_bytes_total", "sum by (run)")),
                 at_end(SAMPLED),
             ],

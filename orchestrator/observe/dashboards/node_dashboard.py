@@ -17,6 +17,7 @@ from orchestrator.observe.dashboards.queries import (
     rate,
     series,
     testbed_rate,
+    tested,
 )
 from orchestrator.observe.dashboards.run_dashboard import ACTIVITY_COLORS
 
@@ -90,7 +91,7 @@ LEARNING: Final = Row(
             minimum=0,
             queries=[
                 Query(series("fragmesh_test_accuracy", ONE), "node {{node}}"),
-                Query(f"avg({series('fragmesh_test_accuracy')})", "all nodes"),
+                Query(f"avg({tested('fragmesh_test_accuracy')})", "all nodes"),
             ],
             overrides=[dashed("all nodes")],
         ),

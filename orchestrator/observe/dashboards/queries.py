@@ -39,6 +39,11 @@ def series(metric: str, *matchers: str) -> str:
     return f"{metric}{{{', '.join((RUN, *matchers))}}}"
 
 
+def tested(metric: str, *matchers: str) -> str:
+    """Select a figure of tests of those nodes that have one: of others it may be there and not be a number."""
+    return f"{series(metric, *matchers)} >= 0"
+
+
 def rate(counter: str, *matchers: str) -> str:
     """Growth of a counter, a real second."""
     return f"rate({series(counter, *matchers)}[$__rate_interval])"

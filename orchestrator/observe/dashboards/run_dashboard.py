@@ -28,6 +28,7 @@ from orchestrator.observe.dashboards.queries import (
     rate,
     series,
     testbed_rate,
+    tested,
 )
 from orchestrator.observe.dashboards.tables import Column, Table
 
@@ -52,9 +53,8 @@ BAND: Final = (
 """A band from the lowest to the highest node below the mean."""
 
 
-def mean_and_range(metric: str) -> tuple[Query, ...]:
+def mean_and_range(nodes: str) -> tuple[Query, ...]:
     """Return the mean, the highest and the lowest of the nodes' values."""
-    nodes = series(metric, GROUP)
     return (Query(f"avg({nodes})", "mean"), Query(f"max({nodes})", "highest"), Query(f"min({nodes})", "lowest"))
 
 
@@ -112,7 +112,7 @@ STATS: Final = Row(
             unit="percentunit",
             width=4,
             height=4,
-            queries=[Query(f"avg({series('fragmesh_test_accuracy')})")],
+            queries=[Query(f"avg({tested('fragmesh_test_accuracy')})")],
         ),
         Stat(
             title="Sent so far",
@@ -144,7 +144,7 @@ LEARNING: Final = Row(
             unit="percentunit",
             minimum=0,
             queries=[
-                *mean_and_range("fragmesh_test_accuracy"),
+                *mean_and_range(tested("fragmesh_test_accuracy", GROUP)),
                 Query(series("fragmesh_averaged_test_accuracy"), "averaged model"),
             ],
             overrides=[*BAND, dashed("averaged model")],
@@ -154,13 +154,13 @@ LEARNING: Final = Row(
             description="Mean of the fast nodes and of the stragglers: whether stragglers are left behind.",
             unit="percentunit",
             minimum=0,
-            queries=[Query(f"avg by (group) ({series('fragmesh_test_accuracy', GROUP)})", "{{group}}")],
+            queries=[Query(f"avg by (group) ({tested('fragmesh_test_accuracy', GROUP)})", "{{group}}")],
         ),
         TimeSeries(
             title="Test loss",
             description="Test loss of the nodes' own models, the RMSE for ratings: mean, lowest and highest node.",
             unit="short",
-            queries=mean_and_range("fragmesh_test_loss"),
+            queries=mean_and_range(tested("fragmesh_test_loss", GROUP)),
             overrides=BAND,
         ),
         TimeSeries(
@@ -181,7 +181,7 @@ LEARNING: Final = Row(
             description="Rounds that nodes have completed: mean, and from the slowest to the fastest node.",
             unit="short",
             minimum=0,
-            queries=mean_and_range("fragmesh_rounds_total"),
+            queries=mean_and_range(series("fragmesh_rounds_total", GROUP)),
             overrides=BAND,
         ),
     ],
