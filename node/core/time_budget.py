@@ -31,6 +31,11 @@ TIME_FIGURES: Final[Mapping[Activity, str]] = {
 """The figure of :class:`~node.core.counters.NodeCounters` that counts each activity."""
 
 
+def times_of(counters: NodeCounters) -> list[int]:
+    """Return the time of each activity, in the order of :data:`TIME_FIGURES`."""
+    return [getattr(counters, figure) for figure in TIME_FIGURES.values()]
+
+
 class TimeBudget:
     """Adds up the time of one node's activities in its counters.
 

@@ -49,6 +49,7 @@ def exit_code_of(status: str, fidelity: dict[str, Any] | None) -> int:
 
 def print_outcome(summary: dict[str, Any], path: Path) -> None:
     """Print the summary of a run as a table."""
+    from orchestrator.report.text import budget_text
     from orchestrator.results.checkpoint import CHECKPOINT
 
     final, best = summary["final"], summary["best"]
@@ -70,6 +71,7 @@ def print_outcome(summary: dict[str, Any], path: Path) -> None:
         + f", {messages['rejected']:,} refused"
         * bool(messages["rejected"]),
         "sent": f"{summary['bytes_sent'] / 1e6:,.1f} MB",
+        **({"time spent": budget_text(summary["time_budget"])} if "time_budget" in summary else {}),
         "wall clock": f"{summary['wall_s']:.1f} s for {summary['train_steps']:,} local steps",
         "fidelity": summary["fidelity"] or "not judged",
         "report": str(path / "report.html"),

@@ -35,6 +35,7 @@ from orchestrator.report.drawing import (
 from orchestrator.report.fault_drawing import finish_time_axes, with_lanes_note
 from orchestrator.report.fault_lanes import Lane, lanes
 from orchestrator.report.text import byte_unit, bytes_label, format_bytes, sentence, share, time_label
+from orchestrator.report.time_figures import time_budget
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import MESSAGE_STATES, Column
 from orchestrator.results.summary import age_s, staleness
@@ -487,7 +488,7 @@ LEARNING_FIGURES: Final = (
     _train_loss,
     _consensus,
 )
-NODES_FIGURES: Final = (_accuracy_by_group, _loss_by_group, _rounds_by_node, _queue_length)
+NODES_FIGURES: Final = (_accuracy_by_group, _loss_by_group, time_budget, _rounds_by_node, _queue_length)
 MESSAGES_FIGURES: Final = (_fates, _bytes_by_class, _staleness, _age)
 LINKS_FIGURES: Final = (_uplinks, _downlinks)
 DATA_FIGURES: Final = (_partition,)

@@ -1,5 +1,6 @@
 """Figures as words: amounts, durations and headline figures as people write them. Strings only."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.experiment.runtimes import clock_name
@@ -49,6 +50,22 @@ def share(part: float, total: float) -> str:
     """A share in percent."""
     percent = 100 * part / total
     return f"{percent:.1f} %" if percent >= 0.05 or percent == 0 else "< 0.1 %"
+
+
+def budget_groups(budget: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """The shares of ``time_budget`` by the name of a group: fast nodes and stragglers, or all nodes."""
+    if "stragglers" not in budget:
+        return {"all nodes": budget["overall"]} if "overall" in budget else {}
+    return {name: budget[key] for name, key in (("fast nodes", "fast"), ("stragglers", "stragglers")) if key in budget}
+
+
+def budget_text(budget: Mapping[str, Mapping[str, float]]) -> str:
+    """The activities of nodes and their shares, in words; what took no time is left out."""
+    groups = {
+        name: ", ".join(f"{activity} {share(part, 1.0)}" for activity, part in shares.items() if part)
+        for name, shares in budget_groups(budget).items()
+    }
+    return "; ".join(text if name == "all nodes" else f"{name}: {text}" for name, text in groups.items())
 
 
 def format_duration(seconds: float) -> str:

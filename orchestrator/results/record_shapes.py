@@ -9,6 +9,7 @@ from orchestrator.results.schema import JsonObject
 
 _Amount: TypeAlias = Annotated[int, Field(ge=0)]
 _Seconds: TypeAlias = Annotated[float, Field(ge=0)]
+_Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 _Target: TypeAlias = Annotated[str, StringConstraints(pattern=r"^-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?$")]
 
 
@@ -34,6 +35,7 @@ class _SummaryRecord(_Record):
     cancelled_share: float | None = None
     aggregated_per_round: float | None = None
     staleness: dict[str, _Quantiles] = {}
+    time_budget: dict[str, dict[str, _Share]] = {}
     time_to_accuracy_s: dict[_Target, float | None] = {}
     time_to_rmse_s: dict[_Target, float | None] = {}
     bytes_to_accuracy: dict[_Target, float | None] = {}

@@ -318,6 +318,8 @@ class RunTotals:
         values_saturated: Values of messages that travelled as the largest of the wire's type.
         divergence: Which node's model was not finite any more, after which round, and when; None unless one was.
         checkpoint_error: Why its last checkpoint could not be written; None if it was, or if none was needed.
+        spent_ns: Time that each node spent on each activity, shape (nodes, activities), in the order of
+            :data:`node.core.time_budget.TIME_FIGURES`; None if unknown.
         fault_instants: Begins and ends of entries of the schedule, up to the time reached: in a simulation all, in a
             real run those of the faults that the orchestrator executes.
     """
@@ -335,4 +337,5 @@ class RunTotals:
     bytes_lost: int = 0
     values_saturated: int = 0
     divergence: DivergedError | None = None
+    spent_ns: npt.NDArray[np.int64] | None = None
     fault_instants: tuple[FaultInstant, ...] = ()

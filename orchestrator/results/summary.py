@@ -6,6 +6,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from node.core.time_budget import TIME_FIGURES
 from node.core.types import Float64Vector
 from node.core.units import ns_to_s
 from orchestrator.analysis import best_index, bytes_to_accuracy, quantiles, time_to_accuracy
@@ -74,6 +75,8 @@ def summarize(
     if totals.uplink_utilization is not None and totals.downlink_utilization is not None:
         summary["uplink_utilization_mean"] = _mean_or_none(totals.uplink_utilization)
         summary["downlink_utilization_mean"] = _mean_or_none(totals.downlink_utilization)
+    if totals.spent_ns is not None and totals.spent_ns.any():
+        summary["time_budget"] = _time_budget(facts, totals.spent_ns)
     if facts.schedule:
         summary["faults"] = fault_figures(facts.schedule, totals.fault_instants, totals.time_ns)
     if messages is not None:
@@ -82,6 +85,20 @@ def summarize(
         summary["staleness"] = _by_sender(facts, messages, staleness(messages), aggregated)
         summary["age_s"] = _by_sender(facts, messages, age_s(messages), aggregated)
     return cast(JsonObject, to_json_values(summary))
+
+
+def _time_budget(facts: RunFacts, spent_ns: npt.NDArray[np.int64]) -> JsonObject:
+    """Shares of the activities in the time of all nodes of a group, together 1."""
+    slow = np.isin(np.arange(len(spent_ns)), sorted(facts.stragglers))
+    groups = {"overall": np.ones_like(slow)}
+    if facts.stragglers:
+        groups |= {"fast": ~slow, "stragglers": slow}
+    amounts = {name: spent_ns[members].sum(axis=0) for name, members in groups.items()}
+    return {
+        name: dict(zip(TIME_FIGURES, (amount / amount.sum()).tolist(), strict=True))
+        for name, amount in amounts.items()
+        if amount.any()
+    }
 
 
 def staleness(messages: Mapping[str, Column]) -> npt.NDArray[np.int64]:

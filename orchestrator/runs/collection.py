@@ -26,6 +26,7 @@ from node.core.counters import (
 )
 from node.core.errors import DivergedError, RunnerError
 from node.core.links import NetworkPlan, entry_of_pair
+from node.core.time_budget import times_of
 from node.core.types import NodeId, Vector
 from node.core.units import NS_PER_MS
 from node.runtime.link_measurement import requested_mbps, requested_round_trip_ms
@@ -251,6 +252,7 @@ def totals_of(
         downlink_utilization=down,
         error=None if error is None else str(error),
         divergence=error if isinstance(error, DivergedError) else None,
+        spent_ns=np.array([times_of(node) for node in counted], dtype=np.int64) if counted else None,
     )
 
 

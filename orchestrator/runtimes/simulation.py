@@ -20,6 +20,7 @@ import numpy as np
 
 from node.core.errors import ConfigError, DivergedError, RunnerError, TestbedError
 from node.core.saved_state import State, savable_classes
+from node.core.time_budget import times_of
 from node.core.training import TrainerAndEvaluator
 from node.core.types import NodeId, Vector
 from node.core.units import s_to_ns
@@ -385,6 +386,7 @@ class SimulatedRun:
             error=None if error is None else str(error),
             divergence=error if isinstance(error, DivergedError) else None,
             checkpoint_error=self._unsaved,
+            spent_ns=np.array([times_of(node.counters) for node in nodes], dtype=np.int64),
             fault_instants=tuple(exact_instants(self._plan.entries, world.now_ns)),
         )
 

@@ -31,7 +31,8 @@ from orchestrator.report.drawing import Plot, own_settings
 from orchestrator.report.figures import LEARNING_FIGURES
 from orchestrator.report.overlay import render_comparison, write_comparison
 from orchestrator.report.page import CHECKS_SHOWN, render_page, render_report, write_report
-from orchestrator.report.text import format_bytes, format_duration
+from orchestrator.report.text import budget_text, format_bytes, format_duration
+from orchestrator.report.time_figures import time_budget
 from orchestrator.results.reader import Run, load_run
 from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.writer import RunWriter
@@ -54,6 +55,7 @@ TITLES = (
     "Training loss",
     "Consensus distance",
     "Accuracy of fast nodes and stragglers",
+    "Where the time goes",
     "Rounds per node",
     "Queue length over time",
     "What became of the messages",
@@ -402,6 +404,34 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_runs_that_were_never_evaluated_can_be_drawn(tmp_path: Path) -> None:
     runs = [load_run(write_run(tmp_path, samples=count), messages=False) for count in (0, 3)]
     assert "–" in render_comparison(runs, compare(runs))
+
+
+def test_the_time_goes_into_bars_of_fast_nodes_and_stragglers_or_of_all_nodes(tmp_path: Path) -> None:
+    for slow, names, missing in ((2, ("fast nodes", "stragglers"), "all nodes"), (0, ("all nodes",), "stragglers")):
+        with own_settings():
+            plot = time_budget(load_run(write_run(tmp_path, slow=slow)))
+        assert plot is not None
+        assert all(f">{name}<" in plot.svg for name in names)
+        assert f">{missing}<" not in plot.svg
+        assert ">90.0 %<" in plot.svg
+        assert (">waiting<" in plot.svg) == (slow > 0)  # what took no time has no place in the legend
+        assert ">paused<" not in plot.svg
+
+
+def test_a_run_that_did_not_count_its_times_has_no_figure_of_them(tmp_path: Path) -> None:
+    writer = RunWriter.create(tmp_path, facts(), EXPERIMENT, ENVIRONMENT)
+    writer.add(sample(0))
+    for ended in (replace(totals(), spent_ns=None), replace(totals(), spent_ns=np.zeros((6, 6), dtype=np.int64))):
+        assert "time_budget" not in writer.finish(ended)
+        assert "Where the time goes" not in render_report(load_run(writer.path))
+
+
+def test_where_the_time_went_in_words() -> None:
+    fast, slow = {"computing": 0.999, "waiting": 0.001, "idle": 0.0}, {"computing": 0.25, "waiting": 0.75}
+    assert budget_text({"overall": fast}) == "computing 99.9 %, waiting 0.1 %"
+    both = budget_text({"overall": fast, "fast": fast, "stragglers": slow})
+    assert both == "fast nodes: computing 99.9 %, waiting 0.1 %; stragglers: computing 25.0 %, waiting 75.0 %"
+    assert budget_text({"overall": slow, "stragglers": slow}) == "stragglers: computing 25.0 %, waiting 75.0 %"
 
 
 def test_amounts_read_well() -> None:

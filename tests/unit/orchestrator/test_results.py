@@ -18,6 +18,7 @@ import yaml
 
 from node.core.errors import ConfigError, RunnerError
 from node.core.messages import MessageState
+from node.core.time_budget import TIME_FIGURES
 from orchestrator.experiment.config import read_experiment
 from orchestrator.report.page import write_report
 from orchestrator.results import writer as writing
@@ -187,12 +188,13 @@ class TestWriting:
         assert lines[0].endswith(",loss_seen_mean")
         (path / "curve.csv").write_text("".join(f"{line.rpartition(',')[0]}\n" for line in lines))
         table = pq.read_table(path / "nodes.parquet")
-        pq.write_table(table.drop_columns(["loss_seen"]), path / "nodes.parquet")
+        pq.write_table(table.drop_columns(["loss_seen", *TIME_FIGURES.values()]), path / "nodes.parquet")
         run = load_run(path)
         assert np.isnan(run.curve["loss_seen_mean"]).all()
         assert np.isfinite(run.curve["accuracy_mean"]).all()
         assert run.nodes is not None
         assert np.isnan(run.nodes["loss_seen"]).all()
+        assert all(np.isnan(run.nodes[name]).all() for name in TIME_FIGURES.values())
 
     def test_the_messages_come_back_as_they_were_given(self, tmp_path: Path) -> None:
         given = messages()
@@ -242,6 +244,17 @@ class TestSummary:
         age = (given["aggregated_ns"] - given["queued_ns"])[used] / 1e9
         assert summary["age_s"]["overall"]["max"] == pytest.approx(age.max())
         assert summary["staleness"]["overall"]["count"] == int(used.sum())
+
+    def test_where_the_time_went(self, tmp_path: Path) -> None:
+        budget = json.loads((write_run(tmp_path) / "summary.json").read_text())["time_budget"]
+        assert budget["fast"] == {
+            "computing": 0.9, "waiting": 0.0, "sending": 0.06, "idle": 0.04, "paused": 0.0, "down": 0.0
+        }  # fmt: skip
+        assert budget["stragglers"]["waiting"] == 0.4
+        assert budget["overall"]["computing"] == pytest.approx((4 * 0.9 + 2 * 0.6) / 6)
+        assert all(sum(shares.values()) == pytest.approx(1) for shares in budget.values())
+        plain = json.loads((write_run(tmp_path, slow=0) / "summary.json").read_text())["time_budget"]
+        assert list(plain) == ["overall"]
 
     def test_rmse(self, tmp_path: Path) -> None:
         summary = json.loads((write_run(tmp_path, metric="rmse") / "summary.json").read_text())
@@ -487,8 +500,10 @@ class TestReading:
         assert str(caught.value).startswith(f"{path}/{expected}")
         assert "\n" not in str(caught.value)
 
+    KEYS = ("time_s", "wall_s", "bytes_sent", "bytes", "messages", "train_steps", "staleness", "time_budget")
+
     @pytest.mark.parametrize("value", [None, "x", [], -1, True])
-    @pytest.mark.parametrize("key", ["time_s", "wall_s", "bytes_sent", "bytes", "messages", "train_steps", "staleness"])
+    @pytest.mark.parametrize("key", KEYS)
     def test_a_value_of_the_summary_that_is_none_is_named(self, tmp_path: Path, key: str, value: object) -> None:
         path = write_run(tmp_path, samples=2)
         summary = json.loads((path / "summary.json").read_text())

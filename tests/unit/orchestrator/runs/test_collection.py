@@ -173,8 +173,14 @@ def test_a_run_in_which_messages_were_refused_fails() -> None:
 
 def test_totals_are_over_all_parts() -> None:
     """Two parts of two nodes on links of 8 Mbit/s, a megabyte a second."""
-    first = [NodeCounters(local_steps=3, bytes_sent=1_000_000, messages_sent=2), NodeCounters(bytes_received=500_000)]
-    later = [NodeCounters(local_steps=4, bytes_sent=1_000_000, messages_sent=1), NodeCounters(bytes_lost=7)]
+    first = [
+        NodeCounters(local_steps=3, bytes_sent=1_000_000, messages_sent=2, idle_ns=4),
+        NodeCounters(bytes_received=500_000),
+    ]
+    later = [
+        NodeCounters(local_steps=4, bytes_sent=1_000_000, messages_sent=1, idle_ns=5),
+        NodeCounters(bytes_lost=7, down_ns=6),
+    ]
     parts = [Part(0, 1 * SECOND, 2.0, first), Part(1 * SECOND, 4 * SECOND, 6.5, later)]
     totals = totals_of(
         parts, links([8.0, 8.0]), begin_ns=0, wall_s=99.0, status="failed", error=RunnerError("node 1 died")
@@ -187,6 +193,8 @@ def test_totals_are_over_all_parts() -> None:
     assert totals.downlink_utilization is not None
     np.testing.assert_allclose(totals.uplink_utilization, [0.5, 0.0])
     np.testing.assert_allclose(totals.downlink_utilization, [0.0, 0.125])
+    assert totals.spent_ns is not None
+    assert totals.spent_ns.tolist() == [[0, 0, 0, 9, 0, 0], [0, 0, 0, 0, 0, 6]]
 
 
 def test_a_run_that_diverged_says_so_besides_its_error() -> None:
