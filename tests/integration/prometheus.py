@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from node.core.errors import ConfigError
 from orchestrator.observe.installed import ProgramName, installed_program
+from orchestrator.observe.prometheus_files import write_prometheus_files
 from tests.integration.started import free_ports
 from tests.requirements import unavailable
 
@@ -167,6 +168,15 @@ def import_openmetrics(file: Path, data: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@contextmanager
+def scraping_prometheus(state: Path) -> Iterator[Prometheus]:
+    """Run a Prometheus with the files that come with the package, and scrape the runs below ``$XDG_STATE_HOME``."""
+    folder = state / "fragmesh"
+    config = write_prometheus_files(folder)
+    with Prometheus(folder, config.read_text()) as prometheus:
+        yield prometheus
 
 
 @contextmanager
