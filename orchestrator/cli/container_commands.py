@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from node.core.errors import ConfigError, RunnerError
 from orchestrator.cli.arguments import AsJson
+from orchestrator.cli.observing import take_down_observers
 from orchestrator.cli.printing import err, out, print_json, print_rows
 
 BaseImage = Annotated[
@@ -72,6 +73,9 @@ def down(
     all_: Annotated[
         bool, typer.Option("--all", help="Remove all of all runs of this user, also of those that are under way.")
     ] = False,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="End the Prometheus and the Grafana that `run --observe` brought up.")
+    ] = False,
 ) -> None:
     """Remove what runs left in the Docker engine, by label. Without an option, of those whose orchestrator is gone."""
     from orchestrator.containers.cleanup import describe, find_runs, remove
@@ -80,6 +84,11 @@ def down(
 
     if run is not None and all_:
         raise ConfigError(f"--run={run}: must be without --all")
+    if observe or all_:
+        lines = take_down_observers()
+        print("\n".join(lines) if lines else "neither Prometheus nor Grafana was brought up by a run")
+    if observe and not all_ and run is None:
+        return
     with closing(connect()) as engine:
         found = [each for each in find_runs(engine, Owner.of_this_process()) if run in (None, each.run)]
         if run is not None and not found:

@@ -11,6 +11,15 @@ from node.core.errors import ConfigError
 from orchestrator.cli.arguments import AsJson, DataRoot, InputRoot, Overrides, check_folder, read_plan
 from orchestrator.cli.exit_codes import FINISHED_CODES
 from orchestrator.cli.guard import guard
+from orchestrator.cli.observing import (
+    GRAFANA_PORT,
+    PROMETHEUS_PORT,
+    GrafanaPort,
+    Observation,
+    Observe,
+    ObserveWith,
+    PrometheusPort,
+)
 from orchestrator.cli.outcome import tell_outcome
 
 
@@ -32,12 +41,18 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run, in its directory.")
     ] = None,
+    observe: Observe = False,
+    observe_with: ObserveWith = None,
+    prometheus_port: PrometheusPort = PROMETHEUS_PORT,
+    grafana_port: GrafanaPort = GRAFANA_PORT,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment and write its results, for one seed or several, or go on with an interrupted run."""
     # Refuse what does not fit together, for all seeds, before anything slow is imported.
+    observation = Observation.asked_for(observe, observe_with, prometheus_port, grafana_port)
     if resume is not None:
         given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seeds}
+        given |= {"--observe": observation}
         refused = ", ".join(name for name, value in given.items() if value is not None)
         if refused:
             raise ConfigError(f"--resume={resume}: goes on with the experiment as it was; must be without {refused}")
@@ -51,14 +66,23 @@ def run(
             raise ConfigError(f"--seed={min(again)}: must be given once")
     check_folder("--input-root", input_root)
     check_folder("--data-root", data_root)
+    grafana = None
+    if resume is None and observation is not None:
+        observation.check(plans[0])
+        grafana = observation.bring_up(plans[0].config.runtime)
     if resume is None and len(plans) > 1:
-        raise typer.Exit(_run_each(plans, out_dir, data_root, workers, as_json))
+        raise typer.Exit(_run_each(plans, out_dir, data_root, workers, as_json, grafana))
     plan = None if resume is not None else plans[0]
-    _run_one(plan, resume, out_dir, data_root, workers, as_json, sys.argv[1:], input_root)
+    _run_one(plan, resume, out_dir, data_root, workers, as_json, sys.argv[1:], grafana, input_root)
 
 
 def _run_each(
-    plans: "list[Any]", out_dir: Path | None, data_root: Path | None, workers: int | None, as_json: bool
+    plans: "list[Any]",
+    out_dir: Path | None,
+    data_root: Path | None,
+    workers: int | None,
+    as_json: bool,
+    grafana: str | None,
 ) -> int:
     """Run plans one after the other, each in a process of its own. One that fails or is interrupted ends it."""
     from orchestrator.host.apart import run_apart
@@ -68,7 +92,7 @@ def _run_each(
         arguments = _with_seed(sys.argv[1:], plan.config.seed)
 
         def task(plan: "Any" = plan, arguments: list[str] = arguments) -> int:
-            return guard(lambda: _run_one(plan, None, out_dir, data_root, workers, as_json, arguments))
+            return guard(lambda: _run_one(plan, None, out_dir, data_root, workers, as_json, arguments, grafana))
 
         code = run_apart(task)
         if code not in FINISHED_CODES:
@@ -97,6 +121,7 @@ def _run_one(
     workers: int | None,
     as_json: bool,
     arguments: list[str],
+    grafana: str | None,
     input_root: Path | None = None,
 ) -> None:
     """Run a plan, or go on with a run, in this process, and leave with its exit code."""
@@ -115,6 +140,7 @@ def _run_one(
         progress="json" if as_json else "auto",
         command=shlex.join(["fragmesh", *arguments]),
         input_root=input_root,
+        grafana=grafana,
     )
     # Step 2: run. Errors of the user and of the run leave through the guard around all commands.
     if resume is not None:

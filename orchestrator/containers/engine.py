@@ -516,6 +516,8 @@ def _send_all(connection: Any, data: bytes) -> None:
 def _host_config(spec: ContainerSpec) -> dict[str, Any]:
     if spec.network_of is not None:
         network_mode = f"container:{spec.network_of}"
+    elif spec.host_network:
+        network_mode = "host"
     else:
         network_mode = next(iter(spec.networks), "none")
     return {

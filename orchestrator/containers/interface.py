@@ -100,6 +100,7 @@ class ContainerSpec:
         sysctls: Kernel settings of its namespaces.
         capabilities: Of the kernel, for example ``NET_ADMIN``.
         host_pids: Whether it sees all processes of this machine.
+        host_network: Whether it has the network of this machine instead of one of its own.
     """
 
     name: str
@@ -118,6 +119,7 @@ class ContainerSpec:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     capabilities: Sequence[str] = ()
     host_pids: bool = False
+    host_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from orchestrator.experiment.schedule.record import recorded
 from orchestrator.host.environment import wall_clock
 from orchestrator.host.signals import on_signals, signals_held
 from orchestrator.progress.progress import Progress
+from orchestrator.report.dashboard import ADDRESS_KEY
 from orchestrator.results.reader import Run
 from orchestrator.results.schema import Column, EndStatus, JsonObject, RunTotals
 from orchestrator.results.writer import RunWriter
@@ -153,6 +154,7 @@ def conduct(
                 resolved = plan.config.model_dump(mode="json")
                 copies = {file.copy: file.content for file in plan.inputs if file.copy and file.content is not None}
                 environment["out"] = os.path.abspath(options.out)
+                environment |= {} if options.grafana is None else {ADDRESS_KEY: options.grafana}
                 writer = RunWriter.create(options.out, facts, resolved, environment, copies)
             else:
                 writer = RunWriter.reopen(found.path, facts, course.restore(found), environment)

@@ -22,6 +22,7 @@ class RunOptions:
         progress: How progress is shown.
         command: What to type to run it again.
         input_root: Folder in which files that the experiment names are looked for first; None for no such folder.
+        grafana: Address of the Grafana that shows the run; None where there is none that is known.
     """
 
     out: Path
@@ -30,6 +31,7 @@ class RunOptions:
     progress: ProgressStyle
     command: str
     input_root: Path | None = None
+    grafana: str | None = None
 
 
 @dataclass(frozen=True)
