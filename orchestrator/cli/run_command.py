@@ -52,8 +52,7 @@ def run(
     observation = Observation.asked_for(observe, observe_with, prometheus_port, grafana_port)
     if resume is not None:
         given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seeds}
-        given |= {"--observe": observation}
-        refused = ", ".join(name for name, value in given.items() if value is not None)
+        refused = ", ".join([name for name, value in given.items() if value is not None] + ["--observe"] * observe)
         if refused:
             raise ConfigError(f"--resume={resume}: goes on with the experiment as it was; must be without {refused}")
     elif file is None:

@@ -291,9 +291,9 @@ def _check_port(service: Service) -> None:
 
 def _write_files(service: Service) -> None:
     service.folder.mkdir(parents=True, exist_ok=True)
-    for path, text in service.files.items():
+    for path, content in service.files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text.encode())
+        write_file(path, content)
 
 
 def _await_ready(service: Service, carrier: Carrier, identity: str) -> None:

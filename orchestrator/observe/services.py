@@ -46,7 +46,7 @@ class Service:
     command: tuple[str, ...]
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
-    files: Mapping[Path, str]
+    files: Mapping[Path, bytes]
 
     @property
     def url(self) -> str:
@@ -54,7 +54,7 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
 
-def prometheus_service(root: Path, port: int, files: Mapping[str, str], program: str = "prometheus") -> Service:
+def prometheus_service(root: Path, port: int, files: Mapping[str, bytes], program: str = "prometheus") -> Service:
     """Describe Prometheus.
 
     Args:
@@ -79,7 +79,7 @@ def prometheus_service(root: Path, port: int, files: Mapping[str, str], program:
         command=(program, *arguments),
         arguments=arguments,
         environment={},
-        files={root / name: text for name, text in files.items()},
+        files={root / name: content for name, content in files.items()},
     )
 
 
@@ -110,5 +110,5 @@ def grafana_service(root: Path, port: int, prometheus_url: str, command: tuple[s
             "GF_PATHS_PLUGINS": str(folder / "plugins"),
             "GF_PATHS_PROVISIONING": str(root / "grafana" / "provisioning"),
         },
-        files={root / "grafana" / name: text for name, text in files.items()},
+        files={root / "grafana" / name: text.encode() for name, text in files.items()},
     )

@@ -39,7 +39,7 @@ def free_port() -> int:
 def service(root: Path, program: str = ANSWERS, port: int | None = None) -> Service:
     port = free_port() if port is None else port
     described = prometheus_service(
-        root, port, {"prometheus.yml": "scrape_configs: []\n", "rules/a.yml": "groups: []\n"}
+        root, port, {"prometheus.yml": b"scrape_configs: []\n", "rules/a.yml": b"groups: []\n"}
     )
     return replace(described, command=(sys.executable, "-c", program, str(port)))
 
