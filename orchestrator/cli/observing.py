@@ -12,7 +12,7 @@ from node.core.errors import ConfigError
 from orchestrator.cli.printing import err
 
 if TYPE_CHECKING:
-    from orchestrator.observe.beside import Carrier, Provider
+    from orchestrator.host.observers import Carrier, Provider
 
 PROMETHEUS_PORT = 9090
 GRAFANA_PORT = 3000
@@ -69,7 +69,7 @@ class Observation:
 
     def bring_up(self, runtime: str) -> str | None:
         """Bring both up, say where they are, and return the address of Grafana; None where it is not installed."""
-        from orchestrator.observe.beside import Observers, grafana_command
+        from orchestrator.host.observers import Observers, grafana_command
         from orchestrator.observe.installed import installed_program
         from orchestrator.observe.prometheus_files import prometheus_files
         from orchestrator.observe.services import grafana_service, prometheus_service
@@ -103,7 +103,7 @@ class Observation:
 
 def take_down_observers() -> list[str]:
     """End what ``--observe`` brought up; return a line for each."""
-    from orchestrator.observe.beside import Observers, Provider
+    from orchestrator.host.observers import Observers, Provider
 
     observers = Observers()
     lines = []
@@ -117,7 +117,7 @@ def take_down_observers() -> list[str]:
 
 @contextmanager
 def _carrier(provider: "Provider") -> "Iterator[Carrier]":
-    from orchestrator.observe.beside import InstalledPrograms, Observers, PinnedContainers
+    from orchestrator.host.observers import InstalledPrograms, Observers, PinnedContainers
 
     if provider == "installed":
         yield InstalledPrograms()

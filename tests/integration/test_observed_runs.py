@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from orchestrator.containers.engine import DockerEngine
-from orchestrator.observe.beside import OBSERVE_LABEL
+from orchestrator.host.observers import OBSERVE_LABEL
 from orchestrator.observe.services import GRAFANA_IMAGE, PROMETHEUS_IMAGE
 from orchestrator.report.dashboard import ADDRESS_KEY
 from tests.integration.prometheus import needed_program

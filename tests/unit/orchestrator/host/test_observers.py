@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.core.errors import ConfigError, RunnerError
-from orchestrator.observe.beside import (
+from orchestrator.host.observers import (
     OBSERVE_LABEL,
     InstalledPrograms,
     Observers,
