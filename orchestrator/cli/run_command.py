@@ -48,7 +48,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment and write its results, for one seed or several, or go on with an interrupted run."""
-    # Refuse what does not fit together, for all seeds, before anything slow is imported.
+    # Step 1: refuse what does not fit together, for all seeds, before anything slow is imported.
     observation = Observation.asked_for(observe, observe_with, prometheus_port, grafana_port)
     if resume is not None:
         given = {"FILE": file, "--runtime": runtime, "--set": overrides, "--out": out_dir, "--seed": seeds}
@@ -65,10 +65,12 @@ def run(
             raise ConfigError(f"--seed={min(again)}: must be given once")
     check_folder("--input-root", input_root)
     check_folder("--data-root", data_root)
+    # Step 2: bring up what is to see the run from its beginning.
     grafana = None
     if resume is None and observation is not None:
         observation.check(plans[0])
         grafana = observation.bring_up(plans[0].config.runtime)
+    # Step 3: run.
     if resume is None and len(plans) > 1:
         raise typer.Exit(_run_each(plans, out_dir, data_root, workers, as_json, grafana))
     plan = None if resume is not None else plans[0]
