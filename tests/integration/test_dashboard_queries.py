@@ -1,73 +1,18 @@
 """Dashboards against a real Prometheus that holds runs: every query answers, and every answer has something to show."""
 
-import math
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from orchestrator.observe.dashboards.compare_dashboard import COMPARE_DASHBOARD
-from orchestrator.observe.dashboards.rendering import DASHBOARDS
 from orchestrator.results.reader import Run
-from tests.dashboard_linter import legend_labels, selectors
-from tests.grafana import ALL, Json, View, asked, label_queries
-from tests.integration.prometheus import Prometheus, prometheus_with
+from tests.grafana import ALL, Json, View
+from tests.integration.dashboard_answers import RENDERED, Observed, unanswered
+from tests.integration.prometheus import prometheus_with
 from tests.integration.simulated import Recordings
 from tests.integration.test_prometheus import exported
-
-STRAGGLER, FAST = "4", "0"
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Runs that a Prometheus holds, and how a reader looks at them.
-
-    Attributes:
-        prometheus: It.
-        runs: Their names.
-        begin_s: Begin of the time range, Unix time.
-        end_s: Its end, somewhat after the runs.
-    """
-
-    prometheus: Prometheus
-    runs: tuple[str, ...]
-    begin_s: float
-    end_s: float
-
-    def view(self, dashboard: Json, run: str) -> View:
-        """Return the view of a reader who chose a run, or all of them where several may be compared."""
-        compares = dashboard["uid"] == COMPARE_DASHBOARD.uid
-        node = FAST if dashboard["uid"] == "fragmesh-node" else ALL
-        choices = {"run": ALL if compares else run, "group": ALL, "node": node, "experiment": ALL, "step": "1s"}
-        return View(self.prometheus.get, self.begin_s, self.end_s, choices)
-
-    def families(self, run: str) -> set[str]:
-        """Return the names of the series that there are of a run."""
-        times = {"start": str(self.begin_s), "end": str(self.end_s)}
-        return set(self.prometheus.get("label/__name__/values", **{"match[]": f'{{run="{run}"}}'}, **times))
-
-
-def is_told(series: list[Json]) -> bool:
-    """Whether anything is shown: some value that is a number."""
-    return any(not math.isnan(float(value)) for found in series for _, value in found["values"])
-
-
-def unanswered(observed: Observed, dashboard: Json, run: str) -> Iterator[str]:
-    """Queries without an answer though the run has the series that they select, and legends without their labels."""
-    view, families = observed.view(dashboard, run), observed.families(run)
-    for place, expr, instant in asked(dashboard):
-        series = view.ask(view.put_in(expr, dashboard), instant=instant)
-        if not is_told(series) and all(selector.metric in families for selector in selectors(expr)):
-            yield f"{dashboard['uid']}, {place}: no answer to {view.put_in(expr, dashboard)}"
-        missing = {label for found in series for label in legend_labels(dashboard, place) - found["metric"].keys()}
-        yield from (f"{dashboard['uid']}, {place}: the legend's label {label} is missing" for label in sorted(missing))
-    for name, query in label_queries(dashboard):
-        if not view.label_values(view.put_in(query, dashboard)):
-            yield f"{dashboard['uid']}, variable {name}: no values"
-
-
-RENDERED = [dashboard.to_json() for dashboard in DASHBOARDS]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +35,34 @@ def imported(simulations: list[Run], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize("dashboard", RENDERED, ids=lambda dashboard: str(dashboard["uid"]))
 def test_every_query_answers_for_a_simulation_that_has_its_series(imported: Observed, dashboard: Json) -> None:
     assert list(unanswered(imported, dashboard, imported.runs[1])) == []
+
+
+@pytest.mark.parametrize(
+    "expr",
+    ['fragmesh_rounds_total{run="$run", node="none"}', 'fragmesh_consensus_distance{run="$run"} * (0 / 0)'],
+    ids=["nothing", "no number"],
+)
+def test_a_query_without_an_answer_is_found(imported: Observed, expr: str) -> None:
+    dashboard = copy.deepcopy(RENDERED[0])
+    panel = next(found for found in dashboard["panels"] if found["title"] == "Rounds")
+    panel["targets"] = [{**panel["targets"][0], "expr": expr}]
+    (found,) = unanswered(imported, dashboard, imported.runs[1])
+    assert found.startswith("fragmesh-run, Rounds: A: no answer to fragmesh_")
+
+
+def test_a_query_that_prometheus_refuses_is_an_error(imported: Observed) -> None:
+    dashboard = copy.deepcopy(RENDERED[0])
+    panel = next(found for found in dashboard["panels"] if found["title"] == "Rounds")
+    panel["targets"][0]["expr"] = "sum by ("
+    with pytest.raises(AssertionError, match="parse error"):
+        list(unanswered(imported, dashboard, imported.runs[1]))
+
+
+def test_a_variable_without_values_is_found(imported: Observed) -> None:
+    dashboard = copy.deepcopy(RENDERED[0])
+    variable = next(found for found in dashboard["templating"]["list"] if found["name"] == "group")
+    variable["query"]["query"] = 'label_values(fragmesh_rounds_total{run="none"}, group)'
+    assert list(unanswered(imported, dashboard, imported.runs[1])) == ["fragmesh-run, variable group: no values"]
 
 
 def panel_expr(dashboard: Json, title: str) -> str:

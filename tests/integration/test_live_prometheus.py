@@ -13,6 +13,7 @@ from orchestrator.observe.sampled_run import sampled
 from orchestrator.results.reader import Run, load_run
 from orchestrator.runs.options import RunOptions
 from orchestrator.runtimes.simulation import run_simulation
+from tests.integration.dashboard_answers import RENDERED, Observed, unanswered
 from tests.integration.prometheus import Prometheus, import_openmetrics, scraping_prometheus
 from tests.integration.started import ENDLESS, Start, done, start
 from tests.unit.orchestrator.observe.test_prometheus_files import RECORDED
@@ -26,11 +27,13 @@ METRICS = {**NODE_METRICS, **RUN_METRICS}
 WAITS = (
     "algorithm.kind=dpsgd",
     "compute={step_time_ms: 20, stragglers: {count: 1, factor: 10, placement: lowest_ids}}",
-    "schedule=[{action: pause, nodes: [1], at_s: 1, for_s: 0.3}]",
+    "schedule=[{action: pause, nodes: [1], at_s: 1, for_s: 0.3},"
+    " {action: degrade, nodes: [2], latency_factor: 2, at_s: 2}]",
     "evaluation={interval_s: 1, live: true}",
     "stop={time_s: 8}",
 )
-"""An experiment in which there is something of everything: nodes wait for a straggler, and one is paused."""
+"""An experiment in which there is something of everything: nodes wait for a straggler, one is paused, and a link is
+slower until the end."""
 
 NOT_THERE = {
     "messages_rejected_total": "no message is refused, and there is a series only for what has happened",
@@ -127,6 +130,13 @@ def assert_counters_agree(prometheus: Prometheus, run: Run) -> None:
     assert last(prometheus, f"{PREFIX}age_seconds_count", run) == (run.messages["aggregated_ns"] >= 0).sum()
 
 
+def assert_dashboards_answer(prometheus: Prometheus, run: Run) -> None:
+    """Every query of every dashboard has an answer; of families without a series the test of the table says why."""
+    start_s = last(prometheus, f"{PREFIX}run_start_timestamp_seconds", run)
+    observed = Observed(prometheus, (run.path.name,), start_s - 60, prometheus.query("time()")[0].value)
+    assert [found for each in RENDERED for found in unanswered(observed, each, run.path.name)] == []
+
+
 def simulation_of(run: Run, folder: Path) -> Run:
     """Simulate the very experiment of a run."""
     plan = make_plan(read_experiment(run.path / "experiment.yaml", ["runtime=simulation"]), run.path)
@@ -139,8 +149,9 @@ def simulation_of(run: Run, folder: Path) -> Run:
 def test_a_run_is_scraped_whole_and_lies_beside_its_simulation(start: Start, state: Path, tmp_path: Path) -> None:
     with scraping_prometheus(state) as prometheus:
         # Step 1: a run of which Prometheus has seen something before its end.
-        started = start(*WAITS, faults="patient_scrape,hold:kept:3")
-        gate = started.until_held("hold:kept:3")
+        # It stands still when models have come of 0, 1 and 2 s and the first of 3 s: the pause is over.
+        started = start(*WAITS, faults="patient_scrape,hold:kept:10")
+        gate = started.until_held("hold:kept:10")
         prometheus.until("count(up{job='fragmesh'} == 1) == 4", "a scrape of all nodes and of the orchestrator")
         gate.release()
         done(started)
@@ -148,6 +159,7 @@ def test_a_run_is_scraped_whole_and_lies_beside_its_simulation(start: Start, sta
         # Step 2: all of it is there.
         assert_all_there(prometheus, run)
         assert_counters_agree(prometheus, run)
+        assert_dashboards_answer(prometheus, run)
         assert not [label for label in prometheus.get("labels") if label.startswith("exported_")]
         start_s = last(prometheus, f"{PREFIX}run_start_timestamp_seconds", run)
         # Step 3: the same file simulated, from the same instant.
