@@ -22,6 +22,7 @@ from orchestrator.containers.image_recipes import shaper_recipe
 from orchestrator.containers.interface import Resource
 from orchestrator.containers.ownership import OWNER_LABEL, RUN_LABEL, Owner
 from orchestrator.results.reader import load_run
+from tests.integration.scraping import Target, get, targets_in
 from tests.integration.started import ENDLESS, SMALL, WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +105,12 @@ def time_of(snapshot: Path) -> float:
 @pytest.fixture
 def start(engine: DockerEngine, base_image: str, node_image: str, tmp_path: Path) -> Iterator[Callable[..., DockerRun]]:
     """Start a run with some settings of its own."""
-    environment = {**os.environ, "FRAGMESH_BASE_IMAGE": base_image, "FRAGMESH_CACHE": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "FRAGMESH_BASE_IMAGE": base_image,
+        "FRAGMESH_CACHE": str(tmp_path / "cache"),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
     have_image(engine, shaper_recipe(), BuildOptions.from_environment(environment), print)
     started: list[DockerRun] = []
 
@@ -175,6 +181,23 @@ def test_links_may_be_the_host_s_own(start: Callable[..., DockerRun]) -> None:
     assert run.end() == 0
     assert json.loads((run.path / "fidelity.json").read_text())["links"] == "direct (not shaped)"
     assert json.loads((run.path / "environment.json").read_text())["docker"]["latency_by"] is None
+
+
+def test_metrics_are_served_beside_the_experiment_s_network(start: Callable[..., DockerRun], tmp_path: Path) -> None:
+    run = start(ENDLESS, network=FAST)
+
+    def targets() -> list[Target]:
+        return [one for one in targets_in(tmp_path / "state") if one.labels["run"] == run.path.name]
+
+    run.until(lambda: len(targets()) == 4, "the addresses of all pages")
+    for target in targets():
+        assert get(target.address).startswith("# HELP fragmesh_")
+        if (node := target.labels.get("node")) is not None:
+            on_data_network = json.loads((run.path / f"nodes/node-{node:0>4}.json").read_text())["advertised"]
+            with pytest.raises(ConnectionRefusedError):
+                get(f"{on_data_network}:{target.address.rpartition(':')[2]}")
+    assert run.interrupt() == 130
+    assert targets() == []
 
 
 def test_an_interrupted_run_leaves_nothing_and_goes_on(start: Callable[..., DockerRun]) -> None:
