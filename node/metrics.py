@@ -92,7 +92,9 @@ def _table(*metrics: Metric) -> Mapping[str, Metric]:
 NODE_METRICS: Final = _table(
     # Where the node stands.
     _gauge("node_phase", "1 for the phase of the node's life, 0 for the others.", "phase"),
-    _gauge("node_clock_seconds", "Testbed time of the node; negative before the start."),
+    _gauge(
+        "node_clock_seconds", "Testbed time of the node: negative before the start, and at its end that of the end."
+    ),
     _gauge("node_lives", "How often the node has begun: 1, and one more for each return after a crash."),
     _gauge("node_unreachable_peers", "Peers that could not be reached at the last attempt."),
     # Training.

@@ -51,7 +51,7 @@ class LatenessHistogram:
         One that is less than a bound by up to an eighth may count as beyond it.
         """
         counts = [0] * (len(bounds_ns) + 1)
-        for bucket, members in enumerate(self._counts):
+        for bucket, members in enumerate(self._counts[: _bucket(self._max) + 1]):
             if members:
                 counts[bisect_left(bounds_ns, min(_upper(bucket), self._max))] += members
         return counts

@@ -61,9 +61,10 @@ class NodeReadings:
     def at(self, phase: Phase, time_ns: int) -> Readings:
         """Read all values as they are now; ``time_ns`` is testbed time, negative before the start."""
         counters = self._report.counters(time_ns)
+        until_ns = self._driver.time_spent.until_ns  # after the end: until then
         readings: dict[str, Mapping[tuple[str, ...], float | HistogramReading]] = {
             "node_phase": {(each.value,): float(each is phase) for each in Phase},
-            "node_clock_seconds": {(): ns_to_s(time_ns)},
+            "node_clock_seconds": {(): ns_to_s(time_ns if until_ns is None else until_ns)},
             "node_lives": {(): self._config.beginning.life + 1},
             "node_unreachable_peers": {(): len(self._peers.client.unreachable)},
             **{name: {(): getattr(counters, figure)} for name, figure in _FIGURES.items()},

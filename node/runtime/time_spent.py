@@ -26,6 +26,7 @@ class TimeSpent:
         waited_ns: Time in which the node could not go on without a peer, among others, by peer.
         _waits_on: The peers without whom it cannot go on now.
         _counts: Whether the node has begun, and has not ended.
+        _has_begun: Whether it has begun.
     """
 
     def __init__(self, algorithm: Algorithm, counters: NodeCounters, pauses: Standstills) -> None:
@@ -35,12 +36,17 @@ class TimeSpent:
         self.pauses = pauses
         self._budget = TimeBudget(counters)
         self._waits_on: Sequence[NodeId] = ()
-        self._counts = False
+        self._counts = self._has_begun = False
 
     def begin(self, at_ns: int) -> None:
         """Begin to count."""
-        self._counts = True
+        self._counts = self._has_begun = True
         self._budget.since_ns = at_ns
+
+    @property
+    def until_ns(self) -> int | None:
+        """Instant until which all time has been counted; None before :meth:`begin`."""
+        return self._budget.since_ns if self._has_begun else None
 
     def settle(self, at_ns: int, *, computes: bool, sends: bool) -> None:
         """Look what the node does from now on, after something that may have changed it.

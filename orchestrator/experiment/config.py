@@ -258,13 +258,13 @@ class ObserveConfig(ConfigModel):
     """Metrics for Prometheus. Real runtimes only: a simulation has no nodes to ask."""
 
     metrics: bool = Field(True, description="nodes and orchestrator serve metrics while the run lasts")
-    peer_labels: Literal["auto", "on", "off"] = Field(
+    peer_labels: Literal["auto", "always", "never"] = Field(
         "auto", description="metrics of single peers, a series for each pair of nodes; auto: up to 32 nodes"
     )
 
     def labels_peers(self, nodes: int) -> bool:
         """Tell whether there are metrics of single peers in a run of so many nodes."""
-        return nodes <= PEER_LABELS_NODES_MAX if self.peer_labels == "auto" else self.peer_labels == "on"
+        return nodes <= PEER_LABELS_NODES_MAX if self.peer_labels == "auto" else self.peer_labels == "always"
 
 
 class OutputConfig(ConfigModel):

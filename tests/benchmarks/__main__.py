@@ -13,6 +13,7 @@ BENCHMARKS = (
     "bench_stream",
     "bench_emulation",
     "bench_host",
+    "bench_metrics",
     "bench_processes",
 )
 

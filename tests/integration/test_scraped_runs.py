@@ -17,6 +17,7 @@ __all__ = ["start"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by /proc")
 
+OF_PEERS = {"fragmesh_waiting_seconds_total", "fragmesh_node_waits_for"}
 STRAGGLER = "compute={step_time_ms: 20, stragglers: {count: 1, factor: 2, placement: lowest_ids}}"
 
 
@@ -57,7 +58,11 @@ def test_what_is_scraped_last_is_what_the_results_say(start: Start, state: Path)
     assert total(nodes, "fragmesh_age_seconds_count") == int((table["aggregated_ns"] >= 0).sum()) > 0
     assert total(nodes, "fragmesh_transfer_seconds_count") == summary["messages"]["sent"] > 0
     assert total(nodes, "fragmesh_local_steps_seconds_count") == total(nodes, "fragmesh_rounds_total") > 0
-    assert all(node["fragmesh_node_phase", "phase=stopping"] == 1 for node in nodes)
+    for node in nodes:
+        assert node["fragmesh_node_phase", "phase=stopping"] == 1
+        activities = total([node], "fragmesh_activity_seconds_total")
+        assert activities == pytest.approx(node["fragmesh_node_clock_seconds",]) == pytest.approx(2)
+        assert {key[1] for key in node if key[0] == "fragmesh_waiting_seconds_total"}  # of three nodes by default
     # Step 3: the orchestrator, with what it knows only when the models are tested.
     assert kinds_of(scraper.pages["run"]) == {name: metric.kind for name, metric in RUN_METRICS.items()}
     found, curve = series_of(scraper.pages["run"]), run.run().curve
@@ -84,6 +89,7 @@ def test_while_it_runs_it_shows_where_it_stands(start: Start, state: Path) -> No
         ENDLESS,
         "schedule=[{action: partition, at_s: 0.5, groups: [[0], [1, 2]]}]",
         "evaluation={interval_s: 0.25, live: true}",
+        "observe.peer_labels=never",
     )
     with scraping(state) as scraper:
         run.until_it_runs()
@@ -97,6 +103,7 @@ def test_while_it_runs_it_shows_where_it_stands(start: Start, state: Path) -> No
         assert of_run("fragmesh_run_phase", "phase=running") == 1
         assert of_run("fragmesh_node_up", "group=fast", "node=1") == 1
         assert of_run("fragmesh_run_end_seconds") == 1e9
+        assert not {key[0] for page in scraper.pages.values() for key in series_of(page)} & OF_PEERS
         begin = of_run("fragmesh_fault_begin_timestamp_seconds", "action=partition", "entry=0", "target=0 / 1-2")
         start_s = of_run("fragmesh_run_start_timestamp_seconds")
         assert begin is not None

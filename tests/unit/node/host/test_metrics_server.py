@@ -136,6 +136,41 @@ def test_a_connection_may_stay(served: Served) -> None:
     connection.close()
 
 
+def answer_to(served: Served, request: bytes) -> bytes:
+    """All that the server says until it hangs up."""
+    with socket.create_connection(served.address, timeout=60) as client:
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET / HTTP/1.0\r\n\r\n", b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\nConnection: Close\r\n\r\n"]
+)
+def test_who_does_not_stay_is_hung_up_on_after_a_page(served: Served, request_: bytes) -> None:
+    head, _, page = answer_to(served, request_).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert f"Content-Length: {len(page)}".encode() in head
+    assert page.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"HTTP/1.1 405 Method Not Allowed\r\n"),
+        (b"GET /metrics\r\n", b""),
+        (b"GET /metrics HTTP/2\r\n\r\n", b""),
+        (b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n", b""),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", b""),
+    ],
+)
+def test_what_is_no_request_for_a_page_ends_the_connection(served: Served, request_: bytes, answer: bytes) -> None:
+    try:
+        assert answer_to(served, request_).startswith(answer)
+    except ConnectionResetError:  # the rest of what was sent was not read
+        assert not answer or request_.endswith(b"abc")
+    assert served.get()[0] == 200
+
+
 def test_a_port_that_is_taken_is_told(served: Served) -> None:
     with pytest.raises(OSError, match="in use"):
         MetricsServer(TABLE, lambda: READINGS).start(*served.address)

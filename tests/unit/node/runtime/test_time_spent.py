@@ -118,3 +118,14 @@ def test_in_words_an_algorithm_waits_for_nodes_unless_it_knows_better() -> None:
     assert case.algorithm.waiting_for() is None
     case.algorithm.peers = (1, 3)
     assert case.algorithm.waiting_for() == "nodes 1, 3"
+
+
+def test_it_is_known_until_when_time_has_been_counted() -> None:
+    assert TimeSpent(Waiter(), NodeCounters(), Standstills()).until_ns is None
+    case = Case(begin_ns=5)
+    assert case.spent.until_ns == 5
+    case.amounts(until_ns=20)
+    assert case.spent.until_ns == 20
+    case.spent.end(30)
+    case.amounts(until_ns=40)
+    assert case.spent.until_ns == 30 == 5 + case.counters.idle_ns

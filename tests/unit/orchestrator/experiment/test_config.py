@@ -557,7 +557,9 @@ def test_an_override_is_checked_like_the_file(tmp_path: Path) -> None:
         read(tmp_path, TEXT, "stop={}")
 
 
-@pytest.mark.parametrize(("labels", "few", "many"), [("auto", True, False), ("on", True, True), ("off", False, False)])
+@pytest.mark.parametrize(
+    ("labels", "few", "many"), [("auto", True, False), ("always", True, True), ("never", False, False)]
+)
 def test_single_peers_have_metrics_where_nodes_are_few_or_when_it_is_asked_for(
     labels: str, few: bool, many: bool
 ) -> None:
