@@ -333,11 +333,12 @@ def _read_table(path: Path, columns: Mapping[str, Any]) -> Any | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:  # by its name Arrow would not find a file whose path is not UTF-8
-            there = set(pq.read_schema(file).names)
+        # From memory and in this thread: Arrow's own threads may still be at work when the interpreter ends, and then
+        # they abort it. By its name, besides, Arrow would not find a file whose path is not UTF-8.
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+            there = set(file.schema_arrow.names)
             wanted = [name for name in columns if name in there or name not in ADDED_COLUMNS]
-            file.seek(0)
-            return pq.read_table(file, columns=wanted).combine_chunks().select(wanted)
+            return file.read(columns=wanted, use_threads=False).combine_chunks().select(wanted)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _damaged(path, error) from error
 

@@ -363,6 +363,18 @@ class TestReading:
         assert run.facts.stragglers == {0, 1}
         assert run.nodes is run.messages is run.summary is None
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+    def test_no_thread_is_left_that_could_be_at_work_when_the_interpreter_ends(self, tmp_path: Path) -> None:
+        path = write_run(tmp_path)
+        program = (
+            "import os, sys; from pathlib import Path; from orchestrator.results.reader import load_run\n"
+            "before = len(os.listdir('/proc/self/task')); run = load_run(Path(sys.argv[1]))\n"
+            "assert run.messages is not None and run.nodes is not None\n"
+            "print(len(os.listdir('/proc/self/task')) - before)\n"
+        )
+        told = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+        assert told.stdout == "0\n"
+
     def test_a_curve_alone_is_enough(self, tmp_path: Path) -> None:
         path = write_run(tmp_path / "a")
         (tmp_path / "kept").mkdir()
