@@ -223,27 +223,23 @@ class Observers:
         with self._alone():
             known = {one.name: one for one in self.running()}
             new: list[Running] = []
-            for service in services:
-                found = known.get(service.name)
-                if found is not None and found.provider == carrier.provider and carrier.is_up(found.identity):
-                    if found.port != service.port:
-                        advice = "name that one, or end it with `fragmesh down --observe`"
-                        raise ConfigError(f"{service.name} runs at port {found.port} already: {advice}")
+            try:
+                for service in services:
+                    if _runs_already(service, known.get(service.name), carrier):
+                        _write_files(service)
+                        continue
+                    _check_port(service)
                     _write_files(service)
-                    continue
-                _check_port(service)
-                _write_files(service)
-                tell(f"starting {service.name}")
-                started = Running(service.name, carrier.provider, carrier.start(service), service.port)
-                new.append(started)
-                try:
+                    tell(f"starting {service.name}")
+                    started = Running(service.name, carrier.provider, carrier.start(service), service.port)
+                    new.append(started)
                     _await_ready(service, carrier, started.identity)
-                except RunnerError:
-                    for each in new:
-                        carrier.end(each.identity)
-                    raise
-                known[service.name] = started
-            self._keep(list(known.values()))
+                    known[service.name] = started
+                self._keep(list(known.values()))
+            except BaseException:  # also an interrupt: nobody could end later what no record names
+                for each in new:
+                    carrier.end(each.identity)
+                raise
 
     def take_down(self, one: Running, carrier: Carrier) -> None:
         """End a service, by the way by which it was brought up; what it stored stays."""
@@ -264,7 +260,8 @@ class Observers:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:
-            raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from error
+            advice = "XDG_STATE_HOME names another state folder"
+            raise ConfigError(f"{error.filename or folder}: {error.strerror or error}: {advice}") from error
 
 
 def grafana_command() -> tuple[str, ...] | None:
@@ -275,6 +272,30 @@ def grafana_command() -> tuple[str, ...] | None:
         return (found, "server", *options)
     found = shutil.which("grafana-server")
     return None if found is None else (found, *options)
+
+
+def _runs_already(service: Service, found: Running | None, carrier: Carrier) -> bool:
+    """Return whether a service runs as it is wanted.
+
+    Raises:
+        ConfigError: It runs at another port, or was brought up in the other way.
+    """
+    if found is None:
+        return False
+    if found.provider != carrier.provider:
+        if not _answers(replace(service, port=found.port)):
+            return False
+        difference, advice = f" with --observe-with={found.provider}", "name that port and way"
+    else:
+        if not carrier.is_up(found.identity):
+            return False
+        difference, advice = "", "name that one"
+        if found.port == service.port:
+            return True
+    raise ConfigError(
+        f"{service.name} runs at port {found.port} already{difference}: {advice}, "
+        "or end it with `fragmesh down --observe`"
+    )
 
 
 def _check_port(service: Service) -> None:

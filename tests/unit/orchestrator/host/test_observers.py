@@ -36,6 +36,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 def service(root: Path, program: str = ANSWERS, port: int | None = None) -> Service:
     port = free_port() if port is None else port
     described = prometheus_service(
@@ -102,6 +107,41 @@ def test_a_program_that_ends_at_once_says_why(observers: Observers, tmp_path: Pa
     assert observers.running() == []
     with pytest.raises(RunnerError, match="cannot be started: No such file"):
         observers.bring_up([replace(wanted, command=("/no/such/program",))], InstalledPrograms(), lambda line: None)
+
+
+def test_whatever_stops_it_leaves_nothing_that_no_record_names(observers: Observers, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    second = replace(wanted, name="grafana")  # at the same port, which is refused only when the first one runs
+    with pytest.raises(ConfigError, match=f"--grafana-port={wanted.port}: is taken"):
+        observers.bring_up([wanted, second], InstalledPrograms(), lambda line: None)
+    assert observers.running() == []
+    assert is_free(wanted.port)
+
+    def interrupt(line: str) -> None:
+        if line == "starting grafana":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        observers.bring_up([wanted, replace(second, port=free_port())], InstalledPrograms(), interrupt)
+    assert observers.running() == []
+    assert is_free(wanted.port)
+
+
+def test_one_that_was_brought_up_in_the_other_way_is_refused(observers: Observers, tmp_path: Path) -> None:
+    wanted = service(tmp_path)
+    observers.bring_up([wanted], InstalledPrograms(), lambda line: None)
+    containers = PinnedContainers(FakeEngine(registry={wanted.image}), tmp_path)
+    for port in (wanted.port, free_port()):
+        with pytest.raises(
+            ConfigError, match=f"prometheus runs at port {wanted.port} already with --observe-with=installed: .*down"
+        ):
+            observers.bring_up([replace(wanted, port=port)], containers, lambda line: None)
+
+
+def test_a_state_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/observe: Not a directory: XDG_STATE_HOME names another state folder"):
+        Observers(tmp_path / "file").bring_up([], InstalledPrograms(), lambda line: None)
 
 
 def test_a_damaged_record_is_no_record(observers: Observers, tmp_path: Path) -> None:
