@@ -169,6 +169,8 @@ def report(
     for option, value in (("--author", authors), ("--license", license_text)):
         if value is not None and not crate:
             raise ConfigError(f"{option}: must come with --crate")
+    if license_text is not None and not license_text.strip():
+        raise ConfigError(f"--license={license_text}: must be an SPDX identifier, an address or words")
     people = [Person.parse(text) for text in authors or ()]
     loaded = load_run(run)
     # Step 2: draw. The description comes last: it has the digest of every other file.

@@ -656,6 +656,7 @@ def test_a_run_is_described_for_others(tiny: Path, capsys: pytest.CaptureFixture
     for options, message in (
         (["--author", "Ada"], "--author: must come with --crate"),
         (["--license", "MIT"], "--license: must come with --crate"),
+        (["--crate", "--license", ""], "--license=: must be an SPDX identifier, an address or words"),
         (
             ["--crate", "--author", "<ada>"],
             "--author=<ada>: must be a name, or as in: Ada Lovelace <https://orcid.org/",
