@@ -11,6 +11,7 @@ The names, labels and help of all families stand in :mod:`node.metrics`; nothing
 ``recorded_run``       all families of a run directory, anchored at a wall-clock time, in a file
 ``prometheus_files``   the scrape configuration, rules and alerts in ``prometheus/``
 ``installed``          Prometheus and promtool of this host
+``services``           what Prometheus and Grafana are started with beside runs; pure
 ``dashboards``         the dashboards of Grafana; pure
 =====================  ============================================================================
 """
