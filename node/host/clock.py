@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from math import ceil
 
+from node.core.units import NS_PER_S
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -38,3 +40,7 @@ class Clock:
         if int(elapsed_ns / self.dilation) < testbed_ns:  # the product was rounded down
             elapsed_ns += 1
         return self.epoch_ns + elapsed_ns
+
+    def zero_unix_s(self) -> float:
+        """The wall clock at testbed time 0, as seen from now."""
+        return (time.time_ns() - time.monotonic_ns() + self.epoch_ns) / NS_PER_S

@@ -40,9 +40,10 @@ def environment(*, seed: int, data_source: str, argv: Sequence[str] | None = Non
     }
 
 
-def wall_clock() -> str:
-    """The wall clock now, to the millisecond, in UTC: ``2026-11-21T12:00:00.000+00:00``."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def wall_clock(unix_s: float | None = None) -> str:
+    """The wall clock, now or at a Unix time, to the millisecond, in UTC: ``2026-11-21T12:00:00.000+00:00``."""
+    at = datetime.now(UTC) if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
+    return at.isoformat(timespec="milliseconds")
 
 
 def versions() -> dict[str, str | None]:

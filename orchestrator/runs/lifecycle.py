@@ -37,11 +37,13 @@ class RunResults:
         totals: Its totals; replaced messages are counted later, from the table.
         messages: The table of messages; None if none was kept.
         fidelity: The content of ``fidelity.json``; None if it could not be judged.
+        zero_unix_s: The wall clock at testbed time 0; None where that is not real time, or was told earlier.
     """
 
     totals: RunTotals
     messages: Mapping[str, Column] | None
     fidelity: JsonObject | None
+    zero_unix_s: float | None = None
 
 
 class Course(Protocol):
@@ -193,7 +195,8 @@ def _execute_and_conclude(course: Course, writer: RunWriter, progress: Progress)
         totals = count_replaced(totals, results.messages)
     # Step 6: the results, and the report of them once they are safe. A report that fails is told, and changes nothing.
     try:
-        writer.add_to_environment({"ended_at": wall_clock()})
+        zero = {} if results.zero_unix_s is None else {"time_zero_at": wall_clock(results.zero_unix_s)}
+        writer.add_to_environment({**zero, "ended_at": wall_clock()})
         summary = writer.finish(totals, results.messages, fidelity=results.fidelity)
         if status in ENDED:
             course.forget_resume()

@@ -271,7 +271,7 @@ class RealRun:
             self._observation.judged(fidelity)
         instants = self._own_instants() if part is not None else ()
         totals = replace(totals, checkpoint_error=self._unsaved, fault_instants=(*self._earlier_faults, *instants))
-        return RunResults(totals, concatenate_tables(tables), fidelity)
+        return RunResults(totals, concatenate_tables(tables), fidelity, _zero_unix_s(self._nodes))
 
     def leave(self) -> None:
         """Let whoever follows the run by its metrics see the final values, for seconds at most; called last of all."""
@@ -386,3 +386,9 @@ class RealRun:
             deaths_allowed=self._plan.config.real_nodes.on_node_death == "continue",
             cpu_pressure=nodes.supervisor.pressure if nodes else (None, None),
         )
+
+
+def _zero_unix_s(nodes: PartRun | None) -> float | None:
+    """Tell when testbed time was 0; None in a later part, whose clock has been set on, and without a start."""
+    clock = None if nodes is None or nodes.begin_ns else nodes.supervisor.clock
+    return None if clock is None else clock.zero_unix_s()

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from node.core.types import NodeId
-from node.core.units import NS_PER_S
 from node.host.metrics_server import LastScrape, MetricsServer, build_reading
 from node.metrics import RUN_METRICS, Readings
 from orchestrator.checks import JsonObject
@@ -172,7 +171,7 @@ class RunObservation:
         time_ns = supervisor.ended_ns
         if (clock := supervisor.clock) is not None:
             if self._start_unix_s is None:
-                self._start_unix_s = (time.time_ns() - time.monotonic_ns() + clock.epoch_ns) / NS_PER_S
+                self._start_unix_s = clock.zero_unix_s()
             time_ns = clock.now_ns() if time_ns is None else time_ns
         return RunState(
             phase=phase,
