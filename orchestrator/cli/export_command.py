@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from node.core.errors import ConfigError, RunnerError
+from node.core.errors import ConfigError, DataError, RunnerError
 from orchestrator.cli.arguments import AsJson, RunPath
 from orchestrator.cli.printing import err, print_json, print_rows
 
@@ -61,7 +61,8 @@ def export(
     loaded = load_run(run)
     if step_s is not None:
         check_step(loaded, step_s)
-    sampling = sampled(loaded, step_s=step_s, start_ms=recorded_start_ms(loaded) if start_ms is None else start_ms)
+    start_ms = recorded_start_ms(loaded) if start_ms is None else start_ms
+    sampling = sampled(loaded, step_s=step_s, start_ms=start_ms, network=_network(loaded))
     if str(path) == "-":
         print_openmetrics(sampling, sys.stdout)
         return
@@ -71,6 +72,16 @@ def export(
         raise ConfigError(str(error)) from error
     # Step 3: tell, and say what is left out.
     _print_exported(path, sampling, exported, as_json)
+
+
+def _network(run: Any) -> Any:
+    """Plan the run's experiment again for the links that it had at the start; None where that cannot be done."""
+    from orchestrator.runs.resume import recorded_plan
+
+    try:
+        return recorded_plan(run).network.at_time(0)
+    except (ConfigError, DataError):
+        return None
 
 
 def _start_ms(text: str) -> int:

@@ -8,6 +8,7 @@ The names, labels and help of all families stand in :mod:`node.metrics`; nothing
 ``message_series``     what happened to messages up to each instant; pure
 ``node_series``        what nodes told at their evaluations, and when they were there; pure
 ``run_series``         what holds for a whole run: evaluation, faults, fidelity; pure
+``link_series``        rates that links are to have; pure
 ``recorded_run``       all families of a run directory, anchored at a wall-clock time, in a file
 ``prometheus_files``   the scrape configuration, rules and alerts in ``prometheus/``
 ``installed``          Prometheus and promtool of this host

@@ -16,6 +16,7 @@ import numpy as np
 
 from node.core.errors import ConfigError
 from node.metrics import NODE_METRICS, PREFIX, RUN_METRICS
+from orchestrator.observe.link_series import LINK_FAMILIES, link_families
 from orchestrator.observe.message_series import MESSAGE_FAMILIES, message_families
 from orchestrator.observe.node_series import NODE_FAMILIES, evaluation_families, there_families
 from orchestrator.observe.openmetrics import END, Family, head_text, num_series, time_texts, track_text
@@ -57,8 +58,7 @@ NOT_RECORDED: Final = {
     "run_phase": _NOT_KEPT,
     "barrier_missing_nodes": _NOT_KEPT,
     "node_waits_for": "for whom a node waited is not kept",
-    "link_configured_rate_bytes_per_second": "the links follow from the experiment, and are not kept apart",
-    "link_configured_rtt_seconds": "the links follow from the experiment, and are not kept apart",
+    "link_configured_rtt_seconds": "the links that were measured are not kept",
     "link_measured_rate_bytes_per_second": "the worst link of each kind is kept, in fidelity.json",
     "link_measured_rtt_seconds": "the worst link of each kind is kept, in fidelity.json",
     "host_cpu_pressure_ratio": "only before and after the run, in fidelity.json",
@@ -89,14 +89,15 @@ class Exported:
 def recorded_start_ms(run: Run) -> int:
     """Return the Unix time in milliseconds at which an exported run begins.
 
-    It is when the run began, or as much earlier as it needs to end when it ended.
+    It is when the nodes of a real run began together, or when a simulation began; or as much earlier as it needs to end
+    when it ended.
 
     Raises:
         ConfigError: The run directory does not tell.
     """
     environment = run.environment or {}
     try:
-        start_s = datetime.fromisoformat(environment["begun_at"]).timestamp()
+        start_s = datetime.fromisoformat(environment.get("time_zero_at") or environment["begun_at"]).timestamp()
         if "ended_at" in environment:
             start_s = min(start_s, datetime.fromisoformat(environment["ended_at"]).timestamp() - run_end_ns(run) / 1e9)
     except (KeyError, TypeError, ValueError):
@@ -114,6 +115,8 @@ def recorded_families(sampling: Sampling) -> Iterator[Family]:
     yield from there_families(sampling)
     yield from curve_families(sampling)
     yield from fault_families(sampling)
+    if sampling.network is not None:
+        yield from link_families(sampling, sampling.network)
     if run.fidelity is not None:
         yield from fidelity_families(sampling, run.fidelity)
     if run.nodes is not None:
@@ -176,6 +179,8 @@ def _reason(run: Run, name: str) -> str:
         return "fidelity.json has no checks, as that of a simulation"
     if name in FAULT_FAMILIES:
         return "the experiment has no schedule" if not run.facts.schedule else "faults.csv tells of no node"
+    if name in LINK_FAMILIES:
+        return "the links have no limit, or the experiment cannot be planned any more"
     return "the run's figures do not have it"
 
 

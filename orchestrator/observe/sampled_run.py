@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.core.errors import ConfigError
+from node.core.links import NetworkPlan
 from node.core.units import s_to_ns
 from orchestrator.results.reader import Run
 
@@ -29,6 +30,7 @@ class Sampling:
         instants_ns: Testbed times, increasing, shape (instants,).
         start_ms: Unix time of testbed time 0, in milliseconds.
         num_nodes: Number of nodes.
+        network: The links at the start; None if they are not known.
     """
 
     run: Run
@@ -36,6 +38,7 @@ class Sampling:
     instants_ns: npt.NDArray[np.int64]
     start_ms: int
     num_nodes: int
+    network: NetworkPlan | None = None
 
     def of_run(self, **more: str) -> dict[str, str]:
         """Return the labels of a series of the whole run: those of the orchestrator's target, and more."""
@@ -49,20 +52,21 @@ class Sampling:
         return self.of_run(node=str(node), group=group, **more)
 
 
-def sampled(run: Run, *, step_s: float | None, start_ms: int) -> Sampling:
+def sampled(run: Run, *, step_s: float | None, start_ms: int, network: NetworkPlan | None = None) -> Sampling:
     """Sample a run at a regular step, and once more at its very end.
 
     Args:
         run: The run.
         step_s: The step; None chooses :func:`default_step_s`.
         start_ms: Unix time of testbed time 0, in milliseconds.
+        network: The links at the start; None if they are not known.
     """
     end_ns = run_end_ns(run)
     step_ns = s_to_ns(default_step_s(end_ns / 1e9) if step_s is None else step_s)
     instants = np.arange(0, end_ns, step_ns, dtype=np.int64)
     if instants.size == 0 or instants[-1] < end_ns:
         instants = np.append(instants, end_ns)
-    return Sampling(run, run.path.resolve().name, instants, start_ms, _num_nodes(run))
+    return Sampling(run, run.path.resolve().name, instants, start_ms, _num_nodes(run), network)
 
 
 def check_step(run: Run, step_s: float) -> None:

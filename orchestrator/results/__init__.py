@@ -17,7 +17,7 @@ A run directory ``<name>-<YYYYmmdd-HHMMSS>-<hash>/`` holds::
 Only ``curve.csv`` grows during a run, a whole line at a time, so that whatever stops a run leaves a valid
 partial result. The rest of the second half is written at the end, each file under another name first.
 
-Nothing here depends on wall-clock time but ``wall_s`` in the summary, ``begun_at``, ``ended_at`` and
-``time_zero_at`` in the environment, and the directory's name: the same run gives the same bytes in ``curve.csv``, ``nodes.parquet``,
+Nothing here depends on wall-clock time but ``wall_s`` in the summary, ``begun_at``, ``ended_at`` and ``time_zero_at``
+in the environment, and the directory's name: the same run gives the same bytes in ``curve.csv``, ``nodes.parquet``,
 ``messages.parquet``, ``links.csv`` and, of a simulation, ``faults.csv``.
 """

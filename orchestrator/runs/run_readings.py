@@ -7,8 +7,8 @@ so that a thread that serves metrics may read it while the run goes on.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from math import isfinite, isnan
-from typing import Final, TypeAlias
+from math import isnan
+from typing import TypeAlias
 
 from node.core.links import NetworkPlan
 from node.core.types import NodeId
@@ -19,14 +19,12 @@ from orchestrator.checks import JsonObject
 from orchestrator.experiment.plan import Plan
 from orchestrator.experiment.schedule.record import recorded
 from orchestrator.fidelity import MeasuredLink
+from orchestrator.observe.link_series import BYTES_PER_S, configured_rates
 from orchestrator.results.recorded_schedule import RecordedEntry
 from orchestrator.results.schema import Sample
 from orchestrator.runs.watched import WatchedNode
 
 _Values: TypeAlias = Mapping[tuple[str, ...], float]
-
-BYTES_PER_S: Final = 125_000.0
-"""Bytes a second of 1 Mbit/s."""
 
 
 class RunPhase(Enum):
@@ -97,7 +95,7 @@ class RunReadings:
             "run_time_dilation": {(): dilation},
             "run_nodes": {(): config.nodes},
             "build_info": build,
-            "link_configured_rate_bytes_per_second": dict(_configured_rates(self._network)),
+            "link_configured_rate_bytes_per_second": dict(configured_rates(self._network)),
         }
         if plan.end_ns is not None:
             self._fixed["run_end_seconds"] = {(): ns_to_s(plan.end_ns)}
@@ -194,14 +192,6 @@ class RunReadings:
 
 def _is_up(watched: WatchedNode) -> bool:
     return not (watched.died or watched.away or watched.end) and watched.status.phase is not Phase.PREPARING
-
-
-def _configured_rates(network: NetworkPlan) -> Iterator[tuple[tuple[str, str], float]]:
-    """Yield what access links are to carry, but for those without a limit."""
-    for direction, mbps in (("up", network.up_mbps), ("down", network.down_mbps)):
-        for node, rate in enumerate(mbps.tolist()):
-            if isfinite(rate):
-                yield (str(node), direction), rate * BYTES_PER_S
 
 
 def _narrowest(network: NetworkPlan, link: MeasuredLink) -> Iterator[tuple[int, str]]:

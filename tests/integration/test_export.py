@@ -48,6 +48,8 @@ def test_final_values_are_those_of_the_summary_to_the_digit(
         assert total_of(families[f"{PREFIX}sent_bytes_total"], **{"class": name}) == size, name
     assert total_of(families[f"{PREFIX}lost_bytes_total"]) == summary["bytes_lost"]
     assert total_of(families[f"{PREFIX}local_steps_total"]) == summary["train_steps"]
+    rates = {sample.value for sample in families[f"{PREFIX}link_configured_rate_bytes_per_second"]}
+    assert max(rates) == 0.1 * 125_000, "the links of the experiment"
     assert HAPPENS[setting](summary) > 0, "the setting has what it is for"
     assert told["end_unix_s"] - told["begin_unix_s"] == pytest.approx(summary["time_s"], abs=1e-3)
 

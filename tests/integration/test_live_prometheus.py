@@ -8,7 +8,7 @@ import pytest
 from node.metrics import BYTE_CLASSES, NODE_METRICS, PREFIX, RUN_METRICS
 from orchestrator.experiment.config import read_experiment
 from orchestrator.experiment.plan import make_plan
-from orchestrator.observe.recorded_run import write_openmetrics
+from orchestrator.observe.recorded_run import recorded_start_ms, write_openmetrics
 from orchestrator.observe.sampled_run import sampled
 from orchestrator.results.reader import Run, load_run
 from orchestrator.runs.options import RunOptions
@@ -148,11 +148,10 @@ def simulation_of(run: Run, folder: Path) -> Run:
 
 def test_a_run_is_scraped_whole_and_lies_beside_its_simulation(start: Start, state: Path, tmp_path: Path) -> None:
     with scraping_prometheus(state) as prometheus:
-        # Step 1: a run of which Prometheus has seen something before its end.
-        # It stands still when models have come of 0, 1 and 2 s and the first of 3 s: the pause is over.
-        started = start(*WAITS, faults="patient_scrape,hold:kept:10")
-        gate = started.until_held("hold:kept:10")
-        prometheus.until("count(up{job='fragmesh'} == 1) == 4", "a scrape of all nodes and of the orchestrator")
+        # Step 1: a run that Prometheus scrapes before its time begins. The node that is held answers later.
+        started = start(*WAITS, faults="patient_scrape,patient_start,hold:measurement:1")
+        gate = started.until_held("hold:measurement:1")
+        prometheus.until("count(up{job='fragmesh'} == 1) >= 3", "a scrape of two nodes and of the orchestrator")
         gate.release()
         done(started)
         run = started.run()
@@ -162,9 +161,10 @@ def test_a_run_is_scraped_whole_and_lies_beside_its_simulation(start: Start, sta
         assert_dashboards_answer(prometheus, run)
         assert not [label for label in prometheus.get("labels") if label.startswith("exported_")]
         start_s = last(prometheus, f"{PREFIX}run_start_timestamp_seconds", run)
+        assert recorded_start_ms(run) / 1000 == pytest.approx(start_s, abs=0.1)
         # Step 3: the same file simulated, from the same instant.
         simulated = simulation_of(run, tmp_path / "simulated")
-        write_openmetrics(sampled(simulated, step_s=1, start_ms=round(start_s * 1000)), tmp_path / "openmetrics.txt")
+        write_openmetrics(sampled(simulated, step_s=1, start_ms=recorded_start_ms(run)), tmp_path / "openmetrics.txt")
         prometheus.stop()
         import_openmetrics(tmp_path / "openmetrics.txt", prometheus.data)
         prometheus.start()

@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from node.core.errors import ConfigError
+from node.core.links import NetworkPlan
 from node.core.messages import MessageState
 from node.metrics import ACTIVITIES, NODE_METRICS, PREFIX, RUN_METRICS
+from orchestrator.observe.link_series import LINK_FAMILIES
 from orchestrator.observe.message_series import MESSAGE_FAMILIES
 from orchestrator.observe.node_series import NODE_FAMILIES, THERE_FAMILIES
+from orchestrator.observe.openmetrics import END
 from orchestrator.observe.recorded_run import (
     NOT_RECORDED,
     Exported,
@@ -38,9 +42,12 @@ CHECKS = {
 }
 
 
+NETWORK = NetworkPlan("access", np.array([8.0] * 6), np.array([8.0] * 5 + [np.inf]))
+
+
 def exported(run: Run, step_s: float = 20) -> tuple[dict[str, list[Sample]], Exported]:
     text = io.StringIO()
-    sampling = sampled(run, step_s=step_s, start_ms=START_MS)
+    sampling = sampled(run, step_s=step_s, start_ms=START_MS, network=NETWORK)
     told = print_openmetrics(sampling, text)
     families = read(text.getvalue())
     assert told.families == list(families)
@@ -64,7 +71,7 @@ def test_a_run_directory_has_each_family_or_says_why_not(run: Run) -> None:
 def test_each_family_of_the_table_is_exported_from_one_place_or_stands_among_those_that_cannot_be() -> None:
     places = [
         *(MESSAGE_FAMILIES, NODE_FAMILIES, THERE_FAMILIES, COURSE_FAMILIES, CURVE_FAMILIES, FAULT_FAMILIES),
-        *(FIDELITY_FAMILIES, NOT_RECORDED),
+        *(FIDELITY_FAMILIES, LINK_FAMILIES, NOT_RECORDED),
     ]
     names = [PREFIX + name for place in places for name in place]
     assert sorted(names) == sorted({*NODE_METRICS, *RUN_METRICS})
@@ -277,6 +284,17 @@ def test_checks_of_fidelity_are_known_at_the_end(run: Run) -> None:
     }
 
 
+def test_links_are_told_as_they_are_at_the_start_but_for_those_without_a_limit(run: Run) -> None:
+    samples = exported(run)[0]["fragmesh_link_configured_rate_bytes_per_second"]
+    assert {sample.value for sample in samples} == {1e6}
+    ends = {(dict(sample.labels)["node"], dict(sample.labels)["direction"]) for sample in samples}
+    assert ends == {(str(node), way) for node in range(6) for way in ("up", "down")} - {("5", "down")}
+    text = io.StringIO()
+    told = print_openmetrics(sampled(run, step_s=20, start_ms=START_MS), text)
+    reason = told.left_out["fragmesh_link_configured_rate_bytes_per_second"]
+    assert reason == "the links have no limit, or the experiment cannot be planned any more"
+
+
 # -- what is missing -------------------------------------------------------------------------------------------
 
 
@@ -349,6 +367,14 @@ def test_a_simulation_faster_than_its_time_ends_when_it_ended(run: Run) -> None:
     assert recorded_start_ms(replace(run, environment={"begun_at": began.isoformat()})) == began.timestamp() * 1000
 
 
+def test_a_real_run_begins_with_its_nodes(run: Run) -> None:
+    environment = {"begun_at": "2026-03-01T12:00:00+00:00", "time_zero_at": "2026-03-01T12:00:07.250+00:00"}
+    ended = {"ended_at": "2026-03-01T13:00:00+00:00"}
+    expected = round(datetime.fromisoformat(environment["time_zero_at"]).timestamp() * 1000)
+    assert recorded_start_ms(replace(run, environment=environment)) == expected
+    assert recorded_start_ms(replace(run, environment={**environment, **ended})) == expected
+
+
 @pytest.mark.parametrize("environment", [None, {}, {"begun_at": "yesterday"}, {"begun_at": 5}])
 def test_a_run_that_does_not_tell_when_it_began_says_what_to_do(run: Run, environment: Any) -> None:
     with pytest.raises(ConfigError, match=r"does not tell when the run began: give --start"):
@@ -365,3 +391,17 @@ def test_the_file_is_there_whole_or_not_at_all(run: Run, tmp_path: Path) -> None
     with pytest.raises(ConfigError):
         write_openmetrics(sampled(damaged, step_s=None, start_ms=START_MS), tmp_path / "other.txt")
     assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, run.path.name]
+
+
+def test_the_text_is_what_a_strict_reader_of_the_format_takes(run: Run) -> None:
+    text = io.StringIO()
+    told = print_openmetrics(sampled(run, step_s=20, start_ms=START_MS), text)
+    # It cannot read a histogram at several times, which Prometheus can.
+    _, *pieces = text.getvalue().removesuffix(END).split("# TYPE ")
+    others = [f"# TYPE {piece}" for piece in pieces if " histogram\n" not in piece]
+    families = {
+        family.name + "_total" * (family.type == "counter"): len(family.samples)
+        for family in text_string_to_metric_families("".join(others) + END)
+    }
+    assert set(families) == {name for name in told.families if METRICS[name].kind != "histogram"}
+    assert families == {name: len(samples) for name, samples in read(text.getvalue()).items() if name in families}
