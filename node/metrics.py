@@ -105,7 +105,9 @@ NODE_METRICS: Final = _table(
         "local_steps_seconds", SECONDS, "Time that the local steps of a round took, the declared pace included."
     ),
     # Where the time goes.
-    _counter("activity_seconds", "Time spent on each activity; the sum is the node's clock.", "activity"),
+    _counter(
+        "activity_seconds", "Time spent on each activity; the sum is the node's clock since its last crash.", "activity"
+    ),
     _counter("waiting_seconds", "Time in which the node could not go on without this peer, among others.", "peer"),
     # Messages, by the tag of the algorithm's messages.
     _counter("messages_queued", "Messages that were put into the outbox.", "class"),

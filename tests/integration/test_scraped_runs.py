@@ -182,15 +182,26 @@ def test_a_node_that_comes_back_is_found_where_it_listens_now(start: Start, stat
     def address() -> str | None:
         return next((target.address for target in targets_in(state) if target.labels.get("node") == "1"), None)
 
-    def lives() -> float:
+    found: Series = {}
+
+    def page() -> Series:
         try:
-            return series_of(get(address() or "")).get(("fragmesh_node_lives",), 0.0)
+            return series_of(get(address() or ""))
         except OSError:
-            return 0.0
+            return {}
+
+    def runs_again() -> bool:
+        nonlocal found
+        found = page()
+        return found.get(("fragmesh_node_lives",)) == 2 and found["fragmesh_node_phase", "phase=running"] == 1
 
     run.until(address, "the node's first address")
     first = address()
     run.until(lambda: address() != first, "another address")
-    run.until(lambda: lives() == 2, "its second life")
+    run.until(runs_again, "its second life")
+    spent_s = {name[1]: value for name, value in found.items() if name[0] == "fragmesh_activity_seconds_total"}
+    assert spent_s["activity=down"] > 0
+    earlier_s = found["fragmesh_node_clock_seconds",] - sum(spent_s.values())
+    assert 1 - 1e-6 < earlier_s < 1 + spent_s["activity=down"], "the life before, until the crash"
     run.process.send_signal(signal.SIGINT)
     run.end()
