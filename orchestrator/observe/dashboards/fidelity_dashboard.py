@@ -28,6 +28,9 @@ def worst_quantile(histogram: str) -> str:
     return f"topk(10, histogram_quantile(0.99, {counts}))"
 
 
+JUDGED: Final = latest("fragmesh_fidelity_ok")
+"""The checks, which a run tells in its last moment alone."""
+
 STATS: Final = Row(
     "",
     [
@@ -38,7 +41,7 @@ STATS: Final = Row(
             width=6,
             height=4,
             steps=[(1, "red")],
-            queries=[Query(f"count({series('fragmesh_fidelity_ok')}) - sum({series('fragmesh_fidelity_ok')})")],
+            queries=[at_end(f"count({JUDGED}) - sum({JUDGED})", form="time_series")],
         ),
         Stat(
             title="Time dilation",
