@@ -6,10 +6,7 @@ files lie beside a folder ``targets``.
 
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Final
-
-from orchestrator.results.files import write_file
 
 CONFIGURATION: Final = "prometheus.yml"
 """Name of the scrape configuration."""
@@ -27,16 +24,3 @@ def prometheus_files() -> dict[str, bytes]:
         else:
             found[name] = place.read_bytes()
     return dict(sorted(found.items()))
-
-
-def write_prometheus_files(folder: Path) -> Path:
-    """Write all files into a folder, and return where the configuration is.
-
-    Raises:
-        RunnerError: They could not be written.
-        OSError: The folder could not be made.
-    """
-    for name, content in prometheus_files().items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_file(folder / name, content)
-    return folder / CONFIGURATION

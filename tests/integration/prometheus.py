@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from node.core.errors import ConfigError
 from orchestrator.observe.installed import ProgramName, installed_program
-from orchestrator.observe.prometheus_files import write_prometheus_files
+from orchestrator.observe.prometheus_files import CONFIGURATION, prometheus_files
 from tests.integration.started import free_ports
 from tests.requirements import unavailable
 
@@ -168,6 +168,14 @@ def import_openmetrics(file: Path, data: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def write_prometheus_files(folder: Path) -> Path:
+    """Write the files of the package into a folder, and return where the configuration is."""
+    for name, content in prometheus_files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder / CONFIGURATION
 
 
 @contextmanager

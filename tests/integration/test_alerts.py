@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.observe.prometheus_files import write_prometheus_files
-from tests.integration.prometheus import needed_program
+from tests.integration.prometheus import needed_program, write_prometheus_files
 
 TESTED = sorted((Path(__file__).parent / "alerts").iterdir())
 
