@@ -10,7 +10,7 @@ from typing import Final
 
 from orchestrator.observe.dashboards.layout import Dashboard, QueryVariable, Row, TextVariable
 from orchestrator.observe.dashboards.panels import COLUMNS, BarGauge, Query, XYChart, at_end
-from orchestrator.observe.dashboards.queries import RUNS
+from orchestrator.observe.dashboards.queries import OVER, RUNS
 from orchestrator.observe.dashboards.tables import Column, Table
 
 WINDOW: Final = "[$__range:$step]"
@@ -20,7 +20,13 @@ EVALUATED: Final = f"max by (run) (fragmesh_evaluation_clock_seconds{{{RUNS}}})"
 """Testbed time of each run's last evaluation."""
 
 CLOCK: Final = f"max by (run) (fragmesh_run_clock_seconds{{{RUNS}}})"
-SENT: Final = f"sum by (run) (fragmesh_sent_bytes_total{{{RUNS}}})"
+LASTS: Final = f"unless on (run) (fragmesh_run_phase{{{RUNS}, {OVER}}} == 1)"
+"""Holds while a run lasts: models that are tested later say nothing of the bytes until then."""
+
+SENT: Final = f"(sum by (run) (last_over_time(fragmesh_sent_bytes_total{{{RUNS}}}[$__range])) {LASTS})"
+"""Bytes sent until then, those of nodes that are away among them."""
+
+ROUND: Final = f"avg by (run) (max by (run, node) (last_over_time(fragmesh_rounds_total{{{RUNS}}}[$__range])))"
 # Nodes without a figure are left out, as of :func:`tested`.
 ACCURACY: Final = f"avg by (run) (fragmesh_test_accuracy{{{RUNS}}} >= 0)"
 LOSS: Final = f"avg by (run) (fragmesh_test_loss{{{RUNS}}} >= 0)"
@@ -110,7 +116,7 @@ TARGET: Final = Row(
         BarGauge(
             title="Bytes to accuracy",
             description="Bytes that all nodes had sent when a run's mean test accuracy was first seen at the target or"
-            " more. A run that never gets there has no bar.",
+            " more. A run that never gets there, or tests its models when it is over, has no bar.",
             unit="bytes",
             minimum=0,
             queries=[first(SENT)],
@@ -133,7 +139,8 @@ CURVES: Final = Row(
         ),
         XYChart(
             title="Test accuracy over bytes sent",
-            description="Mean over the nodes' own models against all that the nodes have sent.",
+            description="Mean over the nodes' own models against all that the nodes have sent; of exported runs, and of"
+            " those that test their models while they last. Tests that come late shift the latter to the right.",
             unit="percentunit",
             x_unit="bytes",
             x_title="sent by all nodes",
@@ -175,7 +182,7 @@ CURVES: Final = Row(
             x_unit="s",
             x_title="testbed time",
             minimum=0,
-            queries=[over(CLOCK, f"avg by (run) (fragmesh_rounds_total{{{RUNS}}})")],
+            queries=[over(CLOCK, ROUND)],
         ),
     ],
 )

@@ -85,14 +85,14 @@ QUEUES: Final = Row(
     [
         TimeSeries(
             title="In flight, against the bound",
-            description="Bytes handed to the transport and not yet acknowledged, where each peer has a window in the"
-            " fullest; dashed: how many may be. Only below the bound does taking a message out of the outbox keep it"
-            " from being sent.",
+            description="Bytes handed to the transport and not yet acknowledged, of the fullest window of each group;"
+            " dashed: how many may be. Only below the bound does taking a message out of the outbox keep it from being"
+            " sent.",
             unit="bytes",
             minimum=0,
             queries=[
-                Query(series("fragmesh_in_flight_bytes", GROUP, NODE), "node {{node}}"),
-                Query(series("fragmesh_in_flight_bytes_bound", GROUP, NODE), "node {{node}} bound"),
+                Query(f"max by (group) ({series('fragmesh_in_flight_bytes', GROUP, NODE)})", "{{group}}"),
+                Query(f"max by (group) ({series('fragmesh_in_flight_bytes_bound', GROUP, NODE)})", "{{group}} bound"),
             ],
             overrides=[CONFIGURED],
         ),

@@ -21,6 +21,9 @@ NODE: Final = 'node=~"$node"'
 DILATION: Final = "scalar(max(fragmesh_run_time_dilation{" + RUN + "}))"
 """Real seconds of a testbed second."""
 
+OVER: Final = 'phase=~"stopping|testing|over"'
+"""Selects the phases of a run in which its nodes leave, or have left."""
+
 QUANTILES: Final = (0.5, 0.9, 0.99)
 
 STEP_VARIABLE: Final = TextVariable("step", "Sampled every", "1s")
@@ -57,6 +60,11 @@ def testbed_rate(by: str, counter: str, *matchers: str) -> str:
 def in_range(by: str, counter: str, *matchers: str) -> str:
     """Growth of a counter over the time range, summed by labels."""
     return f"sum by ({by}) (increase({series(counter, *matchers)}[$__range]))"
+
+
+def until_over(expr: str) -> str:
+    """Return an expression by run while the run lasts; an export has no phases, and ends with its run."""
+    return f"{expr} unless on (run) ({series('fragmesh_run_phase', OVER)} == 1)"
 
 
 def latest(metric: str, *matchers: str) -> str:

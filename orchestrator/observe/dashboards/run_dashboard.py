@@ -6,6 +6,7 @@ from typing import Final
 from orchestrator.observe.dashboards.layout import Dashboard, Row
 from orchestrator.observe.dashboards.panels import (
     COLUMNS,
+    BarGauge,
     Color,
     Override,
     Query,
@@ -24,11 +25,13 @@ from orchestrator.observe.dashboards.queries import (
     STEP_VARIABLE,
     faults,
     in_range,
+    latest,
     latest_phase,
     rate,
     series,
     testbed_rate,
     tested,
+    until_over,
 )
 from orchestrator.observe.dashboards.tables import Column, Table
 
@@ -116,20 +119,27 @@ STATS: Final = Row(
         ),
         Stat(
             title="Sent so far",
-            description="Bytes that have left the nodes, wasted ones included, since each began or came back.",
+            description="Bytes that have left the nodes, wasted ones included. A node that comes back at its old"
+            " address counts anew.",
             unit="bytes",
             width=4,
             height=4,
-            queries=[Query(f"sum({series('fragmesh_sent_bytes_total')})")],
+            queries=[at_end(f"sum({latest('fragmesh_sent_bytes_total')})", form="time_series")],
         ),
         Stat(
             title="Nodes away",
-            description="Nodes of the experiment that have not come yet, are down, or have died.",
+            description="Nodes of the experiment that have not come yet, are down, or have died, while it lasts.",
             unit="short",
             width=4,
             height=4,
             steps=[(1, "orange")],
-            queries=[Query(f"max({series('fragmesh_run_nodes')}) - sum({series('fragmesh_node_up')})")],
+            queries=[
+                Query(
+                    until_over(
+                        f"max by (run) ({series('fragmesh_run_nodes')}) - sum by (run) ({series('fragmesh_node_up')})"
+                    )
+                )
+            ],
         ),
     ],
 )
@@ -140,7 +150,8 @@ LEARNING: Final = Row(
         TimeSeries(
             title="Test accuracy over time",
             description="Share of test samples that the nodes' own models get right: mean, and from the lowest to the"
-            " highest node; dashed: their averaged model, where the experiment asks for it.",
+            " highest node; dashed: their averaged model. A real run tests its models when it is over, unless"
+            " evaluation.live is true.",
             unit="percentunit",
             minimum=0,
             queries=[
@@ -192,6 +203,22 @@ TIME: Final = Row(
     [
         time_budget("Time budget of fast nodes", "fast nodes", 'group="fast"'),
         time_budget("Time budget of stragglers", "stragglers", 'group="straggler"'),
+        BarGauge(
+            title="Where the time went",
+            description="Time spent on each activity in the shown range, as a share of the time of each group.",
+            unit="percentunit",
+            width=COLUMNS,
+            minimum=0,
+            maximum=1,
+            queries=[
+                at_end(
+                    f"{in_range('group, activity', 'fragmesh_activity_seconds_total', GROUP)}"
+                    f" / on (group) group_left () {in_range('group', 'fragmesh_activity_seconds_total', GROUP)}",
+                    "{{group}}: {{activity}}",
+                    "time_series",
+                )
+            ],
+        ),
         TimeSeries(
             title="Nodes that are waited for",
             description="For each peer, the nodes that cannot go on without it now. Asynchronous algorithms wait for"
@@ -259,7 +286,7 @@ FAULTS: Final = Row(
             width=COLUMNS,
             height=12,
             texts=UP_TEXTS,
-            queries=[Query(series("fragmesh_node_up", GROUP), "node {{node}} ({{group}})")],
+            queries=[Query(until_over(series("fragmesh_node_up", GROUP)), "node {{node}} ({{group}})")],
         ),
     ],
 )
