@@ -15,8 +15,9 @@ ServiceName: TypeAlias = Literal["prometheus", "grafana"]
 
 HOST: Final = "127.0.0.1"
 
-PROMETHEUS_IMAGE: Final = "prom/prometheus:v2.53.4"
-GRAFANA_IMAGE: Final = "grafana/grafana:11.6.0"
+PROMETHEUS_IMAGE: Final = "prom/prometheus:v3.5.0"
+GRAFANA_IMAGE: Final = "grafana/grafana:12.3.1"
+"""Both by tag, so that an image that was loaded by hand is found; ``deploy/compose.yaml`` has their digests besides."""
 
 RETENTION: Final = "200y"
 """For how long Prometheus keeps what it has; its own 15 days would delete runs that somebody wants to compare."""
