@@ -8,6 +8,7 @@ waits for nothing else. A process may end while pages are under way.
 """
 
 import logging
+import re
 import socket
 import threading
 import time
@@ -30,12 +31,16 @@ from node.metrics import LAST_SCRAPE_S, HistogramReading, Metric, Readings
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-LINE_BYTES_MAX: Final = 8 * 1024
-FIELDS_MAX: Final = 100
-"""Bounds of a request that is read."""
+HEAD_BYTES_MAX: Final = 16 * 1024
+"""Bound of a request's head."""
 
 SILENT_S: Final = 10.0
-"""A client that sends or takes nothing for so long is cut off, seconds of real time."""
+"""A client that has not asked within so long, or takes nothing for so long, is cut off, seconds of real time."""
+
+CLIENTS_MAX: Final = 64
+"""Clients at a time; others are turned away."""
+
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 
 log = logging.getLogger(__name__)
 
@@ -245,12 +250,14 @@ class MetricsServer:
 class _PageServer(ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128
 
     def __init__(self, host: str, port: int, page: Callable[[], bytes], scrapes: Scrapes) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.page = page
         self.scrapes = scrapes
         self._leaves = False
+        self._free = threading.Semaphore(CLIENTS_MAX)
         super().__init__((host, port), _PageHandler)
 
     def serve(self) -> None:
@@ -258,12 +265,21 @@ class _PageServer(ThreadingTCPServer):
         while not self._leaves:
             try:
                 request, client = self.get_request()
-                self.process_request(request, client)
+                if self._free.acquire(blocking=False):
+                    self.process_request(request, client)
+                else:
+                    self.shutdown_request(request)
             except (OSError, RuntimeError) as error:  # such as no descriptor or no thread that is left
                 if not self._leaves:
                     log.warning("metrics: a client was not served: %s", error)
                     time.sleep(1.0)
         self.server_close()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def leave(self) -> None:
         self._leaves = True
@@ -277,6 +293,7 @@ class _PageHandler(StreamRequestHandler):
     """One client, which may ask for several pages. Reads just enough of HTTP: http.server takes as long as the page."""
 
     timeout = SILENT_S
+    _read = b""  # and not yet understood
     wbufsize = -1  # headers and page leave together
     server: _PageServer
 
@@ -295,20 +312,28 @@ class _PageHandler(StreamRequestHandler):
 
     def _read_request(self) -> tuple[str, str, str, dict[str, str]] | None:
         """Read a request's head; None where there is none, or none that can be understood."""
-        words = self._line().split()
+        first, *lines = self._head().splitlines() or [""]
+        words = first.split()
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
             return None
-        fields: dict[str, str] = {}
-        for _ in range(FIELDS_MAX):
-            line = self._line()
-            if not line.strip():
-                return (words[0], words[1], words[2], fields) if line else None
-            name, _, value = line.partition(":")
-            fields[name.strip().lower()] = value.strip()
-        return None
+        named = [line.partition(":") for line in lines]
+        return words[0], words[1], words[2], {name.strip().lower(): value.strip() for name, _, value in named}
 
-    def _line(self) -> str:
-        return self.rfile.readline(LINE_BYTES_MAX).decode("latin-1")
+    def _head(self) -> str:
+        """Read up to an empty line; empty where that does not come in time. A byte now and then does not buy time."""
+        until_s = time.monotonic() + SILENT_S
+        while not (end := _END_OF_HEAD.search(self._read)):
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or len(self._read) > HEAD_BYTES_MAX:
+                return ""
+            self.connection.settimeout(left_s)
+            received = self.connection.recv(HEAD_BYTES_MAX)
+            if not received:
+                return ""
+            self._read += received
+        head, self._read = self._read[: end.start()], self._read[end.end() :]
+        self.connection.settimeout(SILENT_S)
+        return head.decode("latin-1")
 
     def _answer_with_page(self) -> None:
         began_s = self.server.scrapes.now_s()

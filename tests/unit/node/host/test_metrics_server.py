@@ -3,7 +3,9 @@
 import http.client
 import math
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -121,11 +123,39 @@ def test_clients_that_hang_or_talk_nonsense_hold_nobody_up(served: Served, monke
 
 
 def test_a_client_that_falls_silent_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_server._PageHandler, "timeout", 0.05)
+    monkeypatch.setattr(metrics_server, "SILENT_S", 0.05)
     served = Served()
     with socket.create_connection(served.address, timeout=60) as client:
         assert client.recv(1) == b""
     served.server.stop()
+
+
+def test_a_byte_now_and_then_buys_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "SILENT_S", 0.5)
+    served = Served()
+    with socket.create_connection(served.address, timeout=60) as client, suppress(ConnectionError):
+        while True:  # until it is hung up on
+            client.sendall(b"G")
+            time.sleep(0.05)
+    served.server.stop()
+
+
+def test_clients_beyond_the_bound_are_turned_away_and_come_in_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "CLIENTS_MAX", 3)
+    crowded, asked = Served(), b"GET /metrics HTTP/1.1\r\n\r\n"
+    inside = [socket.create_connection(crowded.address, timeout=60) for _ in range(3)]
+    for client in inside:
+        client.sendall(asked)
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+    with suppress(ConnectionError):  # reset, or an end without an answer
+        assert answer_to(crowded, asked) == b""
+    for client in inside:
+        client.close()
+    answered = False
+    while not answered:  # until a thread has ended
+        with suppress(ConnectionError, http.client.HTTPException):
+            answered = crowded.get()[0] == 200
+    crowded.server.stop()
 
 
 def test_a_connection_may_stay(served: Served) -> None:
@@ -157,10 +187,10 @@ def test_who_does_not_stay_is_hung_up_on_after_a_page(served: Served, request_: 
     ("request_", "answer"),
     [
         (b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"HTTP/1.1 405 Method Not Allowed\r\n"),
-        (b"GET /metrics\r\n", b""),
+        (b"GET /metrics\r\n\r\n", b""),
         (b"GET /metrics HTTP/2\r\n\r\n", b""),
         (b"GET " + b"/" * 100_000 + b" HTTP/1.1\r\n\r\n", b""),
-        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n", b""),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 10_000 + b"\r\n", b""),
     ],
 )
 def test_what_is_no_request_for_a_page_ends_the_connection(served: Served, request_: bytes, answer: bytes) -> None:
