@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
@@ -32,6 +33,9 @@ _Value = TypeVar("_Value")
 
 _CALLS: Final = 8
 """Calls at a time. More do not help: the kernel makes network namespaces one after the other."""
+
+FREEZES: Final = 10
+"""Attempts to pause a container that the kernel does not freeze; each takes up to some tenths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ class ContainerGroup:
 
     def pause(self, name: str) -> "Future[None]":
         """Stop a container in the middle of whatever it does. Does nothing if it has ended."""
-        return self._command(name, self._engine.pause)
+        return self._command(name, partial(_freeze, self._engine))
 
     def resume(self, name: str) -> "Future[None]":
         """Let a paused container go on. Does nothing if it has ended or was not paused."""
@@ -320,3 +324,15 @@ def _drain(queue: SimpleQueue[_Value]) -> list[_Value]:
         while True:
             found.append(queue.get_nowait())
     return found
+
+
+def _freeze(engine: Engine, container: str) -> None:
+    """Pause a container. On a busy host the kernel is at times not done in the time that the engine gives it."""
+    for left in reversed(range(FREEZES)):
+        try:
+            engine.pause(container)
+        except EngineError as error:
+            if not left or "unable to freeze" not in str(error):
+                raise
+        else:
+            return

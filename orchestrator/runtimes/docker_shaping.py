@@ -123,8 +123,8 @@ class LinkShaper:
         Raises:
             RunnerError: One has ended.
         """
-        paths = [f"/proc/{pid}/root{gate}" for pid in pids]
-        self._here.run(["touch", *paths])
+        if paths := [f"/proc/{pid}/root{gate}" for pid in pids]:
+            self._here.run(["touch", *paths])
 
     def prepare(self, time_ns: int, nodes: Sequence[NodeId]) -> "Change":
         """Prepare the capacities of a testbed time at nodes, so that what is left to do at the instant is short."""

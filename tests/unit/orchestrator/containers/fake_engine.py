@@ -89,6 +89,7 @@ class FakeEngine:
         containers: By identity.
         refused: Resources that cannot be removed: name to the reason.
         broken: Containers that cannot be started, by name.
+        unfrozen: Containers that the kernel does not freeze at first: name to attempts that fail.
         calls: Commands in the order in which they came: ``pause NAME``.
     """
 
@@ -105,6 +106,7 @@ class FakeEngine:
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    unfrozen: dict[str, int] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -172,6 +174,10 @@ class FakeEngine:
         self.happen(container, "start")
 
     def pause(self, container: str) -> None:
+        name = self.containers[container].spec.name
+        if self.unfrozen.get(name):
+            self.unfrozen[name] -= 1
+            raise EngineError(f"container {name} cannot be paused: runc did not terminate: unable to freeze", 500)
         self._command("pause", container, "paused")
 
     def unpause(self, container: str) -> None:

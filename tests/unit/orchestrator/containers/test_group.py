@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.containers import output_copy
-from orchestrator.containers.group import ContainerEnd, ContainerGroup, ending
+from orchestrator.containers.group import FREEZES, ContainerEnd, ContainerGroup, ending
 from orchestrator.containers.interface import ContainerSpec, EngineError
 from orchestrator.containers.networks import make_networks
 from orchestrator.containers.ownership import Owner, RunScope
@@ -124,6 +124,16 @@ def test_one_that_was_killed_is_no_news(engine: FakeEngine, group: ContainerGrou
     until(lambda: f"kill {FIRST}" in engine.calls, "the kill")
     engine.end(SECOND, 0)
     assert list(next_end(group)) == [SECOND]
+
+
+def test_one_that_does_not_freeze_at_once_is_asked_again_and_not_for_ever(
+    engine: FakeEngine, group: ContainerGroup
+) -> None:
+    engine.unfrozen = {FIRST: FREEZES - 1, SECOND: FREEZES}
+    group.pause(FIRST).result()
+    assert (engine.calls, group.failure()) == ([f"pause {FIRST}"], None)
+    group.pause(SECOND).result()
+    assert "unable to freeze" in str(group.failure())
 
 
 def test_commands_keep_their_order(engine: FakeEngine, group: ContainerGroup) -> None:
