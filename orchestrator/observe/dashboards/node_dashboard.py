@@ -24,6 +24,12 @@ from orchestrator.observe.dashboards.run_dashboard import ACTIVITY_COLORS
 ONE: Final = 'node="$node"'
 """Selects the node that is shown."""
 
+
+def one(metric: str) -> str:
+    """Return a gauge of the node, which answers at another address when it has come back from a crash."""
+    return f"max by (node) ({series(metric, ONE)})"
+
+
 STATS: Final = Row(
     "",
     [
@@ -51,7 +57,7 @@ STATS: Final = Row(
             unit="dtdurations",
             width=4,
             height=4,
-            queries=[Query(series("fragmesh_node_clock_seconds", ONE))],
+            queries=[Query(one("fragmesh_node_clock_seconds"))],
         ),
         Stat(
             title="Round",
@@ -59,7 +65,7 @@ STATS: Final = Row(
             unit="short",
             width=4,
             height=4,
-            queries=[Query(series("fragmesh_rounds_total", ONE))],
+            queries=[Query(one("fragmesh_rounds_total"))],
         ),
         Stat(
             title="Test accuracy",
@@ -76,7 +82,7 @@ STATS: Final = Row(
             width=4,
             height=4,
             steps=[(2, "orange")],
-            queries=[Query(series("fragmesh_node_lives", ONE))],
+            queries=[Query(one("fragmesh_node_lives"))],
         ),
     ],
 )
@@ -100,7 +106,7 @@ LEARNING: Final = Row(
             description="Mean training loss of the node's last round; dashed: the mean of all nodes.",
             unit="short",
             queries=[
-                Query(series("fragmesh_train_loss", ONE), "node {{node}}"),
+                Query(one("fragmesh_train_loss"), "node {{node}}"),
                 Query(f"avg({series('fragmesh_train_loss')})", "all nodes"),
             ],
             overrides=[dashed("all nodes")],
@@ -176,7 +182,7 @@ NETWORK: Final = Row(
             unit="short",
             minimum=0,
             stepped=True,
-            queries=[Query(series("fragmesh_outbox_messages", ONE), "messages")],
+            queries=[Query(one("fragmesh_outbox_messages"), "messages")],
         ),
         TimeSeries(
             title="In flight, against the bound",
@@ -184,8 +190,8 @@ NETWORK: Final = Row(
             unit="bytes",
             minimum=0,
             queries=[
-                Query(series("fragmesh_in_flight_bytes", ONE), "in flight"),
-                Query(series("fragmesh_in_flight_bytes_bound", ONE), "bound"),
+                Query(one("fragmesh_in_flight_bytes"), "in flight"),
+                Query(one("fragmesh_in_flight_bytes_bound"), "bound"),
             ],
             overrides=[dashed("bound")],
         ),
