@@ -36,6 +36,9 @@ OBSERVE_LABEL: Final = "fragmesh.observe"
 READY_WITHIN_S: Final = 120.0
 """Real time that a service may take until it answers; it takes a second or a few."""
 
+DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens pages of this machine, whatever proxy the environment names for others."""
+
 _END_WITHIN_S: Final = 20.0
 _LOOK_S: Final = 0.05
 _STATE_BYTES_MAX: Final = 100_000
@@ -336,7 +339,7 @@ def _await_ready(service: Service, carrier: Carrier, identity: str) -> None:
 
 def _answers(service: Service) -> bool:
     try:
-        with urllib.request.urlopen(service.url + service.ready_path, timeout=5) as answer:
+        with DIRECT.open(service.url + service.ready_path, timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False

@@ -8,7 +8,6 @@ import subprocess
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from node.core.errors import ConfigError
+from orchestrator.host.observers import DIRECT
 from orchestrator.observe.installed import ProgramName, installed_program
 from orchestrator.observe.prometheus_files import CONFIGURATION, prometheus_files
 from tests.integration.started import free_ports
@@ -128,7 +128,7 @@ class Prometheus:
         """
         url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(arguments)}"
         try:
-            with urllib.request.urlopen(url, timeout=_READY_S) as answer:
+            with DIRECT.open(url, timeout=_READY_S) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{arguments}: {error.read().decode()}") from error
@@ -150,7 +150,7 @@ class Prometheus:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=_READY_S) as answer:
+            with DIRECT.open(f"{self.url}/-/ready", timeout=_READY_S) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

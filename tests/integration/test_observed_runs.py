@@ -9,7 +9,6 @@ import sys
 import tarfile
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 from orchestrator.containers.engine import DockerEngine
-from orchestrator.host.observers import OBSERVE_LABEL
+from orchestrator.host.observers import DIRECT, OBSERVE_LABEL
 from orchestrator.observe.services import GRAFANA_IMAGE, PROMETHEUS_IMAGE
 from orchestrator.report.dashboard import ADDRESS_KEY
 from tests.integration.prometheus import needed_program
@@ -51,7 +50,7 @@ def fragmesh(*arguments: str, state: Path) -> "subprocess.CompletedProcess[str]"
 def value(port: int, expression: str) -> float | None:
     query = urllib.parse.urlencode({"query": expression})
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=60) as answer:
+        with DIRECT.open(f"http://127.0.0.1:{port}/api/v1/query?{query}", timeout=60) as answer:
             found = json.load(answer)["data"]["result"]
     except OSError:  # it does not answer yet
         return None

@@ -72,6 +72,15 @@ def test_a_service_is_started_once_found_again_and_ended(observers: Observers, t
     assert observers.running() == []
 
 
+def test_a_proxy_for_others_is_none_for_this_machine(
+    observers: Observers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("urllib.request._opener", None)  # which keeps the proxies of the first page that was opened
+    observers.bring_up([service(tmp_path)], InstalledPrograms(), lambda line: None)
+    assert len(observers.running()) == 1
+
+
 def test_one_that_died_meanwhile_is_started_anew(observers: Observers, tmp_path: Path) -> None:
     wanted, programs = service(tmp_path), InstalledPrograms()
     observers.bring_up([wanted], programs, lambda line: None)
