@@ -253,6 +253,10 @@ class Driver:
         begun, training = self._loop is not None, self._steps is not None
         return self._path.receivers() if begun and not training and not self._timers else None
 
+    def waits_on(self) -> Sequence[NodeId]:
+        """See :meth:`Algorithm.waits_on`."""
+        return self._algorithm.waits_on()
+
     def waiting_for(self) -> str | None:
         """See :meth:`Algorithm.waiting_for`."""
         return self._algorithm.waiting_for()

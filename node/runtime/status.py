@@ -100,6 +100,7 @@ class SelfReport:
             sending_to=rest or (),
             diverged_ns=None if diverged is None else diverged.time_ns,
             waiting_for=self._driver.waiting_for() or "",
+            waits_on=tuple(self._driver.waits_on()),
             story=self._driver.story(),
         )
 

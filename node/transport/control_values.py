@@ -12,7 +12,7 @@ from typing import TypeAlias
 from node.core.counters import NodeCounters
 from node.core.types import NodeId
 
-CONTROL_VERSION = 6
+CONTROL_VERSION = 7
 """Raised whenever the meaning of control.proto changes."""
 
 
@@ -90,6 +90,7 @@ class NodeStatus:
         unreachable: Peers that could not be reached at the last attempt, increasing.
         failure: Why it cannot go on, one line; empty unless ``phase`` is FAILED.
         waiting_for: What it cannot go on without, in words; empty while it waits for nobody.
+        waits_on: The peers without whom it cannot go on, all of them.
         story: Its last events, oldest first, a line each.
         at_rest: Nothing will happen at the node unless a message arrives or a transfer ends: it does not train, no
             timer runs, and receipts cover all that has left it. Of one that stands still: as it was then.
@@ -105,6 +106,7 @@ class NodeStatus:
     unreachable: tuple[NodeId, ...] = ()
     failure: str = ""
     waiting_for: str = ""
+    waits_on: tuple[NodeId, ...] = ()
     story: tuple[str, ...] = ()
     at_rest: bool = False
     sending_to: tuple[NodeId, ...] = ()

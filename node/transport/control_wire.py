@@ -5,7 +5,7 @@ What arrives is checked here: whatever the other side sends, reading it gives a 
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from node.core.counters import FIGURES, NodeCounters, counter_values, counters_from
 from node.core.errors import ProtocolError
@@ -102,6 +102,7 @@ def status_to_wire(status: NodeStatus) -> pb.Status:
         unreachable=status.unreachable,
         failure=one_line(status.failure),
         waiting_for=one_line(status.waiting_for),
+        waits_on=status.waits_on,
         story=[one_line(line) for line in status.story],
         at_rest=status.at_rest,
         sending_to=status.sending_to,
@@ -132,11 +133,16 @@ def status_from_wire(message: pb.Status, num_nodes: int) -> NodeStatus:
         unreachable=tuple(NodeId(node) for node in sorted({n for n in message.unreachable if n < num_nodes})),
         failure=one_line(message.failure),
         waiting_for=one_line(message.waiting_for),
+        waits_on=_nodes_of(message.waits_on, num_nodes),
         story=tuple(one_line(line) for line in message.story[-STORY_LINES_MAX:]),
         at_rest=message.at_rest,
-        sending_to=tuple(NodeId(node) for node in message.sending_to[:num_nodes] if node < num_nodes),
+        sending_to=_nodes_of(message.sending_to, num_nodes),
         diverged_ns=message.diverged_ns if message.HasField("diverged_ns") else None,
     )
+
+
+def _nodes_of(indices: Sequence[int], num_nodes: int) -> tuple[NodeId, ...]:
+    return tuple(NodeId(node) for node in indices[:num_nodes] if node < num_nodes)
 
 
 def _counters_to_wire(counters: NodeCounters) -> pb.Counters:

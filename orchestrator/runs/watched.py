@@ -1,6 +1,5 @@
 """The state of every node of a real run, as its supervisor knows it, and as the display shows it. Pure."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan
@@ -101,13 +100,7 @@ class WatchedNode:
     def waits_for(self) -> tuple[int, ...]:
         """Peers without whom it cannot go on, as it said last; none where it does not take part."""
         is_running = self.status.phase is Phase.RUNNING and not (self.died or self.away)
-        return peers_named(self.status.waiting_for) if is_running else ()
-
-
-def peers_named(words: str) -> tuple[int, ...]:
-    """Return the nodes that a node says that it waits for; those that it names first."""
-    found = re.search(r"\bnodes? ([0-9]+(?:, [0-9]+)*)", words)
-    return tuple(map(int, found[1].split(", "))) if found else ()
+        return self.status.waits_on if is_running else ()
 
 
 class Roster:

@@ -7,7 +7,6 @@ from node.core.units import ns_to_s
 from node.sim.simulated_node import SimulatedNode
 from node.sim.world import World
 from orchestrator.progress.run_progress import NodeRow
-from orchestrator.runs.watched import peers_named
 
 LOOK_EVERY_S: Final = 1.0
 """Wall-clock time from one look at all nodes to the next: with a thousand, a look takes milliseconds."""
@@ -49,7 +48,6 @@ class SimulatedRows:
 
     def _row(self, node: SimulatedNode, up_mbps: float | None, down_mbps: float | None) -> NodeRow:
         loss = node.counters.train_loss
-        words = node.algorithm.waiting_for() if node.runs else None
         return NodeRow(
             node=node.index,
             state=_state(node),
@@ -59,7 +57,7 @@ class SimulatedRows:
             down_mbps=down_mbps,
             queued_messages=len(node.outbox),
             straggler=node.index in self._stragglers,
-            waits_for=peers_named(words or ""),
+            waits_for=tuple(node.algorithm.waits_on()) if node.runs else (),
         )
 
 

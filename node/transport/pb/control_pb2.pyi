@@ -124,7 +124,7 @@ class Counters(_message.Message):
     def __init__(self, whole: _Optional[_Mapping[str, int]] = ..., real: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("node", "phase", "time_ns", "messages_rejected", "unreachable", "counters", "failure", "waiting_for", "story", "at_rest", "diverged_ns", "sending_to")
+    __slots__ = ("node", "phase", "time_ns", "messages_rejected", "unreachable", "counters", "failure", "waiting_for", "story", "at_rest", "diverged_ns", "sending_to", "waits_on")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[Status.Phase]
@@ -164,6 +164,7 @@ class Status(_message.Message):
     AT_REST_FIELD_NUMBER: _ClassVar[int]
     DIVERGED_NS_FIELD_NUMBER: _ClassVar[int]
     SENDING_TO_FIELD_NUMBER: _ClassVar[int]
+    WAITS_ON_FIELD_NUMBER: _ClassVar[int]
     node: int
     phase: Status.Phase
     time_ns: int
@@ -176,7 +177,8 @@ class Status(_message.Message):
     at_rest: bool
     diverged_ns: int
     sending_to: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., unreachable: _Optional[_Iterable[int]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ..., at_rest: bool = ..., diverged_ns: _Optional[int] = ..., sending_to: _Optional[_Iterable[int]] = ...) -> None: ...
+    waits_on: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node: _Optional[int] = ..., phase: _Optional[_Union[Status.Phase, str]] = ..., time_ns: _Optional[int] = ..., messages_rejected: _Optional[_Mapping[str, int]] = ..., unreachable: _Optional[_Iterable[int]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., failure: _Optional[str] = ..., waiting_for: _Optional[str] = ..., story: _Optional[_Iterable[str]] = ..., at_rest: bool = ..., diverged_ns: _Optional[int] = ..., sending_to: _Optional[_Iterable[int]] = ..., waits_on: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("start", "stop", "measure")

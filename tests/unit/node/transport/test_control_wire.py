@@ -56,6 +56,7 @@ statuses = st.builds(
     unreachable=st.sets(nodes).map(lambda found: tuple(sorted(found))),
     failure=lines,
     waiting_for=lines,
+    waits_on=st.lists(nodes, max_size=NODES).map(tuple),
     story=st.lists(lines, max_size=STORY_LINES_MAX).map(tuple),
     at_rest=st.booleans(),
     sending_to=st.lists(nodes, max_size=NODES).map(tuple),
@@ -125,6 +126,7 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
         waiting_for="y" * 10_000,
         story=[f"{index}\n" + "z" * 10_000 for index in range(1_000)],
         sending_to=[3, 2**32 - 1, 3, NODES, *[0] * 1_000],
+        waits_on=[4, NODES, *[1] * 1_000],
     )
     status = status_from_wire(message, NODES)
     assert len(status.messages_rejected) == REASONS_MAX
@@ -135,6 +137,7 @@ def test_a_status_is_cut_where_it_has_no_bound_of_its_own() -> None:
     assert [line.split()[0] for line in status.story] == [str(index) for index in range(968, 1_000)]
     assert {len(line) for line in status.story} == {TEXT_MAX}
     assert status.sending_to == (3, 3, *[0] * (NODES - 4))
+    assert status.waits_on == (4, *[1] * (NODES - 2))
 
 
 @pytest.mark.parametrize(

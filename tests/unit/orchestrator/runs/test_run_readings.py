@@ -99,7 +99,7 @@ def test_a_node_is_up_while_it_takes_part(change: dict[str, Any], is_up: bool) -
 
 @pytest.mark.parametrize(("labels", "told"), [("auto", True), ("always", True), ("never", False)])
 def test_for_whom_a_node_waits_is_told_where_there_are_labels_of_peers(labels: str, told: bool) -> None:
-    status = NodeStatus(NodeId(2), Phase.RUNNING, waiting_for="nodes 0, 1")
+    status = NodeStatus(NodeId(2), Phase.RUNNING, waits_on=(NodeId(0), NodeId(1)))
     nodes = {NodeId(2): replace(WatchedNode.new(NodeId(2)), status=status), NodeId(1): WatchedNode.new(NodeId(1))}
     found = read(replace(NOTHING, nodes=nodes), readings_of(observe={"peer_labels": labels}))
     assert found["node_waits_for"] == ({("2", "0"): 1, ("2", "1"): 1} if told else {})

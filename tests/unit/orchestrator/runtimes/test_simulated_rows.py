@@ -7,6 +7,7 @@ import pytest
 
 from node.core.counters import NodeCounters
 from node.core.schedule import NodeState
+from node.core.types import NodeId
 from node.sim.world import World
 from orchestrator.runtimes.simulated_rows import LOOK_EVERY_S, LOOKS_AVERAGED, SimulatedRows
 
@@ -14,7 +15,7 @@ from orchestrator.runtimes.simulated_rows import LOOK_EVERY_S, LOOKS_AVERAGED, S
 def node(index: int, **changes: Any) -> SimpleNamespace:
     fields: dict[str, Any] = {
         "index": index,
-        "algorithm": SimpleNamespace(waiting_for=lambda: None),
+        "algorithm": SimpleNamespace(waits_on=tuple),
         "counters": NodeCounters(train_loss=0.5, rounds=3),
         "outbox": [1, 2],
         "state": NodeState(),
@@ -29,7 +30,7 @@ def world(*nodes: SimpleNamespace, now_ns: int = 0) -> World:
 
 
 def test_a_row_says_what_a_node_does() -> None:
-    waits = SimpleNamespace(waiting_for=lambda: "models of round 4 from nodes 1, 2")
+    waits = SimpleNamespace(waits_on=lambda: (NodeId(1), NodeId(2)))
     rows = SimulatedRows(frozenset({1})).look(
         world(
             node(0, algorithm=waits),
