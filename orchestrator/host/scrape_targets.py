@@ -1,23 +1,23 @@
 """Addresses of a run's metrics, in a file for Prometheus' ``file_sd``: a small one for each run in progress.
 
-Prometheus watches the folder, :func:`targets_folder`. A file is there whole or not at all. A label that Prometheus does
-not keep names the process that wrote it: what a killed one left is removed by the next run.
+Prometheus watches the folder, :data:`TARGETS` of the state folder. A file is there whole or not at all. A label that
+Prometheus does not keep names the process that wrote it: what a killed one left is removed by the next run.
 
 Nothing here may fail a run: where the folder cannot be written, the run is only not found.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from node.core.errors import RunnerError
 from node.host.text_files import UnreadableText, parse_json, read_text
 from orchestrator.containers.ownership import Fate, Owner, fate_of
-from orchestrator.host.state_folder import state_folder
+from orchestrator.host.state_folder import files_of_the_living, own_file
 from orchestrator.results.files import write_file
 
 TARGETS: Final = "targets"
@@ -42,11 +42,6 @@ class ScrapeTarget:
     labels: Mapping[str, str]
 
 
-def targets_folder() -> Path:
-    """Return the folder, which may not exist yet."""
-    return state_folder(TARGETS)
-
-
 class ScrapeTargets:
     """The file of one run.
 
@@ -58,8 +53,7 @@ class ScrapeTargets:
 
     def __init__(self, run: str, owner: Owner, tell: Callable[[str], None]) -> None:
         self._owner = owner.to_label()
-        # By all that tells the process: machines and containers may share the folder, and runs of two folders a name.
-        self._path = targets_folder() / f"{run}-{hashlib.sha256(self._owner.encode()).hexdigest()[:12]}.json"
+        self._path = own_file(TARGETS, run, owner)
         self._tell: Callable[[str], None] | None = tell
 
     def write(self, targets: Sequence[ScrapeTarget]) -> None:
@@ -83,17 +77,13 @@ class ScrapeTargets:
 
 def remove_dead_targets() -> None:
     """Remove the files of processes that are gone; those that cannot be judged from here stay."""
-    here = Owner.of_this_process()
-    for path in targets_folder().glob("*.json"):
-        if _fate(path, here) == "gone":
-            with suppress(OSError):
-                path.unlink()
+    for _ in files_of_the_living(TARGETS, partial(_read, here=Owner.of_this_process())):
+        pass
 
 
-def _fate(path: Path, here: Owner) -> Fate | None:
-    """Return what became of the process that wrote a file; None where it is none of ours, or was just removed."""
+def _read(path: Path, here: Owner) -> tuple[Path, Fate] | None:
     try:
         first = parse_json(read_text(path, _FILE_BYTES_MAX))[0]
-        return fate_of(Owner.from_label(first["labels"][OWNER_LABEL]), here)[0]
+        return path, fate_of(Owner.from_label(first["labels"][OWNER_LABEL]), here)[0]
     except (UnreadableText, ValueError, LookupError, TypeError):
         return None

@@ -12,8 +12,8 @@ from orchestrator.host.scrape_targets import (
     ScrapeTarget,
     ScrapeTargets,
     remove_dead_targets,
-    targets_folder,
 )
+from orchestrator.host.state_folder import state_folder
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ TARGETS = [ScrapeTarget("127.0.0.1:1", {"run": "r", "node": "0"}), ScrapeTarget(
 
 
 def written() -> list[Path]:
-    return sorted(targets_folder().glob("*"))
+    return sorted(state_folder("targets").glob("*"))
 
 
 def test_a_file_says_where_and_what(state: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_the_dead_left_is_removed_and_nothing_else(state: Path) -> None:
     for owner in (HERE, DEAD, replace(DEAD, boot="an earlier one"), *others):
         ScrapeTargets("same", owner, pytest.fail).write(TARGETS)
     for name, text in {"own.json": "[]", "half.json": "[{", "list.json": '["x"]', "kept.yaml": "x"}.items():
-        (targets_folder() / name).write_text(text)
+        (state_folder("targets") / name).write_text(text)
     assert len(written()) == 10
     remove_dead_targets()
     assert len(written()) == 8
